@@ -1,0 +1,51 @@
+"""Attention, its masks and rotary positions."""
+
+import jax
+import jax.numpy as jnp
+
+
+def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Array:
+    """Who sees whom in packed rows, ``[B, T, T]`` bool: causal ∧ (segment_q = segment_k ∨ parent_q = segment_k).
+
+    Segment 0 is padding: it sees only padding (so that its softmax stays finite) and no real token sees it. A parent of
+    0 is no parent.
+    """
+    T = segment_ids_BT.shape[1]
+    query, key, parent = segment_ids_BT[:, :, None], segment_ids_BT[:, None, :], parent_ids_BT[:, :, None]
+    related = (query == key) | ((parent == key) & (key != 0) & (query != 0))
+    return related & jnp.tril(jnp.ones((T, T), bool))
+
+
+def cache_mask(start_B: jax.Array, length: int, capacity: int) -> jax.Array:
+    """``[B, length, capacity]`` bool: the token at position ``start + i`` sees cache columns ``0 .. start + i``."""
+    position_BS = start_B[:, None] + jnp.arange(length, dtype=start_B.dtype)
+    return jnp.arange(capacity, dtype=start_B.dtype) <= position_BS[:, :, None]
+
+
+def attend(q_BSNH: jax.Array, k_BCKH: jax.Array, v_BCKH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
+    """Grouped-query attention, softmax(q kᵀ / √H) v in float32 softmax; query head n reads key head n // (N / K).
+
+    Returns ``[B, S, N, H]`` in the dtype of ``q``.
+    """
+    B, S, N, H = q_BSNH.shape
+    K = k_BCKH.shape[2]
+    q_BSKGH = (q_BSNH * H**-0.5).reshape(B, S, K, N // K, H)
+    scores = jnp.einsum("bskgh,bckh->bkgsc", q_BSKGH, k_BCKH, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask_BSC[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BCKH.dtype)
+    return jnp.einsum("bkgsc,bckh->bskgh", weights, v_BCKH).reshape(B, S, N, H).astype(q_BSNH.dtype)
+
+
+def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of the angles position · theta^(-2i/H), each float32 ``[B, T, 1, H/2]`` (RoFormer, eq. 15)."""
+    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotate each head by its position. Pairs are (i, i + H/2), the layout of Hugging Face weights."""
+    cos, sin = angles
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTNH.dtype)

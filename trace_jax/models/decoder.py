@@ -1,0 +1,170 @@
+"""The decoder: packed forward pass for training and scoring, cached ``extend`` for generation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from trace_jax.models.attention import attend, cache_mask, packed_mask, rotary_angles, rotate
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
+
+Cache = dict[str, jax.Array]  # "k" and "v", each [L, B, C, K, H]
+Layer = dict[str, jax.Array]
+
+
+def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of one layer's parameters; the decoder stacks them over layers. Projections are ``[in, out]``."""
+    norms = {"input_norm": (config.hidden_size,), "post_attention_norm": (config.hidden_size,)}
+    if config.qk_norm:
+        norms |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
+    return {**target_shapes(config), **norms}
+
+
+class Decoder(nnx.Module):
+    """Token ids to hidden states; the families of ``DecoderConfig`` differ only in their configuration.
+
+    Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``. Across
+    ``jit``, pass them as arguments: ``graphdef, params = nnx.split(decoder)``, then ``nnx.merge`` inside.
+    """
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs | None = None, dtype: Any = jnp.float32) -> None:
+        rngs = nnx.Rngs(0) if rngs is None else rngs
+        self.config = config
+
+        def parameter(*shape: int, norm: bool = False) -> nnx.Param:
+            return nnx.Param(jnp.ones(shape, dtype) if norm else 0.02 * jax.random.normal(rngs.params(), shape, dtype))
+
+        self.embed = parameter(config.vocab_size, config.hidden_size)
+        self.layers = nnx.Dict(
+            {
+                name: parameter(config.num_layers, *shape, norm=name.endswith("norm"))
+                for name, shape in layer_shapes(config).items()
+            }
+        )
+        self.final_norm = parameter(config.hidden_size, norm=True)
+        if not config.tie_embeddings:
+            self.lm_head = parameter(config.vocab_size, config.hidden_size)
+
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        segment_ids_BT: jax.Array,
+        parent_ids_BT: jax.Array,
+        lora: LoRA | None = None,
+        adapter_ids_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states ``[B, T, D]`` after the final norm.
+
+        A token sees earlier tokens of its row that are of its segment or of its parent segment; segment 0 is padding
+        (see ``packed_mask``). ``adapter_ids_B`` int32 names each row's adapter in ``lora``, -1 none.
+        """
+        mask = packed_mask(segment_ids_BT, parent_ids_BT)
+        angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
+        gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
+
+        def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
+            return self._layer(x_BTD, *slices, gates, angles, lambda q, k, v: attend(q, k, v, mask)), None
+
+        pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
+        x_BTD, _ = jax.lax.scan(step, self.embed[...][tokens_BT], (self._stacked(), pairs))
+        return _rms_norm(x_BTD, self.final_norm[...], self.config.rms_norm_eps)
+
+    def extend(
+        self,
+        tokens_BS: jax.Array,
+        start_B: jax.Array,
+        cache: Cache,
+        lora: LoRA | None = None,
+        adapter_ids_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """Append ``S`` tokens to every row of the cache: prefill (S > 1) and decoding (S = 1).
+
+        Row b's tokens take positions ``start_B[b] ..``; their keys and values are written to those cache columns
+        (columns beyond the capacity are dropped) and token i sees columns ``0 .. start + i``. What lies past a row's
+        real length is never seen before it is overwritten. Returns hidden states ``[B, S, D]`` (final norm applied)
+        and the cache; donate the cache to ``jit`` to update it in place.
+        """
+        B, S = tokens_BS.shape
+        mask = cache_mask(start_B, S, cache["k"].shape[2])
+        positions = start_B[:, None] + jnp.arange(S, dtype=start_B.dtype)
+        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
+        rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embed[...][tokens_BS]
+        keys, values = cache["k"], cache["v"]
+        for index in range(self.config.num_layers):  # unrolled: a scan would copy the cache and slice weights each step
+
+            def cached(q: jax.Array, k: jax.Array, v: jax.Array, index: int = index) -> jax.Array:
+                nonlocal keys, values
+                keys = keys.at[index, rows, positions].set(k.astype(keys.dtype), mode="drop", unique_indices=True)
+                values = values.at[index, rows, positions].set(v.astype(values.dtype), mode="drop", unique_indices=True)
+                return attend(q, keys[index], values[index], mask)
+
+            layer = {name: weight[index] for name, weight in stacked.items()}
+            pairs = None if lora is None else jax.tree.map(lambda leaf, index=index: leaf[:, index], lora.weights)
+            x = self._layer(x, layer, pairs, gates, angles, cached)
+        return _rms_norm(x, self.final_norm[...], self.config.rms_norm_eps), {"k": keys, "v": values}
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """``[..., D]`` to float32 ``[..., V]``."""
+        return jnp.einsum("...d,vd->...v", hidden, self.head_VD(), preferred_element_type=jnp.float32)
+
+    def head_VD(self) -> jax.Array:
+        """The output matrix, for losses that never form all logits."""
+        return (self.embed if self.config.tie_embeddings else self.lm_head)[...]
+
+    def _stacked(self) -> Layer:
+        return {name: parameter[...] for name, parameter in self.layers.items()}
+
+    def _layer(
+        self,
+        x_BTD: jax.Array,
+        layer: Layer,
+        pairs: dict[str, dict[str, jax.Array]] | None,
+        gates_BA: jax.Array | None,
+        angles: tuple[jax.Array, jax.Array],
+        attention: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    ) -> jax.Array:
+        config = self.config
+        B, T, _ = x_BTD.shape
+
+        def project(x: jax.Array, target: str) -> jax.Array:
+            out = x @ layer[target]
+            if pairs is None or gates_BA is None or target not in pairs:
+                return out
+            return out + delta(x, pairs[target], gates_BA)
+
+        h = _rms_norm(x_BTD, layer["input_norm"], config.rms_norm_eps)
+        q = project(h, "q_proj").reshape(B, T, config.num_heads, config.head_dim)
+        k = project(h, "k_proj").reshape(B, T, config.num_kv_heads, config.head_dim)
+        v = project(h, "v_proj").reshape(B, T, config.num_kv_heads, config.head_dim)
+        if config.qk_norm:
+            q = _rms_norm(q, layer["q_norm"], config.rms_norm_eps)
+            k = _rms_norm(k, layer["k_norm"], config.rms_norm_eps)
+        out = attention(rotate(q, angles), rotate(k, angles), v)
+        x_BTD = x_BTD + project(out.reshape(B, T, -1), "o_proj")
+        h = _rms_norm(x_BTD, layer["post_attention_norm"], config.rms_norm_eps)
+        return x_BTD + project(jax.nn.silu(project(h, "gate_proj")) * project(h, "up_proj"), "down_proj")
+
+
+def init_cache(config: DecoderConfig, batch: int, capacity: int, dtype: Any = jnp.float32) -> Cache:
+    """An empty cache for ``batch`` rows of up to ``capacity`` tokens: ``{"k", "v": [L, B, C, K, H]}``."""
+    shape = (config.num_layers, batch, capacity, config.num_kv_heads, config.head_dim)
+    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+def pooled(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """Mean hidden state over the masked tokens of each row, float32 ``[B, D]``; 0 for a row without any."""
+    weight = mask_BT.astype(jnp.float32)[:, :, None]
+    total = jnp.sum(hidden_BTD.astype(jnp.float32) * weight, axis=1)
+    return total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+
+
+def _rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """x / √(mean x² + eps) · weight, in float32, returned in the dtype of ``x``."""
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return wide.astype(x.dtype) * weight

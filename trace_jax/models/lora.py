@@ -1,0 +1,175 @@
+"""LoRA adapters: a tree of arrays beside the frozen base, stacked over adapters so that one batch can mix them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+# Up to this many columns (adapters × rank) all adapters are applied to all rows and the foreign ones are gated to zero:
+# two plain matrix products, which beat gathering each row's matrices. Beyond it the waste grows, and rows gather.
+_DENSE_COLUMNS = 128
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["weights", "scale"], meta_fields=[])
+@dataclass(frozen=True)
+class LoRA:
+    """``A`` adapters of one rank and one set of targets.
+
+    ``weights[target]`` is ``{"a": [A, L, in, R], "b": [A, L, R, out]}``; ``scale`` is ``[A]`` float32, alpha / rank (not
+    trained). Adapter i adds ``scale[i] · (x a[i]) b[i]`` to the target's output.
+    """
+
+    weights: dict[str, dict[str, jax.Array]]
+    scale: jax.Array
+
+    @property
+    def num_adapters(self) -> int:
+        return self.scale.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return next(iter(self.weights.values()))["a"].shape[-1]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(name for name in TARGETS if name in self.weights)
+
+
+def target_shapes(config: DecoderConfig) -> dict[str, tuple[int, int]]:
+    """``(in, out)`` of every projection that LoRA can adapt."""
+    D, F = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    shapes = ((D, queries), (D, keys), (D, keys), (queries, D), (D, F), (D, F), (F, D))
+    return dict(zip(TARGETS, shapes, strict=True))
+
+
+def init_lora(
+    config: DecoderConfig,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = TARGETS,
+    num_adapters: int = 1,
+    key: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+) -> LoRA:
+    """Fresh adapters that leave the base unchanged: b = 0, a uniform in ±1/√in (PEFT's Kaiming initialisation)."""
+    _check_targets(targets)
+    if rank < 1:
+        raise ContractError(f"LoRA rank {rank} must be at least 1")
+    key = jax.random.key(0) if key is None else key
+    shapes, L, weights = target_shapes(config), config.num_layers, {}
+    for target, subkey in zip(targets, jax.random.split(key, len(targets)), strict=True):
+        fan_in, fan_out = shapes[target]
+        a = jax.random.uniform(subkey, (num_adapters, L, fan_in, rank), dtype, -1.0, 1.0) * fan_in**-0.5
+        weights[target] = {"a": a.astype(dtype), "b": jnp.zeros((num_adapters, L, rank, fan_out), dtype)}
+    return LoRA(weights, jnp.full((num_adapters,), alpha / rank, jnp.float32))
+
+
+def stack(adapters: Sequence[LoRA]) -> LoRA:
+    """One LoRA holding all given adapters in order. They must share rank and targets (see ``pad_rank``)."""
+    if not adapters:
+        raise ContractError("cannot stack an empty list of adapters")
+    _check_alike(adapters)
+    if len(ranks := {lora.rank for lora in adapters}) > 1:
+        raise ContractError(f"adapters to stack have ranks {sorted(ranks)}: pad_rank them to the largest first")
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters)
+
+
+def select(lora: LoRA, index: int) -> LoRA:
+    """Adapter ``index`` alone (A = 1)."""
+    if not 0 <= index < lora.num_adapters:
+        raise ContractError(f"adapter {index} is not among the {lora.num_adapters} held")
+    return jax.tree.map(lambda leaf: leaf[index : index + 1], lora)
+
+
+def pad_rank(lora: LoRA, rank: int) -> LoRA:
+    """The same function at a larger rank: added columns of a and rows of b are zero; ``scale`` stays."""
+    if rank < lora.rank:
+        raise ContractError(f"cannot pad rank {lora.rank} to the smaller {rank}")
+    extra = rank - lora.rank
+    return LoRA(
+        {
+            target: {
+                "a": jnp.pad(pair["a"], ((0, 0), (0, 0), (0, 0), (0, extra))),
+                "b": jnp.pad(pair["b"], ((0, 0), (0, 0), (0, extra), (0, 0))),
+            }
+            for target, pair in lora.weights.items()
+        },
+        lora.scale,
+    )
+
+
+def merge(adapters: Sequence[LoRA], weights: Sequence[float] | jax.Array) -> LoRA:
+    """The exact weighted sum W' = W + Σ_c w_c s_c B_c A_c as one adapter, by concatenating ranks.
+
+    Each adapter holds A = 1. Its scale and weight go into b, so the result has ``scale`` 1 and the summed rank.
+    """
+    if len(adapters) != len(weights) or not adapters:
+        raise ContractError(f"merge got {len(adapters)} adapters and {len(weights)} weights; give one weight each")
+    _check_alike(adapters)
+    if any(lora.num_adapters != 1 for lora in adapters):
+        raise ContractError("merge takes single adapters: select each one from its stack first")
+    factors = [w * lora.scale for w, lora in zip(weights, adapters, strict=True)]
+    merged = {}
+    for target in adapters[0].targets:
+        pairs = [lora.weights[target] for lora in adapters]
+        scaled = [(pair["b"] * f[:, None, None, None]).astype(pair["b"].dtype) for pair, f in zip(pairs, factors, strict=True)]
+        merged[target] = {
+            "a": jnp.concatenate([pair["a"] for pair in pairs], axis=-1),
+            "b": jnp.concatenate(scaled, axis=-2),
+        }
+    return LoRA(merged, jnp.ones((1,), jnp.float32))
+
+
+def row_gates(lora: LoRA, adapter_ids_B: jax.Array | None, rows: int) -> jax.Array:
+    """``[B, A]`` float32: ``scale[i]`` where the row uses adapter i, else 0. Id -1 is the base; no ids means adapter 0."""
+    if adapter_ids_B is None:
+        if lora.num_adapters != 1:
+            raise ContractError(f"{lora.num_adapters} adapters are held: adapter_ids must say which one each row uses")
+        adapter_ids_B = jnp.zeros((rows,), jnp.int32)
+    return jnp.where(adapter_ids_B[:, None] == jnp.arange(lora.num_adapters), lora.scale, 0.0)
+
+
+def delta(x_BTI: jax.Array, pair: dict[str, jax.Array], gates_BA: jax.Array) -> jax.Array:
+    """What the rows' adapters add to one projection of one layer, ``[B, T, out]``: scale · (x a) b.
+
+    ``pair`` is ``{"a": [A, in, R], "b": [A, R, out]}``.
+    """
+    a, b = pair["a"].astype(x_BTI.dtype), pair["b"].astype(x_BTI.dtype)
+    gates_BA = gates_BA.astype(x_BTI.dtype)
+    A, fan_in, R = a.shape
+    if A == 1:
+        return (x_BTI @ a[0] * gates_BA[:, :, None]) @ b[0]
+    if A * R <= _DENSE_COLUMNS:
+        h = x_BTI @ a.transpose(1, 0, 2).reshape(fan_in, A * R)
+        return (h * jnp.repeat(gates_BA, R, axis=1)[:, None]) @ b.reshape(A * R, -1)
+    own_B = jnp.argmax(jnp.abs(gates_BA), axis=1)  # of a row without adapter: any, its gate is 0
+    gate_B = jnp.sum(gates_BA, axis=1)
+    h = jnp.einsum("bti,bir->btr", x_BTI, a[own_B]) * gate_B[:, None, None]
+    return jnp.einsum("btr,bro->bto", h, b[own_B])
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    if unknown := [name for name in targets if name not in TARGETS]:
+        raise ContractError(f"LoRA target {unknown[0]!r} is not one of {', '.join(TARGETS)}")
+    if not targets or len(set(targets)) != len(targets):
+        raise ContractError(f"LoRA targets {list(targets)} must be at least one, each once")
+
+
+def _check_alike(adapters: Sequence[LoRA]) -> None:
+    """Same targets, layers and widths; ranks may differ."""
+    def outline(lora: LoRA) -> dict[str, tuple[int, ...]]:
+        return {name: (*lora.weights[name]["a"].shape[1:3], lora.weights[name]["b"].shape[-1]) for name in lora.targets}
+
+    first = outline(adapters[0])
+    for index, lora in enumerate(adapters[1:], start=1):
+        if (found := outline(lora)) != first:
+            raise ContractError(f"adapter {index} has targets {found}, adapter 0 has {first}: they must match")
