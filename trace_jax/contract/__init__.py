@@ -1,0 +1,1 @@
+"""The JSON contract: typed, versioned records that link the stages."""

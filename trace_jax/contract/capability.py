@@ -1,0 +1,142 @@
+"""Stage 1 records: candidate capabilities, label runs, selected capabilities, and their life cycle."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from trace_jax.contract.record import Part, Record
+
+CapabilityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Label(StrEnum):
+    """NA: the task does not need the capability. PRESENT: needed and shown. LACKING: needed and not shown."""
+
+    NA = "NA"
+    PRESENT = "PRESENT"
+    LACKING = "LACKING"
+
+
+class Status(StrEnum):
+    """PENDING → GENERATED → VALIDATED → TRAINED → ROUTED, or FAILED at any point."""
+
+    PENDING = "PENDING"
+    GENERATED = "GENERATED"
+    VALIDATED = "VALIDATED"
+    TRAINED = "TRAINED"
+    ROUTED = "ROUTED"
+    FAILED = "FAILED"
+
+
+class Candidate(Part):
+    """A capability that the analyst proposes, described precisely enough for another analyst to apply."""
+
+    name: CapabilityName
+    description: str
+    examples: tuple[str, ...] = ()  # trajectory ids
+
+
+class Candidates(Record):
+    """The frozen dictionary: at most 10 proposed capabilities, plus distractors that keep the labelling honest."""
+
+    analyst: str
+    capabilities: tuple[Candidate, ...] = Field(max_length=10)
+    distractors: tuple[Candidate, ...] = ()
+
+    @property
+    def all(self) -> tuple[Candidate, ...]:
+        """Proposed capabilities and distractors, in that order."""
+        return self.capabilities + self.distractors
+
+
+class PairLabel(Part):
+    """The label of one (trajectory, capability) pair, with the evidence in a few words."""
+
+    trajectory: str
+    capability: CapabilityName
+    label: Label
+    evidence: str = ""
+
+
+class LabelRun(Record):
+    """One independent labelling of every (trajectory, capability) pair; ``trajectories`` is the sample it saw."""
+
+    run: int
+    seed: int
+    analyst: str
+    trajectories: tuple[str, ...]
+    labels: tuple[PairLabel, ...]
+
+
+class RunStatistics(Part):
+    """Counts of one run for one capability and what follows from them (MISSION, analysis 4)."""
+
+    run: int
+    lacking_failed: int
+    present_failed: int
+    lacking_passed: int
+    present_passed: int
+    failed: int
+    passed: int
+    coverage: float
+    error_rate_failed: float
+    error_rate_passed: float
+    delta: float
+    selected: bool
+
+
+class Interval(Part):
+    """A point estimate with a confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+class CapabilityReport(Part):
+    """Everything that the aggregation found about one capability, whether or not it was selected."""
+
+    capability: Candidate
+    distractor: bool
+    runs: tuple[RunStatistics, ...]
+    runs_passed: int
+    coverage: Interval
+    delta: Interval
+    p_value: float  # one-sided permutation test over tasks of the mean delta, Holm-adjusted over the whole dictionary
+    agreement: float | None  # Krippendorff's alpha; None where labels never vary
+    support: int  # failed trajectories labelled LACKING by a majority of the runs that saw them
+    selected: bool
+    reason: str
+
+
+class AnalysisReport(Record):
+    """The aggregation over all runs: one report a capability, best mean delta first."""
+
+    capabilities: tuple[CapabilityReport, ...]
+    rejected_runs: dict[str, str] = Field(default_factory=dict)  # run number → why its partition was refused
+    passed: int
+    failed: int
+    broken: int
+
+
+class SelectedCapability(Record):
+    """A capability that the base lacks, and how far it has come on its way to a routed adapter."""
+
+    capability: Candidate
+    rank: int
+    coverage: Interval
+    delta: Interval
+    failed_examples: tuple[str, ...]  # ids of failed trajectories labelled LACKING
+    status: Status = Status.PENDING
+    reason: str = ""  # why it FAILED
+
+    @model_validator(mode="after")
+    def _failed_says_why(self) -> Self:
+        if (self.status is Status.FAILED) != bool(self.reason):
+            raise ValueError(f"capability {self.capability.name}: status {self.status} with reason {self.reason!r}")
+        return self
+
+
+AnalystKind = Literal["embedded", "llm"]

@@ -1,0 +1,42 @@
+"""The base of every record that crosses a stage boundary."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class ContractError(Exception):
+    """A file or value breaks the contract. The message is one line: the file or value, then the remedy."""
+
+
+class Part(BaseModel):
+    """A value inside a record: immutable, strict about types, and closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Record(Part):
+    """A record that is written to a file. Its schema version is checked: a reader knows one, the field's default."""
+
+    schema_version: int = 1
+
+    # Not a "before" validator of the model: that turns JSON into Python objects, whose lists strict mode refuses.
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _known_version(cls, found: Any) -> Any:
+        if found != cls.version():
+            raise ValueError(
+                f"{cls.__name__} has schema_version {found!r}; this build reads {cls.version()}: "
+                "use the build that wrote it, or start a new work directory"
+            )
+        return found
+
+    @classmethod
+    def version(cls) -> int:
+        """The one schema version that this build reads and writes."""
+        version: int = cls.model_fields["schema_version"].default
+        return version
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with ``changes`` applied."""
+        return type(self).model_validate({**dict(self), **changes})

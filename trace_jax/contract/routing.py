@@ -1,0 +1,50 @@
+"""Stage 4 records: the table of adapters a router chooses from, and its decision for one conversation."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from trace_jax.contract.record import Part, Record
+
+RouterKind = Literal["classifier", "gate", "fixed", "random", "oracle"]
+
+
+class Route(Part):
+    """One choice of the router: an adapter and the description of what it is good at."""
+
+    adapter: str
+    capability: str
+    description: str
+
+
+class RouteTable(Record):
+    """All routes over one base. The base itself is always a choice and needs no entry."""
+
+    base: str
+    router: RouterKind
+    routes: tuple[Route, ...]
+    gate: str | None = None  # safetensors file of the learned gate, relative to the table
+    temperature: float = 1.0
+    minimum_weight: float = Field(default=0.0, ge=0.0, le=1.0)  # best weight below this: undecided, the base serves
+    rollouts: int = 0  # rollouts spent on building it
+
+
+class RouteDecision(Record):
+    """Where one conversation goes. Weights cover every route and the base (key ``""``) and sum to 1."""
+
+    conversation: str
+    router: RouterKind
+    weights: dict[str, float]
+    adapters: dict[str, float]  # adapters to use with their merge weights; empty: the base serves
+    undecided: bool = False
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        total = sum(self.weights.values())
+        if self.weights and abs(total - 1.0) > 1e-4:
+            raise ValueError(f"route decision for {self.conversation}: weights sum to {total}, not 1")
+        if self.undecided and self.adapters:
+            named = sorted(self.adapters)
+            raise ValueError(f"route decision for {self.conversation}: undecided, yet names adapters {named}")
+        return self

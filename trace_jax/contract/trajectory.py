@@ -1,0 +1,120 @@
+"""Trajectory: one episode of a policy in an environment, recorded without loss."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trace_jax.contract.record import Part, Record
+
+Split = Literal["train", "held_out"]
+Termination = Literal["done", "max_turns", "max_tokens", "user_stop", "agent_stop", "error"]
+
+
+class ToolCall(Part):
+    """A function call as the agent wrote it. ``arguments`` is None iff ``raw_arguments`` was no JSON object."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | None
+    raw_arguments: str | None = None
+
+
+class Message(Part):
+    """One OpenAI-style chat message."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Tool(Part):
+    """A callable offered to the agent; ``parameters`` is a JSON Schema of type object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Check(Part):
+    """One named assertion of a grader."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class Segment(Part):
+    """Consecutive tokens of an episode. Sampled segments are ``trained`` and carry one log-probability a token."""
+
+    tokens: tuple[int, ...]
+    trained: bool
+    logprobs: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _logprobs_match(self) -> Self:
+        expected = len(self.tokens) if self.trained else 0
+        if len(self.logprobs) != expected:
+            raise ValueError(
+                f"segment of {len(self.tokens)} tokens (trained={self.trained}) has {len(self.logprobs)} logprobs"
+            )
+        return self
+
+
+class Policy(Part):
+    """What generated the episode: base revision and, if any, the adapter on top."""
+
+    base: str
+    adapter: str | None = None
+
+
+class Usage(Part):
+    """Token counts of an episode."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Trajectory(Record):
+    """One episode. Either it has a ``reward`` or it is broken and says why in ``error``; never both, never neither.
+
+    ``extra`` keeps whatever an importer found that has no field here, so that import is lossless.
+    """
+
+    id: str
+    target: str
+    task: str
+    split: Split
+    seed: int
+    trial: int
+    policy: Policy
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    reward: float | None = Field(default=None, ge=0.0, le=1.0)
+    components: dict[str, float] = Field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    termination: Termination
+    segments: tuple[Segment, ...] = ()
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    error: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _graded_or_broken(self) -> Self:
+        if (self.reward is None) == (self.error is None):
+            raise ValueError(
+                f"trajectory {self.id}: exactly one of reward ({self.reward!r}) and error ({self.error!r}) must be set"
+            )
+        return self
+
+    @property
+    def broken(self) -> bool:
+        """True when the episode could not be graded; such an episode is never trained on nor counted as failed."""
+        return self.error is not None
+
+    @property
+    def passed(self) -> bool:
+        """True iff the reward is exactly 1."""
+        return self.reward == 1.0

@@ -1,0 +1,82 @@
+"""The shop's state: customers, orders and products, drawn from a random generator."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Paris", "Delhi", "Quito", "Tokyo")
+KINDS = ("mug", "lamp", "chair", "rug", "clock", "desk")
+STATUSES = ("processing", "shipped", "delivered")
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Database:
+    """Three tables keyed by id. ``faults`` counts the times that a read of an order still has to time out; it is no state."""
+
+    customers: dict[str, Row] = field(default_factory=dict)
+    orders: dict[str, Row] = field(default_factory=dict)
+    products: dict[str, Row] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> "Database":
+        """An independent copy."""
+        return copy.deepcopy(self)
+
+    def state(self) -> dict[str, dict[str, Row]]:
+        """What grading compares: every table, without the faults."""
+        return {"customers": self.customers, "orders": self.orders, "products": self.products}
+
+
+class Drawer:
+    """Draws rows with unused ids into a database."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.database = Database()
+        self._orders = [f"O{n}" for n in rng.permutation(np.arange(10, 100))]
+        self._products = [f"P{n}" for n in rng.permutation(np.arange(10, 100))]
+        self._kinds = list(rng.permutation(KINDS))
+        self.city_on_file: dict[str, str] = {}  # as it will be once the requests drawn so far are done
+
+    def choice(self, options: tuple[str, ...]) -> str:
+        """One of ``options``, uniformly."""
+        return str(options[self.rng.integers(len(options))])
+
+    def city(self, other_than: str) -> str:
+        """A city that differs from the given one."""
+        return self.choice(tuple(city for city in CITIES if city != other_than))
+
+    def customer(self, customer_id: str) -> str:
+        """A new customer with a city on file."""
+        self.city_on_file[customer_id] = self.choice(CITIES)
+        self.database.customers[customer_id] = {"city": self.city_on_file[customer_id], "bought": []}
+        return customer_id
+
+    def order(self, customer: str, status: str, items: int = 2, locked: bool = False) -> str:
+        """A new order of ``items`` kinds at single-digit prices."""
+        order_id = self._orders.pop()
+        kinds = self.rng.permutation(KINDS)[:items]
+        prices = {str(kind): int(self.rng.integers(1, 10)) for kind in kinds}
+        self.database.orders[order_id] = {
+            "customer": customer,
+            "status": status,
+            "items": prices,
+            "refunded": 0,
+            "sent_to": None,
+            "locked": locked,
+        }
+        return order_id
+
+    def product(self, kind: str, price: int, stock: int) -> str:
+        """A new product."""
+        product_id = self._products.pop()
+        self.database.products[product_id] = {"kind": kind, "price": price, "stock": stock}
+        return product_id
+
+    def fresh_kind(self) -> str:
+        """A kind of which there is no product yet."""
+        return str(self._kinds.pop())

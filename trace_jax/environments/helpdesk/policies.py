@@ -1,0 +1,98 @@
+"""Scripted policies: the oracle, the imperfect demonstrator, and the trivial ones that must fail."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from trace_jax.contract.trajectory import Message, ToolCall
+from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.requests import Path
+from trace_jax.environments.helpdesk.tools import TOOLS
+from trace_jax.environments.protocol import Outcome
+
+
+WRONG_SHARE = 0.75  # how often the demonstrator takes the tempting wrong path
+
+
+class Policy(Protocol):
+    """Plays one episode on a desk that was reset: yields the agent's messages."""
+
+    def __call__(self, desk: Desk) -> Iterator[Message]: ...
+
+
+def follow(path: Path) -> Iterator[Message]:
+    """The messages of a path."""
+    for number, (name, arguments) in enumerate(path.calls):
+        yield Message(role="assistant", tool_calls=(ToolCall(id=f"call_{number}", name=name, arguments=arguments),))
+    yield Message(role="assistant", content=path.reply)
+
+
+def oracle(desk: Desk) -> Iterator[Message]:
+    """Does every request right."""
+    for request in desk.ticket.requests:
+        yield from follow(request.right)
+
+
+def do_nothing(desk: Desk) -> Iterator[Message]:
+    """Answers every request without doing anything."""
+    for _ in desk.ticket.requests:
+        yield Message(role="assistant", content="Done.")
+
+
+def always_refuse(desk: Desk) -> Iterator[Message]:
+    """Refuses every request."""
+    for _ in desk.ticket.requests:
+        yield Message(role="assistant", content="I cannot do that.")
+
+
+class Demonstrator:
+    """Right on everything but the capabilities it lacks: there it takes the tempting wrong path three times in four."""
+
+    def __init__(self, rng: np.random.Generator, wrong_share: float = WRONG_SHARE) -> None:
+        self._rng = rng
+        self._wrong_share = wrong_share
+
+    def __call__(self, desk: Desk) -> Iterator[Message]:
+        for request in desk.ticket.requests:
+            slips = request.wrong is not None and self._rng.random() < self._wrong_share
+            yield from follow(request.wrong if slips and request.wrong is not None else request.right)
+
+
+class RandomCalls:
+    """Calls tools at random with ids seen in the shop, then answers at random."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def __call__(self, desk: Desk) -> Iterator[Message]:
+        for _ in desk.ticket.requests:
+            for number in range(int(self._rng.integers(0, 4))):
+                tool = TOOLS[self._rng.integers(len(TOOLS))]
+                arguments = {name: self._value(desk, name) for name in tool.parameters["required"]}
+                yield Message(
+                    role="assistant", tool_calls=(ToolCall(id=f"call_{number}", name=tool.name, arguments=arguments),)
+                )
+            yield Message(role="assistant", content=("Done.", "It is shipped.", "They cost 9.")[self._rng.integers(3)])
+
+    def _value(self, desk: Desk, name: str) -> str | int:
+        database = desk.database
+        options: dict[str, list[str]] = {
+            "customer_id": list(database.customers),
+            "order_id": list(database.orders),
+            "product_id": list(database.products) or ["P10"],
+            "city": ["Oslo", "Rome", "Lima"],
+            "kind": ["mug", "lamp"],
+        }
+        if name == "amount":
+            return int(self._rng.integers(1, 10))
+        return options[name][self._rng.integers(len(options[name]))]
+
+
+def play(desk: Desk, seed: int, policy: Policy) -> Outcome:
+    """Reset, play, grade."""
+    desk.reset(seed)
+    for message in policy(desk):
+        if desk.step(message).done:
+            break
+    return desk.grade()

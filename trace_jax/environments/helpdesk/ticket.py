@@ -1,0 +1,41 @@
+"""A ticket: a customer, a short list of requests, and the shop as it stands when the customer writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trace_jax.contract.trajectory import ToolCall
+from trace_jax.environments.helpdesk.database import STATUSES, Database, Drawer
+from trace_jax.environments.helpdesk.requests import Builder, Request
+from trace_jax.environments.helpdesk.tools import call_tool
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """``initial`` is the shop before, ``expected`` the shop after every request was done right."""
+
+    customer: str
+    requests: tuple[Request, ...]
+    initial: Database
+    expected: Database
+
+    def opening(self) -> str:
+        """The customer's first message: who writes, the subject line, and the first request."""
+        subject = "; ".join(request.subject for request in self.requests)
+        return f"Customer {self.customer}. Subject: {subject}. {self.requests[0].text}"
+
+
+def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Builder], bystanders: int = 2) -> Ticket:
+    """Draw one request per builder for ``customer``, among ``bystanders`` unrelated orders of another customer."""
+    drawer = Drawer(rng)
+    drawer.customer(customer)
+    other = drawer.customer("C" + str(10 + (int(customer[1:]) - 9) % 90))
+    for _ in range(bystanders):
+        drawer.order(other, drawer.choice(STATUSES))
+    requests = tuple(build(drawer, customer) for build in builders)
+    expected = drawer.database.copy()
+    for request in requests:
+        for name, arguments in request.right.calls:
+            call_tool(expected, ToolCall(id="right", name=name, arguments=arguments))
+    return Ticket(customer, requests, drawer.database, expected)
