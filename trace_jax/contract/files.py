@@ -1,0 +1,128 @@
+"""Records on disk: single documents that are replaced atomically, and JSON Lines that survive a kill.
+
+Every function takes a local path or an object-store path (``gs://…``, ``s3://…``).
+
+    write_document(workdir / "routes.json", table)
+    table = read_document(workdir / "routes.json", RouteTable)
+    with JsonLinesWriter(workdir / "trajectories.jsonl") as writer:
+        writer.append(trajectory)
+    for trajectory in read_records(workdir / "trajectories.jsonl", Trajectory): ...
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar
+
+from etils import epath
+from pydantic import ValidationError
+
+from trace_jax.contract.lines import LineLog, missing, read_lines
+from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.storage import PathLike, replace_bytes
+
+R = TypeVar("R", bound=Record)
+
+
+def write_document(path: PathLike, record: Record) -> None:
+    """Write ``record`` to ``path`` whole or not at all; parent directories are made.
+
+    Raises ContractError when the record would not be read back equal (a NaN or a tuple inside a free-form field).
+    """
+    replace_bytes(path, _encode(path, record, indent=2) + b"\n")
+
+
+def read_document(path: PathLike, model: type[R]) -> R:
+    """The record in ``path``. Raises ContractError when the file is missing, not JSON, or not a ``model``."""
+    try:
+        data = epath.Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ContractError(missing(path)) from None
+    return _decode(os.fspath(path), data, model)
+
+
+class JsonLinesWriter:
+    """Appends records to ``path``, each durable before ``append`` returns.
+
+    On a local disk a torn last line left by a kill is cut off when the file is opened again. On an object store
+    ``path`` is a directory of numbered immutable shards, one per ``append`` or ``extend``: prefer ``extend`` there.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = path
+        self._log = LineLog(path)
+
+    def append(self, record: Record) -> None:
+        """Append one record and flush it to the device."""
+        self.extend([record])
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Append all ``records`` with one flush; nothing is written if any of them is refused."""
+        self._log.append([_encode(self.path, record) for record in records])
+
+    def close(self) -> None:
+        """Release the file; further appends fail."""
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def append_records(path: PathLike, records: Iterable[Record]) -> None:
+    """Append ``records`` to the JSON Lines at ``path`` (see JsonLinesWriter)."""
+    with JsonLinesWriter(path) as writer:
+        writer.extend(records)
+
+
+def read_records(path: PathLike, model: type[R]) -> Iterator[R]:
+    """The records of the JSON Lines at ``path``, in the order of writing.
+
+    A torn last line is dropped with a warning. Raises ContractError, naming file and line, for anything else that is no
+    ``model``, and for a missing file: ask ``epath.Path(path).exists()`` first where "nothing yet" is a legal state.
+    """
+    for where, line in read_lines(path):
+        yield _decode(where, line, model)
+
+
+def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
+    name = type(record).__name__
+    try:
+        data = record.model_dump_json(indent=indent).encode()
+        same = type(record).model_validate_json(data) == record
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"{os.fspath(path)}: {name} cannot be written as JSON: {one_line(error)}") from None
+    if not same:
+        raise ContractError(
+            f"{os.fspath(path)}: {name} would not be read back equal: free-form fields may hold only JSON values "
+            "(no NaN, infinity, tuple, or key that is not a string)"
+        )
+    return data
+
+
+def _decode(where: str, data: bytes, model: type[R]) -> R:
+    try:
+        record = model.model_validate_json(data)
+    except ValidationError as error:
+        raise ContractError(f"{where}: not a valid {model.__name__}: {one_line(error)}") from None
+    if "schema_version" not in record.model_fields_set:
+        raise ContractError(
+            f"{where}: {model.__name__} without schema_version; this build reads {model.version()}: "
+            "add the field, or write the file with this build"
+        )
+    return record
+
+
+def one_line(error: Exception) -> str:
+    """The first problem of a validation error as ``field: message (got value)``; of other errors the text."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    value = "" if first["type"] in ("value_error", "json_invalid", "missing") else f" (got {repr(first['input'])[:80]})"
+    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return " ".join(f"{field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}{value}{more}".split())

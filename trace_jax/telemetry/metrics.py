@@ -1,0 +1,104 @@
+"""Metrics of a run: JSON Lines always, TensorBoard by default, Weights & Biases when asked."""
+
+import importlib
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from etils import epath
+
+from trace_jax.contract.lines import LineLog, read_lines
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.storage import PathLike, is_local
+
+FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Writes scalars by step into ``directory``: ``metrics.jsonl``, TensorBoard event files, and a W&B run.
+
+        with MetricsWriter(workdir / "train") as metrics:
+            metrics.write(step, {"reward": 0.4, "tokens_per_second": 1200.0})
+
+    ``may_be_nan`` names the metrics that may be NaN (a mean over nothing); any other NaN or infinity raises
+    ContractError with its name, and nothing of that step is written. TensorBoard needs a local ``directory``.
+    """
+
+    def __init__(
+        self,
+        directory: PathLike,
+        tensorboard: bool = True,
+        wandb: bool = False,
+        may_be_nan: Collection[str] = (),
+    ) -> None:
+        self.path = epath.Path(directory) / FILE
+        self._may_be_nan = frozenset(may_be_nan)
+        self._wandb: Any = _start_wandb(directory) if wandb else None
+        self._log = LineLog(self.path)
+        self._tensorboard: Any = None
+        if tensorboard and is_local(directory):
+            from tensorboardX import SummaryWriter  # slow to import, and not needed where TensorBoard is off
+
+            self._tensorboard = SummaryWriter(os.fspath(directory))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record ``values`` of ``step``, durably in the JSON Lines. Values may be Python, numpy or JAX scalars."""
+        scalars = {name: float(value) for name, value in values.items()}
+        for name, value in scalars.items():
+            if not math.isfinite(value) and not (math.isnan(value) and name in self._may_be_nan):
+                raise ContractError(
+                    f"metric {name} is {value} at step {step}: look at the run's last finite values in {self.path}"
+                )
+        known = {name: None if math.isnan(value) else value for name, value in scalars.items()}
+        self._log.append([json.dumps({"step": step, **known}).encode()])
+        present = {name: value for name, value in known.items() if value is not None}
+        if self._tensorboard is not None:
+            for name, scalar in present.items():
+                self._tensorboard.add_scalar(name, scalar, step)
+        if self._wandb is not None:
+            self._wandb.log(present, step=step)
+
+    def close(self) -> None:
+        """Flush and release everything."""
+        self._log.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(directory: PathLike) -> dict[int, dict[str, float]]:
+    """``{step: {name: value}}`` in order of steps; NaN where a declared metric was NaN.
+
+    A resumed run writes the steps after its checkpoint again: of one metric at one step the last value counts.
+    """
+    steps: dict[int, dict[str, float]] = {}
+    for where, line in read_lines(epath.Path(directory) / FILE):
+        try:
+            row = json.loads(line)
+            step = row.pop("step")
+            values = {name: math.nan if value is None else float(value) for name, value in row.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ContractError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
+        steps.setdefault(step, {}).update(values)
+    return dict(sorted(steps.items()))
+
+
+def _start_wandb(directory: PathLike) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError:
+        raise ContractError("wandb is asked for but not installed: pip install wandb, or set wandb to False") from None
+    path = os.fspath(directory)
+    return wandb.init(project="trace-jax", name=epath.Path(path).name, dir=path if is_local(path) else None)

@@ -1,0 +1,118 @@
+"""Progress on the terminal: bars when someone watches, plain lines when the output goes to a file."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Stage:
+    """One piece of work with ``total`` steps: count them with ``advance``. Made by ``Progress.stage``."""
+
+    def __init__(self, owner: "Progress", name: str, total: int, done: int) -> None:
+        self.name = name
+        self.total = total
+        self.done = done
+        self._owner = owner
+        self._tokens = 0
+        self._reward: float | None = None
+        self._started = time.monotonic()
+        self._begun_at = done
+        self._last_line = self._started
+        self._task = owner.bars.add_task(name, total=total, completed=done, status="") if owner.bars else None
+
+    def advance(self, steps: int = 1, reward: float | None = None, tokens: int = 0) -> None:
+        """``steps`` more are done; ``reward`` is the latest mean, ``tokens`` those processed since the last call."""
+        self.done += steps
+        self._tokens += tokens
+        self._reward = self._reward if reward is None else reward
+        if self._owner.bars is not None and self._task is not None:
+            self._owner.bars.update(self._task, completed=self.done, status=self._status())
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._owner.print(self._line())
+
+    def finish(self, note: str = "") -> None:
+        """The stage is over; ``note`` (a result in a few words) stays on the terminal."""
+        seconds = time.monotonic() - self._started
+        if self._owner.bars is not None and self._task is not None:
+            self._owner.bars.remove_task(self._task)
+        parts = [f"{self.name}: {self.done}/{self.total}", f"{seconds:.1f} s", self._status(), note]
+        self._owner.print("  ".join(part for part in parts if part))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish("" if kind is None else f"stopped by {kind.__name__}")
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the total at the speed so far; None before the first step."""
+        steps = self.done - self._begun_at
+        if steps <= 0:
+            return None
+        return (time.monotonic() - self._started) / steps * max(self.total - self.done, 0)
+
+    def _status(self) -> str:
+        parts = [] if self._reward is None else [f"reward {self._reward:.3f}"]
+        if self._tokens:
+            parts.append(f"{self._tokens / max(time.monotonic() - self._started, 1e-9):,.0f} tokens/s")
+        return "  ".join(parts)
+
+    def _line(self) -> str:
+        left = self.seconds_left()
+        parts = [f"{self.name}: {self.done}/{self.total}", self._status(), "" if left is None else f"{left:.0f} s left"]
+        return "  ".join(part for part in parts if part)
+
+
+class Progress:
+    """Shows the stages of a run: name, step, reward, tokens per second, time left.
+
+        with Progress() as progress, progress.stage("train", total=25) as stage:
+            stage.advance(reward=0.4, tokens=1200)
+
+    Bars on a terminal; elsewhere one plain line per stage every ten seconds and one at its end. Stages may nest.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self.bars: RichProgress | None = None
+        if self._console.is_terminal:
+            self.bars = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                refresh_per_second=4,
+            )
+
+    def stage(self, name: str, total: int, done: int = 0) -> Stage:
+        """Start a stage of ``total`` steps, ``done`` of them by an earlier run. Use it as a context manager."""
+        return Stage(self, name, total, done)
+
+    def print(self, line: str) -> None:
+        """A plain line above the bars."""
+        self._console.print(line, markup=False)
+
+    def __enter__(self) -> Self:
+        if self.bars is not None:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
