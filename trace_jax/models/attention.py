@@ -22,18 +22,20 @@ def cache_mask(start_B: jax.Array, length: int, capacity: int) -> jax.Array:
     return jnp.arange(capacity, dtype=start_B.dtype) <= position_BS[:, :, None]
 
 
-def attend(q_BSNH: jax.Array, k_BCKH: jax.Array, v_BCKH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
-    """Grouped-query attention, softmax(q kᵀ / √H) v in float32 softmax; query head n reads key head n // (N / K).
+def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
+    """Grouped-query attention, softmax(q kᵀ / √H) v with a float32 softmax; query head n reads key head n // (N / K).
 
-    Returns ``[B, S, N, H]`` in the dtype of ``q``.
+    Keys and values have their head axis outside the time axis: the products are then plain batched matrix products
+    without a transposition of the cache. Returns ``[B, S, N, H]`` in the dtype of ``q``.
     """
     B, S, N, H = q_BSNH.shape
-    K = k_BCKH.shape[2]
-    q_BSKGH = (q_BSNH * H**-0.5).reshape(B, S, K, N // K, H)
-    scores = jnp.einsum("bskgh,bckh->bkgsc", q_BSKGH, k_BCKH, preferred_element_type=jnp.float32)
+    K = k_BKCH.shape[1]
+    q = (q_BSNH * H**-0.5).reshape(B, S, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    scores = jnp.einsum("bkgsh,bkch->bkgsc", q, k_BKCH, preferred_element_type=jnp.float32)
     scores = jnp.where(mask_BSC[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BCKH.dtype)
-    return jnp.einsum("bkgsc,bckh->bskgh", weights, v_BCKH).reshape(B, S, N, H).astype(q_BSNH.dtype)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKCH.dtype)
+    out = jnp.einsum("bkgsc,bkch->bkgsh", weights, v_BKCH)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, S, N, H).astype(q_BSNH.dtype)
 
 
 def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ from trace_jax.models.attention import attend, cache_mask, packed_mask, rotary_a
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
 
-Cache = dict[str, jax.Array]  # "k" and "v", each [L, B, C, K, H]
+Cache = dict[str, tuple[jax.Array, ...]]  # "k" and "v", for each layer one [B, K, C, H]
 Layer = dict[str, jax.Array]
 
 
@@ -66,8 +66,11 @@ class Decoder(nnx.Module):
         angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
 
+        def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+
         def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
-            return self._layer(x_BTD, *slices, gates, angles, lambda q, k, v: attend(q, k, v, mask)), None
+            return self._layer(x_BTD, *slices, gates, angles, attention), None
 
         pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
         x_BTD, _ = jax.lax.scan(step, self.embed[...][tokens_BT], (self._stacked(), pairs))
@@ -89,24 +92,27 @@ class Decoder(nnx.Module):
         and the cache; donate the cache to ``jit`` to update it in place.
         """
         B, S = tokens_BS.shape
-        mask = cache_mask(start_B, S, cache["k"].shape[2])
+        mask = cache_mask(start_B, S, cache_capacity(cache))
         positions = start_B[:, None] + jnp.arange(S, dtype=start_B.dtype)
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
         rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embed[...][tokens_BS]
-        keys, values = cache["k"], cache["v"]
-        for index in range(self.config.num_layers):  # unrolled: a scan would copy the cache and slice weights each step
+        keys, values = [], []
 
-            def cached(q: jax.Array, k: jax.Array, v: jax.Array, index: int = index) -> jax.Array:
-                nonlocal keys, values
-                keys = keys.at[index, rows, positions].set(k.astype(keys.dtype), mode="drop", unique_indices=True)
-                values = values.at[index, rows, positions].set(v.astype(values.dtype), mode="drop", unique_indices=True)
-                return attend(q, keys[index], values[index], mask)
+        def write(old: jax.Array, new_BSKH: jax.Array) -> jax.Array:
+            return old.at[rows, :, positions].set(new_BSKH.astype(old.dtype), mode="drop", unique_indices=True)
 
+        def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            keys.append(write(cache["k"][len(keys)], k))
+            values.append(write(cache["v"][len(values)], v))
+            return attend(q, keys[-1], values[-1], mask)
+
+        for index in range(self.config.num_layers):  # unrolled, so that every layer's cache is updated in place
             layer = {name: weight[index] for name, weight in stacked.items()}
             pairs = None if lora is None else jax.tree.map(lambda leaf, index=index: leaf[:, index], lora.weights)
-            x = self._layer(x, layer, pairs, gates, angles, cached)
-        return _rms_norm(x, self.final_norm[...], self.config.rms_norm_eps), {"k": keys, "v": values}
+            x = self._layer(x, layer, pairs, gates, angles, attention)
+        hidden = _rms_norm(x, self.final_norm[...], self.config.rms_norm_eps)
+        return hidden, {"k": tuple(keys), "v": tuple(values)}
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """``[..., D]`` to float32 ``[..., V]``."""
@@ -151,9 +157,18 @@ class Decoder(nnx.Module):
 
 
 def init_cache(config: DecoderConfig, batch: int, capacity: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty cache for ``batch`` rows of up to ``capacity`` tokens: ``{"k", "v": [L, B, C, K, H]}``."""
-    shape = (config.num_layers, batch, capacity, config.num_kv_heads, config.head_dim)
-    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+    """An empty cache for ``batch`` rows of up to ``capacity`` tokens.
+
+    One array per layer (a stacked one is copied, layer by layer, at every step), each ``[B, K, C, H]``: take or set
+    rows by mapping over the leaves' first axis, columns over their third.
+    """
+    shape = (batch, config.num_kv_heads, capacity, config.head_dim)
+    return {name: tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for name in ("k", "v")}
+
+
+def cache_capacity(cache: Cache) -> int:
+    """Columns that each row of the cache holds."""
+    return cache["k"][0].shape[2]
 
 
 def pooled(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
