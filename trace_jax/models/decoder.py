@@ -70,11 +70,11 @@ class Decoder(nnx.Module):
             return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
         def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
-            return self._layer(x_BTD, *slices, gates, angles, attention), None
+            return self.layer(x_BTD, *slices, gates, angles, attention), None
 
         pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
         x_BTD, _ = jax.lax.scan(step, self.embed[...][tokens_BT], (self._stacked(), pairs))
-        return _rms_norm(x_BTD, self.final_norm[...], self.config.rms_norm_eps)
+        return self.normed(x_BTD)
 
     def extend(
         self,
@@ -110,9 +110,12 @@ class Decoder(nnx.Module):
         for index in range(self.config.num_layers):  # unrolled, so that every layer's cache is updated in place
             layer = {name: weight[index] for name, weight in stacked.items()}
             pairs = None if lora is None else jax.tree.map(lambda leaf, index=index: leaf[:, index], lora.weights)
-            x = self._layer(x, layer, pairs, gates, angles, attention)
-        hidden = _rms_norm(x, self.final_norm[...], self.config.rms_norm_eps)
-        return hidden, {"k": tuple(keys), "v": tuple(values)}
+            x = self.layer(x, layer, pairs, gates, angles, attention)
+        return self.normed(x), {"k": tuple(keys), "v": tuple(values)}
+
+    def normed(self, x_BTD: jax.Array) -> jax.Array:
+        """The final norm, on what the last layer returns."""
+        return _rms_norm(x_BTD, self.final_norm[...], self.config.rms_norm_eps)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """``[..., D]`` to float32 ``[..., V]``."""
@@ -125,7 +128,7 @@ class Decoder(nnx.Module):
     def _stacked(self) -> Layer:
         return {name: parameter[...] for name, parameter in self.layers.items()}
 
-    def _layer(
+    def layer(
         self,
         x_BTD: jax.Array,
         layer: Layer,
@@ -134,6 +137,11 @@ class Decoder(nnx.Module):
         angles: tuple[jax.Array, jax.Array],
         attention: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     ) -> jax.Array:
+        """One layer on ``[B, T, D]``. ``layer`` holds its weights and ``pairs`` its adapters, without the layer axis.
+
+        ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])``, positions already applied, returns ``[B, T, N, H]``:
+        the caller keeps the keys and values as it likes.
+        """
         config = self.config
         B, T, _ = x_BTD.shape
 
