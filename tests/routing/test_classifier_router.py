@@ -1,0 +1,81 @@
+"""The classifier's weights against an unbatched, unpadded forward pass and torch's softmax."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Message
+from trace_jax.routing.classifier import ClassifierRouter, label_tokens
+from trace_jax.routing.features import PromptReader, bucket
+from trace_jax.routing.router import RouteRequest
+from trace_jax.routing.select import choices
+from trace_jax.routing.table import build_table
+
+
+@pytest.fixture
+def table(manifest, base):
+    adapters = [manifest("look-1", "look"), manifest("finish-1", "finish")]
+    return build_table(base, "classifier", adapters, {"look": "Look first.", "finish": "Do all."}, temperature=0.1)
+
+
+def ask(text):
+    return (Message(role="system", content="policy"), Message(role="user", content=text))
+
+
+def hidden_of(decoder, prompt):
+    tokens = jnp.asarray([prompt], jnp.int32)
+    ones = jnp.ones_like(tokens)
+    return decoder(tokens, jnp.arange(len(prompt))[None], ones, 0 * ones)[0]
+
+
+def test_features_equal_one_prompt_at_a_time(decoder, reader):
+    rng = np.random.default_rng(0)
+    prompts = [
+        tuple(rng.integers(0, 320, size=n).tolist()) for n in [1, 31, 32, 33, 90, 7, *rng.integers(1, 60, size=20)]
+    ]
+    features = reader.pooled(prompts)
+    for prompt, (mean, last) in zip(prompts, features, strict=True):
+        hidden = np.asarray(hidden_of(decoder, prompt))
+        np.testing.assert_allclose(mean, hidden.mean(axis=0), atol=2e-5)
+        np.testing.assert_allclose(last, hidden[-1], atol=2e-5)
+
+
+def test_weights_are_the_labels_next_token_probabilities(decoder, reader, renderer, table, config):
+    wide = PromptReader(decoder, max_tokens=2048)
+    router = ClassifierRouter(table, wide, renderer)
+    texts = ["cancel my order", "refund the price of the lamp please", "hello"]
+    for text, decision in zip(texts, router.decide_batch([RouteRequest(t, ask(t)) for t in texts]), strict=True):
+        prompt = router._prompt(RouteRequest(text, ask(text)))
+        head = torch.tensor(np.asarray(decoder.head_VD()))
+        logits = torch.tensor(np.asarray(hidden_of(decoder, prompt)[-1])) @ head.T
+        letters = [renderer._tokenizer.token_to_id(letter) for letter in "CAB"]  # the base has the last label
+        expected = torch.softmax(torch.log_softmax(logits.double(), -1)[letters] / 0.1, -1)
+        np.testing.assert_allclose([decision.weights[name] for name in choices(table)], expected, atol=1e-4)
+        assert not decision.undecided
+
+
+def test_labels_must_be_single_tokens_and_differ(renderer):
+    assert len(label_tokens(renderer, "ABC")) == 3
+    with pytest.raises(ContractError, match="label 'ZQ' is 2 tokens"):
+        label_tokens(renderer, ["A", "ZQ"])
+    with pytest.raises(ContractError, match="labels 'A' and 'A' are the same token"):
+        label_tokens(renderer, ["A", "A"])
+
+
+def test_what_cannot_be_classified_goes_to_the_base_and_the_rest_is_decided(reader, renderer, table, decoder):
+    router = ClassifierRouter(table, PromptReader(decoder, max_tokens=2048), renderer)
+    silent = (Message(role="system", content="policy"),)
+    long, good = ask("order " * 2000), ask("cancel")
+    found = router.decide_batch([RouteRequest("s", silent), RouteRequest("l", long), RouteRequest("g", good)])
+    assert [d.undecided for d in found] == [True, True, False]
+    assert found[0].reason == "prompt refused: no user message to classify"
+    assert found[1].reason.startswith("prompt refused: prompt of ")
+    assert router.decide("g", good) == found[2]
+
+
+def test_buckets_are_few_and_hold_the_length():
+    sizes = {bucket(n) for n in range(1, 1025)}
+    assert sorted(sizes) == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    assert all(n <= bucket(n) < max(33, 1.5 * n + 1) for n in range(1, 1025))

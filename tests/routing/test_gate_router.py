@@ -1,0 +1,150 @@
+"""The gate: learns what separates the prompts, says what it does not know, and belongs to one base."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Message
+from trace_jax.routing.gate import Gate, GateRouter, load_gate, save_gate
+from trace_jax.routing.gate_training import LabelledPrompt, fit_gate, train_gate
+from trace_jax.routing.router import RouteRequest
+from trace_jax.routing.select import choices
+from trace_jax.routing.table import build_table
+
+PHRASES = {"look-1": "cancel order", "finish-1": "refund price of", "": "please lamp"}
+
+
+def prompts(rng, adapter, count):
+    names = [f"{PHRASES[adapter]} {rng.integers(10**6)} {rng.integers(10**6)}" for _ in range(count)]
+    system = Message(role="system", content="policy")
+    return [LabelledPrompt((system, Message(role="user", content=name)), (), adapter) for name in names]
+
+
+@pytest.fixture(scope="module")
+def table(manifest, base):
+    adapters = [manifest("look-1", "look"), manifest("finish-1", "finish")]
+    return build_table(base, "gate", adapters, {"look": "Look first.", "finish": "Do all."})
+
+
+@pytest.fixture(scope="module")
+def trained(table, base, reader, renderer):
+    rng = np.random.default_rng(0)
+    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 40)]
+    return train_gate(examples, choices(table), base, reader, renderer, seed=1)
+
+
+def test_gate_separates_fresh_prompts_and_knows_the_base_slot(trained, table, base, reader, renderer):
+    gate, report = trained
+    router = GateRouter(table.replace(temperature=report.temperature), gate, base, reader, renderer)
+    rng = np.random.default_rng(99)
+    fresh = [example for adapter in PHRASES for example in prompts(rng, adapter, 30)]
+    decisions = router.decide_batch([RouteRequest(str(i), e.messages, e.tools) for i, e in enumerate(fresh)])
+    right = [list(d.adapters) == ([e.adapter] if e.adapter else []) for d, e in zip(decisions, fresh, strict=True)]
+    assert np.mean(right) > 0.95
+    assert report.accuracy > 0.95 and report.held_out == 24 and report.train == 96
+    assert sum(map(sum, report.confusion)) == 24 and report.negative_log_likelihood < np.log(3)
+
+
+def test_gate_probabilities_equal_torchs_linear_layer(trained, table, base, reader, renderer):
+    gate, _ = trained
+    gate = dataclasses.replace(gate, weight=0.05 * gate.weight)  # softer, so that the weights are not all 0 and 1
+    example = prompts(np.random.default_rng(5), "look-1", 1)[0]
+    decision = GateRouter(table.replace(temperature=1.7), gate, base, reader, renderer).decide("c", example.messages)
+    features = torch.tensor(reader.pooled([renderer.prompt(example.messages, ())]), dtype=torch.float64)
+    mean, last = features[:, 0], features[:, 1]
+    pooled = {"mean": mean, "last": last, "mean_last": torch.cat([mean, last], dim=1)}[gate.pooling]
+    layer = torch.nn.Linear(*gate.weight.shape, dtype=torch.float64)
+    layer.weight.data, layer.bias.data = torch.tensor(gate.weight.T), torch.tensor(gate.bias)
+    expected = torch.softmax(layer((pooled - torch.tensor(gate.mean)) / torch.tensor(gate.scale)) / 1.7, dim=-1)[0]
+    found = [decision.weights[name] for name in choices(table)]
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-9)
+
+
+def test_undecided_gate_sends_the_conversation_to_the_base(trained, table, base, reader, renderer):
+    gate, _ = trained
+    blank = dataclasses.replace(gate, weight=0 * gate.weight, bias=0 * gate.bias)
+    router = GateRouter(table.replace(minimum_weight=0.6), blank, base, reader, renderer)
+    decision = router.decide("c", prompts(np.random.default_rng(5), "look-1", 1)[0].messages)
+    assert decision.undecided and decision.adapters == {} and "below the minimum" in decision.reason
+    long = (Message(role="user", content="order " * 400),)
+    assert router.decide("c", long).reason.startswith("prompt refused: prompt of ")
+
+
+def test_training_is_deterministic_and_survives_the_file(trained, table, base, reader, renderer, tmp_path):
+    gate, report = trained
+    rng = np.random.default_rng(0)
+    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 40)]
+    again, report_again = train_gate(examples + examples[:7], choices(table), base, reader, renderer, seed=1)
+    assert report_again == report  # repeated prompts change nothing
+    save_gate(tmp_path / "gate.safetensors", gate)
+    for other in (again, load_gate(tmp_path / "gate.safetensors", base)):
+        for name in ("mean", "scale", "weight", "bias"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(gate, name))
+        assert (other.choices, other.pooling, other.base) == (gate.choices, gate.pooling, gate.base)
+
+
+def test_gate_of_another_base_or_table_or_model_is_refused(trained, table, manifest, base, reader, renderer, tmp_path):
+    gate, _ = trained
+    save_gate(tmp_path / "gate.safetensors", gate)
+    with pytest.raises(ContractError, match="gate of base 0123456789abcdef, the model is other"):
+        load_gate(tmp_path / "gate.safetensors", "other")
+    with pytest.raises(ContractError, match="route table is for base"):
+        GateRouter(table, gate, "other", reader, renderer)
+    with pytest.raises(ContractError, match="gate of base other"):
+        GateRouter(table, dataclasses.replace(gate, base="other"), base, reader, renderer)
+    smaller = build_table(base, "gate", [manifest("look-1", "look")], {"look": "Look first."})
+    with pytest.raises(ContractError, match="train it for this table"):
+        GateRouter(smaller, gate, base, reader, renderer)
+    with pytest.raises(ContractError, match="another model's gate"):
+        gate.logits(np.zeros((1, 2, 3)))
+
+
+def test_damaged_gates_are_refused(trained, base, tmp_path):
+    gate, _ = trained
+    with pytest.raises(ContractError, match="gate weight holds NaN"):
+        dataclasses.replace(gate, weight=np.full_like(gate.weight, np.nan))
+    path = tmp_path / "gate.safetensors"
+    with pytest.raises(ContractError, match="no such gate"):
+        load_gate(path, base)
+    save_gate(path, gate)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ContractError, match="not a gate"):
+        load_gate(path, base)
+
+
+def test_nan_weights_on_disk_are_refused(trained, base, tmp_path):
+    gate, _ = trained
+    path = tmp_path / "gate.safetensors"
+    save_gate(path, gate)
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + np.float64(np.nan).tobytes())
+    with pytest.raises(ContractError, match="NaN or infinity"):
+        load_gate(path, base)
+
+
+def test_too_few_or_mislabelled_prompts_are_refused(table, base, reader, renderer):
+    rng = np.random.default_rng(0)
+    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 12)]
+    with pytest.raises(ContractError, match="3 distinct prompts for 'the base'"):
+        train_gate([e for e in examples if e.adapter] + examples[-3:], choices(table), base, reader, renderer, seed=0)
+    stray = dataclasses.replace(examples[0], adapter="nobody")
+    with pytest.raises(ContractError, match="labelled 'nobody'"):
+        train_gate([*examples, stray], choices(table), base, reader, renderer, seed=0)
+    features = np.zeros((3, 2, 4))
+    features[1, 0, 2] = np.nan
+    with pytest.raises(ContractError, match="hidden states hold NaN"):
+        fit_gate(features, np.zeros(3, np.int64), choices(table), base, 0)
+
+
+def test_gate_reports_honest_confidence_on_noisy_labels(base):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(600, 2, 8)).astype(np.float32)
+    labels = (features[:, 0, :3] * 1.5 + rng.gumbel(size=(600, 3))).argmax(axis=1)
+    gate, report = fit_gate(features, labels, ("", "a", "b"), base, seed=0)
+    assert isinstance(gate, Gate) and gate.pooling != "last"  # the signal is in the mean
+    bayes = np.mean(features[:, 0, :3].argmax(axis=1) == labels)
+    assert report.accuracy > bayes - 0.1
+    assert report.calibration_error < 0.15

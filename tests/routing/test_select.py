@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from scipy.special import softmax as scipy_softmax
+
+from trace_jax.contract.routing import Route, RouteDecision, RouteTable
+from trace_jax.routing.router import BASE, count_decisions
+from trace_jax.routing.select import BestOne, Nucleus, choices, decide
+
+
+def table(names=("a", "b", "c"), **fields) -> RouteTable:
+    routes = tuple(Route(adapter=name, capability=name, description=name) for name in names)
+    return RouteTable(base="x", router="gate", routes=routes, **fields)
+
+
+def scores_of(*weights: float) -> np.ndarray:
+    return np.log(np.array(weights))
+
+
+def test_weights_are_the_tempered_softmax():
+    scores = np.random.default_rng(0).normal(size=4) * 5
+    decision = decide("t", "gate", table(temperature=2.5), scores, BestOne())
+    np.testing.assert_allclose(list(decision.weights.values()), scipy_softmax(scores / 2.5), rtol=1e-12)
+    assert tuple(decision.weights) == choices(table()) == (BASE, "a", "b", "c")
+
+
+def test_best_one_takes_the_best_adapter_or_the_base():
+    assert decide("t", "gate", table(), scores_of(0.1, 0.2, 0.6, 0.1), BestOne()).adapters == {"b": 1.0}
+    base = decide("t", "gate", table(), scores_of(0.4, 0.3, 0.2, 0.1), BestOne())
+    assert base.adapters == {} and not base.undecided
+
+
+@pytest.mark.parametrize(
+    ("top_p", "expected"),
+    [
+        (0.3, {"a": 1.0}),
+        (0.6, {"a": 0.4 / 0.7, "b": 0.3 / 0.7}),
+        (0.75, {"a": 0.4 / 0.9, "b": 0.3 / 0.9}),  # the base is in the nucleus and takes its share of the delta
+        (1.0, {"a": 0.4, "b": 0.3, "c": 0.1}),
+    ],
+)
+def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, expected):
+    found = decide("t", "gate", table(), scores_of(0.2, 0.4, 0.3, 0.1), Nucleus(top_p)).adapters
+    assert found == pytest.approx(expected)
+
+
+def test_nucleus_of_the_base_alone_is_the_base():
+    decision = decide("t", "gate", table(), scores_of(0.97, 0.01, 0.01, 0.01), Nucleus(0.9))
+    assert decision.adapters == {} and not decision.undecided
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_go_to_the_base(bad):
+    decision = decide("t", "gate", table(), [0.0, 5.0, bad, 0.0], Nucleus(1.0))
+    assert decision.undecided and decision.adapters == {} and decision.reason == "scores not finite: b"
+
+
+def test_a_weak_best_and_a_tie_go_to_the_base():
+    weak = decide("t", "gate", table(minimum_weight=0.5), scores_of(0.2, 0.4, 0.3, 0.1), BestOne())
+    assert weak.undecided and weak.reason == "best weight below the minimum: 0.400 < 0.500"
+    assert weak.weights == pytest.approx({BASE: 0.2, "a": 0.4, "b": 0.3, "c": 0.1})
+    assert decide("t", "gate", table(), [0.0, 1.0, 1.0, 0.0], BestOne()).reason == "tie: a, b"
+    assert not decide("t", "gate", table(), [1.0, 1.0, 0.0, 0.0], BestOne()).undecided
+
+
+def test_decisions_are_counted_by_reason():
+    rows = [
+        scores_of(0.2, 0.4, 0.3, 0.1),
+        scores_of(0.1, 0.8, 0.05, 0.05),
+        scores_of(0.9, 0.05, 0.03, 0.02),
+        [np.nan] * 4,
+    ]
+    decisions = [decide(str(i), "gate", table(minimum_weight=0.5), row, BestOne()) for i, row in enumerate(rows)]
+    counts = count_decisions(decisions)
+    assert counts.total == 4 and counts.base == 1 and counts.adapters == {"a": 1}
+    assert counts.undecided == {"best weight below the minimum": 1, "scores not finite": 1}
+    assert all(isinstance(RouteDecision.model_validate_json(d.model_dump_json()), RouteDecision) for d in decisions)
+
+
+def test_top_p_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match="top_p is 0"):
+        Nucleus(0.0)

@@ -1,0 +1,1 @@
+"""Stage 4: task → adapter. Routers, their selection policies, and the table they choose from."""

@@ -1,0 +1,73 @@
+"""Routers that look at nothing: by chance, by a given mapping, always the same. They bound what routing can gain."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.routing.router import BASE, RouteRequest, SingleDecision
+from trace_jax.routing.select import choices, undecided
+
+
+def _certain(conversation: str, kind: RouterKind, names: Sequence[str], chosen: str) -> RouteDecision:
+    weights = {name: float(name == chosen) for name in names}
+    return RouteDecision(
+        conversation=conversation, router=kind, weights=weights, adapters={} if chosen == BASE else {chosen: 1.0}
+    )
+
+
+def _known(names: Sequence[str], chosen: str) -> str:
+    if chosen not in names:
+        raise ContractError(f"no adapter {chosen!r} in the route table; it has {', '.join(names[1:]) or 'none'}")
+    return chosen
+
+
+class RandomRouter(SingleDecision):
+    """Uniform over the adapters (and the base if ``with_base``), a pure function of (seed, conversation)."""
+
+    kind: RouterKind = "random"
+
+    def __init__(self, table: RouteTable, seed: int, with_base: bool = False):
+        self.table, self.seed = table, seed
+        self._pool = choices(table) if with_base or not table.routes else choices(table)[1:]
+
+    def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
+        """Each conversation draws by a hash of its id, so that the order of requests does not matter."""
+        return [_certain(r.conversation, self.kind, choices(self.table), self._draw(r.conversation)) for r in requests]
+
+    def _draw(self, conversation: str) -> str:
+        digest = sha256(f"{self.seed}/{conversation}".encode()).digest()
+        return self._pool[int.from_bytes(digest[:8], "big") % len(self._pool)]
+
+
+class OracleRouter(SingleDecision):
+    """Knows where each conversation belongs: ``mapping[conversation]`` is an adapter, or ``""`` for the base."""
+
+    kind: RouterKind = "oracle"
+
+    def __init__(self, table: RouteTable, mapping: Mapping[str, str]):
+        self.table = table
+        self.mapping = {conversation: _known(choices(table), name) for conversation, name in mapping.items()}
+
+    def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
+        """Conversations that the mapping does not know are undecided: the base serves."""
+        names = choices(self.table)
+        return [
+            _certain(r.conversation, self.kind, names, self.mapping[r.conversation])
+            if r.conversation in self.mapping
+            else undecided(r.conversation, self.kind, f"not in the oracle's mapping: {r.conversation}")
+            for r in requests
+        ]
+
+
+class FixedRouter(SingleDecision):
+    """Every conversation goes to ``adapter`` (``""``: the base)."""
+
+    kind: RouterKind = "fixed"
+
+    def __init__(self, table: RouteTable, adapter: str):
+        self.table, self.adapter = table, _known(choices(table), adapter)
+
+    def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
+        """The same choice for all."""
+        return [_certain(r.conversation, self.kind, choices(self.table), self.adapter) for r in requests]

@@ -1,0 +1,147 @@
+"""The learned gate: one linear layer on the base's pooled prompt hidden state, the base being one of its classes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from etils import epath
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.contract.storage import PathLike, replace_bytes
+from trace_jax.rollout.chat import Renderer
+from trace_jax.routing.features import PromptReader
+from trace_jax.routing.router import RouteRequest, SingleDecision
+from trace_jax.routing.scoring import Prompt, decide_readable
+from trace_jax.routing.select import BestOne, Policy, choices
+from trace_jax.routing.table import check_base
+
+Pooling = Literal["mean", "last", "mean_last"]
+FORMAT = "trace_jax gate 1"
+ARRAYS = ("mean", "scale", "weight", "bias")
+
+
+def pool(features: np.ndarray, pooling: Pooling) -> np.ndarray:
+    """``[N, 2, D]`` (mean, last) → ``[N, F]`` float64: one of the two, or both side by side (F = 2 D)."""
+    wide = np.asarray(features, np.float64)
+    return {"mean": wide[:, 0], "last": wide[:, 1], "mean_last": wide.reshape(len(wide), -1)}[pooling]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``logits = ((pool(features) - mean) / scale) @ weight + bias``; float64, C choices, the base (``""``) first."""
+
+    base: str  # revision of the model whose hidden states it reads
+    choices: tuple[str, ...]
+    pooling: Pooling
+    mean: np.ndarray  # [F]
+    scale: np.ndarray  # [F]
+    weight: np.ndarray  # [F, C]
+    bias: np.ndarray  # [C]
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            if not np.isfinite(getattr(self, name)).all():
+                raise ContractError(f"gate {name} holds NaN or infinity; train the gate again")
+        width, classes = self.weight.shape
+        if (
+            classes != len(self.choices)
+            or self.bias.shape != (classes,)
+            or self.mean.shape != self.scale.shape != (width,)
+        ):
+            raise ContractError(
+                f"gate weight {self.weight.shape} does not fit {len(self.choices)} choices; train the gate again"
+            )
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """``[N, 2, D]`` → ``[N, C]`` float64."""
+        pooled = pool(features, self.pooling)
+        if pooled.shape[1] != len(self.mean):
+            raise ContractError(
+                f"gate reads {len(self.mean)} features, the model gives {pooled.shape[1]}: it is another model's gate"
+            )
+        return (pooled - self.mean) / self.scale @ self.weight + self.bias
+
+
+def save_gate(path: PathLike, gate: Gate) -> None:
+    """Write ``gate`` as one safetensors file, whole or not at all."""
+    metadata = {"format": FORMAT, "base": gate.base, "choices": json.dumps(gate.choices), "pooling": gate.pooling}
+    replace_bytes(path, save({name: np.ascontiguousarray(getattr(gate, name)) for name in ARRAYS}, metadata))
+
+
+def load_gate(path: PathLike, base: str) -> Gate:
+    """The gate in ``path``. Raises ContractError when it is missing, damaged, not finite, or another base's."""
+    try:
+        data = epath.Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ContractError(f"{path}: no such gate; train it, or correct the route table's path") from None
+    try:
+        arrays = load(data)
+        metadata = _metadata(data)
+        if metadata.get("format") != FORMAT:
+            raise ContractError(
+                f"{path}: format {metadata.get('format')!r}; this build reads {FORMAT!r}: train the gate again"
+            )
+        if metadata["base"] != base:
+            raise ContractError(f"{path}: gate of base {metadata['base']}, the model is {base}: train it on this base")
+        if metadata["pooling"] not in get_args(Pooling):
+            raise ContractError(f"{path}: unknown pooling {metadata['pooling']!r}; train the gate again")
+        return Gate(
+            base=metadata["base"],
+            choices=tuple(json.loads(metadata["choices"])),
+            pooling=metadata["pooling"],  # type: ignore[arg-type]
+            **{name: arrays[name] for name in ARRAYS},
+        )
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ContractError(f"{path}: not a gate ({error}); train it again") from None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The string metadata of a safetensors file: 8 bytes of header length (little endian), then the header as JSON."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]).get("__metadata__", {})
+
+
+class GateRouter(SingleDecision):
+    """Scores every choice with one forward pass of the base over the conversation's own prompt.
+
+    Raises:
+        ContractError: table or gate of another base, or choices that differ from the table's.
+    """
+
+    kind: RouterKind = "gate"
+
+    def __init__(
+        self,
+        table: RouteTable,
+        gate: Gate,
+        base: str,
+        reader: PromptReader,
+        renderer: Renderer,
+        policy: Policy | None = None,
+    ):
+        check_base(table, base)
+        if gate.base != base:
+            raise ContractError(f"gate of base {gate.base}, the model is {base}: train the gate on this base")
+        if gate.choices != choices(table):
+            raise ContractError(
+                f"gate chooses among {gate.choices[1:]}, the table lists {choices(table)[1:]}: train it for this table"
+            )
+        self.table, self.gate, self.policy = table, gate, policy or BestOne()
+        self.reader, self.renderer = reader, renderer
+
+    def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
+        """One decision a request."""
+        return decide_readable(requests, self.kind, self.table, self.policy, self._prompt, self._score)
+
+    def _prompt(self, request: RouteRequest) -> Prompt:
+        prompt = tuple(self.renderer.prompt(request.messages, request.tools))
+        self.reader.check_length(prompt)
+        return prompt
+
+    def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        return self.gate.logits(self.reader.pooled(prompts))

@@ -1,0 +1,56 @@
+"""From requests to decisions, for routers that read prompts; what cannot be read or scored goes to the base."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.routing.router import RouteRequest
+from trace_jax.routing.select import Policy, decide, undecided
+
+logger = logging.getLogger(__name__)
+
+Prompt = tuple[int, ...]
+
+
+def decide_readable(
+    requests: Sequence[RouteRequest],
+    kind: RouterKind,
+    table: RouteTable,
+    policy: Policy,
+    render: Callable[[RouteRequest], Prompt],
+    score: Callable[[Sequence[Prompt]], np.ndarray],
+) -> list[RouteDecision]:
+    """Render each request, score all that could be rendered in one batch, decide each.
+
+    Args:
+        score: ``[N, C]`` logits of N prompts, columns as ``choices(table)``.
+
+    A request that cannot be rendered, and all requests of a batch whose forward pass fails (out of memory, say), are
+    undecided: a routing fault must not take the conversation down. Each is logged and carries its reason; faults of the
+    program itself (``TypeError`` and the like) propagate.
+    """
+    decisions: dict[int, RouteDecision] = {}
+    prompts: dict[int, Prompt] = {}
+    for index, request in enumerate(requests):
+        try:
+            prompts[index] = render(request)
+        except (ContractError, ValueError) as error:
+            decisions[index] = _failed(request, kind, "prompt refused", error)
+    if prompts:
+        try:
+            scores = score(list(prompts.values()))
+        except (ContractError, RuntimeError) as error:
+            decisions |= {index: _failed(requests[index], kind, "scoring failed", error) for index in prompts}
+        else:
+            for index, row in zip(prompts, scores, strict=True):
+                decisions[index] = decide(requests[index].conversation, kind, table, row, policy)
+    return [decisions[index] for index in range(len(requests))]
+
+
+def _failed(request: RouteRequest, kind: RouterKind, what: str, error: Exception) -> RouteDecision:
+    reason = f"{what}: {' '.join(str(error).split())}"
+    logger.warning("conversation %s goes to the base: %s", request.conversation, reason)
+    return undecided(request.conversation, kind, reason)
