@@ -97,7 +97,8 @@ class Decoder(nnx.Module):
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
         rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embed[...][tokens_BS]
-        keys, values = [], []
+        keys: list[jax.Array] = []
+        values: list[jax.Array] = []
 
         def write(old: jax.Array, new_BSKH: jax.Array) -> jax.Array:
             return old.at[rows, :, positions].set(new_BSKH.astype(old.dtype), mode="drop", unique_indices=True)

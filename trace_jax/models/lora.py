@@ -117,11 +117,11 @@ def merge(adapters: Sequence[LoRA], weights: Sequence[float] | jax.Array) -> LoR
     _check_alike(adapters)
     if any(lora.num_adapters != 1 for lora in adapters):
         raise ContractError("merge takes single adapters: select each one from its stack first")
-    factors = [w * lora.scale for w, lora in zip(weights, adapters, strict=True)]
+    factors = [jnp.asarray(weight) * lora.scale for weight, lora in zip(weights, adapters, strict=True)]
     merged = {}
     for target in adapters[0].targets:
         pairs = [lora.weights[target] for lora in adapters]
-        scaled = [(pair["b"] * f[:, None, None, None]).astype(pair["b"].dtype) for pair, f in zip(pairs, factors, strict=True)]
+        scaled = [pair["b"] * factor.astype(pair["b"].dtype) for pair, factor in zip(pairs, factors, strict=True)]
         merged[target] = {
             "a": jnp.concatenate([pair["a"] for pair in pairs], axis=-1),
             "b": jnp.concatenate(scaled, axis=-2),
@@ -166,6 +166,7 @@ def _check_targets(targets: Sequence[str]) -> None:
 
 def _check_alike(adapters: Sequence[LoRA]) -> None:
     """Same targets, layers and widths; ranks may differ."""
+
     def outline(lora: LoRA) -> dict[str, tuple[int, ...]]:
         return {name: (*lora.weights[name]["a"].shape[1:3], lora.weights[name]["b"].shape[-1]) for name in lora.targets}
 

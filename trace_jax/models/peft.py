@@ -1,0 +1,132 @@
+"""Adapters in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save as to_bytes
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.storage import replace_bytes
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.huggingface import module_name, read_json
+from trace_jax.models.lora import TARGETS, LoRA, target_shapes
+from trace_jax.models.tensors import TensorFiles
+
+_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+
+# Settings of PEFT that make an adapter compute something other than scale · x a b; each must be absent or neutral.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "alora_invocation_tokens": (),
+    "alpha_pattern": ({},),
+    "arrow_config": (),
+    "fan_in_fan_out": (False,),
+    "layer_replication": (),
+    "layers_to_transform": (),
+    "lora_bias": (False,),
+    "modules_to_save": ([],),
+    "rank_pattern": ({},),
+    "target_parameters": ([],),
+    "trainable_token_indices": (),
+    "use_bdlora": (),
+    "use_dora": (False,),
+    "use_qalora": (False,),
+    "use_rslora": (False,),
+}
+
+
+def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[str], base: str) -> None:
+    """Write one adapter (A = 1) for PEFT and inference servers. ``base`` is the name or path of its base model."""
+    if lora.num_adapters != 1:
+        raise ContractError(f"{lora.num_adapters} adapters cannot go into one PEFT directory: select one first")
+    path, tensors = Path(directory), {}
+    shapes = target_shapes(config)
+    for target, pair in lora.weights.items():
+        a, b = np.asarray(pair["a"][0]), np.asarray(pair["b"][0])
+        expected = (config.num_layers, *shapes[target])
+        if (found := (a.shape[0], a.shape[1], b.shape[2])) != expected:
+            raise ContractError(f"adapter target {target!r} has layers, in, out {found}; the base has {expected}")
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise ContractError(f"adapter target {target!r} holds NaN or infinity: use an earlier checkpoint")
+        for layer in range(config.num_layers):
+            name = _PREFIX + module_name(layer, target)
+            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a[layer].T)
+            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b[layer].T)
+    alpha = float(lora.scale[0]) * lora.rank
+    data = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "target_modules": list(lora.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "use_rslora": False,
+        "use_dora": False,
+    }
+    replace_bytes(path / _WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
+    replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it makes the directory an adapter
+
+
+def load_peft(
+    directory: str | os.PathLike[str], config: DecoderConfig, base: str | None = None, dtype: Any = jnp.float32
+) -> LoRA:
+    """Read one adapter (A = 1) for the base described by ``config``.
+
+    Raises:
+        ContractError: not a plain LoRA adapter; made for another base (its recorded name differs from ``base``, if
+            given; or its layers, targets or widths do not fit); a rank that differs from its tensors'; a truncated
+            file; a missing, unknown or non-finite tensor.
+    """
+    path = Path(directory)
+    data = read_json(path / _CONFIG)
+    _refuse_unsupported(path, data)
+    if base is not None and data.get("base_model_name_or_path") != base:
+        raise ContractError(
+            f"{path} was trained for base {data.get('base_model_name_or_path')!r}, not {base!r}: use its own base"
+        )
+    rank, alpha, targets = _shape(path, data)
+    names = {
+        (layer, target, half): f"{_PREFIX}{module_name(layer, target)}.lora_{half}.weight"
+        for layer in range(config.num_layers)
+        for target in targets
+        for half in "AB"
+    }
+    files = TensorFiles([path / _WEIGHTS])
+    files.require(names.values())
+    shapes = target_shapes(config)
+
+    def stacked(target: str, half: str) -> Any:
+        shape = (rank, shapes[target][0]) if half == "A" else (shapes[target][1], rank)
+        layers = [files.read(names[layer, target, half], shape).T for layer in range(config.num_layers)]
+        return jnp.asarray(np.stack(layers)[None].astype(dtype))
+
+    weights = {target: {"a": stacked(target, "A"), "b": stacked(target, "B")} for target in targets}
+    return LoRA(weights, jnp.full((1,), alpha / rank, jnp.float32))
+
+
+def _refuse_unsupported(path: Path, data: dict[str, Any]) -> None:
+    if (kind := data.get("peft_type")) != "LORA":
+        raise ContractError(f"{path} has peft_type {kind!r}; only 'LORA' is supported")
+    for key, neutral in _NEUTRAL.items():
+        if (value := data.get(key)) is not None and value not in neutral:
+            raise ContractError(f"{path} has {key} {value!r}, which is not supported: train the adapter as plain LoRA")
+
+
+def _shape(path: Path, data: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
+    """Rank, alpha and targets as the adapter's configuration states them."""
+    rank, alpha, modules = data.get("r"), data.get("lora_alpha"), data.get("target_modules")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ContractError(f"{path} has r {rank!r} and lora_alpha {alpha!r}; both must be positive numbers")
+    if modules == "all-linear":
+        return rank, float(alpha), TARGETS
+    if not isinstance(modules, list) or not modules or set(modules) - set(TARGETS):
+        raise ContractError(f"{path} has target_modules {modules!r}; supported are lists of {', '.join(TARGETS)}")
+    return rank, float(alpha), tuple(name for name in TARGETS if name in modules)
