@@ -1,0 +1,40 @@
+# Two commands do everything, set-up included: `make quickstart` and `make test`.
+# The newest Python >= 3.11 is found by itself; `make PYTHON=/path/to/python …` chooses another.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+WORKDIR ?= runs/quickstart
+
+.PHONY: quickstart base test clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/installed
+	$(PY) -m launch.pipeline --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+base: $(VENV)/installed
+	$(PY) -m launch.base --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+test: export JAX_PLATFORMS := cpu
+test: $(VENV)/installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m mypy trace_jax launch evaluation
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -m "not slow"
+
+# Run results in runs/ are not removed.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: setup.py | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-dev: setup.py | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@ $(VENV)/installed
+
+$(PY):
+	@python=$$(PYTHON="$(PYTHON)" sh .ci/find_python) || exit 1; \
+	echo "creating $(VENV) with $$($$python --version) ($$python)"; \
+	$$python -m venv $(VENV)

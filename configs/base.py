@@ -1,0 +1,112 @@
+"""Every field with its default, type and unit. A run is a short delta over this:
+
+    from configs import base
+
+    def get_config():
+        config = base.get_config()
+        config.training.learning_rate = 3e-4
+        return config
+
+Every field is one line ``section.name = default  # type, unit: meaning``; a test holds that, and ``training`` against
+``GRPOConfig``. The config is locked: a key that does not stand here is refused.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The defaults, locked."""
+    config = ConfigDict()
+    config.seed = 0  # int: everything random in the run derives from it
+
+    target = config.target = ConfigDict()
+    target.environment = "helpdesk"  # str: name in the registry, or module:Class
+    target.train_tasks = 60  # int, tasks of the train split that are used
+    target.held_out_tasks = 100  # int, tasks of the held-out split that are used
+
+    base = config.base = ConfigDict()
+    base.path = ""  # str: Hugging Face directory of the base model; empty: the run makes the tiny agent
+    base.dtype = "float32"  # str: dtype of the weights: float32 or bfloat16
+
+    engine = config.engine = ConfigDict()
+    engine.kind = "embedded"  # str: embedded or sglang
+    engine.slots = 64  # int, rows decoded at once
+    engine.capacity = 512  # int, tokens of cache a row
+
+    rollout = config.rollout = ConfigDict()
+    rollout.trials = 4  # int, episodes a train task that the analysis sees
+    rollout.temperature = 1.0  # float: of sampling; 0 is greedy
+    rollout.max_turns = 16  # int, agent turns an episode
+    rollout.max_episode_tokens = 512  # int, tokens an episode, prompts and completions together
+    rollout.max_turn_tokens = 256  # int, sampled tokens a turn
+    rollout.max_seconds = 300.0  # float, seconds an episode
+    rollout.concurrency = 64  # int, episodes in flight
+
+    analysis = config.analysis = ConfigDict()
+    analysis.analyst = "embedded"  # str: embedded or llm
+    analysis.runs = 5  # int, independent labelings
+    analysis.sample = 0.8  # float, share of the trajectories that a run sees
+    analysis.max_capabilities = 4  # int, capabilities that are selected at most
+    analysis.min_support = 5  # int, failed trajectories that must lack a capability
+
+    synthesis = config.synthesis = ConfigDict()
+    synthesis.designer = "embedded"  # str: embedded or llm
+    synthesis.max_rounds = 4  # int, designs a capability before it is FAILED
+    synthesis.calibration_groups = 8  # int, seeds that calibrate a design
+    synthesis.calibration_group_size = 8  # int, rollouts of one seed
+
+    training = config.training = ConfigDict()
+    training.max_steps = placeholder(int)  # int or None, steps; the run ends at max_steps or max_rollouts
+    training.max_rollouts = placeholder(int)  # int or None, episodes; broken and constant groups count
+    training.groups_per_step = 8  # int, groups
+    training.num_generations = 8  # int, rollouts of a group, all from one seed of the environment
+    training.max_recollections = 3  # int, extra rounds of a step while too few of its groups are informative
+    training.max_turn_tokens = 256  # int, sampled tokens a turn
+    training.concurrency = 64  # int, episodes in flight
+    training.scale_rewards = "group"  # str: group, batch or none: whose std divides the advantages
+    training.std_floor = 0.0  # float, reward: advantages divide by max(std, std_floor)
+    training.num_iterations = 1  # int, optimiser steps on each batch
+    training.learning_rate = 1e-4  # float: of AdamW
+    training.warmup_steps = 0  # int, optimiser steps of linear warm-up, then constant
+    training.max_grad_norm = 1.0  # float: the gradient's norm is clipped to it
+    training.rank = 16  # int: LoRA rank
+    training.alpha = 16.0  # float: LoRA alpha; the scale is alpha / rank
+    training.target_modules = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )  # tuple of str: projections that carry LoRA
+    training.micro_batch_rows = 8  # int, episodes that go through the model at once
+    training.save_steps = 1  # int, steps between checkpoints
+    training.snapshots = ()  # tuple of float, fractions of the run at which an adapter is exported
+    training.seed = 0  # int: of LoRA's initial values and of the rollouts
+    training.epsilon = 0.2  # float: the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
+    training.epsilon_high = placeholder(float)  # float or None: None is epsilon; 0.28 is clip-higher (DAPO)
+    training.beta = 0.0  # float: weight of the KL to the base
+    training.kl_estimator = "k3"  # str: k1, k2 or k3
+    training.loss_type = "dapo"  # str: grpo, dapo or dr_grpo
+    training.max_completion_length = 512  # int, trained tokens: the constant divisor of dr_grpo
+    training.importance_sampling_level = "token"  # str: token, or sequence (GSPO)
+    training.tis_cap = placeholder(float)  # float or None: cap of the sampler/trainer ratio; None: no correction
+    training.temperature = 1.0  # float: of the sampler and of the trained distribution
+
+    routing = config.routing = ConfigDict()
+    routing.router = "gate"  # str: gate or classifier
+    routing.prompts = 64  # int, synthetic prompts a choice that train the gate
+    routing.top_p = 0.0  # float in [0, 1]: 0 takes the best adapter, else the nucleus of this weight is merged
+    routing.minimum_weight = 0.0  # float in [0, 1]: a best weight below it is undecided, and the base serves
+
+    evaluation = config.evaluation = ConfigDict()
+    evaluation.trials = 4  # int, sampled episodes a held-out task and method
+    evaluation.temperature = 1.0  # float: of the sampled trials; greedy ones come on top
+    evaluation.bootstrap = 2000  # int, resamples of the tasks for the 95 % intervals
+
+    telemetry = config.telemetry = ConfigDict()
+    telemetry.tensorboard = True  # bool: write TensorBoard event files
+    telemetry.wandb = False  # bool: log to Weights & Biases (must be installed)
+    return config.lock()

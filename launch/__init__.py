@@ -1,0 +1,1 @@
+"""The programs that a user starts: ``python -m launch.NAME --config=configs/X.py``."""

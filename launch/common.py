@@ -1,0 +1,87 @@
+"""What every program shares: its flags, ``--dry_run``, and errors in one line.
+
+    def main(config: ConfigDict, workdir: epath.Path) -> None: ...
+
+    if __name__ == "__main__":
+        run(main)
+
+``--config=FILE`` names a file with ``get_config()``; ``--config.key=value`` changes a field; unknown keys are refused.
+Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from trace_jax.contract.record import ContractError
+from trace_jax.telemetry.compiles import enable_compilation_cache
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file with get_config()", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and stop")
+
+# Failures that a user can mend: one line. Anything else is a bug and keeps its traceback.
+EXPECTED = (ContractError, OSError, FloatingPointError)
+
+Main = Callable[[ConfigDict, epath.Path], None]
+
+
+def run(main: Main) -> NoReturn:
+    """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit."""
+    app.run(lambda _: _call(main), flags_parser=_parse)
+    raise AssertionError("app.run exits")
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    try:
+        rest: list[str] = flags.FLAGS(arguments)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}: flags are written --name=value")
+        if CONFIG.value is None:
+            raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
+        _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
+        if WORKDIR.value is None and not DRY_RUN.value:
+            raise flags.Error("--workdir is missing: name a directory for the results, or use --dry_run")
+    except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        _fail(_unknown_key(error) or str(error), 2)
+    return rest
+
+
+def _call(main: Main) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if DRY_RUN.value:
+        print(CONFIG.value)
+        return 0
+    enable_compilation_cache()
+    try:
+        main(CONFIG.value, epath.Path(WORKDIR.value))
+    except EXPECTED as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _unknown_key(error: Exception) -> str | None:
+    """One line if ``error`` is about an unknown config key (ml_collections prints the whole config, or only the key)."""
+    if not (isinstance(error, AttributeError) and error.args and isinstance(error.args[0], KeyError)):
+        return None
+    text = str(error.args[0].args[0])
+    key = re.search(r"[\"']([\w.]+)[\"']", text)
+    meant = re.search(r"Did you mean \"([\w.]+)\"", text)
+    return (
+        f"unknown config key {key.group(1) if key else text!r}"
+        f"{f', did you mean {meant.group(1)}?' if meant else ''}: --dry_run without it prints the known ones"
+    )
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,51 @@
+"""The package ``trace_jax``. The programs in ``launch/`` and ``evaluation/`` run from a checkout."""
+
+from setuptools import find_packages, setup
+
+# JAX 0.10.2 and flax 0.12.8 are the last for Python 3.11; newer Pythons get newer ones. Both ends are tested.
+JAX = "jax>=0.10.2"
+
+setup(
+    name="trace-jax",
+    version="0.1.0",
+    description="TRACE in JAX: failed trajectories in, a routed set of LoRA adapters out",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["trace_jax", "trace_jax.*"]),
+    package_data={"trace_jax": ["py.typed", "contract/schemas/*.json"]},
+    install_requires=[
+        JAX,
+        "absl-py>=2.1",
+        "etils[epath]>=1.12",
+        "flax>=0.12.8",
+        "fsspec>=2024.6",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pydantic>=2.10",
+        "rich>=13.7",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6.2",
+        "tokenizers>=0.21",
+    ],
+    extras_require={
+        "tpu": [JAX.replace("jax", "jax[tpu]")],
+        "gpu": [JAX.replace("jax", "jax[cuda12]")],
+        "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
+        # torch, transformers and peft are references that the tests compare with; trace_jax never imports them.
+        "dev": [
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "krippendorff>=0.8",
+            "mypy>=1.15",
+            "peft>=0.17",
+            "pytest>=8.3",
+            "ruff>=0.9",
+            "torch==2.13.0",
+            "transformers>=4.56",
+        ],
+    },
+)

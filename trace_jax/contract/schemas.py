@@ -1,0 +1,57 @@
+"""The JSON Schema files of the contract, for programs in other languages: ``python -m trace_jax.contract.schemas``.
+
+The files lie in ``schemas/`` beside this module; a test holds them against the models.
+"""
+
+import json
+from pathlib import Path
+
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
+from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.evaluation import EvaluationReport
+from trace_jax.contract.record import Record
+from trace_jax.contract.routing import RouteDecision, RouteTable
+from trace_jax.contract.storage import replace_bytes
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.contract.workdir import WorkDirectory
+
+DIRECTORY = Path(__file__).parent / "schemas"
+
+RECORDS: dict[str, type[Record]] = {
+    "trajectory": Trajectory,
+    "candidates": Candidates,
+    "label_run": LabelRun,
+    "analysis_report": AnalysisReport,
+    "selected_capability": SelectedCapability,
+    "environment_manifest": EnvironmentManifest,
+    "adapter_manifest": AdapterManifest,
+    "route_table": RouteTable,
+    "route_decision": RouteDecision,
+    "evaluation_report": EvaluationReport,
+    "work_directory": WorkDirectory,
+}
+
+
+def schema(model: type[Record]) -> str:
+    """The JSON Schema (draft 2020-12) of a record as it stands in a file, as text.
+
+    ``schema_version`` is required there and has one legal value. Validators across fields are not expressible.
+    """
+    content = model.model_json_schema(mode="validation")
+    content["properties"]["schema_version"] = {"const": model.version()}
+    content["required"] = ["schema_version", *content.get("required", [])]
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write every schema file, and remove files of records that are no more."""
+    for stale in set(DIRECTORY.glob("*.json")) - {DIRECTORY / f"{name}.json" for name in RECORDS}:
+        stale.unlink()
+    for name, model in RECORDS.items():
+        replace_bytes(DIRECTORY / f"{name}.json", schema(model).encode())
+
+
+if __name__ == "__main__":
+    main()
