@@ -1,0 +1,189 @@
+"""Methods side by side: all play the same tasks, with the same random numbers, and are counted the same way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from evaluation import statistics
+from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.environments.protocol import Target
+from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.chat import Renderer
+from trace_jax.rollout.engine import Engine, Sampling
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to serve the target: which adapter (None: the base) takes which task, at which temperature."""
+
+    name: str
+    temperature: float
+    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; asked once a task
+    rollouts_spent: int  # rollouts used to make it
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report and the episodes behind it; methods that chose alike share episodes."""
+
+    report: EvaluationReport
+    trajectories: tuple[Trajectory, ...]
+
+
+_Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+
+
+def evaluate_methods(
+    methods: Sequence[Method],
+    target: Target,
+    split: Split,
+    tasks: Sequence[int],
+    trials: int,
+    engine: Engine,
+    renderer: Renderer,
+    base: str,
+    *,
+    limits: Limits,
+    max_tokens: int,
+    seed: int = 0,
+    greedy_trials: int = 1,
+    baselines: Sequence[str] = (),
+    concurrency: int = 64,
+    on_episode: Callable[[Trajectory], None] | None = None,
+) -> Evaluation:
+    """Play ``tasks`` × ``trials`` with every method.
+
+    The sampling seed depends on (``seed``, task, trial) alone: common random numbers, so that differences between
+    methods are not blurred by luck. Methods that send a task to the same adapter at the same temperature would play
+    the very same episode, so it is played once and counted for each.
+
+    Args:
+        base: revision of the base model, recorded in the trajectories.
+        limits: bounds of one episode; ``max_tokens`` bounds one turn.
+        greedy_trials: trials at temperature 0; one is enough for an engine whose greedy output does not vary.
+        baselines: methods to compare the others with, at the same temperature.
+
+    Raises:
+        ContractError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
+            method broken.
+    """
+    _check(methods, tasks, trials, greedy_trials, baselines)
+    choice = {(i, task): method.adapter_for(task) for i, method in enumerate(methods) for task in tasks}
+    episodes: dict[_Episode, None] = {}
+    for i, method in enumerate(methods):
+        for task in tasks:
+            for trial in range(greedy_trials if method.temperature == 0.0 else trials):
+                episodes[task, choice[i, task], method.temperature, trial] = None
+    order = sorted(
+        episodes, key=lambda episode: (episode[1] or "", episode[2])
+    )  # rows of one adapter run fastest together
+    specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
+    trajectories = collect(specs, engine, renderer, limits, base, concurrency, on_episode)
+    reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
+    results = []
+    for i, method in enumerate(methods):
+        count = greedy_trials if method.temperature == 0.0 else trials
+        rewards = {
+            str(task): tuple(reward[task, choice[i, task], method.temperature, trial] for trial in range(count))
+            for task in tasks
+        }
+        results.append(method_result(method.name, method.temperature, method.rollouts_spent, rewards))
+    report = EvaluationReport(
+        target=target.name,
+        split=split,
+        tasks=tuple(str(task) for task in tasks),
+        trials=trials,
+        seed=seed,
+        methods=tuple(results),
+        comparisons=compare(results, baselines),
+        notes=_notes(results, greedy_trials, len(specs)),
+    )
+    return Evaluation(report, tuple(trajectories))
+
+
+def method_result(
+    name: str, temperature: float, rollouts_spent: int, rewards: Mapping[str, tuple[float | None, ...]]
+) -> MethodResult:
+    """The record of one method, its intervals computed from ``rewards[task][trial]``."""
+    try:
+        return MethodResult(
+            method=name,
+            temperature=temperature,
+            rollouts_spent=rollouts_spent,
+            rewards=dict(rewards),
+            pass_rate=statistics.pass_rate(rewards),
+            mean_reward=statistics.mean_reward(rewards),
+            broken=statistics.broken_episodes(rewards),
+        )
+    except ContractError as error:
+        raise ContractError(f"method {name!r}: {error}") from None
+
+
+def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
+    """Paired differences of every other method and each baseline, at equal temperature."""
+    return tuple(
+        Comparison(
+            method=method.method,
+            baseline=baseline.method,
+            temperature=method.temperature,
+            difference=statistics.paired_difference(method.rewards, baseline.rewards),
+        )
+        for baseline in results
+        if baseline.method in baselines
+        for method in results
+        if method.method != baseline.method and method.temperature == baseline.temperature
+    )
+
+
+def sampling_seed(seed: int, task: int, trial: int) -> int:
+    """The seed of one episode's sampling, in [0, 2^31): the same for every method."""
+    return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
+def _spec(episode: _Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
+    task, adapter, temperature, trial = episode
+    return EpisodeSpec(
+        id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
+        environment=lambda: target.environment(split),
+        target=target.name,
+        task=str(task),
+        split=split,
+        seed=task,
+        trial=trial,
+        sampling=Sampling(max_tokens=max_tokens, temperature=temperature, seed=sampling_seed(seed, task, trial)),
+        adapter=adapter,
+    )
+
+
+def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy: int, baselines: Sequence[str]) -> None:
+    if not methods or not tasks or trials < 1 or greedy < 1:
+        raise ContractError(
+            f"{len(methods)} methods, {len(tasks)} tasks, {trials} trials, {greedy} greedy trials: "
+            "an evaluation needs at least one of each"
+        )
+    if len(set(tasks)) != len(tasks):
+        raise ContractError("a task is listed twice; list each once and raise the number of trials instead")
+    keys = [(method.name, method.temperature) for method in methods]
+    for name, temperature in keys:
+        if keys.count((name, temperature)) > 1:
+            raise ContractError(f"method {name!r} is listed twice at temperature {temperature:g}; names are unique")
+    for baseline in baselines:
+        if baseline not in {method.name for method in methods}:
+            raise ContractError(f"baseline {baseline!r} is not among the methods; add it or drop the comparison")
+
+
+def _notes(results: Sequence[MethodResult], greedy_trials: int, played: int) -> dict[str, str]:
+    notes = {
+        "random_numbers": "common to all methods: the sampling seed depends on seed, task and trial alone",
+        "episodes": f"{played} played; methods that chose alike share them; {greedy_trials} greedy trial(s) a task",
+    }
+    for result in results:
+        if statistics.broken_too_often(result.rewards):
+            episodes = sum(len(row) for row in result.rewards.values())
+            notes[f"broken:{result.method}@{result.temperature:g}"] = (
+                f"{result.broken} of {episodes} episodes broke, more than {statistics.BROKEN_LIMIT:.0%}: "
+                "its figures rest on the rest, which may be a biased sample"
+            )
+    return notes

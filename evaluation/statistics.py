@@ -1,0 +1,146 @@
+"""Pass rates with intervals, pass@k and pass^k, and paired differences of methods.
+
+Rewards are ``{task: (reward of trial 0, ...)}`` with None where the episode broke: broken episodes are left out of
+every figure, never counted as 0. Tasks weigh the same, however many of their trials broke. Intervals are percentile
+bootstraps with tasks as the unit of resampling, for trials of one task are not independent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import comb
+
+import numpy as np
+from scipy.stats import beta
+
+from trace_jax.contract.capability import Interval
+from trace_jax.contract.record import ContractError
+
+Rewards = Mapping[str, Sequence[float | None]]
+RESAMPLES = 10_000
+LEVEL = 0.95
+BROKEN_LIMIT = 0.05  # a method with a larger broken share is flagged
+
+
+def task_pass_rates(rewards: Rewards) -> dict[str, float]:
+    """Share of a task's graded trials whose reward is exactly 1; tasks whose trials all broke are left out."""
+    return {task: float(np.mean([r == 1.0 for r in row])) for task, row in _graded(rewards).items()}
+
+
+def task_rewards(rewards: Rewards) -> dict[str, float]:
+    """Mean reward of a task's graded trials; tasks whose trials all broke are left out."""
+    return {task: float(np.mean(row)) for task, row in _graded(rewards).items()}
+
+
+def pass_rate(rewards: Rewards, seed: int = 0) -> Interval:
+    """Mean over tasks of their pass rates, with its 95 % interval.
+
+    Where every task passed always, or none ever, the bootstrap knows no spread; then the Clopper-Pearson bound for that
+    many tasks stands in.
+    """
+    values = np.array(list(task_pass_rates(rewards).values()))
+    interval = _mean_interval(values, seed)
+    tail = (1.0 - LEVEL) / 2.0
+    if (values == 0.0).all():
+        return interval.model_copy(update={"high": float(beta.ppf(1.0 - tail, 1, len(values)))})
+    if (values == 1.0).all():
+        return interval.model_copy(update={"low": float(beta.ppf(tail, len(values), 1))})
+    return interval
+
+
+def mean_reward(rewards: Rewards, seed: int = 0) -> Interval:
+    """Mean over tasks of their mean rewards, with its 95 % interval."""
+    return _mean_interval(np.array(list(task_rewards(rewards).values())), seed)
+
+
+def broken_episodes(rewards: Rewards) -> int:
+    """How many episodes broke."""
+    return sum(reward is None for row in rewards.values() for reward in row)
+
+
+def broken_too_often(rewards: Rewards) -> bool:
+    """True when more than ``BROKEN_LIMIT`` of the episodes broke, so that the remaining ones may be a biased sample."""
+    total = sum(len(row) for row in rewards.values())
+    return broken_episodes(rewards) > BROKEN_LIMIT * total
+
+
+def pass_at_k(rewards: Rewards, k: int) -> float:
+    """Probability that one of k trials passes at least: mean over tasks of ``1 - C(n-c, k) / C(n, k)``.
+
+    Chen et al. 2021, equation 1; unbiased. Tasks with fewer than k graded trials are left out.
+    """
+    return _over_k(rewards, k, lambda n, c: 1.0 - comb(n - c, k) / comb(n, k))
+
+
+def pass_hat_k(rewards: Rewards, k: int) -> float:
+    """Probability that all of k trials pass: mean over tasks of ``C(c, k) / C(n, k)``.
+
+    pass^k of Yao et al. 2024; unbiased. Tasks with fewer than k graded trials are left out.
+    """
+    return _over_k(rewards, k, lambda n, c: comb(c, k) / comb(n, k))
+
+
+def paired_difference(method: Rewards, baseline: Rewards, seed: int = 0) -> Interval:
+    """Difference of pass rates, ``method`` - ``baseline``, bootstrapped over the tasks that both have graded."""
+    return _mean_interval(np.array(list(_differences(method, baseline).values())), seed)
+
+
+def paired_difference_over_seeds(pairs: Sequence[tuple[Rewards, Rewards]], seed: int = 0) -> Interval:
+    """Mean difference of pass rates over several pipeline seeds, one (method, baseline) pair each.
+
+    Seeds are resampled, and tasks are resampled within them. A task that several seeds share is drawn for all of them
+    together, because its difficulty is shared too: the pigeonhole bootstrap of Owen 2007 (section 4), which is
+    the nested bootstrap where the seeds have different tasks, and is conservative otherwise.
+    """
+    rows = [_differences(method, baseline) for method, baseline in pairs]
+    if not rows:
+        raise ContractError("no pipeline seeds to compare; give at least one (method, baseline) pair")
+    tasks = sorted(set().union(*rows))
+    difference_ST = np.array([[row.get(task, 0.0) for task in tasks] for row in rows])
+    present_ST = np.array([[task in row for task in tasks] for row in rows], np.float64)
+    mean = float(np.mean([np.mean(list(row.values())) for row in rows]))
+    rng = np.random.default_rng(seed)
+    seeds_BS = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
+    tasks_BT = rng.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), RESAMPLES).astype(np.float64)
+    drawn_BS = tasks_BT @ present_ST.T
+    means_BS = np.divide(tasks_BT @ difference_ST.T, drawn_BS, out=np.zeros_like(drawn_BS), where=drawn_BS > 0)
+    weight_BS = seeds_BS * (drawn_BS > 0)  # a seed none of whose tasks were drawn has no say in that replicate
+    kept = weight_BS.sum(axis=1) > 0
+    return _interval(mean, (weight_BS * means_BS).sum(axis=1)[kept] / weight_BS.sum(axis=1)[kept])
+
+
+def _graded(rewards: Rewards) -> dict[str, list[float]]:
+    kept = {task: [r for r in row if r is not None] for task, row in rewards.items()}
+    for task, row in kept.items():
+        if not all(0.0 <= reward <= 1.0 for reward in row):  # a NaN fails this too
+            raise ContractError(f"task {task}: rewards {row} outside [0, 1]; a broken episode is None")
+    return {task: row for task, row in kept.items() if row}
+
+
+def _differences(method: Rewards, baseline: Rewards) -> dict[str, float]:
+    if set(method) != set(baseline):
+        odd = sorted(set(method) ^ set(baseline))
+        raise ContractError(
+            f"task {odd[0]!r} was given to one of the two methods only; a paired comparison needs the same tasks"
+        )
+    ours, theirs = task_pass_rates(method), task_pass_rates(baseline)
+    return {task: ours[task] - theirs[task] for task in ours if task in theirs}
+
+
+def _over_k(rewards: Rewards, k: int, estimate: Callable[[int, int], float]) -> float:
+    counts = [(len(row), sum(r == 1.0 for r in row)) for row in _graded(rewards).values()]
+    usable = [(n, c) for n, c in counts if n >= k]
+    if k < 1 or not usable:
+        raise ContractError(f"no task has {k} graded trials; run more trials or ask for a smaller k")
+    return float(np.mean([estimate(n, c) for n, c in usable]))
+
+
+def _mean_interval(values: np.ndarray, seed: int) -> Interval:
+    if not len(values):
+        raise ContractError("no task has a graded trial; every episode broke: see the errors in the trajectories")
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
+    return _interval(float(values.mean()), values[draws].mean(axis=1))
+
+
+def _interval(mean: float, replicates: np.ndarray) -> Interval:
+    low, high = np.quantile(replicates, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return Interval(mean=mean, low=float(low), high=float(high), level=LEVEL)
