@@ -1,0 +1,1 @@
+"""Stage 1: trajectories in, selected capabilities out."""

@@ -1,0 +1,35 @@
+"""The analyst's seat: whoever proposes capabilities and labels trajectories."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trace_jax.analysis.embedded import EmbeddedAnalyst
+from trace_jax.contract.capability import Candidates, LabelRun
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+
+
+class Analyst(Protocol):
+    """Proposes a dictionary of capabilities once, then labels trajectories with it in independent runs.
+
+    ``label`` gives exactly one label to every pair of a sampled trajectory and a candidate, the same for the same seed.
+    Neither may see broken or held-out trajectories.
+    """
+
+    name: str
+
+    def discover(self, trajectories: Sequence[Trajectory]) -> Candidates: ...
+
+    def label(self, trajectories: Sequence[Trajectory], candidates: Candidates, run: int, seed: int) -> LabelRun: ...
+
+
+_ANALYSTS: dict[str, Callable[[], Analyst]] = {"embedded": EmbeddedAnalyst}
+
+
+def make_analyst(name: str) -> Analyst:
+    """The analyst registered under ``name``. Raises ContractError for one that this build does not have."""
+    if name == "llm":
+        raise ContractError("analyst 'llm': not in this build, which has no client for language models; use 'embedded'")
+    if name not in _ANALYSTS:
+        raise ContractError(f"analyst {name!r}: unknown; use one of {sorted(_ANALYSTS)}")
+    return _ANALYSTS[name]()

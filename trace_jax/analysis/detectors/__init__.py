@@ -1,0 +1,1 @@
+"""The library of capability detectors: what each episode needed, and whether it was shown."""

@@ -1,0 +1,39 @@
+"""confirm_before_writing: where policy asks for it, get an explicit go-ahead before a change."""
+
+import re
+from collections.abc import Iterator
+
+from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
+from trace_jax.analysis.detectors.language import agrees
+from trace_jax.analysis.episode import Episode
+
+_REQUIRED = re.compile(
+    r"(?:obtain|get|ask for|require)s? (?:an |the )?(?:explicit )?(?:user(?:'s)? )?confirm", re.IGNORECASE
+)
+_CHOICE = re.compile(r"\bI['’]ll (?:go with|take|choose)\b|\bI(?:['’]d| would) like to (?:use|choose)\b", re.IGNORECASE)
+
+
+def _find(episode: Episode) -> Iterator[Finding]:
+    if not _REQUIRED.search(episode.policy):
+        return
+    for turn in episode.turns:
+        if not turn.writes:
+            continue
+        if agrees(turn.request):
+            yield present(0.8, f"turn {turn.number}: {turn.writes[0].name} after a go-ahead")
+        elif _CHOICE.search(turn.request):
+            yield lacking(
+                0.45, f"turn {turn.number}: {turn.writes[0].name} after a choice, with no confirmation of the details"
+            )
+        else:
+            yield lacking(
+                0.7, f"turn {turn.number}: {turn.writes[0].name} after {turn.request[:60]!r}, which is no go-ahead"
+            )
+
+
+CONFIRM_BEFORE_WRITING = Detector(
+    "confirm_before_writing",
+    "The policy requires the user's explicit confirmation before a change. The agent states what it will do and "
+    "waits for a yes. LACKING if it makes a change in a turn in which the user gave no go-ahead.",
+    _find,
+)

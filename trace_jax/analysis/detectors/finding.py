@@ -1,0 +1,41 @@
+"""What a detector is and what it returns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from trace_jax.analysis.episode import Episode
+from trace_jax.contract.capability import Label
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One occasion that needed the capability. ``strength`` in (0, 1] is how sure the label is; no finding means NA."""
+
+    shown: bool
+    strength: float
+    evidence: str
+
+    @property
+    def label(self) -> Label:
+        """PRESENT or LACKING."""
+        return Label.PRESENT if self.shown else Label.LACKING
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A capability of any tool-using agent, and the function that finds the occasions for it in an episode."""
+
+    name: str
+    description: str
+    find: Callable[[Episode], Iterator[Finding]]
+    distractor: bool = False
+
+
+def present(strength: float, evidence: str) -> Finding:
+    """The occasion was met."""
+    return Finding(True, strength, evidence)
+
+
+def lacking(strength: float, evidence: str) -> Finding:
+    """The occasion was missed."""
+    return Finding(False, strength, evidence)

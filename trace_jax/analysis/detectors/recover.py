@@ -1,0 +1,35 @@
+"""recover_from_error: after a tool error, mend the call or find another way."""
+
+import json
+from collections.abc import Iterator
+
+from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
+from trace_jax.analysis.episode import Episode
+
+
+def _find(episode: Episode) -> Iterator[Finding]:
+    calls = episode.calls
+    for number, call in enumerate(calls):
+        if not call.failed:
+            continue
+        later = calls[number + 1 :]
+        again = [other for other in later if other.name == call.name]
+        same = sum(other.failed and json.dumps(other.arguments) == json.dumps(call.arguments) for other in again)
+        if same >= 2:
+            yield lacking(0.9, f"turn {call.turn}: repeated the same failing {call.name} {same} times")
+        elif any(not other.failed for other in again):
+            yield present(0.9, f"turn {call.turn}: {call.name} failed, then succeeded")
+        elif any(not other.failed and other.kind == "write" for other in later):
+            yield present(0.6, f"turn {call.turn}: {call.name} failed, another call did the work")
+        elif not any(other.kind in ("read", "write") for other in later):
+            yield lacking(0.6, f"turn {call.turn}: {call.name} failed ({call.result[:60]}) and nothing else was tried")
+        else:
+            yield lacking(0.5, f"turn {call.turn}: {call.name} failed and no later attempt succeeded")
+
+
+RECOVER_FROM_ERROR = Detector(
+    "recover_from_error",
+    "A tool call returns an error. The agent reads it and mends the call, retries, or reaches the goal by other "
+    "calls. LACKING if it repeats the same failing call over and over, or gives up without trying anything else.",
+    _find,
+)

@@ -1,0 +1,124 @@
+"""Candidates mined from the sample: tool errors, order of calls, and failed checks that go with failure.
+
+A pattern is named after the tools it speaks of, so that its name alone says how to label it. Hundreds of patterns are
+tried; one is kept only if it separates failed from passed better than the best of *all* patterns does when outcomes are
+shuffled (P. Westfall, S. Young, "Resampling-Based Multiple Testing", 1993).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_jax.analysis.detectors.finding import Finding, lacking, present
+from trace_jax.analysis.episode import Episode
+from trace_jax.analysis.statistics import ratio
+from trace_jax.contract.capability import Candidate
+from trace_jax.contract.trajectory import Check
+
+_PREFIXES = ("avoid_errors_of_", "call_", "avoid_", "meet_check_")
+MIN_OCCASIONS = 5
+_LEVEL = 0.99
+_SHUFFLES = 1000
+
+
+def slug(text: str) -> str:
+    """A name made of lower-case letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def is_mined(name: str) -> bool:
+    """True if ``name`` is a pattern of this module."""
+    return name.startswith(_PREFIXES)
+
+
+def patterns(episode: Episode, checks: Sequence[Check]) -> Iterator[tuple[str, Finding]]:
+    """Every pattern that the episode gave occasion for, with its finding."""
+    for name in sorted({call.name for call in episode.calls}):
+        failed = [call for call in episode.calls if call.name == name and call.failed]
+        tool = slug(name)
+        if failed:
+            yield f"avoid_errors_of_{tool}", lacking(0.8, f"{name} answered {failed[0].result[:80]}")
+        else:
+            yield f"avoid_errors_of_{tool}", present(0.8, f"{name} never failed")
+    yield from _order(episode)
+    for name in sorted({check.name for check in checks}):
+        missed = [check for check in checks if check.name == name and not check.passed]
+        found = lacking(0.8, missed[0].detail or name) if missed else present(0.8, name)
+        yield f"meet_check_{slug(name)}", found
+
+
+def _order(episode: Episode) -> Iterator[tuple[str, Finding]]:
+    calls = [call for call in episode.calls if not call.failed and call.kind in ("read", "write")]
+    reads = {call.name for call in calls if call.kind == "read"}
+    for write in sorted({call.name for call in calls if call.kind == "write"}):
+        first = next(call.order for call in calls if call.name == write)
+        before = {call.name for call in calls if call.order < first}
+        for read in sorted(reads | before):
+            if read == write:
+                continue
+            shown = read in before
+            yield f"call_{slug(read)}_before_{slug(write)}", Finding(shown, 0.8, f"{read} before {write}: {shown}")
+    pairs = {(one.name, other.name) for one, other in zip(calls, calls[1:], strict=False) if one.turn == other.turn}
+    for one in sorted({call.name for call in calls}):
+        for other in sorted({call.name for call in calls} - {one}):
+            done = (one, other) in pairs
+            yield f"avoid_{slug(other)}_after_{slug(one)}", Finding(not done, 0.8, f"{other} right after {one}: {done}")
+
+
+def describe(name: str) -> str:
+    """What the pattern ``name`` asks of the agent."""
+    subject = name.replace("_", " ")
+    return (
+        f"A pattern found in the data, not a skill known beforehand: {subject}. It applies where the tools or "
+        f"checks that it "
+        "names occur. LACKING if the episode does not keep to it."
+    )
+
+
+def mine(
+    findings: Sequence[dict[str, Finding]], failed_N: NDArray[np.bool_], explained_N: NDArray[np.bool_], seed: int
+) -> list[Candidate]:
+    """Candidates among the patterns in ``findings`` (one table an episode), best first.
+
+    A check that fails on no passed episode is a part of the reward, not a cause of failure, and is left out; so is a
+    pattern whose failures are for the most part ``explained_N`` by detectors of the library.
+    """
+    names = sorted({name for table in findings for name in table})
+    if not names or failed_N.all() or not failed_N.any():
+        return []
+    lacking_NP = np.array([[name in table and not table[name].shown for name in names] for table in findings])
+    present_NP = np.array([[name in table and table[name].shown for name in names] for table in findings])
+    usable_P = (lacking_NP.sum(axis=0) >= MIN_OCCASIONS) & (present_NP.sum(axis=0) >= MIN_OCCASIONS)
+    usable_P &= np.array([not n.startswith("meet_check_") for n in names]) | (lacking_NP & ~failed_N[:, None]).any(
+        axis=0
+    )
+    score_P = np.where(usable_P, _score(lacking_NP, present_NP, failed_N), -np.inf)
+    rng = np.random.default_rng(seed)
+    best = [
+        np.where(usable_P, _score(lacking_NP, present_NP, rng.permutation(failed_N)), -np.inf).max()
+        for _ in range(_SHUFFLES)
+    ]
+    bar = max(float(np.quantile(best, _LEVEL)), 0.0)
+    kept = []
+    for column in np.argsort(-score_P, kind="stable"):
+        hit_N = lacking_NP[:, column] & failed_N
+        if score_P[column] <= bar or 2 * (hit_N & explained_N).sum() > hit_N.sum():
+            continue
+        examples = tuple(str(i) for i in np.flatnonzero(hit_N)[:4])
+        kept.append(Candidate(name=names[column], description=describe(names[column]), examples=examples))
+    return kept
+
+
+def _score(
+    lacking_NP: NDArray[np.bool_], present_NP: NDArray[np.bool_], failed_N: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Difference of LACKING rates, failed minus passed, in standard errors under equal rates, ``[P]``."""
+    lacking_failed, present_failed = (x[failed_N].sum(axis=0).astype(float) for x in (lacking_NP, present_NP))
+    lacking_passed, present_passed = (x[~failed_N].sum(axis=0).astype(float) for x in (lacking_NP, present_NP))
+    failed, passed = lacking_failed + present_failed, lacking_passed + present_passed
+    rate = ratio(lacking_failed + lacking_passed, failed + passed)
+    spread = np.sqrt(rate * (1 - rate) * (ratio(np.ones_like(failed), failed) + ratio(np.ones_like(passed), passed)))
+    both = (failed > 0) & (passed > 0)
+    return ratio(np.where(both, ratio(lacking_failed, failed) - ratio(lacking_passed, passed), 0.0), spread)

@@ -1,0 +1,112 @@
+"""Stage 1 from end to end: trajectories → candidates, label runs, report, selected capabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from etils import epath
+
+from trace_jax.analysis.aggregate import DEFAULT_CRITERIA, Criteria, aggregate, selected_capabilities
+from trace_jax.analysis.analyst import Analyst
+from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
+from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+
+CANDIDATES, RUNS, REPORT, SELECTED = "candidates.json", "label_runs.jsonl", "analysis_report.json", "selected.jsonl"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that stage 1 found."""
+
+    candidates: Candidates
+    runs: tuple[LabelRun, ...]
+    report: AnalysisReport
+    selected: tuple[SelectedCapability, ...]
+
+
+def analyse(
+    trajectories: Sequence[Trajectory],
+    analyst: Analyst,
+    directory: str | PurePath | epath.Path,
+    *,
+    runs: int = 10,
+    seed: int = 0,
+    criteria: Criteria = DEFAULT_CRITERIA,
+) -> Analysis:
+    """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
+
+    Raises ContractError for a held-out trajectory, for an id that occurs twice, and for files in ``directory``
+    that were made with another seed or analyst.
+    """
+    usable = _usable(trajectories)
+    place = epath.Path(directory)
+    candidates = _candidates(place / CANDIDATES, usable, analyst)
+    label_runs = _label_runs(place / RUNS, usable, analyst, candidates, runs, seed)
+    report = aggregate(candidates, label_runs, trajectories, criteria, seed)
+    selected = selected_capabilities(report, label_runs, usable)
+    write_document(place / REPORT, report)
+    _write_selected(place / SELECTED, selected)
+    return Analysis(candidates, label_runs, report, selected)
+
+
+def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
+    """The graded ones, in the order given."""
+    seen: set[str] = set()
+    for trajectory in trajectories:
+        if trajectory.split != "train":
+            raise ContractError(
+                f"trajectory {trajectory.id}: split {trajectory.split!r}; analysis may read 'train' only"
+            )
+        if trajectory.id in seen:
+            raise ContractError(f"trajectory {trajectory.id}: occurs twice; give every episode an id of its own")
+        seen.add(trajectory.id)
+    usable = tuple(trajectory for trajectory in trajectories if not trajectory.broken)
+    if not usable:
+        raise ContractError(f"{len(trajectories)} trajectories, none of them graded: roll out the base agent first")
+    return usable
+
+
+def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst) -> Candidates:
+    if path.exists():
+        found = read_document(path, Candidates)
+        if found.analyst != analyst.name:
+            raise ContractError(
+                f"{path}: made by analyst {found.analyst!r}, asked for {analyst.name!r}: use a new directory"
+            )
+        return found
+    found = analyst.discover(usable)
+    write_document(path, found)
+    return found
+
+
+def _label_runs(
+    path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst, candidates: Candidates, runs: int, seed: int
+) -> tuple[LabelRun, ...]:
+    done = tuple(read_records(path, LabelRun)) if path.exists() else ()
+    for run in done:
+        if run.seed != seed or run.run >= runs:
+            raise ContractError(
+                f"{path}: holds run {run.run} of seed {run.seed}; asked for {runs} runs of seed {seed}: "
+                "use a new directory"
+            )
+    finished = {run.run for run in done}
+    with JsonLinesWriter(path) as writer:
+        for number in range(runs):
+            if number not in finished:
+                run = analyst.label(usable, candidates, number, seed)
+                writer.append(run)
+                done += (run,)
+    return tuple(sorted(done, key=lambda run: run.run))
+
+
+def _write_selected(path: epath.Path, selected: Sequence[SelectedCapability]) -> None:
+    """Later stages change the status in this file, so an existing one is kept if it selects the same capabilities."""
+    if path.exists():
+        before = [one.capability.name for one in read_records(path, SelectedCapability)]
+        if before == [one.capability.name for one in selected]:
+            return
+        path.unlink()
+    with JsonLinesWriter(path) as writer:
+        writer.extend(selected)
