@@ -39,6 +39,7 @@ setup(
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "jsonschema>=4.20",
             "krippendorff>=0.8",
             "mypy>=1.15",
             "peft>=0.17",

@@ -70,7 +70,7 @@ def _call(main: Main) -> int:
 
 
 def _unknown_key(error: Exception) -> str | None:
-    """One line if ``error`` is about an unknown config key (ml_collections prints the whole config, or only the key)."""
+    """One line if ``error`` is about an unknown config key (ml_collections prints the whole config or only the key)."""
     if not (isinstance(error, AttributeError) and error.args and isinstance(error.args[0], KeyError)):
         return None
     text = str(error.args[0].args[0])

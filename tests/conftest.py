@@ -1,0 +1,16 @@
+"""All tests run on the CPU and share a persistent compilation cache. pytest reads this before any test imports JAX."""
+
+import os
+import tempfile
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# Machines are shared: an example that once takes long is no bug.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")

@@ -1,0 +1,87 @@
+"""Hypothesis strategies that draw every kind of record, with the awkward values that files must survive.
+
+They follow the fields of the models, so that a new field is tested from its first day; only rules that span fields are
+written down here.
+"""
+
+import types
+from enum import EnumType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le, MaxLen
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from trace_jax.contract import capability, evaluation, routing, trajectory
+from trace_jax.contract.record import Part
+from trace_jax.contract.schemas import RECORDS
+
+# Everything that UTF-8 can hold: quotes, newlines, NUL, line separators, emoji; lone surrogates are refused (tested).
+text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(["\n", "\u2028", '"\\', "é🙂"])
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def of_type(kind: Any, metadata: tuple = ()) -> st.SearchStrategy:
+    """Legal values of an annotation under pydantic's constraints."""
+    arguments = get_args(kind)
+    low = next((limit.ge for limit in metadata if isinstance(limit, Ge)), None)
+    high = next((limit.le for limit in metadata if isinstance(limit, Le)), None)
+    if hasattr(kind, "__metadata__"):  # Annotated: only CapabilityName
+        assert kind == capability.CapabilityName
+        return names
+    if any(getattr(limit, "pattern", None) for limit in metadata):
+        return names
+    if isinstance(kind, EnumType) or get_origin(kind) is Literal:
+        return st.sampled_from(kind if isinstance(kind, EnumType) else arguments)
+    if get_origin(kind) in (Union, types.UnionType):
+        return st.one_of(*(of_type(option, metadata) for option in arguments))
+    if get_origin(kind) is tuple:
+        size = next((limit.max_length for limit in metadata if isinstance(limit, MaxLen)), 2)
+        return st.lists(of_type(arguments[0]), max_size=min(size, 2)).map(tuple)
+    if get_origin(kind) is dict:
+        return st.dictionaries(text, of_type(arguments[1]), max_size=3)
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return of_model(kind)
+    return {
+        type(None): st.none(),
+        bool: st.booleans(),
+        int: st.integers(-(2**63) if low is None else low, 2**63 if high is None else high),
+        float: st.floats(low, high, allow_nan=False, allow_infinity=False),
+        str: text,
+        Any: json_values,
+    }[kind]
+
+
+def of_field(field: FieldInfo) -> st.SearchStrategy:
+    """Legal values of a model's field."""
+    return of_type(field.annotation, tuple(field.metadata))
+
+
+@st.composite
+def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
+    """A legal record or part."""
+    values = {name: draw(of_field(field)) for name, field in model.model_fields.items() if name != "schema_version"}
+    if model is trajectory.Segment:
+        values["logprobs"] = tuple(draw(of_type(float)) for _ in values["tokens"]) if values["trained"] else ()
+    elif model is trajectory.Trajectory:
+        graded = draw(st.booleans())
+        values["reward"], values["error"] = (draw(st.floats(0, 1)), None) if graded else (None, draw(text))
+    elif model is capability.SelectedCapability:
+        values["reason"] = draw(text.filter(bool)) if values["status"] is capability.Status.FAILED else ""
+    elif model is routing.RouteDecision:
+        raw = draw(st.dictionaries(text, st.floats(0.01, 1), max_size=3))
+        values["weights"] = {name: weight / sum(raw.values()) for name, weight in raw.items()}
+        values["adapters"] = {} if values["undecided"] else values["adapters"]
+    elif model is evaluation.EvaluationReport:
+        values["tasks"] = tasks = tuple(dict.fromkeys(values["tasks"]))
+        rewards = st.fixed_dictionaries({task: of_type(tuple[float | None, ...]) for task in tasks})
+        values["methods"] = tuple(method.model_copy(update={"rewards": draw(rewards)}) for method in values["methods"])
+    return model(**values)
+
+
+STRATEGIES: dict[str, st.SearchStrategy] = {name: of_model(model) for name, model in RECORDS.items()}
