@@ -1,7 +1,6 @@
 """Label runs → one report a capability, and which capabilities are selected (MISSION, analysis 4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from trace_jax.analysis.agreement import krippendorff_alpha
 from trace_jax.analysis.partition import code_table, partition_fault
 from trace_jax.analysis.resample import bootstrap, permutation_p_values
-from trace_jax.analysis.residual import newly_covered
+from trace_jax.analysis.select import Criteria, select
 from trace_jax.analysis.statistics import LACKING, PRESENT, UNSEEN
 from trace_jax.contract.capability import (
     AnalysisReport,
@@ -18,30 +17,8 @@ from trace_jax.contract.capability import (
     Interval,
     LabelRun,
     RunStatistics,
-    SelectedCapability,
 )
 from trace_jax.contract.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """When a capability is selected. ``min_*`` of a run: Cov >= ρ and Δ >= δ; ``runs_needed`` runs must pass.
-
-    ``min_support``: failed trajectories that a majority of runs calls LACKING. ``min_residual``: share of all failed
-    trajectories that no better capability covers. ``max_p``: Holm-adjusted permutation p-value of the mean Δ.
-    """
-
-    min_coverage: float = 0.10
-    min_delta: float = 0.20
-    runs_needed: int = 8
-    min_support: int = 5
-    min_residual: float = 0.05
-    max_p: float = 0.05
-    resamples: int = 2000
-    permutations: int = 8000
-
-
-DEFAULT_CRITERIA = Criteria()
 
 
 def aggregate(
@@ -51,8 +28,7 @@ def aggregate(
     criteria: Criteria,
     seed: int,
 ) -> AnalysisReport:
-    """Recompute all counts from the labels, test, rank by mean Δ and select. Runs with a broken partition are left
-    out."""
+    """Recompute all counts from the labels, test, rank by mean Δ and select. Runs with a broken partition count not."""
     graded = [trajectory for trajectory in trajectories if not trajectory.broken]
     ids = [trajectory.id for trajectory in graded]
     rejected = {run.run: fault for run in runs if (fault := partition_fault(run, candidates, set(ids)))}
@@ -87,9 +63,8 @@ def aggregate(
                 )
             )
         reports.sort(key=lambda report: (-report.delta.mean, report.capability.name))
-        reports = _select(
-            reports, _lacking_failures(reports, candidates, codes_RNC, failed_N, ids), criteria, int(failed_N.sum())
-        )
+        failures = _lacking_failures(candidates, codes_RNC, failed_N, ids)
+        reports = select(reports, failures, criteria, runs=len(runs), failed=int(failed_N.sum()))
     return AnalysisReport(
         capabilities=tuple(reports),
         rejected_runs={str(number): fault for number, fault in rejected.items()},
@@ -145,86 +120,11 @@ def _majority_lacking(codes_RN: NDArray[np.int8]) -> NDArray[np.bool_]:
 
 
 def _lacking_failures(
-    reports: Sequence[CapabilityReport],
-    candidates: Candidates,
-    codes_RNC: NDArray[np.int8],
-    failed_N: NDArray[np.bool_],
-    ids: Sequence[str],
+    candidates: Candidates, codes_RNC: NDArray[np.int8], failed_N: NDArray[np.bool_], ids: Sequence[str]
 ) -> dict[str, frozenset[str]]:
-    column = {candidate.name: number for number, candidate in enumerate(candidates.all)}
+    """By capability: the failed trajectories that a majority of runs calls LACKING."""
     found = {}
-    for report in reports:
-        lacking_N = _majority_lacking(codes_RNC[:, :, column[report.capability.name]]) & failed_N
-        found[report.capability.name] = frozenset(name for name, hit in zip(ids, lacking_N, strict=True) if hit)
+    for column, candidate in enumerate(candidates.all):
+        lacking_N = _majority_lacking(codes_RNC[:, :, column]) & failed_N
+        found[candidate.name] = frozenset(name for name, hit in zip(ids, lacking_N, strict=True) if hit)
     return found
-
-
-def _select(
-    reports: Sequence[CapabilityReport], failures: dict[str, frozenset[str]], criteria: Criteria, failed: int
-) -> list[CapabilityReport]:
-    """Fill in ``selected`` and ``reason``, best first, so that the residual pass knows what is kept already."""
-    reasons = {report.capability.name: _objection(report, criteria) for report in reports}
-    passing = [report.capability.name for report in reports if not reasons[report.capability.name]]
-    verdicts = newly_covered([failures[name] for name in passing], criteria.min_residual, failed)
-    for name, (new, kept) in zip(passing, verdicts, strict=True):
-        if not kept:
-            reasons[name] = (
-                f"residual coverage {new}/{failed} < {criteria.min_residual:.2f}: its failures are covered by "
-                f"better-ranked ones"
-            )
-    settled = []
-    for report in reports:
-        reason = reasons[report.capability.name]
-        fields = {**dict(report), "selected": not reason, "reason": reason or _praise(report)}
-        settled.append(CapabilityReport.model_validate(fields))
-    return settled
-
-
-def _objection(report: CapabilityReport, criteria: Criteria) -> str:
-    """Why the capability is not selected, all causes named; empty if nothing stands against it."""
-    causes = []
-    if report.runs_passed < criteria.runs_needed:
-        causes.append(
-            f"{report.runs_passed}/{len(report.runs)} runs pass Cov >= {criteria.min_coverage:.2f} and "
-            f"delta >= {criteria.min_delta:.2f}, {criteria.runs_needed} needed"
-        )
-    if report.support < criteria.min_support:
-        causes.append(f"support {report.support} < {criteria.min_support}")
-    if report.p_value > criteria.max_p:
-        causes.append(f"p = {report.p_value:.3f} > {criteria.max_p}: the outcome of other tasks would do as well")
-    return "; ".join(causes)
-
-
-def _praise(report: CapabilityReport) -> str:
-    return f"{report.runs_passed}/{len(report.runs)} runs pass, p = {report.p_value:.4f}, support {report.support}"
-
-
-def selected_capabilities(
-    report: AnalysisReport, runs: Sequence[LabelRun], trajectories: Sequence[Trajectory]
-) -> tuple[SelectedCapability, ...]:
-    """The selected ones in rank order, with the failed trajectories that most runs call LACKING (most votes first).
-
-    A distractor is never trained for: if one passes, it stays in the report as a warning about the labels.
-    """
-    failed = {trajectory.id for trajectory in trajectories if not trajectory.broken and not trajectory.passed}
-    votes: dict[str, dict[str, int]] = {}
-    for run in runs:
-        if str(run.run) in report.rejected_runs:
-            continue
-        for pair in run.labels:
-            if pair.label == "LACKING" and pair.trajectory in failed:
-                tally = votes.setdefault(pair.capability, {})
-                tally[pair.trajectory] = tally.get(pair.trajectory, 0) + 1
-    chosen = [one for one in report.capabilities if one.selected and not one.distractor]
-    return tuple(
-        SelectedCapability(
-            capability=one.capability,
-            rank=rank,
-            coverage=one.coverage,
-            delta=one.delta,
-            failed_examples=tuple(
-                sorted(votes[one.capability.name], key=lambda name: (-votes[one.capability.name][name], name))
-            ),
-        )
-        for rank, one in enumerate(chosen, start=1)
-    )

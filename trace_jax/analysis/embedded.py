@@ -123,8 +123,7 @@ def _same(one: Trajectory, other: Trajectory) -> bool:
 
 
 def _label(findings: Sequence[Finding], threshold: float) -> Label:
-    """LACKING if some finding surely says so; else PRESENT if there was any occasion, doubtful ones included; else
-    NA."""
+    """LACKING if some finding surely says so; else PRESENT if there was any occasion, a doubtful one too; else NA."""
     if any(not found.shown and found.strength >= threshold for found in findings):
         return Label.LACKING
     return Label.PRESENT if findings else Label.NA

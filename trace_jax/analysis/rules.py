@@ -111,8 +111,7 @@ def _by_value(policy: str, tool: str, arguments: dict[str, Any], record: dict[st
 
 
 def _permitted_part(policy: str, value: str, arguments: dict[str, Any], record: dict[str, Any]) -> bool:
-    """ "..., including basic economy, can change cabin without changing the flights": true if only that part
-    changes."""
+    """True if the policy lets ``value`` "change cabin without changing the flights", and the call keeps to that."""
     for found in _UNCHANGED.finditer(policy):
         part, kept = found.group(2), found.group(3)
         if value in found.group(1).lower() and part in arguments and kept in arguments and kept in record:

@@ -6,8 +6,9 @@ from pathlib import PurePath
 
 from etils import epath
 
-from trace_jax.analysis.aggregate import DEFAULT_CRITERIA, Criteria, aggregate, selected_capabilities
+from trace_jax.analysis.aggregate import aggregate
 from trace_jax.analysis.analyst import Analyst
+from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.record import ContractError

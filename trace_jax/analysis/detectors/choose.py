@@ -71,8 +71,7 @@ def _available(option: Any, flags: set[str]) -> bool:
 
 
 def _judge(wish: Wish, listing: list[Any], call: Call) -> Finding | None:
-    """Compare what the call took with the best of the listing; None if it took nothing from it, or nothing is
-    comparable."""
+    """Compare what the call took with the best listed; None if it took nothing from there, or no score is known."""
     ids = argument_ids(call.arguments or {})
     flags = {leaf for _, leaf in leaves(call.arguments or {}) if isinstance(leaf, str)}
     options = [

@@ -28,8 +28,7 @@ def _written_values(call: Call) -> list[str | float]:
 
 
 def _known(episode: Episode, call: Call, value: str | float) -> bool:
-    """True if a record read (or written) before the call holds ``value``; a number must be in a record of the same
-    id."""
+    """True if a record read or written before holds ``value``; a number must be in a record of the same id."""
     ids = argument_ids(call.arguments or {})
     for read in episode.calls:
         if read.order >= call.order or read.failed or read.kind not in ("read", "write"):

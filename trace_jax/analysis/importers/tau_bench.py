@@ -16,8 +16,7 @@ _SHAPES = {"role", "content", "tool_calls", "tool_call_id", "name"}
 
 
 def load(path: str | Path, domain: str, model: str) -> tuple[Trajectory, ...]:
-    """Read a result file of τ-bench's ``domain``, produced by ``model``. Raises ContractError naming file and
-    episode."""
+    """Read a result file of ``domain``, produced by ``model``. Raises ContractError naming file and episode."""
     try:
         episodes = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:

@@ -1,0 +1,111 @@
+"""Which capabilities are selected, and why the others are not (MISSION, analysis 4)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trace_jax.analysis.residual import newly_covered
+from trace_jax.contract.capability import AnalysisReport, CapabilityReport, Label, LabelRun, SelectedCapability
+from trace_jax.contract.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """When a capability is selected. A run passes iff Cov >= ρ and Δ >= δ; ``runs_share`` of all runs must (8 of 10).
+
+    ``min_support``: failed trajectories that a majority of runs calls LACKING. ``min_residual``: share of all failed
+    trajectories that no better capability covers. ``max_p``: Holm-adjusted permutation p-value of the mean Δ.
+    """
+
+    min_coverage: float = 0.10
+    min_delta: float = 0.20
+    runs_share: float = 0.8
+    min_support: int = 5
+    min_residual: float = 0.05
+    max_p: float = 0.05
+    resamples: int = 2000
+    permutations: int = 8000
+
+
+DEFAULT_CRITERIA = Criteria()
+
+
+def select(
+    reports: Sequence[CapabilityReport],
+    failures: dict[str, frozenset[str]],
+    criteria: Criteria,
+    *,
+    runs: int,
+    failed: int,
+) -> list[CapabilityReport]:
+    """Fill in ``selected`` and ``reason``, best first, so that the residual pass knows what is kept already.
+
+    ``failures``: by capability, the failed trajectories that lack it; ``runs``: runs made, refused ones included;
+    ``failed``: number of failed trajectories.
+    """
+    needed = math.ceil(criteria.runs_share * runs - 1e-9)
+    reasons = {report.capability.name: _objection(report, criteria, needed) for report in reports}
+    passing = [report.capability.name for report in reports if not reasons[report.capability.name]]
+    verdicts = newly_covered([failures[name] for name in passing], criteria.min_residual, failed)
+    for name, (new, kept) in zip(passing, verdicts, strict=True):
+        if not kept:
+            reasons[name] = (
+                f"residual coverage {new}/{failed} < {criteria.min_residual:.2f}: its failures are covered by "
+                f"better-ranked ones"
+            )
+    settled = []
+    for report in reports:
+        reason = reasons[report.capability.name]
+        fields = {**dict(report), "selected": not reason, "reason": reason or _praise(report)}
+        settled.append(CapabilityReport.model_validate(fields))
+    return settled
+
+
+def _objection(report: CapabilityReport, criteria: Criteria, needed: int) -> str:
+    """Why the capability is not selected, all causes named; empty if nothing stands against it."""
+    causes = []
+    if report.runs_passed < needed:
+        causes.append(
+            f"{report.runs_passed}/{len(report.runs)} runs pass Cov >= {criteria.min_coverage:.2f} and "
+            f"delta >= {criteria.min_delta:.2f}, {needed} needed"
+        )
+    if report.support < criteria.min_support:
+        causes.append(f"support {report.support} < {criteria.min_support}")
+    if report.p_value > criteria.max_p:
+        causes.append(f"p = {report.p_value:.3f} > {criteria.max_p}: the outcome of other tasks would do as well")
+    return "; ".join(causes)
+
+
+def _praise(report: CapabilityReport) -> str:
+    return f"{report.runs_passed}/{len(report.runs)} runs pass, p = {report.p_value:.4f}, support {report.support}"
+
+
+def selected_capabilities(
+    report: AnalysisReport, runs: Sequence[LabelRun], trajectories: Sequence[Trajectory]
+) -> tuple[SelectedCapability, ...]:
+    """The selected ones in rank order, with the failed trajectories that most runs call LACKING (most votes first).
+
+    A distractor is never trained for: if one passes, it stays in the report as a warning about the labels.
+    """
+    failed = {trajectory.id for trajectory in trajectories if not trajectory.broken and not trajectory.passed}
+    votes: dict[str, dict[str, int]] = {}
+    for run in runs:
+        if str(run.run) in report.rejected_runs:
+            continue
+        for pair in run.labels:
+            if pair.label is Label.LACKING and pair.trajectory in failed:
+                tally = votes.setdefault(pair.capability, {})
+                tally[pair.trajectory] = tally.get(pair.trajectory, 0) + 1
+    chosen = [one for one in report.capabilities if one.selected and not one.distractor]
+    return tuple(
+        SelectedCapability(
+            capability=one.capability,
+            rank=rank,
+            coverage=one.coverage,
+            delta=one.delta,
+            failed_examples=tuple(
+                sorted(votes[one.capability.name], key=lambda name: (-votes[one.capability.name][name], name))
+            ),
+        )
+        for rank, one in enumerate(chosen, start=1)
+    )
