@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from pathlib import Path
+
+FIXTURE = Path(__file__).parents[1] / "analysis" / "fixtures" / "tau_bench_airline.json"
+
+
+def analyze(workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch.analyze", "--config=configs/analyze_tau_bench.py", f"--workdir={workdir}"]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_real_file_gives_a_table_and_files(tmp_path: Path) -> None:
+    done = analyze(tmp_path, f"--config.source.path={FIXTURE}")
+    assert done.returncode == 0, done.stderr
+    assert "3 passed, 3 failed, 0 broken." in done.stdout and "| refuse_forbidden |" in done.stdout
+    assert "| polite_tone* |" in done.stdout
+    assert (tmp_path / "analysis_report.json").exists()
+
+
+def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
+    for flags, words in (
+        ((), "source.path is empty"),
+        (("--config.source.path=/nowhere.json",), "/nowhere.json"),
+        ((f"--config.source.path={FIXTURE}", "--config.analysis.analyst=llm"), "'llm': not in this build"),
+        ((f"--config.source.path={FIXTURE}", "--config.source.format=csv"), "'csv': unknown"),
+    ):
+        done = analyze(tmp_path, *flags)
+        assert done.returncode == 1 and words in done.stderr
+        assert done.stderr.strip().count("\n") == 0

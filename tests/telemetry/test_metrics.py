@@ -1,0 +1,94 @@
+"""Metrics reach the JSON Lines durably, TensorBoard's own reader, and never as NaN by accident."""
+
+import importlib.util
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import crc32c
+
+from trace_jax.contract.record import ContractError
+from trace_jax.telemetry.metrics import FILE, MetricsWriter, read_metrics
+
+
+def tensorboard_scalars(directory) -> list[tuple[int, str, float]]:
+    """``(step, name, value)`` in the event files, read by the format's definition: length, its CRC, data, its CRC."""
+    found = []
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = data[12 : 12 + length]
+            masked = int.from_bytes(data[12 + length : 16 + length], "little")
+            crc = crc32c(event)
+            assert masked == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+            parsed = Event.FromString(event)
+            found += [(parsed.step, value.tag, value.simple_value) for value in parsed.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def test_scalars_of_any_kind_are_read_back(tmp_path):
+    with MetricsWriter(tmp_path) as metrics:
+        metrics.write(1, {"reward": 0.1, "tokens": 3})
+        metrics.write(2, {"reward": jnp.float32(0.5), "tokens": np.int64(4)})
+    assert read_metrics(tmp_path) == {1: {"reward": 0.1, "tokens": 3.0}, 2: {"reward": 0.5, "tokens": 4.0}}
+    assert tensorboard_scalars(tmp_path) == [
+        (1, "reward", pytest.approx(0.1)),
+        (1, "tokens", 3.0),
+        (2, "reward", 0.5),
+        (2, "tokens", 4.0),
+    ]
+
+
+def test_tensorboard_can_be_off(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=False) as metrics:
+        metrics.write(1, {"reward": 0.1})
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_refused_by_name(value, tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=False, may_be_nan={"kl"}) as metrics:
+        metrics.write(1, {"loss": 1.0})
+        with pytest.raises(ContractError, match=r"metric loss is .* at step 2"):
+            metrics.write(2, {"reward": 1.0, "loss": value})
+    assert read_metrics(tmp_path) == {1: {"loss": 1.0}}
+
+
+def test_a_declared_nan_stays_one_in_valid_json(tmp_path):
+    with MetricsWriter(tmp_path, may_be_nan={"kl"}) as metrics:
+        metrics.write(1, {"kl": math.nan, "loss": 2.0})
+        with pytest.raises(ContractError, match="metric kl is inf"):
+            metrics.write(2, {"kl": math.inf})
+    assert "NaN" not in (tmp_path / FILE).read_text()
+    found = read_metrics(tmp_path)[1]
+    assert math.isnan(found["kl"]) and found["loss"] == 2.0
+    assert tensorboard_scalars(tmp_path) == [(1, "loss", 2.0)]
+
+
+def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
+    with MetricsWriter(tmp_path, tensorboard=False) as metrics:
+        for step in (1, 2, 3):
+            metrics.write(step, {"loss": step})
+        metrics.write(3, {"reward": 0.5})
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"step": 4, "lo')  # killed here; the checkpoint is of step 1
+    with MetricsWriter(tmp_path, tensorboard=False) as metrics:
+        metrics.write(2, {"loss": 20})
+    assert read_metrics(tmp_path) == {1: {"loss": 1}, 2: {"loss": 20}, 3: {"loss": 3, "reward": 0.5}}
+
+
+def test_corrupt_lines_are_refused_by_file_and_line(tmp_path):
+    (tmp_path / FILE).write_text('{"step": 1, "loss": 1}\n{"loss": 1}\n')
+    with pytest.raises(ContractError, match=f"{FILE}:2"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_wandb_that_is_not_installed_is_named(tmp_path):
+    with pytest.raises(ContractError, match="wandb.*pip install wandb"):
+        MetricsWriter(tmp_path, wandb=True)
+    assert not (tmp_path / FILE).exists()

@@ -1,0 +1,67 @@
+"""Progress: bars on a terminal, plain lines elsewhere."""
+
+import io
+import os
+import pty
+import re
+import time
+
+import pytest
+
+from trace_jax.telemetry import progress as module
+from trace_jax.telemetry.progress import Progress
+
+
+def test_plain_lines_when_nobody_watches(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    with Progress(stream) as progress, progress.stage("train", total=4) as stage:
+        stage.advance(reward=0.25, tokens=100)
+        time.sleep(0.02)
+        stage.advance(3, tokens=300)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3 and "\x1b" not in stream.getvalue()
+    assert re.fullmatch(r"train: 1/4  reward 0\.250  [\d,]+ tokens/s  \d+ s left", lines[0])
+    assert re.fullmatch(r"train: 4/4  \d+\.\d s  reward 0\.250  [\d,]+ tokens/s", lines[2])
+    rate = int(re.search(r"([\d,]+) tokens/s", lines[2]).group(1).replace(",", ""))
+    assert rate <= 400 / 0.02
+
+
+def test_plain_lines_are_rare():
+    stream = io.StringIO()
+    with Progress(stream) as progress, progress.stage("collect", total=1000) as stage:
+        for _ in range(1000):
+            stage.advance()
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_time_left_is_by_the_speed_of_this_run_not_of_the_one_it_resumes():
+    with Progress(io.StringIO()) as progress, progress.stage("train", total=100, done=90) as stage:
+        assert stage.seconds_left() is None
+        time.sleep(0.05)
+        stage.advance(5)
+        left = stage.seconds_left()
+        assert left is not None and 0.05 <= left < 0.5
+
+
+def test_a_stage_that_raises_says_so():
+    stream = io.StringIO()
+    with pytest.raises(KeyError), Progress(stream) as progress, progress.stage("train [3]", total=4):
+        raise KeyError("x")
+    assert stream.getvalue().startswith("train [3]: 0/4") and "stopped by KeyError" in stream.getvalue()
+
+
+def test_bars_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        with Progress(terminal) as progress, progress.stage("train", total=2) as stage:
+            stage.advance(reward=0.5, tokens=10)
+            assert progress.bars is not None
+            progress.bars.refresh()
+            stage.advance()
+    text = os.read(leader, 1 << 20).decode()
+    os.close(leader)
+    assert "━" in text and "1/2" in text and "reward 0.500" in text and "left" in text
+    assert re.search(r"train: 2/2  \d+\.\d s  reward 0\.500", text)
