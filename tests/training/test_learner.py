@@ -1,0 +1,152 @@
+"""Whole updates of a tiny model against plain autodiff through all logits of one unbatched computation."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.lora import LoRA, init_lora
+from trace_jax.telemetry.compiles import CompileLog
+from trace_jax.training.batch import Row
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.learner import Learner
+
+MODEL = DecoderConfig(
+    vocab_size=61, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=24,
+    tie_embeddings=True)  # fmt: skip
+DECODER = Decoder(MODEL)
+FRESH = init_lora(MODEL, 4, 8.0)
+LONGEST = 48
+
+
+def _rows(rng, decoder, lora, lengths, noise=0.0, temperature=1.0):
+    """Random episodes whose sampler is the model itself, disturbed by ``noise``."""
+    rows = []
+    for length in lengths:
+        tokens = rng.integers(0, 61, length)
+        trained = rng.random(length) < 0.4
+        trained[0], trained[-1] = False, True
+        logprobs = _logprobs(decoder, lora, tokens, temperature) + rng.normal(0, noise, length)
+        rows.append(Row(tokens, trained, np.where(trained, logprobs, 0.0), float(rng.normal())))
+    return rows
+
+
+def _logprobs(decoder, lora, tokens, temperature):
+    """[T] log-probability of each token given those before it; the first gets 0. Differentiable in lora."""
+    padded = np.pad(tokens, (0, LONGEST - len(tokens)))
+    return _padded_logprobs(*nnx.split(decoder), lora, jnp.asarray(padded)[None], temperature)[: len(tokens)]
+
+
+@partial(jax.jit, static_argnums=0)
+def _padded_logprobs(graphdef, params, lora, ids, temperature):
+    """All logits of one row. Padding comes after the tokens, so causality alone keeps it out of sight."""
+    decoder = nnx.merge(graphdef, params)
+    hidden = decoder(ids, jnp.arange(LONGEST)[None], jnp.ones_like(ids), jnp.zeros_like(ids), lora=lora)
+    logp = jax.nn.log_softmax(decoder.logits(hidden)[0] / temperature)
+    return jnp.concatenate([jnp.zeros(1), logp[jnp.arange(LONGEST - 1), ids[0, 1:]]])
+
+
+def _perturbed(rng):
+    """An adapter of rank 4 whose b is not zero, so that every gradient is."""
+    return jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype) if x.ndim == 4 else x, FRESH)
+
+
+def _learner(decoder, lora, **settings):
+    learner = Learner(decoder, GRPOConfig(max_steps=1, rank=4, alpha=8.0, micro_batch_rows=3, **settings))
+    learner.weights = lora.weights
+    return learner
+
+
+@partial(jax.jit, static_argnums=0)
+def _plain_loss(graphdef, params, weights, scale, ids, sampler, trained, advantage, share):
+    """PPO clip at 0.2, 0.05 · k3 to the base, temperature 0.9; [rows, LONGEST] with a mask and a share of each token."""
+
+    def loss_of(weights):
+        logp = jax.vmap(lambda row: _padded_logprobs(graphdef, params, LoRA(weights, scale), row[None], 0.9))(ids)
+        base = jax.vmap(lambda row: _padded_logprobs(graphdef, params, None, row[None], 0.9))(ids)
+        ratio, gap = jnp.exp(logp - sampler), base - logp
+        surrogate = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1.2) * advantage)
+        return jnp.sum(share * trained * (0.05 * (jnp.exp(gap) - gap - 1) - surrogate))
+
+    return jax.value_and_grad(loss_of)(weights)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_update_equals_plain_autodiff_and_adamw(loss_type):
+    rng = np.random.default_rng()
+    decoder, lora = DECODER, _perturbed(rng)
+    rows = _rows(rng, decoder, lora, [9, 30, 17, 41, 12], noise=0.3, temperature=0.9)
+    learner = _learner(decoder, lora, loss_type=loss_type, max_completion_length=20, beta=0.05, temperature=0.9)
+
+    counts = np.array([r.trained_T.sum() for r in rows])
+    share = {"grpo": 1 / (len(rows) * counts), "dapo": np.full(5, 1 / counts.sum()), "dr_grpo": np.full(5, 1 / (5 * 20))}
+    padded = [jnp.stack([jnp.pad(part, (0, LONGEST - len(part))) for part in parts]) for parts in zip(
+        *((r.tokens_T, r.logprobs_T, r.trained_T) for r in rows), strict=True)]  # fmt: skip
+    advantages, shares = jnp.array([r.advantage for r in rows])[:, None], jnp.asarray(share[loss_type])[:, None]
+    loss, gradient = _plain_loss(*nnx.split(decoder), lora.weights, lora.scale, *padded, advantages, shares)
+    transformation = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4, weight_decay=0.0))
+    metrics = learner.update(rows)
+    assert metrics["loss"] == pytest.approx(float(loss), abs=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+    expected = optax.apply_updates(
+        lora.weights, transformation.update(gradient, transformation.init(lora.weights), lora.weights)[0]
+    )
+    # Adam's first step is the sign of the gradient: entries with a gradient near zero may go either way.
+    for ours, theirs, slope in zip(*map(jax.tree.leaves, (learner.weights, expected, gradient)), strict=True):
+        clear = np.abs(slope) > 1e-5
+        np.testing.assert_allclose(ours[clear], theirs[clear], rtol=0, atol=2e-6)
+
+
+def test_mismatch_is_that_of_the_sampling_weights_in_every_iteration():
+    rng = np.random.default_rng()
+    decoder, lora = DECODER, _perturbed(rng)
+    rows = _rows(rng, decoder, lora, [20, 25, 30, 14])
+    metrics = _learner(decoder, lora, num_iterations=3, learning_rate=1e-2).update(rows)
+    assert metrics["mismatch/max_abs_delta"] < 1e-4 and metrics["mismatch/kl"] < 1e-6
+    assert abs(metrics["ratio/mean"] - 1.0) > 1e-3  # while the policy did move
+    single = _learner(decoder, lora).update(rows)
+    assert single["ratio/mean"] == pytest.approx(1.0, abs=1e-4)
+    assert 0.0 < single["entropy"] <= np.log(61) + 1e-5
+
+
+def test_update_raises_the_probability_of_what_was_rewarded():
+    rng = np.random.default_rng()
+    decoder, lora = DECODER, _perturbed(rng)
+    rows = _rows(rng, decoder, lora, [24] * 6)
+    learner = _learner(decoder, lora, learning_rate=1e-3)
+    learner.update(rows)
+    moved = [
+        r.advantage * float(jnp.sum(r.trained_T * (_logprobs(decoder, learner.lora, r.tokens_T, 1.0) - r.logprobs_T)))
+        for r in rows
+    ]
+    assert sum(moved) > 0
+
+
+def test_equal_shapes_compile_once_whatever_the_run():
+    rng = np.random.default_rng()
+    decoder, lora = DECODER, _perturbed(rng)
+    first, second = (_rows(rng, decoder, lora, lengths) for lengths in ([40] * 6, [45, 36, 33, 41, 38, 47]))
+    for r in first + second:
+        r.trained_T[:] = np.arange(len(r.tokens_T)) % 2 == 1
+    _learner(decoder, lora).update(first)
+    other = _learner(nnx.merge(*jax.tree.map(lambda x: x * 1.5, nnx.split(decoder))), lora)
+    with CompileLog() as log:
+        other.update(second)
+    assert log.count("jit(gradients)") == 0
+
+
+def test_what_is_not_finite_is_named_and_changes_nothing():
+    rng = np.random.default_rng()
+    decoder, lora = DECODER, _perturbed(rng)
+    rows = _rows(rng, decoder, lora, [20, 22])
+    learner = _learner(decoder, lora)
+    before = learner.weights
+    with pytest.raises(FloatingPointError, match="loss is (nan|inf|-inf)"):
+        learner.update([Row(r.tokens_T, r.trained_T, r.logprobs_T, np.inf) for r in rows])
+    assert learner.weights is before

@@ -1,0 +1,149 @@
+"""The policy loss against TRL's formula in float64, and its gradient against finite differences."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import trl_reference as trl
+
+from trace_jax.training.aggregation import token_weights
+from trace_jax.training.config import PolicyLossConfig
+from trace_jax.training.loss import policy_loss
+
+B, T = 5, 7
+
+
+def _case(seed=None):
+    """Random log-probabilities with ratios on both sides of every clip, ragged masks, advantages of both signs."""
+    rng = np.random.default_rng(seed)
+    logp = -rng.gamma(2.0, 1.0, (B, T))
+    spread = {name: logp + rng.normal(0, 0.4, (B, T)) for name in ("old", "sampler", "ref")}
+    mask = np.ones((B, T))
+    mask[:, 1:].flat[rng.choice(B * (T - 1), 12, replace=False)] = 0.0  # the same number in every case: shapes are alike
+    return logp, spread, rng.normal(0, 1, B), mask
+
+
+def _ours(case, config, old=True, padding=3):
+    """The same numbers in compact form, padding included, as a function of logp."""
+    logp, spread, adv, mask = case
+    rows, columns = np.nonzero(mask)
+    weights = token_weights(mask.sum(-1), config.loss_type, config.max_completion_length)
+
+    def compact(values):
+        return jnp.asarray(np.concatenate([values, np.full(padding, -1.7)]))
+
+    weights_M = jnp.asarray(np.concatenate([weights[rows], np.zeros(padding)]))
+    sequence_M = jnp.asarray(np.concatenate([rows, np.zeros(padding, int)]))
+
+    def function(logp_M):
+        return policy_loss(
+            logp_M,
+            compact(spread["old"][rows, columns]) if old else None,
+            compact(spread["sampler"][rows, columns]),
+            compact(spread["ref"][rows, columns]) if config.beta else None,
+            compact(adv[rows]),
+            weights_M,
+            sequence_M,
+            B,
+            config,
+        )
+
+    return function, compact(logp[rows, columns])
+
+
+CASES = list(itertools.product(["grpo", "dapo", "dr_grpo"], ["token", "sequence"], [None, 0.28], ["k1", "k2", "k3"]))
+
+
+@pytest.mark.parametrize(("loss_type", "level", "high", "kl"), CASES)
+def test_equals_trl(loss_type, level, high, kl):
+    config = PolicyLossConfig(
+        epsilon_high=high, beta=0.07, kl_estimator=kl, loss_type=loss_type, max_completion_length=11,
+        importance_sampling_level=level)  # fmt: skip
+    case = logp, spread, adv, mask = _case()
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, config)
+        ours = float(jax.jit(function)(logp_M)[0])
+    theirs = trl.loss(
+        logp, spread["sampler"], None, spread["ref"], adv, mask, eps=0.2, eps_high=0.2 if high is None else high,
+        beta=0.07, kl=kl, level=level, loss_type=loss_type, max_length=11)  # fmt: skip
+    assert abs(ours - theirs) < 1e-12
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_truncated_importance_sampling_equals_trl(level):
+    config = PolicyLossConfig(tis_cap=1.2, importance_sampling_level=level)
+    case = logp, spread, adv, mask = _case()
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, config)
+        loss, terms = function(logp_M)
+    theirs = trl.loss(
+        logp, spread["old"], spread["sampler"], None, adv, mask, eps=0.2, eps_high=0.2, beta=0.0, kl="k3",
+        level=level, loss_type="dapo", max_length=1, tis_cap=1.2)  # fmt: skip
+    assert abs(float(loss) - theirs) < 1e-12
+    weights = np.minimum(np.exp(spread["old"] - spread["sampler"]), 1.2)
+    assert abs(float(terms["tis_weight"]) - (weights * mask).sum()) < 1e-9
+
+
+def test_first_update_under_truncation_is_the_weighted_policy_gradient():
+    """With π_old = π the ratio is 1: the gradient is −w_t · min(π / π_sampler, cap) · A_t, REINFORCE with a correction."""
+    config = PolicyLossConfig(tis_cap=1.1)
+    case = logp, spread, adv, mask = _case()
+    rows, columns = np.nonzero(mask)
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, config, old=False, padding=0)
+        gradient = jax.grad(lambda x: function(x)[0])(logp_M)
+    correction = np.minimum(np.exp((logp - spread["sampler"])[rows, columns]), 1.1)
+    np.testing.assert_allclose(gradient, -correction * adv[rows] / mask.sum(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("tis_cap", [None, 1.2])
+def test_gradient_equals_finite_differences(kl, level, tis_cap):
+    config = PolicyLossConfig(
+        beta=0.1, kl_estimator=kl, importance_sampling_level=level, tis_cap=tis_cap, loss_type="grpo", epsilon_high=0.3)
+    with jax.enable_x64(True):
+        function, logp_M = _ours(_case(), config)
+        gradient, step = jax.jit(jax.grad(lambda x: function(x)[0]))(logp_M), 1e-6
+        losses = jax.jit(jax.vmap(lambda x: function(x)[0]))
+        ahead, behind = (losses(logp_M + sign * step * jnp.eye(len(logp_M))) for sign in (1, -1))
+        np.testing.assert_allclose(gradient, (ahead - behind) / (2 * step), rtol=0, atol=1e-7)
+
+
+def test_padding_adds_nothing_and_gets_no_gradient():
+    config, case = PolicyLossConfig(beta=0.1, importance_sampling_level="sequence"), _case()
+    with jax.enable_x64(True):
+        results = []
+        for padding in (0, 9):
+            function, logp_M = _ours(case, config, padding=padding)
+            (loss, terms), gradient = jax.jit(jax.value_and_grad(function, has_aux=True))(logp_M)
+            results.append((loss, terms, gradient))
+    (loss, terms, gradient), (padded_loss, padded_terms, padded_gradient) = results
+    assert float(loss) == pytest.approx(float(padded_loss), abs=1e-15)
+    for name, value in terms.items():
+        assert float(value) == pytest.approx(float(padded_terms[name]), abs=1e-12), name
+    np.testing.assert_array_equal(padded_gradient[-9:], np.zeros(9))
+    np.testing.assert_allclose(gradient, padded_gradient[:-9], rtol=0, atol=1e-15)
+
+
+def test_mismatch_and_clip_terms_are_sums_over_trained_tokens():
+    case = logp, spread, adv, mask = _case()
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, PolicyLossConfig(epsilon=0.1, epsilon_high=0.3), old=False)
+        terms = {name: float(value) for name, value in function(logp_M)[1].items()}
+    delta = logp - spread["sampler"]
+    ratio = np.exp(delta)
+    expected = {
+        "tokens": mask.sum(),
+        "delta": (delta * mask).sum(),
+        "abs_delta": (abs(delta) * mask).sum(),
+        "max_abs_delta": (abs(delta) * mask).max(),
+        "mismatch_kl": ((np.exp(delta) - 1 - delta) * mask).sum(),
+        "ratio": (ratio * mask).sum(),
+        "clip_low": ((ratio < 0.9) & (adv[:, None] < 0) & (mask > 0)).sum(),
+        "clip_high": ((ratio > 1.3) & (adv[:, None] > 0) & (mask > 0)).sum(),
+    }
+    assert terms == pytest.approx(expected, abs=1e-12)
+    assert expected["clip_low"] + expected["clip_high"] > 0

@@ -1,0 +1,1 @@
+"""What spans devices and processes: checkpoints."""

@@ -1,0 +1,86 @@
+"""Checkpoints of a training run: asynchronous, atomic, and refused by a run that they do not belong to."""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.storage import PathLike
+
+_policies = ocp.training.save_decision_policies
+_preservation = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The numbered checkpoints in ``directory``; only whole ones are ever listed, whenever the run was killed.
+
+    ``identity`` (JSON values) says what the state belongs to, for instance the base model's revision and the LoRA rank.
+    It is stored with every checkpoint, and ``restore`` refuses one whose identity differs.
+
+        with Checkpoints(directory, {"base": revision, "rank": 16}) as checkpoints:
+            step, state = checkpoints.restore(state) or (0, state)
+            ...
+            checkpoints.save(step, state)
+    """
+
+    def __init__(self, directory: PathLike, identity: Mapping[str, Any], keep: int = 2) -> None:
+        self.directory = epath.Path(directory).absolute()
+        self.identity = {name: list(value) if isinstance(value, tuple) else value for name, value in identity.items()}
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory,
+            save_decision_policy=_policies.FixedIntervalPolicy(1),  # the caller decides when
+            preservation_policy=_preservation.LatestN(keep),
+            cleanup_tmp_directories=True,  # what a killed run left half-written
+        )
+
+    def save(self, step: int, state: Any) -> None:
+        """Write ``state``, a tree of arrays, PRNG keys and Python numbers, in the background.
+
+        A failed earlier write raises here. The arrays may be replaced, but not donated, before ``wait`` returns.
+        """
+        self._checkpointer.save_async(step, state, custom_metadata={"identity": self.identity})
+
+    def restore(self, abstract: Any) -> tuple[int, Any] | None:
+        """The step and state of the last whole checkpoint; None if there is none.
+
+        ``abstract`` is a tree of the same structure (arrays or ShapeDtypeStructs with shardings, numbers): arrays come
+        back in its shapes, dtypes and shardings.
+
+        Raises:
+            ContractError: the checkpoint's identity is another one; the message names both values.
+        """
+        latest = self._checkpointer.latest
+        if latest is None:
+            return None
+        metadata = self._checkpointer.metadata(latest.step).custom_metadata or {}
+        self._refuse_foreign(latest.step, metadata.get("identity", {}))
+        return latest.step, self._checkpointer.load(latest.step, abstract)
+
+    def wait(self) -> None:
+        """Return when everything saved so far is on disk; raise if that failed."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Finish writing and release the directory."""
+        self._checkpointer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refuse_foreign(self, step: int, found: Mapping[str, Any]) -> None:
+        for name in sorted(self.identity.keys() | found.keys()):
+            theirs, ours = found.get(name), self.identity.get(name)
+            if theirs != ours:
+                raise ContractError(
+                    f"{os.fspath(self.directory / str(step))}: checkpoint has {name} {theirs!r}, this run has {ours!r}: "
+                    "use the settings of the run that wrote it, or another directory"
+                )

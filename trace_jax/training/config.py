@@ -1,0 +1,101 @@
+"""Every choice that GRPO training offers, under TRL's names where TRL has the same thing."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trace_jax.contract.record import ContractError
+from trace_jax.models.lora import TARGETS
+
+LossType = Literal["grpo", "dapo", "dr_grpo"]
+ScaleRewards = Literal["group", "batch", "none"]
+RatioLevel = Literal["token", "sequence"]
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyLossConfig:
+    """What the loss computes; hashable, so that compiled steps can be kept by it."""
+
+    epsilon: float = 0.2  # ratio is clipped to [1 - epsilon, 1 + epsilon_high]
+    epsilon_high: float | None = None  # None: epsilon; 0.28 is "clip-higher" (DAPO)
+    beta: float = 0.0  # weight of the KL to the base (the same model, adapter off)
+    kl_estimator: KLEstimator = "k3"
+    loss_type: LossType = "dapo"  # how token losses become one number; see aggregation.token_weights
+    max_completion_length: int = 512  # trained tokens; the constant divisor of "dr_grpo"
+    importance_sampling_level: RatioLevel = "token"  # "sequence": one length-normalised ratio an episode (GSPO)
+    tis_cap: float | None = None  # truncated importance sampling of the sampler/trainer mismatch; see loss.policy_loss
+    temperature: float = 1.0  # of the sampler and, so, of the trained distribution
+
+    def __post_init__(self) -> None:
+        _one_of("loss_type", self.loss_type, LossType)
+        _one_of("importance_sampling_level", self.importance_sampling_level, RatioLevel)
+        _one_of("kl_estimator", self.kl_estimator, KLEstimator)
+        _at_least("beta", self.beta, 0.0)
+        _at_least("max_completion_length", self.max_completion_length, 1)
+        if not 0.0 < self.epsilon < 1.0:
+            raise ContractError(f"epsilon {self.epsilon} must lie between 0 and 1")
+        if self.epsilon_high is not None:
+            _at_least("epsilon_high", self.epsilon_high, 0.0)
+        if self.tis_cap is not None and not self.tis_cap > 0.0:
+            raise ContractError(f"tis_cap {self.tis_cap} must be positive, or None to leave the correction out")
+        if not self.temperature > 0.0:
+            raise ContractError(f"temperature {self.temperature} must be positive: greedy rollouts have no distribution to train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig(PolicyLossConfig):
+    """A training run. It ends at ``max_steps`` or at ``max_rollouts``, whichever comes first; one of them must be given."""
+
+    max_steps: int | None = None
+    max_rollouts: int | None = None  # every episode counts: trained on, constant or broken
+    groups_per_step: int = 8
+    num_generations: int = 8  # rollouts of a group, all from one seed of the environment
+    max_recollections: int = 3  # extra rounds of a step while fewer than half of its groups are informative
+    max_turn_tokens: int = 256  # sampled tokens a turn
+    concurrency: int = 64  # episodes in flight
+    scale_rewards: ScaleRewards = "group"
+    std_floor: float = 0.0  # advantages divide by max(std, std_floor)
+    num_iterations: int = 1  # optimiser steps on each batch
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0  # optimiser steps of linear warm-up, then constant
+    max_grad_norm: float = 1.0
+    rank: int = 16
+    alpha: float = 16.0
+    target_modules: tuple[str, ...] = TARGETS
+    micro_batch_rows: int = 8  # episodes that go through the model at once
+    save_steps: int = 1  # steps between checkpoints
+    snapshots: tuple[float, ...] = ()  # fractions of the run at which an adapter is exported, e.g. (0.25, 0.5)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("scale_rewards", self.scale_rewards, ScaleRewards)
+        if self.max_steps is None and self.max_rollouts is None:
+            raise ContractError("max_steps and max_rollouts are both None: give at least one of them")
+        for name, low in (("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
+                          ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
+                          ("micro_batch_rows", 1), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0)):  # fmt: skip
+            if (value := getattr(self, name)) is not None:
+                _at_least(name, value, low)
+        for name in ("learning_rate", "max_grad_norm", "alpha"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ContractError(f"{name} {getattr(self, name)} must be positive and finite")
+        if any(not 0.0 < fraction <= 1.0 for fraction in self.snapshots):
+            raise ContractError(f"snapshots {self.snapshots} must be fractions of the run in (0, 1]")
+
+    @property
+    def policy_loss(self) -> PolicyLossConfig:
+        """The part that the compiled step depends on."""
+        return PolicyLossConfig(**{name: getattr(self, name) for name in PolicyLossConfig.__dataclass_fields__})
+
+
+def _one_of(name: str, value: str, literal: object) -> None:
+    allowed = literal.__args__  # type: ignore[attr-defined]
+    if value not in allowed:
+        raise ContractError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise ContractError(f"{name} {value} must be at least {low}")
