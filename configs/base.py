@@ -50,6 +50,12 @@ def get_config() -> ConfigDict:
     analysis.max_capabilities = 4  # int, capabilities that are selected at most
     analysis.min_support = 5  # int, failed trajectories that must lack a capability
 
+    source = config.source = ConfigDict()
+    source.format = "trajectories"  # str: trajectories, tau_bench or tau2_bench: what launch.analyze reads
+    source.path = ""  # str: the result file that launch.analyze reads
+    source.domain = "airline"  # str: domain of a τ-bench file, which does not name it
+    source.model = "unknown"  # str: model that produced a τ-bench file, which does not name it
+
     synthesis = config.synthesis = ConfigDict()
     synthesis.designer = "embedded"  # str: embedded or llm
     synthesis.max_rounds = 4  # int, designs a capability before it is FAILED

@@ -67,9 +67,9 @@ class EmbeddedAnalyst:
             )
             ranked.append((-separation, candidate))
         ranked.sort(key=lambda pair: (pair[0], pair[1].name))
-        mined = mine(
-            [{name: found[0] for name, found in t.items() if is_mined(name)} for t in tables], failed_N, explained_N, 0
-        )
+        found_patterns = [{name: found[0] for name, found in t.items() if is_mined(name)} for t in tables]
+        tasks = [trajectory.task for trajectory in trajectories]
+        mined = mine(found_patterns, failed_N, explained_N, tasks, 0)
         named = [c.model_copy(update={"examples": tuple(ids[int(i)] for i in c.examples)}) for c in mined]
         return Candidates(
             analyst=self.name,

@@ -34,6 +34,16 @@ _SUBJECT = re.compile(r"\bSubject: [^.\n]*[.\n]\s*")
 _STOP = re.compile(r"###[A-Z-]+###")
 
 
+def kind_of(tool: str) -> Kind:
+    """Read, write, hand over to a human, or think aloud: told by the first word of the tool's name."""
+    verb = tool.lower().split("_")[0]
+    if verb in _READ:
+        return "read"
+    if verb in _SCRATCH:
+        return "scratch"
+    return "handoff" if verb in _HANDOFF else "write"
+
+
 @dataclass(frozen=True)
 class Call:
     """A tool call with its result. ``value`` is the result parsed as JSON, None where it is no JSON."""
@@ -48,13 +58,8 @@ class Call:
 
     @property
     def kind(self) -> Kind:
-        """Read, write, hand over to a human, or think aloud: told by the first word of the tool's name."""
-        verb = self.name.lower().split("_")[0]
-        if verb in _READ:
-            return "read"
-        if verb in _SCRATCH:
-            return "scratch"
-        return "handoff" if verb in _HANDOFF else "write"
+        """What the tool does, see ``kind_of``."""
+        return kind_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Episode:
-    """A trajectory as detectors see it. ``write_tools`` are the write tools seen anywhere in the sample."""
+    """A trajectory as detectors see it. ``write_tools``: those offered or called anywhere in the sample."""
 
     id: str
     policy: str
@@ -157,7 +162,9 @@ def _asked(pending: list[ToolCall], answer: Message) -> ToolCall | None:
 
 
 def read_episodes(trajectories: tuple[Trajectory, ...]) -> tuple[Episode, ...]:
-    """All episodes, each knowing the write tools that occur in any of them."""
+    """All episodes, each knowing the write tools that are offered to, or called by, the agent in any of them."""
     plain = [read_episode(trajectory) for trajectory in trajectories]
-    tools = frozenset(call.name for episode in plain for call in episode.calls if call.kind == "write")
+    names = {tool.name for trajectory in trajectories for tool in trajectory.tools}
+    names |= {call.name for episode in plain for call in episode.calls}
+    tools = frozenset(name for name in names if kind_of(name) == "write")
     return tuple(Episode(episode.id, episode.policy, episode.turns, tools) for episode in plain)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trace_jax.analysis.detectors.finding import Finding, lacking, present
 from trace_jax.analysis.episode import Episode
+from trace_jax.analysis.resample import exchanged_outcomes
 from trace_jax.analysis.statistics import ratio
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.trajectory import Check
@@ -78,7 +79,11 @@ def describe(name: str) -> str:
 
 
 def mine(
-    findings: Sequence[dict[str, Finding]], failed_N: NDArray[np.bool_], explained_N: NDArray[np.bool_], seed: int
+    findings: Sequence[dict[str, Finding]],
+    failed_N: NDArray[np.bool_],
+    explained_N: NDArray[np.bool_],
+    tasks: Sequence[str],
+    seed: int,
 ) -> list[Candidate]:
     """Candidates among the patterns in ``findings`` (one table an episode), best first.
 
@@ -91,14 +96,15 @@ def mine(
     lacking_NP = np.array([[name in table and not table[name].shown for name in names] for table in findings])
     present_NP = np.array([[name in table and table[name].shown for name in names] for table in findings])
     usable_P = (lacking_NP.sum(axis=0) >= MIN_OCCASIONS) & (present_NP.sum(axis=0) >= MIN_OCCASIONS)
-    usable_P &= np.array([not n.startswith("meet_check_") for n in names]) | (lacking_NP & ~failed_N[:, None]).any(
-        axis=0
-    )
+    is_check_P = np.array([name.startswith("meet_check_") for name in names])
+    usable_P &= ~is_check_P | (lacking_NP & ~failed_N[:, None]).any(axis=0)
+    if not usable_P.any():
+        return []
     score_P = np.where(usable_P, _score(lacking_NP, present_NP, failed_N), -np.inf)
     rng = np.random.default_rng(seed)
     best = [
-        np.where(usable_P, _score(lacking_NP, present_NP, rng.permutation(failed_N)), -np.inf).max()
-        for _ in range(_SHUFFLES)
+        float(np.max(_score(lacking_NP, present_NP, outcome_N)[usable_P]))
+        for outcome_N in exchanged_outcomes(failed_N, tasks, _SHUFFLES, rng)
     ]
     bar = max(float(np.quantile(best, _LEVEL)), 0.0)
     kept = []

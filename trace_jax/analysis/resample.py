@@ -4,7 +4,7 @@ Trajectories of one task are alike, so tasks are what is drawn, not trajectories
 Sources: A. Davison, D. Hinkley, "Bootstrap Methods and their Application" (1997), sections 2.4 and 4.3; S. Holm (1979).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,28 @@ def permutation_p_values(
     ``testable_C`` must not depend on outcomes: a capability lacked too seldom to be selected whatever the outcomes are
     cannot be selected falsely either, and need not be paid for (R. Tarone, Biometrics 46, 1990).
 
-    Outcomes are exchanged between tasks with equally many trajectories, whole tasks at a time, which keeps the likeness
-    of a task's trials. ``p = (1 + #{Δ* >= Δ}) / (1 + permutations)``.
+    ``p = (1 + #{Δ* >= Δ}) / (1 + permutations)``.
     """
     rng = np.random.default_rng(seed)
     observed_C = coverage_and_delta(codes_RNC, failed_N[None].astype(float), (~failed_N)[None].astype(float))[1][0]
+    reached_C = np.zeros_like(observed_C)
+    for start in range(0, permutations, _CHUNK):
+        rows = min(_CHUNK, permutations - start)
+        failed_BN = np.array(list(exchanged_outcomes(failed_N, tasks, rows, rng)), dtype=float)
+        delta_BC = coverage_and_delta(codes_RNC, failed_BN, 1.0 - failed_BN)[1]
+        reached_C += (delta_BC >= observed_C - 1e-12).sum(axis=0)
+    adjusted_C = np.ones_like(observed_C)
+    adjusted_C[testable_C] = holm((1 + reached_C[testable_C]) / (1 + permutations))
+    return adjusted_C
+
+
+def exchanged_outcomes(
+    failed_N: NDArray[np.bool_], tasks: Sequence[str], times: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.bool_]]:
+    """``failed_N`` with its outcomes exchanged, ``times`` times.
+
+    Whole tasks change places with tasks of equally many trajectories, which keeps the likeness of a task's trials.
+    """
     members: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         members.setdefault(task, []).append(index)
@@ -54,17 +71,11 @@ def permutation_p_values(
     for indices in members.values():
         by_size.setdefault(len(indices), []).append(indices)
     blocks = [np.array(group) for group in by_size.values()]
-    reached_C = np.zeros_like(observed_C)
-    for start in range(0, permutations, _CHUNK):
-        failed_BN = np.empty((min(_CHUNK, permutations - start), len(failed_N)))
-        for row in failed_BN:
-            for block in blocks:
-                row[block] = failed_N[block[rng.permutation(len(block))]]
-        delta_BC = coverage_and_delta(codes_RNC, failed_BN, 1.0 - failed_BN)[1]
-        reached_C += (delta_BC >= observed_C - 1e-12).sum(axis=0)
-    adjusted_C = np.ones_like(observed_C)
-    adjusted_C[testable_C] = holm((1 + reached_C[testable_C]) / (1 + permutations))
-    return adjusted_C
+    for _ in range(times):
+        outcome_N = np.empty_like(failed_N)
+        for block in blocks:
+            outcome_N[block] = failed_N[block[rng.permutation(len(block))]]
+        yield outcome_N
 
 
 def holm(p_C: Array) -> Array:

@@ -121,7 +121,7 @@ def _asked_tools(episode: Episode, turn: Turn) -> dict[str, str]:
 
 def _changed_words(request: str) -> list[str]:
     """The words within reach of a verb of change."""
-    reach = re.findall(r"\b(?:add|remove|change|update)\b((?:\W+\w+){1,5})", request, re.IGNORECASE)
+    reach = re.findall(r"\b(?:add|remove|change|update)\b(?=((?:\W+\w+){1,5}))", request, re.IGNORECASE)
     return [word for words in reach for word in re.findall(r"\w+", words)]
 
 

@@ -55,7 +55,7 @@ def _trajectory(episode: dict[str, Any], domain: str, model: str) -> Trajectory:
             "task_id": episode["task_id"],
             "reward": reward,
             "info": episode["info"],
-            "messages": [_rest(raw, kept) for raw, kept in zip(episode["traj"], messages, strict=True)],
+            "messages": [_rest(raw) for raw in episode["traj"]],
             "rest": {key: value for key, value in episode.items() if key not in _FIELDS},
         },
     )
@@ -93,13 +93,13 @@ def _call(identifier: str, function: dict[str, Any]) -> ToolCall:
     return ToolCall(id=identifier, name=function["name"], arguments=parsed, raw_arguments=text)
 
 
-def _rest(raw: dict[str, Any], message: Message) -> dict[str, Any]:
-    """What ``message`` cannot hold: which keys were there, unknown keys, and what a tool call had besides."""
+def _rest(raw: dict[str, Any]) -> dict[str, Any]:
+    """What a Message cannot hold: which keys were there, unknown keys, and what a tool call had besides."""
     rest: dict[str, Any] = {"keys": list(raw), "unknown": {key: raw[key] for key in raw if key not in _SHAPES}}
     if raw.get("tool_calls") is not None:
         rest["calls"] = [
-            {key: value for key, value in call.items() if key not in ("id", "function")}
-            | {"function": {key: value for key, value in call["function"].items() if key not in ("name", "arguments")}}
+            # None holds the place of what the ToolCall has, so that the order of the keys is kept.
+            {**call, "id": None, "function": {**call["function"], "name": None, "arguments": None}}
             for call in raw["tool_calls"]
         ]
     return rest

@@ -1,0 +1,14 @@
+"""Analysis of a τ-bench result file: --config.source.path=FILE."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Ten label runs, as MISSION has them."""
+    config = base.get_config()
+    config.analysis.runs = 10
+    config.source.format = "tau_bench"
+    config.source.model = "gpt-4o"
+    return config

@@ -1,0 +1,58 @@
+"""Analyse trajectories on their own: which capabilities did the agent lack?
+
+    python -m launch.analyze --config=configs/analyze_tau_bench.py --config.source.path=FILE --workdir=DIR
+
+Writes candidates, label runs, report and selected capabilities to DIR and prints the report as a Markdown table, then
+up to two failed episodes of each selected capability. Interrupted, the same command goes on.
+"""
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from launch.common import run
+from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.compact import compact
+from trace_jax.analysis.importers import tau2_bench, tau_bench
+from trace_jax.analysis.select import Criteria
+from trace_jax.analysis.stage import analyse
+from trace_jax.analysis.table import markdown_table
+from trace_jax.contract.files import read_records
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+
+_QUOTED = 2  # failed episodes that are printed of each selected capability
+
+
+def main(config: ConfigDict, workdir: epath.Path) -> None:
+    """Read, analyse, print."""
+    trajectories = _read(config.source)
+    found = analyse(
+        trajectories,
+        make_analyst(config.analysis.analyst),
+        workdir,
+        runs=config.analysis.runs,
+        seed=config.seed,
+        criteria=Criteria(min_support=config.analysis.min_support),
+    )
+    print(markdown_table(found.report))
+    by_id = {trajectory.id: trajectory for trajectory in trajectories}
+    for one in found.selected:
+        print(f"\n## {one.capability.name}\n{one.capability.description}")
+        for example in one.failed_examples[:_QUOTED]:
+            print(f"\n{compact(by_id[example])}")
+
+
+def _read(source: ConfigDict) -> tuple[Trajectory, ...]:
+    if not source.path:
+        raise ContractError("source.path is empty: name a result file with --config.source.path=FILE")
+    if source.format == "tau_bench":
+        return tau_bench.load(source.path, source.domain, source.model)
+    if source.format == "tau2_bench":
+        return tau2_bench.load(source.path)
+    if source.format == "trajectories":
+        return tuple(read_records(source.path, Trajectory))
+    raise ContractError(f"source.format {source.format!r}: unknown; use trajectories, tau_bench or tau2_bench")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+from desk_rollouts import demonstrator_episodes, shuffled
+
+from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.importers import tau_bench
+from trace_jax.analysis.select import Criteria
+from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, analyse
+from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability, Status
+from trace_jax.contract.files import read_document, read_records
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+
+LACKED = {"verify_before_acting", "complete_all_steps", "compute_over_values", "choose_under_constraints"}
+EPISODES = demonstrator_episodes(trials=4, seed=0)
+FAST = Criteria(resamples=200)
+
+
+def test_what_the_demonstrator_lacks_is_selected_and_nothing_else(tmp_path: Path) -> None:
+    found = analyse(EPISODES, make_analyst("embedded"), tmp_path)
+    assert {one.capability.name for one in found.selected} == LACKED
+    assert [one.rank for one in found.selected] == [1, 2, 3, 4]
+    by_id = {episode.id: episode for episode in EPISODES}
+    assert all(not by_id[example].passed for one in found.selected for example in one.failed_examples)
+    assert not any(one.selected for one in found.report.capabilities if one.distractor)
+    assert all(one.reason for one in found.report.capabilities)
+    assert read_document(tmp_path / CANDIDATES, Candidates) == found.candidates
+    assert tuple(read_records(tmp_path / RUNS, LabelRun)) == found.runs
+    assert read_document(tmp_path / REPORT, AnalysisReport) == found.report
+    assert tuple(read_records(tmp_path / SELECTED, SelectedCapability)) == found.selected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shuffled_outcomes_select_nothing(tmp_path: Path, seed: int) -> None:
+    found = analyse(shuffled(EPISODES, seed), make_analyst("embedded"), tmp_path, seed=seed, criteria=FAST)
+    assert not any(one.selected for one in found.report.capabilities)
+
+
+def test_a_stopped_stage_goes_on_and_ends_with_the_same_files(tmp_path: Path) -> None:
+    episodes = EPISODES[:80]
+    analyse(episodes, make_analyst("embedded"), tmp_path / "whole", runs=4, criteria=FAST)
+    stopped = tmp_path / "stopped"
+    analyse(episodes, make_analyst("embedded"), stopped, runs=4, criteria=FAST)
+    lines = (stopped / RUNS).read_bytes().splitlines(keepends=True)
+    (stopped / RUNS).write_bytes(b"".join(lines[:2]) + lines[2][:100])
+    for name in (REPORT, SELECTED):
+        (stopped / name).unlink()
+    analyse(episodes, make_analyst("embedded"), stopped, runs=4, criteria=FAST)
+    for name in (CANDIDATES, RUNS, REPORT, SELECTED):
+        assert (stopped / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_second_run_keeps_how_far_a_capability_has_come(tmp_path: Path) -> None:
+    analyse(EPISODES, make_analyst("embedded"), tmp_path, criteria=FAST)
+    moved = [one.replace(status=Status.TRAINED) for one in read_records(tmp_path / SELECTED, SelectedCapability)]
+    (tmp_path / SELECTED).write_text("".join(one.model_dump_json() + "\n" for one in moved))
+    analyse(EPISODES, make_analyst("embedded"), tmp_path, criteria=FAST)
+    assert list(read_records(tmp_path / SELECTED, SelectedCapability)) == moved
+
+
+def test_what_the_stage_refuses(tmp_path: Path) -> None:
+    analyst = make_analyst("embedded")
+    broken = tuple(one.replace(reward=None, error="down", termination="error") for one in EPISODES[:3])
+    for given, words in (
+        ((EPISODES[0].replace(split="held_out"),), "desk-0-0: split 'held_out'"),
+        ((EPISODES[0], EPISODES[0]), "desk-0-0: occurs twice"),
+        (broken, "none of them graded"),
+        ((), "0 trajectories"),
+    ):
+        with pytest.raises(ContractError, match=words):
+            analyse(given, analyst, tmp_path / "none")
+    analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, criteria=FAST)
+    with pytest.raises(ContractError, match="of seed 0; asked for 2 runs of seed 1"):
+        analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, seed=1, criteria=FAST)
+
+
+def test_a_sample_without_failures_or_without_passes_selects_nothing(tmp_path: Path) -> None:
+    def all_with(reward: float) -> tuple[Trajectory, ...]:
+        return tuple(episode.replace(reward=reward) for episode in EPISODES[:60])
+
+    for reward in (0.0, 1.0):
+        found = analyse(all_with(reward), make_analyst("embedded"), tmp_path / str(reward), criteria=FAST)
+        assert not found.selected
+
+
+def test_real_episodes_go_through_the_whole_stage(tmp_path: Path) -> None:
+    real = tau_bench.load(Path(__file__).parent / "fixtures" / "tau_bench_airline.json", "airline", "gpt-4o")
+    found = analyse(real, make_analyst("embedded"), tmp_path, criteria=FAST)
+    assert (found.report.passed, found.report.failed) == (3, 3)
+    assert not found.selected  # six episodes support nothing
