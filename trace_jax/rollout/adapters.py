@@ -1,0 +1,116 @@
+"""The adapters that an embedded engine holds, in the two forms that its steps take them."""
+
+from collections import OrderedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.lora import TARGETS, LoRA, pad_rank, target_shapes
+from trace_jax.rollout.engine import EngineError
+from trace_jax.rollout.steps import Params
+
+BASE = -1  # the adapter id of the base model
+
+_MERGED_KEPT = 2
+
+
+@jax.jit
+def _merged(weights: dict[str, jax.Array], lora: LoRA) -> dict[str, jax.Array]:
+    """W + scale · a b for every target, ``[L, in, out]``."""
+    return {
+        target: (
+            weights[target] + lora.scale[0] * jnp.einsum("lir,lro->lio", pair["a"][0], pair["b"][0])
+        ).astype(weights[target].dtype)
+        for target, pair in lora.weights.items()
+    }
+
+
+class AdapterTable:
+    """Adapters by name, padded to one rank and stacked, so that loading one never changes a shape.
+
+    Rows of one adapter run on merged weights, at the base model's cost; mixed rows run on the stack.
+    """
+
+    def __init__(self, decoder: Decoder, config: DecoderConfig, max_adapters: int, max_rank: int):
+        self._params: Params = nnx.to_pure_dict(nnx.state(decoder))
+        self._config, self._max_rank = config, max_rank
+        self._names: list[str | None] = [None] * max_adapters
+        L, shapes = config.num_layers, target_shapes(config)
+        dtype = decoder.embed[...].dtype
+        self._stack = {
+            target: {
+                "a": np.zeros((max_adapters, L, shapes[target][0], max_rank), dtype),
+                "b": np.zeros((max_adapters, L, max_rank, shapes[target][1]), dtype),
+            }
+            for target in TARGETS
+        }
+        self._scale = np.zeros(max_adapters, np.float32)
+        self._device_stack: LoRA | None = None
+        self._merged: OrderedDict[int, Params] = OrderedDict()
+
+    def id(self, name: str | None) -> int:
+        """The id of a loaded adapter; None is the base."""
+        if name is None:
+            return BASE
+        if name not in self._names:
+            raise EngineError(f"adapter {name!r} is not loaded: load_adapter it first (loaded: {self.names})")
+        return self._names.index(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the loaded adapters."""
+        return [name for name in self._names if name is not None]
+
+    def add(self, name: str, lora: LoRA) -> None:
+        """Hold ``lora`` (A = 1, any targets, rank at most ``max_rank``) under a name not in use."""
+        if name in self._names:
+            raise EngineError(f"adapter name {name!r} is in use: names are immutable, choose a new one or unload it")
+        if None not in self._names:
+            raise EngineError(f"no room for adapter {name!r}: all {len(self._names)} places are taken, unload one")
+        if lora.num_adapters != 1 or lora.rank > self._max_rank:
+            raise EngineError(
+                f"adapter {name!r} holds {lora.num_adapters} adapters of rank {lora.rank}: "
+                f"the engine takes one of rank at most {self._max_rank}"
+            )
+        index, padded = self._names.index(None), pad_rank(lora, self._max_rank)
+        for target, pair in self._stack.items():
+            for part, held in pair.items():
+                if target not in padded.weights:
+                    held[index] = 0
+                    continue
+                new = np.asarray(padded.weights[target][part][0])
+                if new.shape != held[index].shape:
+                    raise EngineError(f"adapter {name!r} has {target}.{part} of shape {new.shape}, expected {held[index].shape}")
+                held[index] = new
+        self._scale[index] = float(lora.scale[0])
+        self._names[index] = name
+        self._device_stack = None
+
+    def remove(self, name: str) -> int:
+        """Forget an adapter; returns the id that it had."""
+        index = self.id(name)
+        self._names[index] = None
+        self._merged.pop(index, None)
+        return index
+
+    def weights(self, ids: set[int]) -> tuple[Params, LoRA | None]:
+        """Parameters and stack for rows that use the adapters ``ids``; no stack if there is but one."""
+        if ids == {BASE}:
+            return self._params, None
+        if len(ids) > 1:
+            if self._device_stack is None:
+                self._device_stack = LoRA(jax.tree.map(jnp.asarray, self._stack), jnp.asarray(self._scale))
+            return self._params, self._device_stack
+        (index,) = ids
+        if index not in self._merged:
+            one = LoRA(jax.tree.map(lambda x: x[index : index + 1], self._stack), self._scale[index : index + 1])
+            layers = {**self._params["layers"], **_merged({t: self._params["layers"][t] for t in TARGETS}, one)}
+            self._merged[index] = {**self._params, "layers": layers}
+        self._merged.move_to_end(index)
+        while len(self._merged) > _MERGED_KEPT:
+            self._merged.popitem(last=False)
+        return self._merged[index], None

@@ -1,0 +1,153 @@
+"""Chat to tokens and back, without ever tokenising the same text twice."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer
+
+from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
+
+
+class RenderError(ValueError):
+    """A message cannot be written as tokens; the message is one line and names the offending part."""
+
+
+class Renderer(Protocol):
+    """The token form of one model family's conversations."""
+
+    stop_token_ids: tuple[int, ...]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+        """All tokens up to and including the header of the assistant's next turn."""
+        ...
+
+    def assistant(self, message: Message) -> tuple[int, ...]:
+        """What a perfect sampler would emit for ``message`` after the header, stop token included."""
+        ...
+
+    def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
+        """What follows sampled tokens: the end of a turn that was cut, ``messages``, and the next assistant header."""
+        ...
+
+    def parse(self, token_ids: Sequence[int]) -> Message:
+        """Sampled tokens as an assistant message. Never fails: what cannot be read as a call stays in ``raw_arguments``."""
+        ...
+
+
+def read_arguments(text: str) -> dict[str, Any] | None:
+    """``text`` as a JSON object that can be written again as UTF-8 JSON, or None."""
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        text_of(value).encode()
+    except (ValueError, RecursionError):  # UnicodeEncodeError, for lone surrogates, is a ValueError
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def text_of(arguments: Any) -> str:
+    """Compact JSON, the one form in which arguments are written."""
+    return json.dumps(arguments, separators=(",", ":"), ensure_ascii=False)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits} is out of range")
+    return value
+
+
+class TinyRenderer:
+    """The chat form of the tiny agents.
+
+    Prompt ``<|system|>S<|end|><|user|>U<|end|><|assistant|>``; an assistant turn is text, or any number of
+    ``<|call|>name {"compact":"json"}``, or text and then calls, closed by ``<|end|>``; a tool result is
+    ``<|tool|>content<|end|>``. Tool schemas are not rendered: a tiny agent has learnt its tools.
+
+    Args:
+        tokenizer: must hold ``SPECIAL_TOKENS`` and give back any text it encodes (byte-level BPE does).
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        # Special tokens that occur as text are spelled out, so no content can open or close a turn.
+        self._tokenizer.encode_special_tokens = True
+        ids = {token: self._tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        missing = [token for token, index in ids.items() if index is None]
+        if missing:
+            raise RenderError(f"tokenizer lacks the special tokens {missing}: add them before training it")
+        self._id: dict[str, int] = {token: index for token, index in ids.items() if index is not None}
+        self._header = {role: self._id[f"<|{role}|>"] for role in ("system", "user", "assistant", "tool")}
+        self._specials = frozenset(self._id.values())
+        self._end, self._call = self._id["<|end|>"], self._id["<|call|>"]
+        self.pad_token_id = self._id["<|pad|>"]
+        self.stop_token_ids: tuple[int, ...] = (self._end,)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+        return (*self._turns(messages), self._header["assistant"])
+
+    def assistant(self, message: Message) -> tuple[int, ...]:
+        if message.role != "assistant":
+            raise RenderError(f"expected an assistant message, got role {message.role!r}")
+        ids = self._encode(message.content or "")
+        for call in message.tool_calls:
+            if call.name.split() != [call.name]:
+                raise RenderError(f"tool name {call.name!r} is empty or holds white space: rename the tool")
+            written = call.raw_arguments or "" if call.arguments is None else text_of(call.arguments)
+            ids += [self._call, *self._encode(f"{call.name} {written}")]
+        return (*ids, self._end)
+
+    def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
+        cut = not completion_ids or completion_ids[-1] != self._end
+        for message in messages:
+            if message.role == "assistant":
+                raise RenderError("a continuation holds tool, user and system messages, not the assistant's own")
+        return (*((self._end,) if cut else ()), *self._turns(messages), self._header["assistant"])
+
+    def parse(self, token_ids: Sequence[int]) -> Message:
+        ids = list(token_ids[:-1] if token_ids and token_ids[-1] == self._end else token_ids)
+        parts: list[list[int]] = [[]]
+        for index in ids:
+            if index == self._call:
+                parts.append([])
+            else:
+                parts[-1].append(index)
+        content = self._decode(parts[0]) or None
+        calls = tuple(self._read_call(number, self._decode(part)) for number, part in enumerate(parts[1:]))
+        return Message(role="assistant", content=content, tool_calls=calls)
+
+    @staticmethod
+    def _read_call(number: int, text: str) -> ToolCall:
+        name, _, written = text.partition(" ")
+        arguments = read_arguments(written)
+        return ToolCall(
+            id=f"call_{number}", name=name, arguments=arguments, raw_arguments=written if arguments is None else None
+        )
+
+    def _turns(self, messages: Iterable[Message]) -> list[int]:
+        ids: list[int] = []
+        for message in messages:
+            ids.append(self._header[message.role])
+            if message.role == "assistant":
+                ids += self.assistant(message)
+            else:
+                ids += [*self._encode(message.content or ""), self._end]
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError) as error:  # tokenizers takes UTF-8 only; lone surrogates are not
+            raise RenderError(f"text {text[:40]!r} cannot be encoded: {error}") from error
+        if not self._specials.isdisjoint(ids):
+            raise RenderError(f"text {text[:40]!r} became a special token: train the tokenizer so that it cannot")
+        return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
