@@ -104,7 +104,7 @@ class CapabilityReport(Part):
     runs_passed: int
     coverage: Interval
     delta: Interval
-    p_value: float  # one-sided permutation test over tasks of the mean delta, Holm-adjusted over the whole dictionary
+    p_value: float  # one-sided permutation test over tasks of the mean delta, Holm-adjusted; 1 where lacked too seldom
     agreement: float | None  # Krippendorff's alpha; None where labels never vary
     support: int  # failed trajectories labelled LACKING by a majority of the runs that saw them
     selected: bool
