@@ -1,0 +1,1 @@
+"""Engines, token-exact chat, and the agent loop."""
