@@ -20,7 +20,6 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from trace_jax.contract.record import ContractError
-from trace_jax.telemetry.compiles import enable_compilation_cache
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file with get_config()", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
@@ -58,6 +57,8 @@ def _call(main: Main) -> int:
     if DRY_RUN.value:
         print(CONFIG.value)
         return 0
+    from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none
+
     enable_compilation_cache()
     try:
         main(CONFIG.value, epath.Path(WORKDIR.value))

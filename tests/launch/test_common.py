@@ -59,7 +59,7 @@ def test_fields_are_changed_on_the_command_line(tmp_path):
 
 def test_dry_run_prints_the_resolved_config_and_stops(tmp_path):
     result = call(tmp_path, BASE, "--config.training.rank=4", "--dry_run")
-    assert result.returncode == 0 and "main" not in result.stdout
+    assert result.returncode == 0 and "main 4" not in result.stdout
     assert "\n  rank: 4\n" in result.stdout and "\n  learning_rate: 0.0001\n" in result.stdout
 
 
