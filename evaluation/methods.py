@@ -32,7 +32,7 @@ class Evaluation:
     trajectories: tuple[Trajectory, ...]
 
 
-_Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
 
 
 def evaluate_methods(
@@ -70,26 +70,21 @@ def evaluate_methods(
             method broken.
     """
     _check(methods, tasks, trials, greedy_trials, baselines)
-    choice = {(i, task): method.adapter_for(task) for i, method in enumerate(methods) for task in tasks}
-    episodes: dict[_Episode, None] = {}
-    for i, method in enumerate(methods):
-        for task in tasks:
-            for trial in range(greedy_trials if method.temperature == 0.0 else trials):
-                episodes[task, choice[i, task], method.temperature, trial] = None
+    episodes = plan_episodes(methods, tasks, trials, greedy_trials)
     order = sorted(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
     specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
     trajectories = collect(specs, engine, renderer, limits, base, concurrency, on_episode)
     reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
-    results = []
-    for i, method in enumerate(methods):
-        count = greedy_trials if method.temperature == 0.0 else trials
-        rewards = {
-            str(task): tuple(reward[task, choice[i, task], method.temperature, trial] for trial in range(count))
-            for task in tasks
-        }
-        results.append(method_result(method.name, method.temperature, method.rollouts_spent, rewards))
+    rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
+    for episode, users in episodes.items():
+        for i in users:
+            rewards[i][str(episode[0])].append(reward[episode])
+    results = [
+        method_result(m.name, m.temperature, m.rollouts_spent, {task: tuple(row) for task, row in rows.items()})
+        for m, rows in zip(methods, rewards, strict=True)
+    ]
     report = EvaluationReport(
         target=target.name,
         split=split,
@@ -101,6 +96,19 @@ def evaluate_methods(
         notes=_notes(results, greedy_trials, len(specs)),
     )
     return Evaluation(report, tuple(trajectories))
+
+
+def plan_episodes(
+    methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy_trials: int = 1
+) -> dict[Episode, list[int]]:
+    """The episodes to play, each with the indices of the methods that it counts for, trials in ascending order."""
+    episodes: dict[Episode, list[int]] = {}
+    for i, method in enumerate(methods):
+        for task in tasks:
+            adapter = method.adapter_for(task)
+            for trial in range(greedy_trials if method.temperature == 0.0 else trials):
+                episodes.setdefault((task, adapter, method.temperature, trial), []).append(i)
+    return episodes
 
 
 def method_result(
@@ -122,7 +130,8 @@ def method_result(
 
 
 def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
-    """Paired differences of every other method and each baseline, at equal temperature."""
+    """Paired differences of the other methods and each baseline, at equal temperature; two baselines pair once."""
+    rank = {name: i for i, name in enumerate(baselines)}
     return tuple(
         Comparison(
             method=method.method,
@@ -131,9 +140,9 @@ def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[
             difference=statistics.paired_difference(method.rewards, baseline.rewards),
         )
         for baseline in results
-        if baseline.method in baselines
+        if baseline.method in rank
         for method in results
-        if method.method != baseline.method and method.temperature == baseline.temperature
+        if method.temperature == baseline.temperature and rank.get(method.method, len(rank)) > rank[baseline.method]
     )
 
 
@@ -142,7 +151,7 @@ def sampling_seed(seed: int, task: int, trial: int) -> int:
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def _spec(episode: _Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
+def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
     task, adapter, temperature, trial = episode
     return EpisodeSpec(
         id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",

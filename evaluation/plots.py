@@ -19,6 +19,7 @@ from evaluation.style import (
     NEUTRAL,
     NEUTRAL_LIGHT,
     SERIES,
+    decoding,
     figure,
     label,
 )
@@ -37,7 +38,7 @@ def pass_rates(report: EvaluationReport) -> Figure:
         for y, name in enumerate(names):
             if result := found.get((name, temperature)):
                 _bar(axis, y, result, high)
-        axis.set_title("greedy" if temperature == 0 else f"sampled at T = {temperature:g}", color=MUTED)
+        axis.set_title(decoding(temperature), color=MUTED)
         axis.set_yticks(range(len(names)), [label(n) for n in names] if axis is axes[0] else [""] * len(names))
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.set_xlim(0, min(1.0, high) * 1.22 + 0.02)
@@ -82,7 +83,7 @@ def budget(points: Sequence[BudgetPoint]) -> Figure:
             axis.plot(
                 x, [p.pass_rate.mean for p in line], "o-", color=color, markersize=4, linewidth=1.8, label=label(name)
             )
-        axis.set_title("greedy" if temperature == 0 else f"sampled at T = {temperature:g}", color=MUTED)
+        axis.set_title(decoding(temperature), color=MUTED)
         axis.set_xlabel("rollouts spent")
         axis.set_ylim(0, None)
         axis.set_xlim(0, None)
@@ -157,18 +158,16 @@ def confusion_matrix(confusion: Confusion) -> Figure:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(confusion.choices)
     canvas, (axis,) = figure(0.85 * size + 2.6, 0.5 * size + 2.0)
-    axis.imshow(
-        share, cmap=LinearSegmentedColormap.from_list("teal", ["#ffffff", ACCENT]), vmin=0, vmax=1, aspect="auto"
-    )
+    shades = LinearSegmentedColormap.from_list("share", ["#ffffff", ACCENT])
+    edges = np.arange(size + 1) - 0.5
+    axis.pcolormesh(edges, edges, share, cmap=shades, vmin=0, vmax=1, edgecolors=GRID, linewidth=0.8)
+    axis.invert_yaxis()
     for i in range(size):
         for j in range(size):
             axis.text(j, i, f"{counts[i, j]}", ha="center", va="center", color="white" if share[i, j] > 0.55 else INK)
     names = [label(name) for name in confusion.choices]
     axis.set_xticks(range(size), names, rotation=28, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(size), names)
-    axis.set_xticks(np.arange(-0.5, size), minor=True)
-    axis.set_yticks(np.arange(-0.5, size), minor=True)
-    axis.grid(which="minor", color=GRID)
     axis.tick_params(which="both", length=0)
     axis.set_xlabel("sent to")
     axis.set_ylabel("belongs to")

@@ -6,7 +6,7 @@ stage's own record holds.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -40,7 +40,7 @@ class BudgetPoint(Part):
 
 
 class Confusion(Part):
-    """``counts[i][j]``: conversations that belong to ``choices[i]`` and were sent to ``choices[j]``; ``""`` is the base."""
+    """``counts[i][j]``: conversations of ``choices[i]`` that were sent to ``choices[j]``; ``""`` is the base."""
 
     choices: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -121,10 +121,20 @@ def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path
         raise ContractError(f"{root}: no such directory; give the work directory of a run")
     required = {name for name, info in model.model_fields.items() if info.is_required()}
     found = []
-    for path in sorted(root.glob("**/*.json")):
+    for path in sorted(_json_files(root)):
         if required <= _keys(path):
             found.append((path, read_document(path, model)))
     return found
+
+
+def _json_files(directory: epath.Path) -> Iterator[epath.Path]:
+    """JSON files at any depth, checkpoints aside; step by step, because object stores know no recursive pattern."""
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            if entry.name != "checkpoints":
+                yield from _json_files(entry)
+        elif entry.suffix == ".json":
+            yield entry
 
 
 def _keys(path: epath.Path) -> set[str]:

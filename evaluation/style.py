@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ CONTRAST = "#b45309"  # what we compare with
 NEUTRAL, NEUTRAL_LIGHT = "#64748b", "#c3ccd6"
 SERIES = ("#0f766e", "#b45309", "#475d8f", "#9d4b6c", "#6b8e23", "#7c6f64", "#2f7fa3", "#a3802f")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -66,3 +67,13 @@ def svg(canvas: Figure) -> str:
 def label(name: str) -> str:
     """A method, adapter or capability as words."""
     return name.replace("_", " ") if name else "base"
+
+
+def points(value: float) -> str:
+    """A difference of pass rates in points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def decoding(temperature: float) -> str:
+    """How the tokens were chosen."""
+    return "greedy" if temperature == 0 else f"T = {temperature:g}"

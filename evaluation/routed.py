@@ -1,0 +1,58 @@
+"""Routing a target's tasks ahead of their evaluation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.report_data import Confusion
+from trace_jax.contract.routing import RouteDecision
+from trace_jax.contract.trajectory import Split
+from trace_jax.environments.protocol import Target
+from trace_jax.models.lora import LoRA
+from trace_jax.routing.merge import materialise
+from trace_jax.routing.router import BASE, Router, RouteRequest
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which adapter serves each task (None: the base), and the merged adapters that this needs."""
+
+    adapter: Mapping[int, str | None]
+    merged: Mapping[str, LoRA]
+
+
+def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[int]) -> dict[int, RouteDecision]:
+    """The router's decision on the first messages of each task; conversations are named by the task's seed."""
+    requests = []
+    for task in tasks:
+        environment = target.environment(split)
+        requests.append(RouteRequest(str(task), environment.reset(task).messages, environment.tools))
+    return dict(zip(tasks, router.decide_batch(requests), strict=True))
+
+
+def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
+    """Name the adapter of each task; equal merges share one name, made of their parts and weights."""
+    names: dict[int, str | None] = {}
+    merged: dict[str, LoRA] = {}
+    for task, decision in decisions.items():
+        parts = decision.adapters
+        if not parts:
+            names[task] = None
+        elif list(parts.values()) == [1.0]:
+            names[task] = next(iter(parts))
+        else:
+            name = "+".join(f"{weight:.6f}*{part}" for part, weight in parts.items())
+            lora = merged[name] if name in merged else materialise(decision, adapters)
+            assert lora is not None
+            names[task], merged[name] = name, lora
+    return Routing(names, merged)
+
+
+def confusion_of(decisions: Mapping[int, RouteDecision], truth: Mapping[int, str], choices: Sequence[str]) -> Confusion:
+    """Count where tasks belong (``truth[task]``, ``""`` the base) against the choice of the largest merge weight."""
+    counts = np.zeros((len(choices), len(choices)), np.int64)
+    for task, decision in decisions.items():
+        sent = max(decision.adapters, key=lambda name: decision.adapters[name]) if decision.adapters else BASE
+        counts[list(choices).index(truth[task]), list(choices).index(sent)] += 1
+    return Confusion(choices=tuple(choices), counts=tuple(tuple(row) for row in counts.tolist()))

@@ -1,0 +1,84 @@
+"""From a config and adapter manifests to an engine that serves them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from etils import epath
+from ml_collections import ConfigDict
+from tokenizers import Tokenizer
+
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.huggingface import load, revision
+from trace_jax.models.lora import LoRA
+from trace_jax.models.peft import load_peft
+from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.embedded import EmbeddedEngine
+
+Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen model with what belongs to it."""
+
+    decoder: Decoder
+    config: DecoderConfig
+    revision: str
+    renderer: TinyRenderer
+
+
+def load_base(config: ConfigDict) -> Base:
+    """The model in ``config.base.path``. Raises ContractError when none is named."""
+    if not config.base.path:
+        raise ContractError(
+            "config.base.path is empty: name the Hugging Face directory of the base, --config.base.path=DIR"
+        )
+    directory = Path(config.base.path)
+    decoder, shape = load(directory, config.base.dtype)
+    renderer = TinyRenderer(Tokenizer.from_file(os.fspath(directory / "tokenizer.json")))
+    return Base(decoder, shape, revision(directory), renderer)
+
+
+def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
+    """The adapters by name. Raises ContractError for one of another base, or a name used twice."""
+    found: dict[str, LoRA] = {}
+    for path, manifest in manifests:
+        if manifest.base != base.revision:
+            raise ContractError(
+                f"{path}: adapter of base {manifest.base}, the model is {base.revision}: use its own base"
+            )
+        if manifest.name in found:
+            raise ContractError(
+                f"{path}: a second adapter is called {manifest.name!r}; names are unique: leave one out"
+            )
+        found[manifest.name] = load_peft(path.parent / manifest.peft, base.config)
+    return found
+
+
+def embedded_engine(base: Base, adapters: Mapping[str, LoRA], config: ConfigDict) -> EmbeddedEngine:
+    """An engine that holds all ``adapters``."""
+    if config.engine.kind != "embedded":
+        raise ContractError(f"config.engine.kind is {config.engine.kind!r}; these programs serve with 'embedded'")
+    engine = EmbeddedEngine(
+        base.decoder,
+        base.config,
+        base.renderer.stop_token_ids,
+        slots=config.engine.slots,
+        capacity=config.engine.capacity,
+        max_rank=max((lora.rank for lora in adapters.values()), default=1),
+        max_adapters=max(len(adapters), 1),
+    )
+    for name, lora in adapters.items():
+        engine.set_adapter(name, lora)
+    return engine
+
+
+def limits(config: ConfigDict) -> Limits:
+    """The bounds of one episode."""
+    return Limits(config.rollout.max_turns, config.rollout.max_episode_tokens, config.rollout.max_seconds)

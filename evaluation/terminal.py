@@ -1,0 +1,60 @@
+"""The table of methods on the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation import statistics
+from evaluation.style import decoding, label, points
+from trace_jax.contract.capability import Interval
+from trace_jax.contract.evaluation import Comparison, EvaluationReport
+
+
+def print_evaluation(report: EvaluationReport, console: Console | None = None) -> None:
+    """Methods with their pass rates and intervals, then the paired differences, then what to be wary of."""
+    out = console or Console(highlight=False)
+    table = Table(title=f"{report.target}, {report.split}: {len(report.tasks)} tasks", title_justify="left", box=None)
+    for name in ("method", "decoding", "pass %", "95 % interval", "reward", "rollouts", "broken"):
+        table.add_column(
+            name, justify="left" if name in ("method", "decoding") else "right", header_style="bold", no_wrap=True
+        )
+    for result in report.methods:
+        flagged = statistics.broken_too_often(result.rewards)
+        table.add_row(
+            label(result.method),
+            decoding(result.temperature),
+            f"{100 * result.pass_rate.mean:.1f}",
+            f"{100 * result.pass_rate.low:.1f} – {100 * result.pass_rate.high:.1f}",
+            f"{result.mean_reward.mean:.3f}",
+            f"{result.rollouts_spent:,}",
+            f"[red]{result.broken} (!)[/red]" if flagged else str(result.broken),
+        )
+    out.print(table)
+    print_differences(report.comparisons, out)
+    for name, note in report.notes.items():
+        if name.startswith("broken:"):
+            out.print(f"{name.removeprefix('broken:')}: {note}", style="red", markup=False)
+
+
+def print_differences(comparisons: tuple[Comparison, ...], console: Console | None = None) -> None:
+    """Paired differences in points of pass rate."""
+    if not comparisons:
+        return
+    table = Table(title="differences in points, paired by task", title_justify="left", box=None)
+    for name in ("method", "against", "decoding", "difference", "95 % interval"):
+        table.add_column(
+            name, justify="right" if name in ("difference", "95 % interval") else "left", header_style="bold"
+        )
+    for item in comparisons:
+        table.add_row(
+            label(item.method),
+            label(item.baseline),
+            decoding(item.temperature),
+            points(item.difference.mean),
+            interval(item.difference),
+        )
+    (console or Console(highlight=False)).print(table)
+
+
+def interval(value: Interval) -> str:
+    """Both ends in points."""
+    return f"{points(value.low)} to {points(value.high)}"

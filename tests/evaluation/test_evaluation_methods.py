@@ -1,0 +1,183 @@
+"""Methods on a tiny target, played by the real engine: the same luck for all, the same episode only once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from evaluation import statistics
+from evaluation.aggregate import compare_over_seeds, print_aggregate, shared_methods
+from evaluation.methods import Method, evaluate_methods, plan_episodes
+from evaluation.routed import assign, confusion_of, route_tasks
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.contract.trajectory import Message
+from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.lora import LoRA, init_lora
+from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.tokenizer import train_tokenizer
+from trace_jax.routing.baselines import OracleRouter
+
+BASE = "0123456789abcdef"
+
+
+class Guess:
+    """One turn; passes when the answer has an odd number of characters. Task 3 breaks if ``fragile``."""
+
+    name, tools = "guess", ()
+
+    def __init__(self, fragile):
+        self.fragile, self.said = fragile, ""
+
+    def reset(self, seed):
+        if self.fragile and seed == 3:
+            raise OSError("the desk is on fire")
+        return Observation((Message(role="user", content=f"guess {seed}"),))
+
+    def step(self, message):
+        self.said = message.content or ""
+        return Observation((), done=True)
+
+    def grade(self):
+        return Outcome(float(len(self.said) % 2))
+
+
+class Guessing:
+    name, results = "guessing", {}
+
+    def __init__(self, fragile=False):
+        self.fragile = fragile
+
+    def tasks(self, split):
+        return tuple(range(12))
+
+    def environment(self, split):
+        return Guess(self.fragile)
+
+
+@pytest.fixture(scope="module")
+def serving():
+    renderer = TinyRenderer(train_tokenizer(["guess"], 300))
+    config = DecoderConfig(300, 16, 1, 2, 1, 8, 16)
+    engine = EmbeddedEngine(
+        Decoder(config, nnx.Rngs(0)), config, renderer.stop_token_ids, slots=8, capacity=64, max_rank=8, max_adapters=3
+    )
+    loras = {}
+    for i, name in enumerate(("a", "b")):
+        fresh = init_lora(config, 4, 64.0, key=jax.random.key(i))
+        loras[name] = LoRA(
+            jax.tree.map(lambda x, i=i: x + 0.3 * jax.random.normal(jax.random.key(i), x.shape), fresh.weights),
+            fresh.scale,
+        )
+        engine.set_adapter(name, loras[name])
+    engine.set_adapter("twin", loras["a"])
+    return engine, renderer, loras
+
+
+def run(serving, methods, target=None, **changes):
+    engine, renderer, _ = serving
+    target = target or Guessing()
+    arguments = {"trials": 3, "limits": Limits(2, 64), "max_tokens": 6, "seed": 5, **changes}
+    return evaluate_methods(
+        methods, target, "held_out", target.tasks("held_out"), engine=engine, renderer=renderer, base=BASE, **arguments
+    )
+
+
+def always(name, adapter, temperature=1.0, spent=0):
+    return Method(name, temperature, lambda task: adapter, spent)
+
+
+def test_methods_that_choose_alike_share_episodes_and_the_rest_share_their_luck(serving):
+    mixed = Method("mixed", 1.0, lambda task: "a" if task % 2 else None, 7)
+    found = run(serving, [always("base", None), always("a", "a"), mixed], baselines=("base",))
+    base, only, routed = found.report.methods
+    for task in map(str, range(12)):
+        assert routed.rewards[task] == (only if int(task) % 2 else base).rewards[task]
+        assert len(base.rewards[task]) == 3
+    assert len(found.trajectories) == 2 * 12 * 3 and routed.rollouts_spent == 7
+    assert base.rewards != only.rewards  # the adapter does act
+    assert {t.policy.adapter for t in found.trajectories} == {None, "a"}
+    assert 0.0 < base.pass_rate.mean < 1.0 and base.pass_rate == statistics.pass_rate(base.rewards)
+    (difference,) = [c.difference for c in found.report.comparisons if c.method == "a"]
+    assert difference.mean == pytest.approx(only.pass_rate.mean - base.pass_rate.mean)
+
+
+def test_random_numbers_are_common_to_methods(serving):
+    """The same weights under another name have the same luck."""
+    ours, twin = run(serving, [always("a", "a"), always("twin", "twin")]).report.methods
+    assert ours.rewards == twin.rewards
+
+
+def test_result_does_not_depend_on_the_company_and_repeats(serving):
+    alone = run(serving, [always("a", "a")]).report.methods[0]
+    crowd = run(serving, [always("base", None), always("b", "b"), always("a", "a"), always("cold", "a", 0.0)]).report
+    assert crowd.methods[2].rewards == alone.rewards
+    assert run(serving, [always("a", "a")], seed=6).report.methods[0].rewards != alone.rewards
+
+
+def test_greedy_is_played_once_a_task_unless_asked(serving):
+    cold = always("base", None, 0.0)
+    assert all(len(row) == 1 for row in run(serving, [cold]).report.methods[0].rewards.values())
+    twice = run(serving, [cold], greedy_trials=2).report.methods[0]
+    assert all(row[0] == row[1] for row in twice.rewards.values())
+    assert len(plan_episodes([cold, always("x", None, 0.0)], range(12), 3)) == 12
+
+
+def test_broken_episodes_are_counted_flagged_and_in_no_figure(serving):
+    found = run(serving, [always("base", None)], Guessing(fragile=True)).report
+    (base,) = found.methods
+    assert base.rewards["3"] == (None, None, None) and base.broken == 3
+    whole = run(serving, [always("base", None)]).report.methods[0].rewards
+    others = [np.mean(row) for task, row in whole.items() if task != "3"]
+    assert base.pass_rate.mean == pytest.approx(np.mean(others))
+    assert "3 of 36 episodes broke, more than 5%" in found.notes["broken:base@1"]
+
+
+def test_nonsense_is_refused(serving):
+    with pytest.raises(ContractError, match="method 'a' is listed twice at temperature 1"):
+        run(serving, [always("a", "a"), always("a", "b")])
+    with pytest.raises(ContractError, match="baseline 'nobody' is not among"):
+        run(serving, [always("a", "a")], baselines=("nobody",))
+    with pytest.raises(ContractError, match="0 trials"):
+        run(serving, [always("a", "a")], trials=0)
+    with pytest.raises(ContractError, match="method 'lost': no task has a graded trial"):
+        run(serving, [always("lost", "not loaded")])
+
+
+def test_routing_ahead_names_merges_once_and_counts_confusion(serving):
+    _, _, loras = serving
+    routes = tuple(Route(adapter=name, capability=name, description=name) for name in loras)
+    table = RouteTable(base=BASE, router="oracle", routes=routes)
+    truth = {task: ("", "a", "b")[task % 3] for task in range(12)}
+    decisions = route_tasks(
+        OracleRouter(table, {str(t): a for t, a in truth.items()}), Guessing(), "held_out", range(12)
+    )
+    assert assign(decisions, loras).adapter == {task: name or None for task, name in truth.items()}
+    confusion = confusion_of(decisions, truth, ("", "a", "b"))
+    assert confusion.counts == ((4, 0, 0), (0, 4, 0), (0, 0, 4)) and confusion.accuracy == 1.0
+    blended = {t: d.replace(adapters={"a": 0.5, "b": 0.25}) if t < 2 else d for t, d in decisions.items()}
+    routing = assign(blended, loras)
+    (name,) = routing.merged
+    assert routing.adapter[0] == routing.adapter[1] == name == "0.500000*a+0.250000*b"
+    merged = routing.merged[name]
+    assert merged.rank == 8 and jnp.isfinite(merged.weights["q_proj"]["b"]).all()
+
+
+def test_several_seeds_are_aggregated_by_method(serving, capsys):
+    methods = [always("base", None), always("a", "a"), always("base", None, 0.0)]
+    reports = [run(serving, methods + [always(f"only{s}", "b")], seed=s).report for s in range(3)]
+    assert set(shared_methods(reports)) == {("base", 1.0), ("a", 1.0), ("base", 0.0)}
+    (found,) = compare_over_seeds(reports, ["base"])
+    gaps = [r.methods[1].pass_rate.mean - r.methods[0].pass_rate.mean for r in reports]
+    assert (found.method, found.temperature) == ("a", 1.0) and found.difference.mean == pytest.approx(np.mean(gaps))
+    print_aggregate(reports, ["base"])
+    assert f"{100 * np.mean([r.methods[1].pass_rate.mean for r in reports]):.1f}" in capsys.readouterr().out
+    with pytest.raises(ContractError, match="baseline 'only1' is not in every report"):
+        compare_over_seeds(reports, ["only1"])
+    with pytest.raises(ContractError, match="different targets or splits"):
+        shared_methods([reports[0], reports[1].replace(split="train")])

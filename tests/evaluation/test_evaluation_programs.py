@@ -1,0 +1,136 @@
+"""The programs on a tiny model, its adapters and its gate, as they lie on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from flax import nnx
+
+from configs.base import get_config
+from evaluation.evaluate import REPORT, TRAJECTORIES, score
+from evaluation.report_data import find_documents
+from evaluation.serving import load_adapters, load_base
+from evaluation.sweep import sweep
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.evaluation import EvaluationReport
+from trace_jax.contract.files import read_document, read_records, write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.huggingface import revision, save
+from trace_jax.models.lora import LoRA, init_lora
+from trace_jax.models.peft import save_peft
+from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
+from trace_jax.routing.gate import Gate, save_gate
+from trace_jax.routing.table import build_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A work directory with a base, two adapters, and a gate that sends everything to the second."""
+    root = tmp_path_factory.mktemp("run")
+    config = DecoderConfig(400, 16, 1, 2, 1, 8, 16)
+    save_tokenizer(train_tokenizer(["order customer refund"], 400), root)
+    save(Decoder(config, nnx.Rngs(0)), config, root / "base", tokenizer_files=[root / "tokenizer.json"])
+    base = revision(root / "base")
+    manifests = []
+    for i, name in enumerate(("look", "finish")):
+        fresh = init_lora(config, 2, 8.0, key=jax.random.key(i))
+        grown = jax.tree.map(lambda x, i=i: x + 0.1 * jax.random.normal(jax.random.key(i), x.shape), fresh.weights)
+        save_peft(LoRA(grown, fresh.scale), config, root / "adapters" / name / "peft", base)
+        manifest = AdapterManifest(
+            name=name,
+            capabilities=(name,),
+            environments=(),
+            base=base,
+            rank=2,
+            alpha=8.0,
+            target_modules=tuple(fresh.targets),
+            peft="peft",
+            checkpoint="checkpoints",
+            steps=1,
+            rollouts=100 - 40 * i,
+            seed=0,
+        )
+        write_document(root / "adapters" / name / "adapter.json", manifest)
+        manifests.append(manifest)
+    zero, one = np.zeros(16), np.ones(16)
+    choices, bias = ("", "look", "finish"), np.array([0.0, 0.0, 9.0])
+    save_gate(root / "routing" / "gate.safetensors", Gate(base, choices, "mean", zero, one, np.zeros((16, 3)), bias))
+    table = build_table(base, "gate", manifests, {n: n for n in choices}, gate="gate.safetensors", rollouts=5)
+    write_document(root / "routing" / "table.json", table)
+    return epath.Path(root)
+
+
+@pytest.fixture(scope="module")
+def config(run):
+    config = get_config()
+    config.base.path = str(run / "base")
+    config.target.held_out_tasks = 3
+    config.evaluation.trials = 2
+    config.rollout.max_turns = 2
+    config.rollout.max_turn_tokens = 4
+    config.engine.slots = 8
+    return config
+
+
+def manifests(run):
+    return find_documents(run, AdapterManifest)
+
+
+def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path):
+    out = epath.Path(tmp_path)
+    score(config, manifests(run), run / "routing" / "table.json", "held_out", out)
+    report = read_document(out / REPORT, EvaluationReport)
+    assert [(m.method, m.temperature) for m in report.methods] == [
+        (name, t) for t in (0.0, 1.0) for name in ("base", "finish", "look", "routed")
+    ]
+    spent = {m.method: m.rollouts_spent for m in report.methods}
+    assert spent == {"base": 0, "finish": 60, "look": 100, "routed": 165}
+    rewards = {(m.method, m.temperature): m.rewards for m in report.methods}
+    assert rewards["routed", 1.0] == rewards["finish", 1.0]
+    episodes = list(read_records(out / TRAJECTORIES, Trajectory))
+    assert len(episodes) == 3 * 3 * (1 + 2) and not any(t.broken for t in episodes)
+    with pytest.raises(ContractError, match="exists already"):
+        score(config, manifests(run), None, "held_out", out)
+
+
+def test_sweep_finds_all_adapters_fewest_rollouts_first(run, config, tmp_path, capsys):
+    sweep(config, run, "held_out", epath.Path(tmp_path))
+    report = read_document(tmp_path / REPORT, EvaluationReport)
+    assert [m.method for m in report.methods if m.temperature == 0.0] == ["base", "finish", "look"]
+    assert "finish" in capsys.readouterr().out
+    with pytest.raises(ContractError, match="no adapter manifest"):
+        sweep(config, run / "routing", "held_out", epath.Path(tmp_path) / "new")
+
+
+def test_adapters_of_another_base_and_missing_ones_are_refused(run, config, tmp_path):
+    base, (path, first) = load_base(config), manifests(run)[0]
+    with pytest.raises(ContractError, match=r"finish/adapter.json: adapter of base deadbeef, the model is"):
+        load_adapters([(path, first.replace(base="deadbeef"))], base)
+    with pytest.raises(ContractError, match="a second adapter is called 'finish'"):
+        load_adapters([(path, first), (path, first)], base)
+    with pytest.raises(ContractError, match="routes to 'look', which is not given"):
+        score(config, [(path, first)], run / "routing" / "table.json", "held_out", epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["evaluation.evaluate", "--config=configs/base.py", "--workdir=x"], 1, "error: config.base.path is empty"),
+        (["evaluation.report"], 2, "error: --workdir is missing"),
+        (["evaluation.report", "--workdir=nowhere"], 1, "error: nowhere/run_summary.json: no such file"),
+        (["evaluation.aggregate", "--reports="], 1, "error: the reports are of different targets or splits"),
+    ],
+)
+def test_programs_fail_in_one_line(arguments, status, message):
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

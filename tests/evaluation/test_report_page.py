@@ -1,0 +1,146 @@
+"""The page from a whole synthetic run, and from the same run read back from its files."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from evaluation import plots
+from evaluation.report import main, render
+from evaluation.report_data import SUMMARY, RunSummary, load_report_data
+from trace_jax.contract.files import write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.telemetry.metrics import MetricsWriter
+
+PLOTS = {"pass_rates", "budget", "learning_curves", "capabilities", "confusion_matrix", "stage_times"}
+TABLES = {"methods", "comparisons", "capabilities", "calibration", "adapters"}
+
+
+class Page(HTMLParser):
+    """Ids of figures and tables, cells of tables, and whether every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.figures, self.rows, self.links = [], {}, {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [v for k, v in attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
+        if tag in ("meta", "br"):
+            return
+        self.stack.append((tag, found.get("id")))
+        if tag == "figure":
+            self.figures[found["id"].removeprefix("plot-")] = 0
+        if tag == "path" and (figure := self.inside("figure")):
+            self.figures[figure.removeprefix("plot-")] += 1
+        if tag == "tr" and (table := self.inside("table")):
+            self.rows[table] = self.rows.get(table, 0) + 1
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in ("meta", "br"):
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack and self.stack[-1][0] == tag, f"</{tag}> closes {self.stack[-1:]}"
+        self.stack.pop()
+
+    def inside(self, tag):
+        return next((name for found, name in reversed(self.stack) if found == tag), None)
+
+
+def test_page_holds_every_plot_and_table_and_refers_to_nothing_outside(data):
+    text = render(data)
+    page = Page(text)
+    assert not page.stack and page.links == []
+    assert set(page.figures) == PLOTS and all(count > 15 for count in page.figures.values())
+    assert set(page.rows) == TABLES
+    assert page.rows["methods"] == 1 + len(data.evaluation.methods)
+    assert page.rows["calibration"] == 5 and page.rows["adapters"] == 6 and page.rows["capabilities"] == 7
+    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", text)
+    assert render(data) == text  # equal data, equal bytes
+
+
+def test_page_shows_the_numbers_of_the_records(data):
+    text = render(data)
+    for method in data.evaluation.methods:
+        assert f"{100 * method.pass_rate.mean:.1f}" in text
+    assert "30 (!)" in text  # the method with too many broken episodes
+    assert f"{100 * data.confusion.accuracy:.1f} % of the conversations" in text
+
+
+def test_text_from_outside_is_escaped(data):
+    text = render(dataclasses.replace(data, title="<script>alert(1)</script>"))
+    assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_page_of_an_evaluation_alone(evaluation, data):
+    bare = dataclasses.replace(type(data)(title="only", evaluation=evaluation))
+    page = Page(render(bare))
+    assert set(page.figures) == {"pass_rates"} and set(page.rows) == {"methods", "comparisons"}
+
+
+def write_run(data, root):
+    write_document(root / "evaluation" / "report.json", data.evaluation)
+    write_document(root / "analysis" / "report.json", data.analysis)
+    write_document(root / "routing" / "table.json", data.table)
+    for item in data.environments:
+        write_document(root / "environments" / f"{item.name}.json", item)
+    for item in data.adapters:
+        write_document(root / "adapters" / item.name / "adapter.json", item)
+        write_document(root / "adapters" / item.name / "snapshots" / "00000064" / "adapter.json", item)
+        with MetricsWriter(root / "adapters" / item.name, tensorboard=False) as writer:
+            for step, row in data.metrics[item.name].items():
+                writer.write(step, row)
+    (root / "base").mkdir()
+    (root / "base" / "tokenizer.json").write_text("[1, 2]")
+    (root / "base" / "broken.json").write_text("{")
+    summary = RunSummary(
+        title=data.title,
+        evaluation="evaluation/report.json",
+        stage_seconds=dict(data.stage_seconds),
+        confusion=data.confusion,
+        budget=data.budget,
+        notes=dict(data.notes),
+    )
+    write_document(root / SUMMARY, summary)
+
+
+def test_report_is_rebuilt_from_the_work_directory(data, tmp_path, capsys):
+    write_run(data, tmp_path)
+    found = load_report_data(tmp_path)
+    by_name = {item.name: item for item in found.adapters}
+    assert by_name == {item.name: item for item in data.adapters} and found.metrics == data.metrics
+    assert {e.name for e in found.environments} == {e.name for e in data.environments}
+    for name in ("title", "evaluation", "analysis", "table", "confusion", "stage_seconds", "budget", "notes"):
+        assert getattr(found, name) == getattr(data, name)
+    main(tmp_path)
+    assert set(Page((tmp_path / "report.html").read_text()).figures) == PLOTS
+    assert "trace routed" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_right_are_refused_by_name(data, tmp_path):
+    with pytest.raises(ContractError, match="run_summary.json: no such file"):
+        load_report_data(tmp_path)
+    write_run(data, tmp_path)
+    path = tmp_path / "adapters" / "grpo_target" / "adapter.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    with pytest.raises(ContractError, match=r"grpo_target/adapter.json.*schema_version 7"):
+        load_report_data(tmp_path)
+
+
+def test_every_method_family_has_its_colour():
+    names = ("trace_routed", "routed", "grpo_target", "base", "oracle_routed", "random_routed")
+    assert [plots.family(name) for name in names] == ["trace", "trace", "grpo", "other", "other", "other"]
+
+
+def test_durations_read_as_people_write_them():
+    assert [plots.duration(s) for s in (2.04, 59.94, 59.96, 245, 7800)] == [
+        "2.0 s",
+        "59.9 s",
+        "1 min 00 s",
+        "4 min 05 s",
+        "2 h 10 min",
+    ]
