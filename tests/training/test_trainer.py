@@ -1,0 +1,152 @@
+"""Whole runs on a toy: counting, budgets, exports, failures."""
+
+import asyncio
+import json
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.files import read_document
+from trace_jax.contract.record import ContractError
+from trace_jax.models.peft import load_peft
+from trace_jax.rollout.engine import EngineError, Sampling
+from trace_jax.training.trainer import MANIFEST
+
+
+def _rows(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_learns_and_leaves_a_manifest_metrics_and_an_adapter_that_loads(tmp_path):
+    manifest = toy.run(tmp_path, max_steps=12, groups_per_step=4)
+    assert read_document(tmp_path / MANIFEST, AdapterManifest) == manifest
+    rows = _rows(tmp_path)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    rewards = [row["reward/mean"] for row in rows]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
+    assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows)
+    assert manifest.rollouts == rows[-1]["rollouts"] and manifest.steps == 12
+    assert manifest.metrics["reward/mean"] == rows[-1]["reward/mean"]
+    decoder, _, engine = toy.parts()
+    lora = load_peft(tmp_path / manifest.peft, decoder.config, manifest.base)
+    assert lora.rank == 4 and any(np.abs(pair["b"]).max() > 0 for pair in lora.weights.values())
+    assert (tmp_path / manifest.checkpoint / "12").is_dir()
+    with pytest.raises(EngineError, match="not loaded"):  # nothing of the run stays in the engine
+        asyncio.run(engine.generate((1,), Sampling(1), "toy-adapter@11"))
+
+
+@pytest.mark.parametrize("budget", [12, 31, 32, 33, 34])
+def test_rollout_budget_is_spent_and_never_exceeded(tmp_path, budget):
+    manifest = toy.run(tmp_path, max_steps=None, max_rollouts=budget, max_recollections=3)
+    lone = budget % 4 == 1  # one rollout alone has no group
+    assert manifest.rollouts == budget - lone
+    assert _rows(tmp_path)[-1]["rollouts"] == manifest.rollouts
+
+
+def test_snapshots_at_fractions_of_the_budget(tmp_path):
+    toy.run(tmp_path, max_steps=None, max_rollouts=48, max_recollections=0, snapshots=(0.25, 0.5, 1.0))
+    found = {path.parent.name: read_document(path, AdapterManifest) for path in tmp_path.glob("snapshots/*/adapter.json")}
+    assert sorted(found) == ["00000012", "00000024", "00000048"]
+    assert [found[name].rollouts for name in sorted(found)] == [12, 24, 48]
+    assert len({manifest.name for manifest in found.values()}) == 3
+    for name, manifest in found.items():
+        load_peft(tmp_path / "snapshots" / name / manifest.peft, toy.parts()[0].config)
+        assert (tmp_path / "snapshots" / name / manifest.checkpoint).resolve() == tmp_path / "checkpoints"
+    last, final = (path / "peft" / "adapter_model.safetensors" for path in (tmp_path / "snapshots/00000048", tmp_path))
+    assert last.read_bytes() == final.read_bytes()
+
+
+class Constant(toy.Toy):
+    def grade(self):
+        return toy.Outcome(0.5)
+
+
+def test_constant_groups_teach_nothing_and_are_recollected_and_counted(tmp_path):
+    manifest = toy.run(tmp_path, environment=Constant, max_steps=1, max_recollections=3)
+    assert manifest.rollouts == 4 * 3 * 4  # one round and three more, of 3 groups of 4
+    (row,) = _rows(tmp_path)
+    assert row["groups/live"] == 0.0 and row["groups/collected"] == 12 and "loss" not in row
+    lora = load_peft(tmp_path / "peft", toy.parts()[0].config)
+    assert all(np.abs(pair["b"]).max() == 0 for pair in lora.weights.values())
+
+
+class Flaky(toy.Toy):
+    def grade(self):
+        if "9" in self.answers[0] or len(self.answers[0]) % 2:
+            raise RuntimeError("grader is down")
+        return super().grade()
+
+
+class NotANumber(toy.Toy):
+    def grade(self):
+        return toy.Outcome(float("nan"))
+
+
+def test_broken_episodes_are_counted_and_not_trained_on(tmp_path):
+    manifest = toy.run(tmp_path, environment=Flaky, max_steps=2, max_recollections=0)
+    rows = _rows(tmp_path)
+    assert manifest.rollouts == 24 and 0 < sum(row["rollout/broken"] for row in rows) < 24
+
+
+def test_run_whose_rollouts_all_break_stops_with_the_reason(tmp_path):
+    with pytest.raises(ContractError, match="all 24 rollouts broke.*reward nan is not in"):
+        toy.run(tmp_path, environment=NotANumber, max_steps=2)
+    assert not (tmp_path / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"base": "base-2"}, "base 'base-1'.*'base-2'"),
+    ({"rank": 2}, "rank 4.*2"),
+    ({"target_modules": ("q_proj", "v_proj")}, "target_modules .*down_proj.*\\['q_proj', 'v_proj'\\]"),
+    ({"seed": 12}, "seed 11.*12"),
+])  # fmt: skip
+def test_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, change, named):
+    toy.run(tmp_path, max_steps=1)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(ContractError, match=named):
+        toy.run(tmp_path, **({"max_steps": 2} | change))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_nan_stops_before_a_checkpoint_is_written(tmp_path, monkeypatch):
+    from trace_jax.training import learner
+
+    real = learner.gradient_function
+    calls = []
+
+    def poisoned(*key):
+        def gradients(*arguments):
+            gradient, terms = real(*key)(*arguments)
+            calls.append(1)
+            if len(calls) > 4:  # two micro-batches a step: the third step
+                gradient["k_proj"]["a"] = gradient["k_proj"]["a"] * jax.numpy.nan
+            return gradient, terms
+
+        return gradients
+
+    monkeypatch.setattr(learner, "gradient_function", poisoned)
+    with pytest.raises(FloatingPointError, match="gradient of k_proj.a is not finite"):
+        toy.run(tmp_path, max_recollections=0)
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps and max(steps) == len(_rows(tmp_path)) < 5
+
+
+def test_two_grounds_take_turns(tmp_path):
+    seen = Counter()
+
+    def noted(name):
+        class Noted(toy.Toy):
+            def reset(self, seed):
+                seen[name, seed] += 1
+                return super().reset(seed)
+
+        return Noted
+
+    grounds = [toy.ground(noted("a"), (1, 2), "a"), toy.ground(noted("b"), None, "b")]
+    manifest = toy.run(tmp_path, grounds=grounds, max_steps=2, groups_per_step=4, max_recollections=0)
+    assert manifest.environments == ("a", "b")
+    assert seen == {("a", 1): 8, ("a", 2): 8, ("b", 0): 4, ("b", 1): 4, ("b", 2): 4, ("b", 3): 4}

@@ -1,0 +1,89 @@
+"""A two-turn toy desk and a tiny random model: a whole training run in a second. As a program, it trains until it is killed."""
+
+import json
+import os
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+
+from flax import nnx
+
+from trace_jax.contract.trajectory import Message
+from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.tokenizer import train_tokenizer
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.ground import TrainingGround
+from trace_jax.training.trainer import train
+
+
+class Toy:
+    """Two turns; the reward is the share of answers' characters that come early in the alphabet of bytes."""
+
+    name = "toy"
+    tools = ()
+    resets = 0
+    kill_at_reset = -1  # the process dies by SIGKILL in this reset
+
+    def reset(self, seed):
+        type(self).resets += 1
+        if type(self).resets == self.kill_at_reset:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.answers = []
+        return Observation((Message(role="system", content="toy"), Message(role="user", content=f"task {seed}")))
+
+    def step(self, message):
+        self.answers.append(message.content or "")
+        done = len(self.answers) == 2
+        return Observation(() if done else (Message(role="user", content="again"),), done)
+
+    def grade(self):
+        text = "".join(self.answers)
+        return Outcome(sum(ord(letter) < 90 for letter in text) / max(len(text), 1))
+
+
+@cache
+def parts():
+    """Decoder, renderer and engine, shared by all runs of the process."""
+    tokenizer = train_tokenizer(["task again toy"], 270)
+    config = DecoderConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8,
+        intermediate_size=24, tie_embeddings=True)  # fmt: skip
+    decoder, renderer = Decoder(config, nnx.Rngs(1)), TinyRenderer(tokenizer)
+    decoder.embed[...] *= 10  # at its initial size, the tied head can hardly prefer any token
+    engine = EmbeddedEngine(
+        decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=2)
+    return decoder, renderer, engine
+
+
+def ground(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
+    return TrainingGround(name, environment, seeds, "toy", "train")
+
+
+def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, **settings):
+    """``train`` on the toy with small defaults."""
+    decoder, renderer, engine = parts()
+    defaults = dict(
+        max_steps=5, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2, max_turn_tokens=10,
+        micro_batch_rows=6, max_recollections=1, seed=11)  # fmt: skip
+    return train(
+        grounds or [ground(environment)], decoder=decoder, engine=engine, renderer=renderer,
+        config=GRPOConfig(**(defaults | settings)), directory=Path(directory), name="toy-adapter", base=base,
+        capabilities=("early_letters",), limits=Limits(4, 96, 60.0), tensorboard=False, progress=progress)  # fmt: skip
+
+
+if __name__ == "__main__":
+    # toy.py DIRECTORY KILL_AT_RESET KILL_AFTER_STEP JSON_SETTINGS: dies at whichever comes first.
+    Toy.kill_at_reset, last_step = int(sys.argv[2]), int(sys.argv[3])
+
+    def report(step):
+        print("step", step.counters.step, flush=True)
+        if step.counters.step == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)  # while the checkpoint of this step is being written
+
+    run(sys.argv[1], progress=report, **json.loads(sys.argv[4]))
