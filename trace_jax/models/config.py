@@ -40,7 +40,7 @@ class DecoderConfig:
 
     @classmethod
     def from_huggingface(cls, data: Mapping[str, Any]) -> "DecoderConfig":
-        """Read a ``config.json`` as transformers 4 or 5 writes it. What would compute something else is refused by name.
+        """Read a ``config.json`` as transformers 4 or 5 writes it; refuse what would compute something else.
 
         Raises:
             ContractError: an unsupported ``model_type``, rope scaling, sliding window, bias, activation or experts;
@@ -114,6 +114,8 @@ def _refuse_unsupported(data: Mapping[str, Any]) -> None:
         raise ContractError(f"rope_scaling {rope_type!r} is not supported; use a model with plain rotary positions")
     if data.get("use_sliding_window") or (data.get("sliding_window") and data.get("model_type") != "qwen3"):
         raise ContractError(f"sliding_window {data.get('sliding_window')!r} is not supported; use full attention")
+    if any(kind != "full_attention" for kind in data.get("layer_types") or ()):
+        raise ContractError(f"layer_types {sorted(set(data['layer_types']))} is not supported; use full attention")
     if (activation := _given(data, "hidden_act", "silu")) != "silu":
         raise ContractError(f"hidden_act {activation!r} is not supported; use a model with 'silu'")
     if experts := (data.get("num_experts") or data.get("num_local_experts")):

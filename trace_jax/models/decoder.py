@@ -26,8 +26,8 @@ def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 class Decoder(nnx.Module):
     """Token ids to hidden states; the families of ``DecoderConfig`` differ only in their configuration.
 
-    Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``. Across
-    ``jit``, pass them as arguments: ``graphdef, params = nnx.split(decoder)``, then ``nnx.merge`` inside.
+    Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``.
+    Across ``jit``, pass them as arguments: ``graphdef, params = nnx.split(decoder)``, then ``nnx.merge`` inside.
     """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs | None = None, dtype: Any = jnp.float32) -> None:
@@ -140,8 +140,8 @@ class Decoder(nnx.Module):
     ) -> jax.Array:
         """One layer on ``[B, T, D]``. ``layer`` holds its weights and ``pairs`` its adapters, without the layer axis.
 
-        ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])``, positions already applied, returns ``[B, T, N, H]``:
-        the caller keeps the keys and values as it likes.
+        ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])``, positions already applied, returns
+        ``[B, T, N, H]``: the caller keeps the keys and values as it likes.
         """
         config = self.config
         B, T, _ = x_BTD.shape

@@ -42,8 +42,8 @@ def load(directory: str | os.PathLike[str], dtype: Any = jnp.float32) -> tuple[D
     """Read a model, its parameters cast to ``dtype``.
 
     Raises:
-        ContractError: an unsupported architecture (see ``DecoderConfig.from_huggingface``); a truncated or missing file;
-            a missing, unknown, misshapen or non-finite tensor.
+        ContractError: an unsupported architecture (see ``DecoderConfig.from_huggingface``); a truncated or missing
+            file; a missing, unknown, misshapen or non-finite tensor.
     """
     path = Path(directory)
     config = DecoderConfig.from_huggingface(read_json(path / _CONFIG))
@@ -70,8 +70,8 @@ def load(directory: str | os.PathLike[str], dtype: Any = jnp.float32) -> tuple[D
     }
     if not config.tie_embeddings:
         params["lm_head"] = jnp.asarray(read(_HEAD))
-    elif _HEAD in files.names() and not np.array_equal(files.read(_HEAD, shapes[_EMBED]).astype(dtype), params["embed"]):
-        raise ContractError(f"{path}: {_HEAD} differs from {_EMBED} although tie_word_embeddings is true: set it to false")
+    elif _HEAD in files.names() and not np.array_equal(*(files.read(name, shapes[_EMBED]) for name in (_HEAD, _EMBED))):
+        raise ContractError(f"{path}: {_HEAD} differs from {_EMBED}: set tie_word_embeddings to false in {_CONFIG}")
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graphdef, state), config

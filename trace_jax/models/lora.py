@@ -23,8 +23,8 @@ _DENSE_COLUMNS = 128
 class LoRA:
     """``A`` adapters of one rank and one set of targets.
 
-    ``weights[target]`` is ``{"a": [A, L, in, R], "b": [A, L, R, out]}``; ``scale`` is ``[A]`` float32, alpha / rank (not
-    trained). Adapter i adds ``scale[i] · (x a[i]) b[i]`` to the target's output.
+    ``weights[target]`` is ``{"a": [A, L, in, R], "b": [A, L, R, out]}``; ``scale`` is ``[A]`` float32, alpha / rank
+    (not trained). Adapter i adds ``scale[i] · (x a[i]) b[i]`` to the target's output.
     """
 
     weights: dict[str, dict[str, jax.Array]]
@@ -130,7 +130,10 @@ def merge(adapters: Sequence[LoRA], weights: Sequence[float] | jax.Array) -> LoR
 
 
 def row_gates(lora: LoRA, adapter_ids_B: jax.Array | None, rows: int) -> jax.Array:
-    """``[B, A]`` float32: ``scale[i]`` where the row uses adapter i, else 0. Id -1 is the base; no ids means adapter 0."""
+    """``[B, A]`` float32: ``scale[i]`` where the row uses adapter i, else 0.
+
+    Id -1 is the base. ``None`` gives every row the only adapter held.
+    """
     if adapter_ids_B is None:
         if lora.num_adapters != 1:
             raise ContractError(f"{lora.num_adapters} adapters are held: adapter_ids must say which one each row uses")

@@ -72,7 +72,7 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
         "use_dora": False,
     }
     replace_bytes(path / _WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
-    replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it makes the directory an adapter
+    replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it completes it
 
 
 def load_peft(

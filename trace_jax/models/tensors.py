@@ -27,7 +27,8 @@ class TensorFiles:
                 raise ContractError(f"{path} is truncated or damaged ({error}): download or save it again") from None
             for name in names:
                 if name in self._handles:
-                    raise ContractError(f"{path} holds {name!r}, which {self._handles[name][0].name} holds too: keep one")
+                    other = self._handles[name][0].name
+                    raise ContractError(f"{path} holds {name!r}, which {other} holds too: keep one of them")
                 self._handles[name] = (path, handle)
 
     def names(self) -> set[str]:
@@ -39,7 +40,7 @@ class TensorFiles:
         expected = set(expected)
         files = ", ".join(sorted({str(path) for path, _ in self._handles.values()})) or "the checkpoint"
         if missing := sorted(expected - self.names()):
-            raise ContractError(f"{files} lacks tensor {missing[0]!r} ({len(missing)} missing): use a complete checkpoint")
+            raise ContractError(f"{files} lacks tensor {missing[0]!r} ({len(missing)} missing): use complete weights")
         if extra := sorted(self.names() - expected - set(optional)):
             raise ContractError(
                 f"{files} holds tensor {extra[0]!r} ({len(extra)} unknown), which this architecture has no place for: "
@@ -47,7 +48,7 @@ class TensorFiles:
             )
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor in its stored dtype. Raises ContractError unless it has ``shape``, a float dtype and finite values."""
+        """The tensor as stored. Raises ContractError unless it has ``shape``, a float dtype and finite values."""
         path, handle = self._handles[name]
         found = handle.get_slice(name)
         if (dtype := found.get_dtype()) not in _DTYPES:
