@@ -1,14 +1,15 @@
 """The one protocol for targets, synthesised environments, calibration, training and evaluation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from trace_jax.contract.trajectory import Check, Message, Split, Tool
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the agent sees next: only the *new* messages (system and user at reset; tool results or a user turn later)."""
+    """What the agent sees: only the *new* messages (system and user at reset, tool results or a user turn later)."""
 
     messages: tuple[Message, ...]
     done: bool = False
@@ -43,9 +44,15 @@ class Environment(Protocol):
 
 
 class Target(Protocol):
-    """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the seeds of a split."""
+    """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the seeds of a split.
+
+    ``results`` holds, for each tool, a JSON Schema of what it answers: a synthesised environment has to keep it.
+    """
 
     name: str
+
+    @property
+    def results(self) -> Mapping[str, dict[str, Any]]: ...
 
     def tasks(self, split: Split) -> tuple[int, ...]: ...
 

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Database:
-    """Three tables keyed by id. ``faults`` counts the times that a read of an order still has to time out; it is no state."""
+    """Three tables keyed by id. ``faults`` counts how often a read of an order still times out; it is no state."""
 
     customers: dict[str, Row] = field(default_factory=dict)
     orders: dict[str, Row] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Drawer:
         self._orders = [f"O{n}" for n in rng.permutation(np.arange(10, 100))]
         self._products = [f"P{n}" for n in rng.permutation(np.arange(10, 100))]
         self._kinds = list(rng.permutation(KINDS))
+        self.max_price = 9  # of an item of an order
         self.city_on_file: dict[str, str] = {}  # as it will be once the requests drawn so far are done
 
     def choice(self, options: tuple[str, ...]) -> str:
@@ -57,10 +58,10 @@ class Drawer:
         return customer_id
 
     def order(self, customer: str, status: str, items: int = 2, locked: bool = False) -> str:
-        """A new order of ``items`` kinds at single-digit prices."""
+        """A new order of ``items`` kinds at prices from 1 to ``max_price``."""
         order_id = self._orders.pop()
         kinds = self.rng.permutation(KINDS)[:items]
-        prices = {str(kind): int(self.rng.integers(1, 10)) for kind in kinds}
+        prices = {str(kind): int(self.rng.integers(1, 1 + self.max_price)) for kind in kinds}
         self.database.orders[order_id] = {
             "customer": customer,
             "status": status,

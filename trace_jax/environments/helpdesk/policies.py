@@ -11,7 +11,6 @@ from trace_jax.environments.helpdesk.requests import Path
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Outcome
 
-
 WRONG_SHARE = 0.75  # how often the demonstrator takes the tempting wrong path
 
 

@@ -1,7 +1,8 @@
-"""What customers ask for: each kind of request with its right path and, where a capability decides, the tempting wrong one.
+"""What customers ask for: each kind of request with its right path and, where a capability decides, the tempting
+wrong one.
 
-A path is the agent's side of the exchange: tool calls, then one reply. ``build(drawer, customer)`` draws the rows that a
-request needs into the database and returns the request.
+A path is the agent's side of the exchange: tool calls, then one reply. ``build(drawer, customer)`` draws the rows that
+a request needs into the database and returns the request.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. ``subject`` is its summary in the ticket's subject line; ``must_say`` the words that the reply needs."""
+    """One request. ``subject`` is its summary in the subject line; ``must_say`` the words that the reply needs."""
 
     subject: str
     text: str

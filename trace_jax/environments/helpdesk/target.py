@@ -8,6 +8,7 @@ import numpy as np
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE, Builder
+from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
 TRAIN_TASKS = 60
@@ -35,14 +36,19 @@ def _pick(rng: np.random.Generator, builders: tuple[Builder, ...], count: int) -
 
 
 def draw_task(source: Source, seed: int) -> Ticket:
-    """A ticket of three or four requests that turns on one capability (asked of it 2 or 3 times), sometimes on two."""
+    """A ticket of three or four requests that turns on one capability (asked of it 2 or 3 times), sometimes on two.
+
+    Seeds take the capabilities in turn, so that every split holds as many tickets of one as of another.
+    """
     rng = generator("helpdesk", source, seed)
-    first, second = rng.permutation(sorted(BY_CAPABILITY))[:2]
+    names = sorted(BY_CAPABILITY)
+    first = names.pop(seed % len(names))
+    second = names[rng.integers(len(names))]
     if rng.random() < PAIR_SHARE:
         counts = {first: int(rng.integers(1, 3)), second: 1}
     else:
         counts = {first: int(rng.integers(2, 4))}
-    builders = [builder for name, count in counts.items() for builder in _pick(rng, BY_CAPABILITY[str(name)], count)]
+    builders = [builder for name, count in counts.items() for builder in _pick(rng, BY_CAPABILITY[name], count)]
     builders += _pick(rng, ROUTINE, int(rng.integers(3, 5)) - len(builders))
     ordered = [builders[i] for i in rng.permutation(len(builders))]
     return draw_ticket(rng, customer_of(source, rng), ordered)
@@ -52,6 +58,7 @@ class Helpdesk:
     """The built-in target: 60 training tickets, 80 held-out ones; the practice tickets taught the base agent."""
 
     name = "helpdesk"
+    results = RESULTS
 
     def tasks(self, split: Split) -> tuple[int, ...]:
         """Seeds of a split."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from trace_jax.contract.trajectory import ToolCall
 from trace_jax.environments.helpdesk.database import STATUSES, Database, Drawer
-from trace_jax.environments.helpdesk.requests import Builder, Request
+from trace_jax.environments.helpdesk.requests import Builder, Call, Request
 from trace_jax.environments.helpdesk.tools import call_tool
 
 
@@ -26,6 +26,14 @@ class Ticket:
         return f"Customer {self.customer}. Subject: {subject}. {self.requests[0].text}"
 
 
+def after_calls(database: Database, calls: Sequence[Call]) -> Database:
+    """A copy of ``database`` as it stands after ``calls``."""
+    changed = database.copy()
+    for name, arguments in calls:
+        call_tool(changed, ToolCall(id="right", name=name, arguments=arguments))
+    return changed
+
+
 def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Builder], bystanders: int = 2) -> Ticket:
     """Draw one request per builder for ``customer``, among ``bystanders`` unrelated orders of another customer."""
     drawer = Drawer(rng)
@@ -34,8 +42,5 @@ def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Buil
     for _ in range(bystanders):
         drawer.order(other, drawer.choice(STATUSES))
     requests = tuple(build(drawer, customer) for build in builders)
-    expected = drawer.database.copy()
-    for request in requests:
-        for name, arguments in request.right.calls:
-            call_tool(expected, ToolCall(id="right", name=name, arguments=arguments))
+    expected = after_calls(drawer.database, [call for request in requests for call in request.right.calls])
     return Ticket(customer, requests, drawer.database, expected)

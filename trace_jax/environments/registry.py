@@ -1,0 +1,96 @@
+"""Targets and environments by name.
+
+A name is the one of a built-in, of an entry point of an installed package (groups ``trace_jax.targets`` and
+``trace_jax.environments``), or ``module:Class`` of anything importable:
+
+    target = load_target("helpdesk")
+    environment = load_environment("mypackage.shop:Shop", {"size": 3})
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from trace_jax.contract.environment import Design
+from trace_jax.contract.record import ContractError
+from trace_jax.environments.protocol import Environment, Target
+
+TARGETS = "trace_jax.targets"
+ENVIRONMENTS = "trace_jax.environments"
+
+_BUILT_IN: dict[str, dict[str, str]] = {
+    TARGETS: {"helpdesk": "trace_jax.environments.helpdesk.target:Helpdesk"},
+    ENVIRONMENTS: {},
+}
+_METHODS = {TARGETS: ("tasks", "environment"), ENVIRONMENTS: ("reset", "step", "grade")}
+
+
+def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Target:
+    """The target called ``name``. Raises ContractError, naming the value and what there is, if it cannot be made."""
+    return _factory(TARGETS, name, parameters or {})()
+
+
+def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> Environment:
+    """A new environment called ``name``. Raises ContractError as ``load_target`` does."""
+    return _factory(ENVIRONMENTS, name, parameters or {})()
+
+
+def environment_factory(design: Design) -> Callable[[], Environment]:
+    """Makes new environments of a design, as it stands in an environment manifest.
+
+    A design may be written by a model, so only code of this package or of an installed entry point is run; anything
+    else raises ContractError.
+    """
+    if ":" in design.entry_point and design.entry_point.partition(":")[0].partition(".")[0] != "trace_jax":
+        raise ContractError(
+            f"environment {design.entry_point!r} lies outside trace_jax and would run in this process: only a sandbox "
+            "may run it, which this build lacks; use a generator of trace_jax, or install it as an entry point of "
+            f"{ENVIRONMENTS}"
+        )
+    return _factory(ENVIRONMENTS, design.entry_point, design.parameters)
+
+
+def names(group: str) -> tuple[str, ...]:
+    """All names known in ``group``, sorted."""
+    return tuple(sorted({*_BUILT_IN[group], *(point.name for point in entry_points(group=group))}))
+
+
+def _factory(group: str, name: str, parameters: Mapping[str, Any]) -> Callable[[], Any]:
+    kind = group.rpartition(".")[2][:-1]
+    path = name if ":" in name else _registered(group, kind, name)
+    cls = _import(kind, path)
+    try:
+        inspect.signature(cls).bind(**parameters)
+    except TypeError as error:
+        raise ContractError(f"{kind} {name!r}: {error}: its parameters are {inspect.signature(cls)}") from None
+    absent = [method for method in _METHODS[group] if not hasattr(cls, method)]
+    if absent:
+        raise ContractError(f"{kind} {name!r}: {path} has no {absent[0]}: see trace_jax/environments/protocol.py")
+    return lambda: cls(**parameters)
+
+
+def _registered(group: str, kind: str, name: str) -> str:
+    if name in _BUILT_IN[group]:
+        return _BUILT_IN[group][name]
+    found = [point.value for point in entry_points(group=group) if point.name == name]
+    if not found:
+        known = ", ".join(names(group)) or "none"
+        raise ContractError(f"no {kind} {name!r}: known are {known}; or give module:Class")
+    return found[0]
+
+
+def _import(kind: str, path: str) -> type:
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ContractError(
+            f"{kind} {path!r}: cannot import {module_name!r} ({error}): install it, or correct it"
+        ) from None
+    cls = getattr(module, class_name, None)
+    if not isinstance(cls, type):
+        classes = sorted(key for key, value in vars(module).items() if isinstance(value, type) and key[0] != "_")
+        raise ContractError(f"{kind} {path!r}: {module_name} has no class {class_name!r}: it has {', '.join(classes)}")
+    return cls

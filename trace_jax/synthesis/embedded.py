@@ -1,0 +1,64 @@
+"""The embedded designer picks the generator of the capability's family and turns its difficulty; no language model."""
+
+from trace_jax.contract.environment import Attempt, Design
+from trace_jax.synthesis.calibration import TOO_EASY, TOO_HARD
+from trace_jax.synthesis.designer import Brief, DesignError
+from trace_jax.synthesis.families import FAMILIES
+from trace_jax.synthesis.families.practice import Knobs, PracticeDesk
+
+# From easy to hard. Tickets that are wholly routine ease an environment, and keep the routine alive.
+_EASED: tuple[Knobs, ...] = (
+    {"exercised": 1, "routine": 0, "contrast_every": 5},
+    {"exercised": 1, "routine": 0, "contrast_every": 8},
+)
+_USUAL: tuple[Knobs, ...] = (
+    {"exercised": 1, "routine": 1, "contrast_every": 8},
+    {"exercised": 1, "routine": 1, "contrast_every": 0},
+    {"exercised": 2, "routine": 0, "contrast_every": 0},
+)
+START = len(_EASED)
+
+
+def ladder(family: type[PracticeDesk]) -> tuple[Design, ...]:
+    """All designs of a family, easiest first; the family's own knobs are turned at the two ends."""
+    rungs = [knobs | family.easier for knobs in _EASED] + list(_USUAL)
+    if family.harder:
+        rungs.append(_USUAL[-1] | family.harder)
+    return tuple(Design(entry_point=f"{family.__module__}:{family.__name__}", parameters=knobs) for knobs in rungs)
+
+
+class EmbeddedDesigner:
+    """Designs for the helpdesk's tools only; the same attempts always give the same design."""
+
+    name = "embedded"
+
+    def design(self, brief: Brief, attempts: tuple[Attempt, ...]) -> Design:
+        """The generator at its starting difficulty, or one step easier or harder than the last attempt.
+
+        Raises DesignError for an unknown capability, for another target's tools, for a failed gate (no difficulty mends
+        that), and when the next step leaves the ladder or was tried before.
+        """
+        name = brief.capability.name
+        family = FAMILIES.get(name)
+        if family is None:
+            raise DesignError(
+                f"the embedded designer has no generator for capability {name!r}: it has {', '.join(FAMILIES)}"
+            )
+        absent = sorted(set(family.offered) - {tool.name for tool in brief.tools})
+        if absent:
+            raise DesignError(
+                f"the embedded designer cannot serve target {brief.target!r}: it has no tool {absent[0]!r}"
+            )
+        designs = ladder(family)
+        if not attempts:
+            return designs[START]
+        feedback = attempts[-1].feedback
+        if not feedback.startswith((TOO_EASY, TOO_HARD)):
+            raise DesignError(f"no difficulty mends this: {feedback}")
+        last = designs.index(attempts[-1].design)
+        following = last + (1 if feedback.startswith(TOO_EASY) else -1)
+        if not 0 <= following < len(designs):
+            raise DesignError(f"{'hardest' if last else 'easiest'} difficulty reached, still {feedback}")
+        if any(attempt.design == designs[following] for attempt in attempts):
+            raise DesignError(f"no difficulty between {min(last, following)} and {max(last, following)}: {feedback}")
+        return designs[following]

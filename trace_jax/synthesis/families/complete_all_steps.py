@@ -1,0 +1,17 @@
+"""Do every part of a compound request."""
+
+from trace_jax.environments.helpdesk.requests import Request, cancel, cancel_two, city_and_status, new_city, status
+from trace_jax.synthesis.families.practice import PracticeDesk, Turn, changes
+
+
+class CompleteAllSteps(PracticeDesk):
+    """Two things are asked for at once. Routine: one of them."""
+
+    capability = "complete_all_steps"
+    offered = ("get_order", "cancel_order", "set_city")
+    exercises = (cancel_two, city_and_status)
+    lookalikes = (cancel, new_city, status)
+
+    def _progress(self, request: Request, turn: Turn) -> bool:
+        """Whether the part that comes last was acted on as well as another one."""
+        return request.right.calls[-1] in turn.calls and bool(changes(turn.before, turn.after))

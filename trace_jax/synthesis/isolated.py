@@ -1,0 +1,94 @@
+"""The gates in a process of their own: a hang ends at the time limit, and episodes must be the same in two processes.
+
+python -m trace_jax.synthesis.isolated < request.json > answer.json
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from trace_jax.contract.environment import Design
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Check, Tool
+from trace_jax.environments.registry import environment_factory
+from trace_jax.synthesis.designer import Brief
+from trace_jax.synthesis.gates import Factory, fingerprints, run_gates
+
+
+def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: float) -> tuple[Check, ...]:
+    """All gates on ``design``. What the environment raises, or a hang, is a failed check, never an exception here.
+
+    An entry point outside trace_jax fails at once without being imported: only a sandbox may run it.
+    """
+    try:
+        environment_factory(design)
+    except ContractError as error:
+        return (Check(name="entry_point", passed=False, detail=str(error)),)
+    request = {
+        "design": design.model_dump(mode="json"),
+        "tools": [tool.model_dump(mode="json") for tool in brief.tools],
+        "results": dict(brief.results),
+        "seeds": list(seeds),
+    }
+    # Sets and hashes differ between the two: an environment that leans on their order is found out.
+    children = [_start(hash_seed) for hash_seed in ("1", "2")]
+    deadline = time.monotonic() + seconds
+    try:
+        for child, only in zip(children, (False, True), strict=True):
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
+                child.stdin.write(json.dumps({**request, "only_fingerprints": only}))
+                child.stdin.close()
+            child.stdin = None
+        texts = []
+        for child in children:
+            out, errors = child.communicate(timeout=max(deadline - time.monotonic(), 0.01))
+            if child.returncode != 0:
+                last = (errors.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+                return (Check(name="runs", passed=False, detail=f"it raised: {last}"),)
+            texts.append(out)
+    except subprocess.TimeoutExpired:
+        return (Check(name="runs", passed=False, detail=f"not through after {seconds:g} s: it hangs or is too slow"),)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    answers = [json.loads(text) for text in texts]
+    same = answers[0]["fingerprints"] == answers[1]["fingerprints"]
+    checks = tuple(Check.model_validate(check) for check in answers[0]["checks"])
+    detail = f"{len(seeds)} seeds are {'the same' if same else 'not the same'} in two processes"
+    return (*checks, Check(name="same_in_two_processes", passed=same, detail=detail))
+
+
+def _start(hash_seed: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def main() -> None:
+    """Answer one request from standard input on standard output; what the environment prints goes to standard error."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):
+        make = cast(Factory, environment_factory(Design.model_validate(request["design"])))
+        answer: dict[str, Any] = {"fingerprints": fingerprints(make, request["seeds"])}
+        if not request["only_fingerprints"]:
+            tools = tuple(Tool.model_validate(tool) for tool in request["tools"])
+            checks = run_gates(make, tools, request["results"], request["seeds"])
+            answer["checks"] = [check.model_dump(mode="json") for check in checks]
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
