@@ -1,0 +1,43 @@
+"""Tiny random models in transformers, to compare with."""
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+SIZES = dict(
+    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=256)  # fmt: skip
+
+
+def torch_model(family: str, tied: bool, seed: int, **changes) -> PreTrainedModel:
+    """Unlike the family's defaults: head_dim is not D / N, theta and epsilon are unusual, norms are not 1."""
+    torch.manual_seed(seed)
+    kind, model = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[family]
+    settings = SIZES | dict(head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=tied) | changes
+    theta = settings.pop("rope_theta", 54321.0)
+    config = kind(**settings, rope_parameters={"rope_type": "default", "rope_theta": theta})
+    reference = model(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in reference.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(0, 0.15)  # large enough that every part of the network shows in the logits
+    return reference
+
+
+def torch_logits(model, tokens_BT: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor(tokens_BT)).logits.float().numpy()
+
+
+def whole_rows(tokens_BT: np.ndarray) -> tuple:
+    """Arguments of the decoder for rows that hold one sequence each."""
+    tokens = jnp.asarray(tokens_BT)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return tokens, positions, jnp.ones_like(tokens), jnp.zeros_like(tokens)
+
+
+def our_logits(decoder, tokens_BT: np.ndarray, *lora) -> np.ndarray:
+    return np.asarray(decoder.logits(decoder(*whole_rows(tokens_BT), *lora)))
