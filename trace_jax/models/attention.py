@@ -38,6 +38,22 @@ def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: ja
     return out.transpose(0, 3, 1, 2, 4).reshape(B, S, N, H).astype(q_BSNH.dtype)
 
 
+def attend_packed(q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, mask_BTT: jax.Array) -> jax.Array:
+    """``attend`` for whole rows, as training and scoring use it.
+
+    On a CPU one row at a time, recomputed in the backward pass: a row's scores then stay in the cache and are never
+    written to memory, which halves the time of attention and its gradient.
+    """
+    if jax.default_backend() != "cpu":
+        return attend(q_BTNH, k_BKTH, v_BKTH, mask_BTT)
+
+    @jax.checkpoint
+    def one(row: tuple[jax.Array, ...]) -> jax.Array:
+        return attend(*(part[None] for part in row))[0]
+
+    return jax.lax.map(one, (q_BTNH, k_BKTH, v_BKTH, mask_BTT))
+
+
 def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine of the angles position · theta^(-2i/H), each float32 ``[B, T, 1, H/2]`` (RoFormer, eq. 15)."""
     frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)

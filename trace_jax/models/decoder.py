@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from trace_jax.models.attention import attend, cache_mask, packed_mask, rotary_angles, rotate
+from trace_jax.models.attention import attend, attend_packed, cache_mask, packed_mask, rotary_angles, rotate
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
 
@@ -67,7 +67,7 @@ class Decoder(nnx.Module):
         gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
 
         def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+            return attend_packed(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
         def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
             return self.layer(x_BTD, *slices, gates, angles, attention), None

@@ -149,8 +149,10 @@ def delta(x_BTI: jax.Array, pair: dict[str, jax.Array], gates_BA: jax.Array) -> 
     a, b = pair["a"].astype(x_BTI.dtype), pair["b"].astype(x_BTI.dtype)
     gates_BA = gates_BA.astype(x_BTI.dtype)
     A, fan_in, R = a.shape
-    if A == 1:
-        return (x_BTI @ a[0] * gates_BA[:, :, None]) @ b[0]
+    if A == 1:  # as plain matrices: the gradients of a and b are then plain products too, which the CPU is faster at
+        B, T, _ = x_BTI.shape
+        h = x_BTI.reshape(B * T, fan_in) @ a[0] * jnp.repeat(gates_BA, T, axis=0)
+        return (h @ b[0]).reshape(B, T, -1)
     if A * R <= _DENSE_COLUMNS:
         h = x_BTI @ a.transpose(1, 0, 2).reshape(fan_in, A * R)
         return (h * jnp.repeat(gates_BA, R, axis=1)[:, None]) @ b.reshape(A * R, -1)
