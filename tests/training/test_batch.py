@@ -68,7 +68,9 @@ def test_every_trained_token_appears_once_with_its_predictor_and_share(loss_type
             assert batch.positions_BT[b, before + 1] == before + 1
             found.append((float(batch.advantages_M[m]), before + 1, float(batch.sampler_logprobs_M[m])))
     expected = [
-        (float(np.float32(r.advantage)), t, float(np.float32(r.logprobs_T[t]))) for r in rows for t in np.flatnonzero(r.trained_T)
+        (float(np.float32(r.advantage)), t, float(np.float32(r.logprobs_T[t])))
+        for r in rows
+        for t in np.flatnonzero(r.trained_T)
     ]
     assert sorted(found) == sorted(expected)
     total = sum(float(batch.weights_M.sum()) for batch in batches)

@@ -29,7 +29,7 @@ def test_values_and_gradient_equal_autodiff(monkeypatch, chunk_tokens):
             np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=1e-12)
             np.testing.assert_allclose(ours[1], theirs[1], rtol=0, atol=1e-12)
             gradients = [
-                jax.jit(jax.grad(lambda h, f=f, t=temperature: jnp.vdot(f(h, weight, targets, t)[0], cotangent)))(hidden)
+                jax.jit(jax.grad(lambda h, f=f, t=temperature: f(h, weight, targets, t)[0] @ cotangent))(hidden)
                 for f in (head.token_logprobs, _plain)
             ]
             np.testing.assert_allclose(*gradients, rtol=0, atol=1e-12)
@@ -38,7 +38,7 @@ def test_values_and_gradient_equal_autodiff(monkeypatch, chunk_tokens):
 def test_never_holds_the_logits_of_all_tokens():
     """Peak temporary memory of loss and gradient stays below half of one [M, V] array."""
     M, D, V = 8192, 8, 16384
-    shapes = jax.ShapeDtypeStruct((M, D), "float32"), jax.ShapeDtypeStruct((V, D), "float32"), jax.ShapeDtypeStruct((M,), "int32")
+    shapes = [jax.ShapeDtypeStruct(*spec) for spec in (((M, D), "float32"), ((V, D), "float32"), ((M,), "int32"))]
     compiled = jax.jit(jax.grad(lambda h, w, y: head.token_logprobs(h, w, y)[0].sum())).lower(*shapes).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < M * V * 4 / 2
 

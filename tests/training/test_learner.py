@@ -65,7 +65,7 @@ def _learner(decoder, lora, **settings):
 
 @partial(jax.jit, static_argnums=0)
 def _plain_loss(graphdef, params, weights, scale, ids, sampler, trained, advantage, share):
-    """PPO clip at 0.2, 0.05 · k3 to the base, temperature 0.9; [rows, LONGEST] with a mask and a share of each token."""
+    """PPO clip at 0.2, 0.05 · k3 to the base, temperature 0.9; [rows, LONGEST], a mask and a share of each token."""
 
     def loss_of(weights):
         logp = jax.vmap(lambda row: _padded_logprobs(graphdef, params, LoRA(weights, scale), row[None], 0.9))(ids)
@@ -85,7 +85,7 @@ def test_update_equals_plain_autodiff_and_adamw(loss_type):
     learner = _learner(decoder, lora, loss_type=loss_type, max_completion_length=20, beta=0.05, temperature=0.9)
 
     counts = np.array([r.trained_T.sum() for r in rows])
-    share = {"grpo": 1 / (len(rows) * counts), "dapo": np.full(5, 1 / counts.sum()), "dr_grpo": np.full(5, 1 / (5 * 20))}
+    share = {"grpo": 1 / (5 * counts), "dapo": np.full(5, 1 / counts.sum()), "dr_grpo": np.full(5, 1 / (5 * 20))}
     padded = [jnp.stack([jnp.pad(part, (0, LONGEST - len(part))) for part in parts]) for parts in zip(
         *((r.tokens_T, r.logprobs_T, r.trained_T) for r in rows), strict=True)]  # fmt: skip
     advantages, shares = jnp.array([r.advantage for r in rows])[:, None], jnp.asarray(share[loss_type])[:, None]

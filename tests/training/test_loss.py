@@ -21,7 +21,7 @@ def _case(seed=None):
     logp = -rng.gamma(2.0, 1.0, (B, T))
     spread = {name: logp + rng.normal(0, 0.4, (B, T)) for name in ("old", "sampler", "ref")}
     mask = np.ones((B, T))
-    mask[:, 1:].flat[rng.choice(B * (T - 1), 12, replace=False)] = 0.0  # the same number in every case: shapes are alike
+    mask[:, 1:].flat[rng.choice(B * (T - 1), 12, replace=False)] = 0.0  # the same number every time: shapes are alike
     return logp, spread, rng.normal(0, 1, B), mask
 
 
@@ -87,7 +87,7 @@ def test_truncated_importance_sampling_equals_trl(level):
 
 
 def test_first_update_under_truncation_is_the_weighted_policy_gradient():
-    """With π_old = π the ratio is 1: the gradient is −w_t · min(π / π_sampler, cap) · A_t, REINFORCE with a correction."""
+    """With π_old = π the ratio is 1: the gradient is −w_t · min(π / π_sampler, cap) · A_t, corrected REINFORCE."""
     config = PolicyLossConfig(tis_cap=1.1)
     case = logp, spread, adv, mask = _case()
     rows, columns = np.nonzero(mask)

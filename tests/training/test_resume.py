@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def _killed(directory, *, at_reset=-1, after_step=-1, **settings):
     """Train in another process until it is killed; the steps that it finished."""
-    command = [sys.executable, str(Path(toy.__file__)), str(directory), str(at_reset), str(after_step), json.dumps(settings)]
+    arguments = [str(directory), str(at_reset), str(after_step), json.dumps(settings)]
+    command = [sys.executable, str(Path(toy.__file__)), *arguments]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]

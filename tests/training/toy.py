@@ -1,4 +1,4 @@
-"""A two-turn toy desk and a tiny random model: a whole training run in a second. As a program, it trains until it is killed."""
+"""A two-turn toy desk and a tiny random model: a whole training run in a second. As a program: until it is killed."""
 
 import json
 import os

@@ -16,7 +16,7 @@ def advantages(rewards: np.ndarray, group_size: int, scale: str) -> np.ndarray:
 def loss(
     logp, old, sampler, ref, adv, mask, *, eps, eps_high, beta, kl, level, loss_type, max_length, tis_cap=None
 ) -> float:
-    """All [B, T] except adv [B]. ``old`` is the ratio's denominator; ``sampler`` enters through the truncated weight alone."""
+    """All [B, T] except adv [B]. ``old`` is the ratio's denominator; ``sampler`` only enters the truncated weight."""
     log_ratio = logp - old
     if level == "sequence":
         log_ratio = ((log_ratio * mask).sum(-1) / np.maximum(mask.sum(-1), 1.0))[:, None] * np.ones_like(logp)

@@ -70,7 +70,9 @@ def load(directory: str | os.PathLike[str], dtype: Any = jnp.float32) -> tuple[D
     }
     if not config.tie_embeddings:
         params["lm_head"] = jnp.asarray(read(_HEAD))
-    elif _HEAD in files.names() and not np.array_equal(*(files.read(name, shapes[_EMBED]) for name in (_HEAD, _EMBED))):
+    elif _HEAD in files.names() and not np.array_equal(
+        files.read(_HEAD, shapes[_EMBED]), files.read(_EMBED, shapes[_EMBED])
+    ):
         raise ContractError(f"{path}: {_HEAD} differs from {_EMBED}: set tie_word_embeddings to false in {_CONFIG}")
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
     nnx.replace_by_pure_dict(state, params)

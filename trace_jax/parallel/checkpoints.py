@@ -80,7 +80,8 @@ class Checkpoints:
         for name in sorted(self.identity.keys() | found.keys()):
             theirs, ours = found.get(name), self.identity.get(name)
             if theirs != ours:
+                path = os.fspath(self.directory / str(step))
                 raise ContractError(
-                    f"{os.fspath(self.directory / str(step))}: checkpoint has {name} {theirs!r}, this run has {ours!r}: "
+                    f"{path}: checkpoint has {name} {theirs!r}, this run has {ours!r}: "
                     "use the settings of the run that wrote it, or another directory"
                 )

@@ -58,9 +58,7 @@ class _Episode:
 
     def append(self, tokens: Sequence[int], logprobs: tuple[float, ...] | None = None) -> None:
         self.tokens.extend(tokens)
-        self.segments.append(
-            Segment(tokens=tuple(tokens), trained=logprobs is not None, logprobs=logprobs if logprobs is not None else ())
-        )
+        self.segments.append(Segment(tokens=tuple(tokens), trained=logprobs is not None, logprobs=logprobs or ()))
 
 
 def turn_seed(seed: int, turn: int) -> int:

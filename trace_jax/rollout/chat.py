@@ -33,7 +33,7 @@ class Renderer(Protocol):
         ...
 
     def parse(self, token_ids: Sequence[int]) -> Message:
-        """Sampled tokens as an assistant message. Never fails: what cannot be read as a call stays in ``raw_arguments``."""
+        """Sampled tokens as an assistant message. Never fails: what is no valid call stays in ``raw_arguments``."""
         ...
 
 

@@ -11,8 +11,9 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. ``temperature`` 0 is greedy; log-probabilities are those of ``logits / temperature`` (of ``logits``
-    when greedy), before any truncation. The same ``seed``, prompt and weights give the same tokens whatever else is in the batch.
+    """How to sample. ``temperature`` 0 is greedy; log-probabilities are those of ``logits / temperature`` (of
+    ``logits`` when greedy), before any truncation. The same ``seed``, prompt and weights give the same tokens whatever
+    else is in the batch.
     """
 
     max_tokens: int
@@ -32,7 +33,9 @@ class Completion:
 class Engine(Protocol):
     """Token ids in, token ids and log-probabilities out. ``adapter=None`` is the base model."""
 
-    async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion: ...
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None
+    ) -> Completion: ...
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load a PEFT directory under an immutable, versioned name."""

@@ -29,7 +29,9 @@ def group_advantages(
     rewards = [np.asarray(group, np.float64) for group in groups]
     for number, group in enumerate(rewards):
         if not np.isfinite(group).all():
-            raise FloatingPointError(f"reward {group.tolist()} of group {number} is not finite; mend the environment's grade")
+            raise FloatingPointError(
+                f"reward {group.tolist()} of group {number} is not finite; mend the environment's grade"
+            )
     centred = [group - group.mean() if group.size else group for group in rewards]
     if scale_rewards == "none":
         return centred

@@ -33,9 +33,10 @@ class Row:
 class MicroBatch:
     """Rows that go through the model at once, and their trained tokens in compact form.
 
-    ``*_BT`` are int32: token ids, positions within the episode, segment ids (0 is padding), parent segments (0 is none).
-    Trained token m is ``target_M[m]``, predicted by the hidden state at flat index ``source_M[m]`` of ``[B · T]``; it belongs to
-    episode ``sequence_M[m]`` (below B). ``weights_M`` is its share in the loss, 0 where m is padding. Floats are float32.
+    ``*_BT`` are int32: token ids, positions within the episode, segment ids (0 is padding), parent segments (0 is
+    none). Trained token m is ``target_M[m]``, predicted by the hidden state at flat index ``source_M[m]`` of
+    ``[B · T]``; it belongs to episode ``sequence_M[m]`` (below B). ``weights_M`` is its share in the loss, 0 where m
+    is padding. Floats are float32.
     """
 
     tokens_BT: np.ndarray
@@ -81,7 +82,7 @@ def row(trajectory: Trajectory, advantage: float) -> Row:
 def micro_batches(
     rows: Sequence[Row], rows_per_batch: int, loss_type: LossType, max_completion_length: int
 ) -> list[MicroBatch]:
-    """Pack ``rows`` into micro-batches of exactly ``rows_per_batch`` rows, longest first, whose losses add up to the batch's.
+    """Pack ``rows`` into micro-batches of ``rows_per_batch`` rows, longest first, whose losses add up to the batch's.
 
     Similar lengths share a micro-batch, and lengths and numbers of trained tokens are rounded up to few values, so that
     few programs are compiled. The last micro-batch is filled up with empty rows.

@@ -1,5 +1,6 @@
 """Groups of rollouts for one step: constant groups dropped, more collected when too few are left."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,8 +56,9 @@ def collect_groups(
 ) -> list[Group]:
     """All groups of one step, from number ``first_group`` on, informative or not.
 
-    A first round of ``groups``; then, while fewer than half of ``groups`` are informative, at most ``max_recollections`` more
-    rounds, each of as many groups as are missing. ``specs(group, size)`` names the rollouts of a group.
+    A first round of ``groups``; then, while fewer than half of ``groups`` are informative, at most
+    ``max_recollections`` more rounds, each of as many groups as are missing. ``specs(group, size)`` names the rollouts
+    of a group.
     """
     found: list[Group] = []
     for _ in range(1 + max_recollections):
@@ -75,5 +77,5 @@ def collect_groups(
 
 
 def _split(rollouts: Sequence[Trajectory], sizes: Sequence[int]) -> list[Group]:
-    ends = np.cumsum(sizes)
+    ends = itertools.accumulate(sizes)
     return [Group(tuple(rollouts[end - size : end])) for end, size in zip(ends, sizes, strict=True)]

@@ -40,12 +40,14 @@ class PolicyLossConfig:
         if self.tis_cap is not None and not self.tis_cap > 0.0:
             raise ContractError(f"tis_cap {self.tis_cap} must be positive, or None to leave the correction out")
         if not self.temperature > 0.0:
-            raise ContractError(f"temperature {self.temperature} must be positive: greedy rollouts have no distribution to train")
+            raise ContractError(
+                f"temperature {self.temperature} must be positive: greedy rollouts have no distribution to train"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(PolicyLossConfig):
-    """A training run. It ends at ``max_steps`` or at ``max_rollouts``, whichever comes first; one of them must be given."""
+    """A training run. It ends at ``max_steps`` or ``max_rollouts``, whichever comes first; at least one is given."""
 
     max_steps: int | None = None
     max_rollouts: int | None = None  # every episode counts: trained on, constant or broken
@@ -73,9 +75,11 @@ class GRPOConfig(PolicyLossConfig):
         _one_of("scale_rewards", self.scale_rewards, ScaleRewards)
         if self.max_steps is None and self.max_rollouts is None:
             raise ContractError("max_steps and max_rollouts are both None: give at least one of them")
-        for name, low in (("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
-                          ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
-                          ("micro_batch_rows", 1), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0)):  # fmt: skip
+        for name, low in (
+            ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
+            ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
+            ("micro_batch_rows", 1), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
+        ):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)
         for name in ("learning_rate", "max_grad_norm", "alpha"):

@@ -29,12 +29,14 @@ class TrainingGround:
 
     def __post_init__(self) -> None:
         if self.seeds is not None and not self.seeds:
-            raise ContractError(f"training ground {self.name} has an empty set of seeds: give some, or None for endless ones")
+            raise ContractError(
+                f"training ground {self.name} has an empty set of seeds: give some, or None for endless ones"
+            )
 
 
 @dataclass(frozen=True)
 class GroupSource:
-    """Group number n, n = 0, 1, 2, …, of a run: a pure function of n, so that the number alone is the cursor of a resume.
+    """Group number n, n = 0, 1, 2, …, of a run: a pure function of n, so that the number is the cursor of a resume.
 
     Grounds take turns. ``name`` is the run's, ``seed`` its seed.
     """

@@ -1,9 +1,13 @@
 """Log-probabilities of given tokens from hidden states, without ever forming all logits."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+
+Results = TypeVar("Results", bound=tuple[jax.Array, ...])
 
 _CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
 
@@ -13,8 +17,9 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """log softmax(W h / τ)[y] and the entropy of that softmax, each ``[M]`` float32 (float64 for float64 input).
 
-    The head is frozen: it gets no gradient. Then ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ needs nothing that the forward pass
-    lacks, so it is formed there, chunk by chunk, and the backward pass is one multiplication. Entropy carries no gradient.
+    The head is frozen: it gets no gradient. Then ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ needs nothing that the forward
+    pass lacks, so it is formed there, chunk by chunk, and the backward pass is one multiplication. Entropy carries no
+    gradient.
     """
     logprobs_M, entropy_M = _fused(hidden_MD, head_VD, targets_M, float(temperature))
     return logprobs_M, jax.lax.stop_gradient(entropy_M)
@@ -52,7 +57,9 @@ def _backward(
 _fused.defvjp(_forward, _backward)
 
 
-def _scores(hidden_CD, head_VD, targets_C, temperature):  # type: ignore[no-untyped-def]
+def _scores(
+    hidden_CD: jax.Array, head_VD: jax.Array, targets_C: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities of the targets, entropies and probabilities of one chunk, in at least float32."""
     wide = jnp.promote_types(hidden_CD.dtype, jnp.float32)
     logits_CV = jnp.einsum("cd,vd->cv", hidden_CD, head_VD, preferred_element_type=wide) / temperature
@@ -63,7 +70,9 @@ def _scores(hidden_CD, head_VD, targets_C, temperature):  # type: ignore[no-unty
     return logprobs_C, entropy_C, probabilities_CV
 
 
-def _in_chunks(function, hidden_MD, head_VD, targets_M):  # type: ignore[no-untyped-def]
+def _in_chunks(
+    function: Callable[[jax.Array, jax.Array], Results], hidden_MD: jax.Array, head_VD: jax.Array, targets_M: jax.Array
+) -> Results:
     """``function`` over the tokens, as many at a time as keep the logits small; the last chunk is padded."""
     M = hidden_MD.shape[0]
     size = max(16, _CHUNK_ELEMENTS // head_VD.shape[0])

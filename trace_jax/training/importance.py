@@ -1,4 +1,4 @@
-"""Importance ratios. Arrays are compact: one entry a trained token, ``[M]``; ``sequence_M`` names each token's episode."""
+"""Importance ratios. Arrays are compact: one entry a trained token, ``[M]``; ``sequence_M`` names their episodes."""
 
 import jax
 import jax.numpy as jnp

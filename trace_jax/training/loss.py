@@ -23,9 +23,9 @@ def policy_loss(
 ) -> tuple[jax.Array, Terms]:
     """Σ_t w_t (−min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε_high) A_t) + β KL_t), and *sums* over the tokens for metrics.
 
-    Without ``tis_cap``, ρ = π / π_sampler: the sampler's own log-probabilities are the old policy. With it, ρ = π / π_old
-    from the trainer's ``old_logprobs_M`` (None: this is the first update of the batch, where π_old is π itself), and the
-    clipped term is multiplied by min(π_old / π_sampler, tis_cap).
+    Without ``tis_cap``, ρ = π / π_sampler: the sampler's own log-probabilities are the old policy. With it,
+    ρ = π / π_old from the trainer's ``old_logprobs_M`` (None: this is the first update of the batch, where π_old is π
+    itself), and the clipped term is multiplied by min(π_old / π_sampler, tis_cap).
 
     Args:
         logprobs_M: log π of the trained tokens, differentiable; all arrays are ``[M]``.
@@ -33,8 +33,8 @@ def policy_loss(
         sequence_M: int32, the episode of each token, below ``num_sequences``.
 
     Returns:
-        The scalar loss, and sums over unpadded tokens (divide by ``tokens`` once at the end of a step); ``max_abs_delta``
-        is a maximum.
+        The scalar loss, and sums over unpadded tokens (divide by ``tokens`` once at the end of a step);
+        ``max_abs_delta`` is a maximum.
     """
     mask_M = weights_M > 0
     first = jax.lax.stop_gradient(logprobs_M) if old_logprobs_M is None else old_logprobs_M

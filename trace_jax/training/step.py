@@ -1,11 +1,12 @@
 """The compiled pieces of an update: score, accumulate gradients, apply them.
 
 Each is compiled once per shape and kept for the life of the process, so that runs of one base share them. Weights are
-arguments, never constants. Frozen and trained weights are two trees: ``params`` (of ``nnx.split``) and ``weights`` (of LoRA).
+arguments, never constants. Frozen and trained weights are two trees: ``params`` (of ``nnx.split``) and ``weights`` (of
+LoRA).
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import jax
@@ -37,10 +38,10 @@ def trained_logprobs(
     )
     # Only what is trained meets the head: about a third of an episode's tokens.
     hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[micro.source_M]
-    return token_logprobs(hidden_MD, model.head_VD(), micro.target_M, temperature)
+    return token_logprobs(hidden_MD, model.head_VD(), jnp.asarray(micro.target_M), temperature)
 
 
-@lru_cache(maxsize=None)
+@cache
 def score_function(graphdef: Any, temperature: float) -> Callable[..., jax.Array]:
     """``(params, lora | None, micro) → logprobs_M``, for the reference policy and for old log-probabilities."""
 
@@ -51,9 +52,9 @@ def score_function(graphdef: Any, temperature: float) -> Callable[..., jax.Array
     return score
 
 
-@lru_cache(maxsize=None)
+@cache
 def gradient_function(graphdef: Any, config: PolicyLossConfig) -> Callable[..., tuple[Tree, Terms]]:
-    """``(params, lora, micro, old_M | None, reference_M | None) → (gradients by lora.weights, terms)``; see ``add_up``."""
+    """``(params, lora, micro, old_M | None, reference_M | None) → (gradients by lora.weights, terms)``."""
 
     @jax.jit
     def gradients(
@@ -70,11 +71,11 @@ def gradient_function(graphdef: Any, config: PolicyLossConfig) -> Callable[..., 
             loss, terms = policy_loss(
                 logprobs_M,
                 old_M,
-                micro.sampler_logprobs_M,
+                jnp.asarray(micro.sampler_logprobs_M),
                 reference_M,
-                micro.advantages_M,
-                micro.weights_M,
-                micro.sequence_M,
+                jnp.asarray(micro.advantages_M),
+                jnp.asarray(micro.weights_M),
+                jnp.asarray(micro.sequence_M),
                 micro.tokens_BT.shape[0],
                 config,
             )
@@ -90,7 +91,8 @@ def gradient_function(graphdef: Any, config: PolicyLossConfig) -> Callable[..., 
 def add_up(first: tuple[Tree, Terms], second: tuple[Tree, Terms]) -> tuple[Tree, Terms]:
     """Join the gradients and terms of two micro-batches: sums, but maxima of ``max_*``.
 
-    The sum over micro-batches is the batch's exact gradient, because ``aggregation.token_weights`` divides by the batch's totals.
+    The sum over micro-batches is the batch's exact gradient, because ``aggregation.token_weights`` divides by the
+    batch's totals.
     """
     terms = {
         name: (jnp.maximum if name.startswith("max_") else jnp.add)(value, second[1][name])
@@ -99,7 +101,7 @@ def add_up(first: tuple[Tree, Terms], second: tuple[Tree, Terms]) -> tuple[Tree,
     return jax.tree.map(jnp.add, first[0], second[0]), terms
 
 
-@lru_cache(maxsize=None)
+@cache
 def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> optax.GradientTransformation:
     """AdamW without weight decay, global-norm clipping, linear warm-up to a constant rate (step 1 already learns)."""
 
@@ -109,9 +111,9 @@ def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> 
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(rate, weight_decay=0.0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def apply_function(transformation: optax.GradientTransformation) -> Callable[..., tuple[Tree, Tree, jax.Array]]:
-    """``(weights, optimiser state, gradients) → (weights, optimiser state, global norm of the gradients before clipping)``."""
+    """``(weights, optimiser state, gradients) → (weights, optimiser state, global norm before clipping)``."""
 
     @jax.jit
     def apply(weights: Tree, state: Tree, gradient: Tree) -> tuple[Tree, Tree, jax.Array]:

@@ -37,7 +37,7 @@ _TIMES = "time/"  # prefix of the metrics that differ between two equal runs
 
 @dataclass
 class Counters:
-    """How far a run has come. Sampling, tasks and shuffling are pure functions of these and the seed: they *are* the RNG state."""
+    """How far a run has come: with the seed, all the RNG state, as sampling, tasks and order are functions of these."""
 
     step: int = 0
     groups: int = 0
@@ -71,9 +71,9 @@ def train(
 ) -> AdapterManifest:
     """Train one adapter on ``grounds`` and write it to ``directory``; a directory of an unfinished run is continued.
 
-    Writes ``adapter.json`` (the manifest, last), ``peft/``, ``checkpoints/``, ``metrics.jsonl``, ``compiles.jsonl`` and, for
-    ``config.snapshots``, ``snapshots/ROLLOUTS/`` with manifest and PEFT export. Killed at any moment and called again with the same arguments, it
-    ends with the same weights and metrics, times apart.
+    Writes ``adapter.json`` (the manifest, last), ``peft/``, ``checkpoints/``, ``metrics.jsonl``, ``compiles.jsonl``
+    and, for ``config.snapshots``, ``snapshots/ROLLOUTS/`` with manifest and PEFT export. Killed at any moment and
+    called again with the same arguments, it ends with the same weights and metrics, times apart.
 
     Args:
         decoder: the base; it is not changed. ``engine`` must serve the same weights.
@@ -81,8 +81,10 @@ def train(
         base: revision of the base model.
 
     Raises:
-        ContractError: a checkpoint in ``directory`` belongs to another base, seed or LoRA shape; every rollout of a step broke.
-        FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for that step.
+        ContractError: a checkpoint in ``directory`` belongs to another base, seed or LoRA shape; every rollout of a
+            step broke.
+        FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
+            that step.
     """
     run = _Run(grounds, decoder, engine, renderer, config, Path(directory), name, base, capabilities, limits)
     identity = {
@@ -233,13 +235,15 @@ class _Run:
             steps=self.counters.step,
             rollouts=self.counters.rollouts,
             seed=self._config.seed,
-            metrics={key: value for key, value in rows.get(self.counters.step, {}).items() if not key.startswith(_TIMES)},
+            metrics={
+                key: value for key, value in rows.get(self.counters.step, {}).items() if not key.startswith(_TIMES)
+            },
         )
         write_document(directory / MANIFEST, manifest)
         return manifest
 
     def _rows(self, groups: Sequence[Group]) -> list[Row]:
-        """The informative groups' rollouts with their advantages; one whose prompt left no room to sample has no row."""
+        """The informative groups' rollouts with their advantages; one with no room left to sample has no row."""
         config = self._config
         advantages = group_advantages([group.rewards for group in groups], config.scale_rewards, config.std_floor)
         return [
