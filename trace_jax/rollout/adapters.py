@@ -5,13 +5,12 @@ from collections import OrderedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import TARGETS, LoRA, pad_rank, target_shapes
 from trace_jax.rollout.engine import EngineError
-from trace_jax.rollout.steps import Params
+from trace_jax.rollout.steps import Params, decoder_params
 
 BASE = -1  # the adapter id of the base model
 
@@ -19,14 +18,13 @@ _MERGED_KEPT = 2
 
 
 @jax.jit
-def _merged(weights: dict[str, jax.Array], lora: LoRA) -> dict[str, jax.Array]:
-    """W + scale · a b for every target, ``[L, in, out]``."""
-    return {
-        target: (
-            weights[target] + lora.scale[0] * jnp.einsum("lir,lro->lio", pair["a"][0], pair["b"][0])
-        ).astype(weights[target].dtype)
-        for target, pair in lora.weights.items()
-    }
+def _merged(layers: list[dict[str, jax.Array]], lora: LoRA) -> list[dict[str, jax.Array]]:
+    """W + scale · a b for every target of every layer."""
+
+    def merge(weight: jax.Array, pair: dict[str, jax.Array], index: int) -> jax.Array:
+        return (weight + lora.scale[0] * (pair["a"][0, index] @ pair["b"][0, index])).astype(weight.dtype)
+
+    return [{t: merge(layer[t], pair, i) for t, pair in lora.weights.items()} for i, layer in enumerate(layers)]
 
 
 class AdapterTable:
@@ -36,7 +34,7 @@ class AdapterTable:
     """
 
     def __init__(self, decoder: Decoder, config: DecoderConfig, max_adapters: int, max_rank: int):
-        self._params: Params = nnx.to_pure_dict(nnx.state(decoder))
+        self._params = decoder_params(decoder)
         self._config, self._max_rank = config, max_rank
         self._names: list[str | None] = [None] * max_adapters
         L, shapes = config.num_layers, target_shapes(config)
@@ -84,7 +82,10 @@ class AdapterTable:
                     continue
                 new = np.asarray(padded.weights[target][part][0])
                 if new.shape != held[index].shape:
-                    raise EngineError(f"adapter {name!r} has {target}.{part} of shape {new.shape}, expected {held[index].shape}")
+                    raise EngineError(
+                        f"adapter {name!r} was made for another base: its {target}.{part} has shape {new.shape}, "
+                        f"expected {held[index].shape}"
+                    )
                 held[index] = new
         self._scale[index] = float(lora.scale[0])
         self._names[index] = name
@@ -107,8 +108,12 @@ class AdapterTable:
             return self._params, self._device_stack
         (index,) = ids
         if index not in self._merged:
-            one = LoRA(jax.tree.map(lambda x: x[index : index + 1], self._stack), self._scale[index : index + 1])
-            layers = {**self._params["layers"], **_merged({t: self._params["layers"][t] for t in TARGETS}, one)}
+            one = LoRA(
+                jax.tree.map(lambda x: x[index : index + 1], self._stack), jnp.asarray(self._scale[index : index + 1])
+            )
+            old = self._params["layers"]
+            new = _merged([{target: layer[target] for target in TARGETS} for layer in old], one)
+            layers = [{**layer, **merged} for layer, merged in zip(old, new, strict=True)]
             self._merged[index] = {**self._params, "layers": layers}
         self._merged.move_to_end(index)
         while len(self._merged) > _MERGED_KEPT:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,11 @@ from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
 from trace_jax.rollout import steps
 from trace_jax.rollout.adapters import BASE, AdapterTable
+from trace_jax.rollout.cache import BLOCK, clear_slot, copy_slots, new_cache, put_blocks, take_blocks
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
 from trace_jax.rollout.slots import Placement, Slots
 
 _LOG = logging.getLogger(__name__)
-_COLUMN_BUCKET = 128  # the cache is read up to a multiple of this; each multiple is one compilation
 
 
 @dataclass
@@ -47,6 +48,11 @@ class _Request:
     future: "asyncio.Future[Completion]"
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def last(self) -> int:
+        """The token to feed next."""
+        return self.tokens[-1] if self.tokens else int(self.prompt[-1])
 
 
 class EmbeddedEngine:
@@ -80,7 +86,7 @@ class EmbeddedEngine:
         self._stop = jnp.asarray(sorted(self._stop_ids) or [-1], jnp.int32)
         self._dtype = decoder.embed[...].dtype
         self._adapters = AdapterTable(decoder, config, max_adapters, max_rank)
-        self._num_slots, self._columns = slots, capacity + steps.PREFILL_WIDTH
+        self._num_slots = slots
         self._queue: deque[_Request] = deque()
         self._running: dict[int, _Request] = {}
         self._pump: asyncio.Task[None] | None = None
@@ -96,7 +102,8 @@ class EmbeddedEngine:
                 impossible sampling; or the model returned non-finite logits.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(self._checked(token_ids, sampling), sampling, self._adapters.id(adapter), loop.create_future())
+        prompt = self._checked(token_ids, sampling)
+        request = _Request(prompt, sampling, self._adapters.id(adapter), loop.create_future())
         self._queue.append(request)
         if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
             self._pump = loop.create_task(self._serve())
@@ -122,8 +129,8 @@ class EmbeddedEngine:
 
     def flush(self) -> None:
         """Forget all cached conversations: what follows is as after a fresh start, bit for bit."""
-        if self._queue or self._running:
-            raise EngineError(f"{len(self._queue) + len(self._running)} requests are in flight: flush when they have ended")
+        if in_flight := len(self._queue) + len(self._running):
+            raise EngineError(f"{in_flight} requests are in flight: flush when they have ended")
         self._slots = Slots(self._num_slots, self._capacity)
 
     def _checked(self, token_ids: Sequence[int], sampling: Sampling) -> np.ndarray:
@@ -146,7 +153,7 @@ class EmbeddedEngine:
 
     def _reset(self) -> None:
         self._slots = Slots(self._num_slots, self._capacity)
-        self._cache = steps.new_cache(self._config, self._num_slots, self._columns, self._dtype)
+        self._cache = new_cache(self._config, self._num_slots, self._capacity, self._dtype)
 
     async def _serve(self) -> None:
         try:
@@ -181,7 +188,8 @@ class EmbeddedEngine:
         for slot in [slot for slot, request in self._running.items() if request.future.done()]:  # its caller has gone
             del self._running[slot]
             self._slots.release(slot)
-        room, admitted = self._slots.free, []
+        room = self._slots.free
+        admitted: list[_Request] = []
         while self._queue and len(admitted) < room:
             request = self._queue.popleft()
             if not request.future.done():
@@ -223,46 +231,35 @@ class EmbeddedEngine:
         if placements:
             pairs = np.zeros((2, self._num_slots), np.int32)
             pairs[:, : len(placements)] = np.array([[p.source, p.slot] for p in placements]).T
-            self._cache = steps.copy_slots(self._cache, pairs[0], pairs[1], np.int32(len(placements)))
+            self._cache = copy_slots(self._cache, pairs[0], pairs[1], np.int32(len(placements)))
 
     def _prefill(self, todo: list[tuple[_Request, int]]) -> None:
         """One block of the next tokens of up to ``PREFILL_ROWS`` prompts."""
-        rows = np.zeros((steps.PREFILL_ROWS, 3), np.int32)
+        rows = np.zeros((steps.PREFILL_ROWS, 4), np.int32)
         tokens = np.zeros((steps.PREFILL_ROWS, steps.PREFILL_WIDTH), np.int32)
         for i, (request, slot) in enumerate(todo):
             start = int(self._slots.ready[slot])
             block = request.prompt[start : min(start + steps.PREFILL_WIDTH, len(request.prompt) - 1)]
-            rows[i] = slot, start, request.adapter
+            rows[i] = slot, start, len(block), request.adapter
             tokens[i, : len(block)] = block
             self._slots.ready[slot] = start + len(block)
         params, lora = self._adapters.weights({request.adapter for request, _ in todo})
-        columns = self._bucket(int(rows[:, 1].max()))
-        self._cache = self._timed(
-            "prefill", columns, lora, steps.prefill,
-            self._config, params, self._cache, rows, tokens, np.int32(len(todo)), lora, columns,
-        )  # fmt: skip
+        self._step("prefill", int(np.max(rows[:, 1] + rows[:, 2])), steps.prefill, params, lora, rows, tokens)
 
     def _decode(self) -> None:
         started, compiled = time.perf_counter(), self.stats.compile_seconds
-        rows = np.zeros((self._num_slots, 7), np.int32)
+        rows = np.zeros((self._num_slots, 6), np.int32)
         rows[:, 2] = BASE
         temperature = np.ones(self._num_slots, np.float32)
-        for i, (slot, request) in enumerate(self._running.items()):
-            past = len(request.tokens)
-            last = request.tokens[-1] if request.tokens else request.prompt[-1]
-            sampling = request.sampling
-            rows[slot, :6] = (
-                last, self._slots.ready[slot], request.adapter, sampling.seed & 0x7FFFFFFF, past, sampling.max_tokens - past
-            )  # fmt: skip
-            rows[i, 6] = slot
+        for slot, request in self._running.items():
+            sampling, past = request.sampling, len(request.tokens)
+            seed, allowed = sampling.seed & 0x7FFFFFFF, sampling.max_tokens - past
+            rows[slot] = request.last, self._slots.ready[slot], request.adapter, seed, past, allowed
             temperature[slot] = sampling.temperature
         params, lora = self._adapters.weights({request.adapter for request in self._running.values()})
-        columns = self._bucket(int(rows[list(self._running), 1].max()))
+        columns = int(np.max(rows[:, 1] + np.minimum(rows[:, 5], steps.DECODE_STEPS)))
         quorum = np.int32(max(1, len(self._running) // 4))
-        self._cache, *sampled = self._timed(
-            "decode", columns, lora, steps.decode,
-            self._config, params, self._cache, rows, temperature, self._stop, quorum, lora, columns,
-        )  # fmt: skip
+        sampled = self._step("decode", columns, steps.decode, params, lora, rows, temperature, self._stop, quorum)
         tokens, logprobs, counts = (np.asarray(x) for x in sampled)
         for slot in list(self._running):
             n = int(counts[slot])
@@ -272,8 +269,7 @@ class EmbeddedEngine:
 
     def _harvest(self, slot: int, tokens: list[int], logprobs: list[float]) -> None:
         request = self._running[slot]
-        last = request.tokens[-1] if request.tokens else int(request.prompt[-1])
-        self._slots.append(slot, [last, *tokens[:-1]])
+        self._slots.append(slot, [request.last, *tokens[:-1]])
         request.tokens += tokens
         request.logprobs += logprobs
         stopped = request.tokens[-1] in self._stop_ids
@@ -284,29 +280,33 @@ class EmbeddedEngine:
         self._slots.release(slot)
         if not finite:
             self._slots.forget(slot)
-            self._cache = steps.clear_slot(self._cache, np.int32(slot))
+            self._cache = clear_slot(self._cache, np.int32(slot))
         if request.future.done():
             return
         if finite:
-            reason = "stop" if stopped else "length"
+            reason: Literal["stop", "length"] = "stop" if stopped else "length"
             request.future.set_result(Completion(tuple(request.tokens), tuple(request.logprobs), reason))
         else:
-            request.future.set_exception(EngineError("the model returned logits that are not finite: check its adapter"))
+            error = EngineError("the model returned logits that are not finite: check its adapter")
+            request.future.set_exception(error)
 
-    def _bucket(self, columns: int) -> int:
-        return min(-(-max(columns, 1) // _COLUMN_BUCKET) * _COLUMN_BUCKET, self._columns)
-
-    def _timed(self, name: str, columns: int, lora: LoRA | None, function, *arguments):
-        """Run a compiled step; the first run of a shape is a compilation, logged with its seconds."""
-        key = (name, columns, lora is not None)
-        if key in self._compiled:
-            return function(*arguments)
+    def _step(
+        self, name: str, columns: int, step: Any, params: steps.Params, lora: LoRA | None, *arguments: Any
+    ) -> list[jax.Array]:
+        """Run a compiled step on as many blocks as hold ``columns``; each number of blocks is one compilation."""
+        blocks = -(-columns // BLOCK)
+        key = (name, blocks, lora is not None)
         started = time.perf_counter()
-        result = jax.block_until_ready(function(*arguments))
-        seconds = time.perf_counter() - started
-        self._compiled.add(key)
-        self.stats.compilations += 1
-        self.stats.compile_seconds += seconds
-        _LOG.info("compiled %s: %d slots, %d columns, adapters %s: %.1f s", name, self._num_slots, columns,
-                  "mixed" if lora is not None else "one", seconds)  # fmt: skip
-        return result
+        result = step(self._config, params, take_blocks(self._cache, blocks), *arguments, lora)
+        head, rest = (result, []) if name == "prefill" else (result[0], result[1:])
+        self._cache = put_blocks(self._cache, head)
+        if key not in self._compiled:
+            jax.block_until_ready(head)
+            seconds = time.perf_counter() - started
+            self._compiled.add(key)
+            self.stats.compilations += 1
+            self.stats.compile_seconds += seconds
+            adapters = "mixed adapters" if lora is not None else "one adapter"
+            shape = f"{self._num_slots} slots, {blocks * BLOCK} columns, {adapters}"
+            _LOG.info("compiled %s for %s in %.1f s", name, shape, seconds)
+        return rest

@@ -21,8 +21,15 @@ def sample(logits_BV: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array)
     """
     greedy_B = temperature_B == 0.0
     logp_BV = jax.nn.log_softmax(logits_BV / jnp.where(greedy_B, 1.0, temperature_B)[:, None])
-    token_B = jnp.where(greedy_B, jnp.argmax(logp_BV, axis=-1), _invert(jnp.exp(logp_BV), uniform_B)).astype(jnp.int32)
+    token_B = jnp.where(greedy_B, _argmax(logp_BV), _invert(jnp.exp(logp_BV), uniform_B)).astype(jnp.int32)
     return token_B, jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
+
+
+def _argmax(x_BN: jax.Array) -> jax.Array:
+    """First index of each row's maximum; two plain reductions, which XLA vectorises on the CPU, unlike its argmax."""
+    N = x_BN.shape[-1]
+    first_B = jnp.min(jnp.where(x_BN == x_BN.max(axis=-1, keepdims=True), jnp.arange(N), N), axis=-1)
+    return jnp.minimum(first_B, N - 1)  # a row of NaN has no maximum
 
 
 def _invert(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
@@ -41,8 +48,8 @@ def _invert(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
 def _first_above(weight_BN: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First index whose running sum exceeds the target, and what the target exceeds the sum before it by."""
     running_BN = jnp.cumsum(weight_BN, axis=-1)
-    above_BN = running_BN > target_B[:, None]
+    index_B = jnp.sum(running_BN <= target_B[:, None], axis=-1)
     # Rounding can leave the target at the very end of the sum; the likeliest entry is then as good as any.
-    index_B = jnp.where(above_BN.any(axis=-1), jnp.argmax(above_BN, axis=-1), jnp.argmax(weight_BN, axis=-1))
+    index_B = jnp.where(index_B < weight_BN.shape[-1], index_B, _argmax(weight_BN))
     before_BN = running_BN - weight_BN
     return index_B, target_B - jnp.take_along_axis(before_BN, index_B[:, None], axis=-1)[:, 0]

@@ -82,10 +82,6 @@ class Slots:
         for slot in np.flatnonzero(self._adapter == adapter):
             self.forget(int(slot))
 
-    def uses(self, adapter: int) -> bool:
-        """True while a running request uses the adapter."""
-        return bool((self._busy & (self._adapter == adapter)).any())
-
     def _shared(self, prompt: np.ndarray, adapter: int) -> np.ndarray:
         """Length of the common prefix with every slot's tokens, int32 [Z]; 0 where the adapter differs."""
         n = len(prompt)

@@ -1,0 +1,90 @@
+"""The key/value cache of the embedded engine: blocks of columns, written in place."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trace_jax.models.config import DecoderConfig
+
+# The letter Z stands for slots (conversations), C for columns (token positions).
+# One array per layer and block of columns, each [Z, K, BLOCK, H]: a step that needs few columns takes few blocks,
+# without a copy, and products over short blocks are faster on the CPU than over long ones.
+BLOCK = 128
+Blocks = tuple[tuple[jax.Array, ...], ...]  # [layer][block]
+Cache = dict[str, Blocks]  # "k" and "v"
+
+
+def new_cache(config: DecoderConfig, slots: int, capacity: int, dtype: Any) -> Cache:
+    """An empty cache: ``slots`` conversations of up to ``capacity`` tokens, rounded up to whole blocks."""
+    shape, count = (slots, config.num_kv_heads, BLOCK, config.head_dim), -(-capacity // BLOCK)
+
+    def blocks() -> Blocks:
+        return tuple(tuple(jnp.zeros(shape, dtype) for _ in range(count)) for _ in range(config.num_layers))
+
+    return {"k": blocks(), "v": blocks()}
+
+
+def take_blocks(cache: Cache, count: int) -> Cache:
+    """The first ``count`` blocks of every layer."""
+    return {name: tuple(layer[:count] for layer in layers) for name, layers in cache.items()}
+
+
+def put_blocks(cache: Cache, head: Cache) -> Cache:
+    """``cache`` with its first blocks replaced by those of ``head``."""
+    return {
+        name: tuple((*new, *old[len(new) :]) for new, old in zip(head[name], layers, strict=True))
+        for name, layers in cache.items()
+    }
+
+
+def write(
+    blocks: tuple[jax.Array, ...], slot_B: jax.Array, column_BW: jax.Array, new_BWKH: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Write one layer's new columns. Columns outside the blocks are dropped: -1 marks padding."""
+    column_BW = jnp.where(column_BW < 0, len(blocks) * BLOCK, column_BW)  # negative indices would count from the end
+
+    def one(block: jax.Array, first: int) -> jax.Array:
+        here = jnp.where(column_BW >= first, column_BW - first, BLOCK)
+        return block.at[slot_B[:, None], :, here].set(new_BWKH.astype(block.dtype), mode="drop")
+
+    return tuple(one(block, index * BLOCK) for index, block in enumerate(blocks))
+
+
+def attend(
+    q_BWNH: jax.Array, keys: tuple[jax.Array, ...], values: tuple[jax.Array, ...], last_BW: jax.Array
+) -> jax.Array:
+    """Grouped-query attention over blocks ``[B, K, BLOCK, H]``, softmax in float32.
+
+    A query sees the columns up to ``last_BW``; query head n reads key head n // (N / K). Returns ``[B, W, N, H]``.
+    """
+    B, W, N, H = q_BWNH.shape
+    K = keys[0].shape[1]
+    q = (q_BWNH * H**-0.5).reshape(B, W, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
+    score = jnp.concatenate(
+        [jnp.einsum("bkmh,bkch->bkmc", q, key, preferred_element_type=jnp.float32) for key in keys], axis=-1
+    ).reshape(B, K, N // K, W, -1)
+    seen_BWC = jnp.arange(score.shape[-1]) <= last_BW[:, :, None]
+    score = jnp.where(seen_BWC[:, None, None], score, jnp.finfo(jnp.float32).min)
+    weight = jax.nn.softmax(score, axis=-1).reshape(B, K, N // K * W, -1).astype(values[0].dtype)
+    out = jnp.zeros_like(q)
+    for index, value in enumerate(values):
+        out += jnp.einsum("bkmc,bkch->bkmh", weight[..., index * BLOCK : (index + 1) * BLOCK], value)
+    return out.reshape(B, K, N // K, W, H).transpose(0, 3, 1, 2, 4).reshape(B, W, N, H)
+
+
+@partial(jax.jit, donate_argnums=0)
+def copy_slots(cache: Cache, source: jax.Array, target: jax.Array, count: jax.Array) -> Cache:
+    """Copy whole slots, ``source[i]`` to ``target[i]`` for i < count, one after the other."""
+
+    def copy(i: jax.Array, cache: Cache) -> Cache:
+        return jax.tree.map(lambda x: x.at[target[i]].set(x[source[i]]), cache)
+
+    return jax.lax.fori_loop(0, count, copy, cache)
+
+
+@partial(jax.jit, donate_argnums=0)
+def clear_slot(cache: Cache, slot: jax.Array) -> Cache:
+    """Zero one slot: a column that is masked but not finite would still spoil the weighted sum over values."""
+    return jax.tree.map(lambda x: x.at[slot].set(0), cache)
