@@ -22,19 +22,20 @@ def _rows(directory):
 
 
 def test_run_learns_and_leaves_a_manifest_metrics_and_an_adapter_that_loads(tmp_path):
-    manifest = toy.run(tmp_path, max_steps=12, groups_per_step=4)
+    settings = {"groups_per_step": 4, "num_generations": 8, "learning_rate": 3e-2, "micro_batch_rows": 16}
+    manifest = toy.run(tmp_path, max_steps=15, **settings)
     assert read_document(tmp_path / MANIFEST, AdapterManifest) == manifest
     rows = _rows(tmp_path)
-    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["step"] for row in rows] == list(range(1, 16))
     rewards = [row["reward/mean"] for row in rows]
-    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.04  # four standard errors
     assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows)
-    assert manifest.rollouts == rows[-1]["rollouts"] and manifest.steps == 12
+    assert manifest.rollouts == rows[-1]["rollouts"] and manifest.steps == 15
     assert manifest.metrics["reward/mean"] == rows[-1]["reward/mean"]
     decoder, _, engine = toy.parts()
     lora = load_peft(tmp_path / manifest.peft, decoder.config, manifest.base)
     assert lora.rank == 4 and any(np.abs(pair["b"]).max() > 0 for pair in lora.weights.values())
-    assert (tmp_path / manifest.checkpoint / "12").is_dir()
+    assert (tmp_path / manifest.checkpoint / "15").is_dir()
     with pytest.raises(EngineError, match="not loaded"):  # nothing of the run stays in the engine
         asyncio.run(engine.generate((1,), Sampling(1), "toy-adapter@11"))
 
@@ -49,7 +50,8 @@ def test_rollout_budget_is_spent_and_never_exceeded(tmp_path, budget):
 
 def test_snapshots_at_fractions_of_the_budget(tmp_path):
     toy.run(tmp_path, max_steps=None, max_rollouts=48, max_recollections=0, snapshots=(0.25, 0.5, 1.0))
-    found = {path.parent.name: read_document(path, AdapterManifest) for path in tmp_path.glob("snapshots/*/adapter.json")}
+    paths = tmp_path.glob("snapshots/*/adapter.json")
+    found = {path.parent.name: read_document(path, AdapterManifest) for path in paths}
     assert sorted(found) == ["00000012", "00000024", "00000048"]
     assert [found[name].rollouts for name in sorted(found)] == [12, 24, 48]
     assert len({manifest.name for manifest in found.values()}) == 3

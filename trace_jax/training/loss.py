@@ -39,9 +39,7 @@ def policy_loss(
     mask_M = weights_M > 0
     first = jax.lax.stop_gradient(logprobs_M) if old_logprobs_M is None else old_logprobs_M
     base_M = sampler_logprobs_M if config.tis_cap is None else first
-    ratio_M = importance_ratio(
-        logprobs_M, base_M, mask_M, sequence_M, num_sequences, config.importance_sampling_level
-    )
+    ratio_M = importance_ratio(logprobs_M, base_M, mask_M, sequence_M, num_sequences, config.importance_sampling_level)
     low = 1.0 - config.epsilon
     high = 1.0 + (config.epsilon if config.epsilon_high is None else config.epsilon_high)
     surrogate_M = jnp.minimum(ratio_M * advantages_M, jnp.clip(ratio_M, low, high) * advantages_M)

@@ -1,0 +1,76 @@
+"""Checkpoints: what goes in comes out, unfinished ones are never seen, foreign ones are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from trace_jax.contract.record import ContractError
+from trace_jax.parallel.checkpoints import Checkpoints
+
+IDENTITY = {"base": "abc", "rank": 4, "targets": ("q_proj", "v_proj")}
+
+
+def _state(seed):
+    rng = np.random.default_rng(seed)
+    weights = {"q": {"a": jnp.asarray(rng.normal(size=(1, 2, 8, 4)), jnp.float32)}, "n": jnp.asarray(rng.normal(size=3), jnp.bfloat16)}
+    optimizer = optax.adamw(1e-3).init(weights)
+    return {"weights": weights, "optimizer": optimizer, "key": jax.random.key(seed), "count": seed}
+
+
+def _equal(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if isinstance(one, jax.Array) and jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        assert getattr(one, "dtype", type(one)) == getattr(other, "dtype", type(other))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_round_trip_is_bitwise_and_the_latest_wins(tmp_path):
+    with Checkpoints(tmp_path, IDENTITY, keep=2) as checkpoints:
+        assert checkpoints.restore(_state(0)) is None
+        for step in (1, 2, 5):
+            checkpoints.save(step, _state(step))
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        step, state = checkpoints.restore(_state(0))
+    assert step == 5
+    _equal(state, _state(5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5"]
+
+
+def test_state_may_be_replaced_while_it_is_written(tmp_path):
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        state = {"x": jnp.arange(1000.0)}
+        checkpoints.save(1, state)
+        state["x"] = state["x"] * 0
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        _, found = checkpoints.restore({"x": jnp.zeros(1000)})
+    np.testing.assert_array_equal(found["x"], np.arange(1000.0))
+
+
+def test_half_written_checkpoint_is_never_seen(tmp_path):
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        checkpoints.save(1, _state(1))
+    torn = tmp_path / "2.orbax-checkpoint-tmp"
+    torn.mkdir()
+    (torn / "_CHECKPOINT_METADATA").write_text("{")
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        step, _ = checkpoints.restore(_state(0))
+        checkpoints.save(2, _state(2))
+    assert step == 1 and not torn.exists() and (tmp_path / "2").is_dir()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"base": "xyz"}, r"/1: checkpoint has base 'abc', this run has 'xyz'"),
+    ({"rank": 8}, r"rank 4, this run has 8"),
+    ({"targets": ("q_proj",)}, r"targets \['q_proj', 'v_proj'\], this run has \['q_proj'\]"),
+    ({"extra": 1}, r"extra None, this run has 1"),
+])  # fmt: skip
+def test_foreign_checkpoint_is_refused_with_both_values(tmp_path, change, message):
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        checkpoints.save(1, _state(1))
+    with Checkpoints(tmp_path, IDENTITY | change) as checkpoints:
+        with pytest.raises(ContractError, match=message):
+            checkpoints.restore(_state(0))

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Policy, Trajectory
+from trace_jax.training.collection import collect_groups, group_sizes
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.ground import GroupSource, TrainingGround
+
+
+def _ground(seeds, name="g", first_seed=0):
+    return TrainingGround(name, object, seeds, "target", "train", first_seed)
+
+
+def _source(*grounds, seed=0):
+    return GroupSource(grounds, "run", seed, max_tokens=8, temperature=1.0)
+
+
+def test_fixed_tasks_are_walked_in_epochs_shuffled_anew():
+    source = _source(_ground(tuple(range(50, 60))))
+    epochs = [[source.task_seed(group) for group in range(start, start + 10)] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(50, 60)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert [_source(_ground(tuple(range(50, 60)))).task_seed(group) for group in range(10)] == epochs[0]
+    assert [_source(_ground(tuple(range(50, 60))), seed=1).task_seed(group) for group in range(10)] != epochs[0]
+
+
+def test_endless_tasks_are_fresh():
+    source = _source(_ground(None, first_seed=1000), _ground((7,)))
+    assert [source.task_seed(group) for group in range(6)] == [1000, 7, 1001, 7, 1002, 7]
+
+
+def test_rollouts_of_a_group_share_the_task_and_differ_in_sampling():
+    source = _source(_ground((3, 4)))
+    specs = [spec for group in range(4) for spec in source.specs(group, 8, "run@0")]
+    assert len({spec.id for spec in specs}) == len({spec.sampling.seed for spec in specs}) == 32
+    assert all(len({spec.seed for spec in specs[i : i + 8]}) == 1 for i in range(0, 32, 8))
+    assert {spec.trial for spec in specs} == set(range(8)) and {spec.adapter for spec in specs} == {"run@0"}
+
+
+def test_group_sizes_never_exceed_the_budget():
+    assert group_sizes(4, 8, None) == [8, 8, 8, 8]
+    for budget in range(40):
+        sizes = group_sizes(4, 8, budget)
+        assert min(budget, 32) - 1 <= sum(sizes) <= budget and len(sizes) <= 4 and all(size > 1 for size in sizes)
+
+
+def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None):
+    """Collect where group g's rollouts earn ``rewards(g)``; None is a broken rollout. Returns the groups and the rounds."""
+    rounds = []
+
+    def run(specs):
+        rounds.append(sorted({group for group, _ in specs}))
+        return [_trajectory(rewards(group)[trial]) for group, trial in specs]
+
+    found = collect_groups(
+        lambda group, n: [(group, trial) for trial in range(n)], run, 100, groups, size, recollections, budget
+    )
+    return found, rounds
+
+
+def _trajectory(reward):
+    broken = {"error": "down", "termination": "error"} if reward is None else {"reward": reward, "termination": "done"}
+    return Trajectory(
+        id="t", target="x", task="x", split="train", seed=0, trial=0, policy=Policy(base="b"), messages=(), **broken)
+
+
+def test_half_informative_is_enough():
+    found, rounds = _collect(lambda group: [0.0, 1.0, 1.0] if group % 2 else [0.5] * 3)
+    assert rounds == [[100, 101, 102, 103]]
+    assert [group.informative for group in found] == [False, True, False, True]
+
+
+def test_too_few_informative_groups_are_filled_up():
+    found, rounds = _collect(lambda group: [0.0, 1.0, 1.0] if group in (101, 106) else [0.5] * 3)
+    assert rounds == [[100, 101, 102, 103], [104, 105, 106]] and sum(group.informative for group in found) == 2
+
+
+def test_recollection_ends():
+    _, rounds = _collect(lambda group: [0.5] * 3)
+    assert [len(numbers) for numbers in rounds] == [4, 4, 4, 4]
+    _, rounds = _collect(lambda group: [0.5] * 3, budget=20)
+    assert rounds == [[100, 101, 102, 103], [104, 105, 106]]  # 12, then 3 + 3 + 2
+
+
+def test_broken_rollouts_are_no_reward_zero():
+    found, _ = _collect(lambda group: [None, 1.0, 1.0], recollections=0)
+    assert not any(group.informative for group in found)
+    np.testing.assert_array_equal(found[0].rewards, [1.0, 1.0])
+    found, _ = _collect(lambda group: [None, 1.0, None], recollections=0)
+    assert not any(group.informative for group in found)
+
+
+@pytest.mark.parametrize(("settings", "named"), [
+    ({}, "max_steps and max_rollouts"),
+    ({"max_steps": 1, "loss_type": "bnpo"}, "loss_type 'bnpo'.*grpo, dapo, dr_grpo"),
+    ({"max_steps": 1, "kl_estimator": "k4"}, "kl_estimator 'k4'"),
+    ({"max_steps": 1, "scale_rewards": "std"}, "scale_rewards 'std'"),
+    ({"max_steps": 1, "importance_sampling_level": "turn"}, "importance_sampling_level 'turn'"),
+    ({"max_steps": 1, "temperature": 0.0}, "temperature 0.0"),
+    ({"max_steps": 1, "epsilon": float("nan")}, "epsilon nan"),
+    ({"max_steps": 1, "tis_cap": 0.0}, "tis_cap 0.0"),
+    ({"max_steps": 1, "num_generations": 1}, "num_generations 1"),
+    ({"max_steps": 1, "snapshots": (0.5, 2.0)}, "snapshots"),
+    ({"max_steps": 1, "learning_rate": float("inf")}, "learning_rate inf"),
+])  # fmt: skip
+def test_impossible_settings_are_named(settings, named):
+    with pytest.raises(ContractError, match=named):
+        GRPOConfig(**settings)
+
+
+def test_empty_set_of_tasks_is_refused():
+    with pytest.raises(ContractError, match="g has an empty set of seeds"):
+        _ground(())
