@@ -33,6 +33,8 @@ def _known(episode: Episode, call: Call, value: str | float) -> bool:
     for read in episode.calls:
         if read.order >= call.order or read.failed or read.kind not in ("read", "write"):
             continue
+        if read.kind == "write" and read.name == call.name:  # the same done to another record tells nothing of this one
+            continue
         source = read.value if read.kind == "read" else read.arguments
         if isinstance(value, float):
             if read.kind != "read" or not ids & (argument_ids(read.arguments or {}) | argument_ids(read.value)):
