@@ -4,17 +4,25 @@ import re
 
 from trace_jax.contract.record import ContractError
 from trace_jax.environments.helpdesk.database import Drawer
-from trace_jax.environments.helpdesk.requests import Builder, Request, price_of_two, refund_item, refund_two, status
+from trace_jax.environments.helpdesk.requests import (
+    Builder,
+    Request,
+    cancel,
+    price_of_two,
+    refund_item,
+    refund_two,
+    status,
+)
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn
 
 
 class ComputeOverValues(PracticeDesk):
-    """A sum of two prices, none above ``max_price`` (2 to 9). Routine: the price of one item, or no price at all."""
+    """A sum of two prices, none above ``max_price`` (2 to 9). Routine: the price of one item, or none."""
 
     capability = "compute_over_values"
     offered = ("get_order", "refund", "cancel_order")
     exercises = (refund_two, price_of_two)
-    lookalikes = (refund_item, status)
+    lookalikes = (refund_item, status, cancel)
     easier = {"max_price": 4}
 
     def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, max_price: int = 9) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.desk import Desk, says
 from trace_jax.environments.helpdesk.policies import follow
 from trace_jax.environments.helpdesk.requests import Builder, Call, Request
-from trace_jax.environments.helpdesk.target import customer_of, generator
+from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Observation, Outcome
@@ -34,7 +36,7 @@ class Turn:
 
 
 def shop(database: Database) -> dict[str, Any]:
-    """The graded state. A lock is a means, not an end: whether it was opened is left out, as in the target."""
+    """A copy of the graded state. A lock is a means, not an end: it is left out, as in the target."""
     tables = database.copy().state()
     for order in tables["orders"].values():
         del order["locked"]
@@ -57,8 +59,7 @@ class PracticeDesk(Desk):
     """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that look like it and do not.
 
     Every ``contrast_every``-th ticket is wholly routine (0: none), lest the policy learn to do the unusual always.
-    The customer is one of the practice source and the ticket is shorter than the target's: no ticket of a target split
-    can be drawn.
+    Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
 
     The reward is the mean credit of the exercised requests (1 done right, ``PROGRESS`` for a step towards it with no
     change beyond what was asked for, else 0), less up to half of it for routine requests gone wrong. A request is right
@@ -84,14 +85,17 @@ class PracticeDesk(Desk):
         self._contrast_every = contrast_every
 
     def _draw_practice(self, seed: int) -> Ticket:
-        rng = generator("synthesis", self.capability, seed)
         exercised, routine = self._counts
         if self._contrast_every and seed % self._contrast_every == 0:
             exercised, routine = 0, exercised + routine
         turns_on = [True] * exercised + [False] * routine
-        self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
-        builders = [self._pick(rng.integers, self._exercises() if on else self.lookalikes) for on in self._turns_on]
-        return draw_ticket(rng, customer_of("practice", rng), builders)
+
+        def make(rng: np.random.Generator) -> Ticket:
+            self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
+            builders = [self._pick(rng.integers, self._exercises() if on else self.lookalikes) for on in self._turns_on]
+            return draw_ticket(rng, customer(rng), builders)
+
+        return draw_from("practice", make, "synthesis", self.capability, seed)
 
     def _exercises(self) -> tuple[Builder, ...]:
         return self.exercises

@@ -1,6 +1,6 @@
 """Recover from a tool error."""
 
-from trace_jax.environments.helpdesk.requests import Request, cancel, cancel_locked, status, status_timeout
+from trace_jax.environments.helpdesk.requests import Request, cancel, cancel_locked, refund_item, status, status_timeout
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn
 
 
@@ -8,9 +8,9 @@ class RecoverFromError(PracticeDesk):
     """A locked order, or a look-up that times out once. Routine: neither."""
 
     capability = "recover_from_error"
-    offered = ("get_order", "cancel_order", "unlock_order")
+    offered = ("get_order", "cancel_order", "unlock_order", "refund")
     exercises = (cancel_locked, status_timeout)
-    lookalikes = (cancel, status)
+    lookalikes = (cancel, status, refund_item)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
         """Whether the error was met and answered: the order unlocked, or the look-up that timed out made again."""

@@ -1,0 +1,88 @@
+"""Claims: names, entry points of installed packages and module:Class all work; anything else is refused in one line."""
+
+import pytest
+
+from trace_jax.contract.environment import Design
+from trace_jax.contract.record import ContractError
+from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.registry import (
+    ENVIRONMENTS,
+    TARGETS,
+    environment_factory,
+    load_environment,
+    load_target,
+    names,
+)
+
+VERIFY = "trace_jax.synthesis.families.verify_before_acting:VerifyBeforeActing"
+SHOP = """
+from trace_jax.synthesis.families import VerifyBeforeActing
+
+class Shop(VerifyBeforeActing):
+    pass
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package with one environment and one target among its entry points, as an installer lays it out."""
+    (tmp_path / "toyshop.py").write_text(SHOP)
+    info = tmp_path / "toyshop-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyshop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[{ENVIRONMENTS}]\ntoyshop = toyshop:Shop\n"
+        f"[{TARGETS}]\ndesk = trace_jax.environments.helpdesk.target:Helpdesk\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_the_built_in_target_is_known_by_name():
+    assert isinstance(load_target("helpdesk"), Helpdesk)
+    assert "helpdesk" in names(TARGETS)
+
+
+def test_entry_points_of_an_installed_package(installed):
+    assert isinstance(load_target("desk"), Helpdesk)
+    assert set(names(TARGETS)) >= {"desk", "helpdesk"}
+    assert load_environment("toyshop", {"routine": 0}).name == "verify_before_acting"
+    assert environment_factory(Design(entry_point="toyshop", parameters={}))().reset(3).messages
+
+
+def test_module_and_class_with_parameters():
+    environment = load_environment(VERIFY, {"exercised": 2, "routine": 0})
+    assert len(environment.reset(5).messages) == 2
+    assert isinstance(load_target("trace_jax.environments.helpdesk.target:Helpdesk"), Helpdesk)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "wanted"),
+    [
+        ("tau9", {}, ["'tau9'", "module:Class"]),
+        ("no_such_module:X", {}, ["no_such_module", "install it"]),
+        (":X", {}, ["':X'"]),
+        ("trace_jax.synthesis.families.verify_before_acting:Nothing", {}, ["'Nothing'", "VerifyBeforeActing"]),
+        (VERIFY, {"colour": 1}, ["colour", "exercised"]),
+        (VERIFY, {"exercised": 5}, ["exercised=5", "at most 2"]),
+        ("trace_jax.environments.helpdesk.database:Database", {}, ["has no reset"]),
+    ],
+)
+def test_what_cannot_be_made_is_named_with_the_remedy(name, parameters, wanted):
+    with pytest.raises(ContractError) as caught:
+        load_environment(name, parameters)
+    assert all(part in str(caught.value) for part in wanted), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_target_is_answered_with_the_known_ones():
+    with pytest.raises(ContractError, match="no target 'helpdsk': known are .*helpdesk"):
+        load_target("helpdsk")
+
+
+def test_a_design_outside_the_package_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Env: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for entry_point in ("stranger:Env", "trace_jaxer:Env", "trace_jax_evil.x:Env"):
+        with pytest.raises(ContractError, match="outside trace_jax.*sandbox"):
+            environment_factory(Design(entry_point=entry_point, parameters={}))
+    assert not (tmp_path / "ran").exists()
