@@ -1,6 +1,5 @@
 """Tiny random models in transformers, to compare with."""
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
@@ -30,14 +29,3 @@ def torch_model(family: str, tied: bool, seed: int, **changes) -> PreTrainedMode
 def torch_logits(model, tokens_BT: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return model(torch.tensor(tokens_BT)).logits.float().numpy()
-
-
-def whole_rows(tokens_BT: np.ndarray) -> tuple:
-    """Arguments of the decoder for rows that hold one sequence each."""
-    tokens = jnp.asarray(tokens_BT)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return tokens, positions, jnp.ones_like(tokens), jnp.zeros_like(tokens)
-
-
-def our_logits(decoder, tokens_BT: np.ndarray, *lora) -> np.ndarray:
-    return np.asarray(decoder.logits(decoder(*whole_rows(tokens_BT), *lora)))

@@ -1,0 +1,113 @@
+"""Adapters against PEFT, in both directions, and files that must be refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from forward import noisy_lora, our_logits
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.numpy import load_file, save_file
+from torch_reference import torch_logits, torch_model
+
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.huggingface import load
+from trace_jax.models.lora import TARGETS, merge, stack
+from trace_jax.models.peft import load_peft, save_peft
+
+CONFIG = DecoderConfig(97, 32, 3, 4, 2, 16, 48)
+
+
+@pytest.mark.parametrize(
+    "family,rank,alpha,targets", [("qwen3", 4, 10.5, TARGETS), ("llama", 8, 16.0, ("v_proj", "gate_proj"))]
+)
+def test_exported_adapters_compute_the_same_in_peft(family, rank, alpha, targets, rng, tmp_path):
+    reference = torch_model(family, True, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    lora, tokens = noisy_lora(rng, config, rank, alpha, targets), rng.integers(0, 97, (2, 15))
+    base = torch_logits(reference, tokens)
+    save_peft(lora, config, tmp_path / "adapter", base=str(tmp_path / "base"))
+    loaded = PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
+    expected = torch_logits(loaded, tokens)
+    assert np.abs(expected - base).max() > 0.5
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path / "adapter", config, str(tmp_path / "base")), lora)
+
+
+def test_imported_adapters_compute_the_same_as_in_peft(rng, tmp_path):
+    reference = torch_model("qwen3", False, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    tokens = rng.integers(0, 97, (2, 15))
+    targets = ["down_proj", "q_proj", "o_proj"]
+    settings = LoraConfig(r=3, lora_alpha=7, target_modules=targets, lora_dropout=0.1, task_type="CAUSAL_LM")
+    adapted = get_peft_model(reference, settings).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    lora = load_peft(tmp_path / "adapter", config)
+    assert (lora.rank, set(lora.targets)) == (3, set(targets))
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), torch_logits(adapted, tokens), atol=1e-4)
+
+
+def test_a_merged_adapter_is_exported_too(rng, tmp_path):
+    adapters = [noisy_lora(rng, CONFIG, rank, 4.0) for rank in (2, 3)]
+    merged = merge(adapters, [0.3, 0.7])
+    save_peft(merged, CONFIG, tmp_path, base="base")
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path, CONFIG), merged)
+
+
+def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
+    save_peft(noisy_lora(rng, CONFIG, 4, 8.0, ("q_proj", "up_proj")), CONFIG, tmp_path, base="small-base")
+    settings_path, path = tmp_path / "adapter_config.json", tmp_path / "adapter_model.safetensors"
+    settings, tensors, whole = json.loads(settings_path.read_text()), load_file(path), path.read_bytes()
+    prefix = "base_model.model.model.layers.1."
+    victim = prefix + "mlp.up_proj.lora_B.weight"
+
+    def refused(words, config=CONFIG, base=None, **changes):
+        settings_path.write_text(json.dumps(settings | changes))
+        with pytest.raises(ContractError, match=words):
+            load_peft(tmp_path, config, base)
+
+    refused("trained for base 'small-base', not 'other'", base="other")
+    refused("layers.3.*missing", config=DecoderConfig(97, 32, 4, 4, 2, 16, 48))
+    refused("layers.2.* unknown", config=DecoderConfig(97, 32, 2, 4, 2, 16, 48))
+    refused(r"q_proj.lora_A.weight' has shape \(4, 32\)", config=DecoderConfig(97, 64, 3, 4, 2, 16, 48))
+    refused(r"shape \(4, 32\), the configuration says \(8, 32\)", r=8)
+    refused("r 0 and lora_alpha", r=0)
+    refused("lacks tensor .*v_proj", target_modules=["q_proj", "v_proj", "up_proj"])
+    refused("holds tensor .*up_proj", target_modules=["q_proj"])
+    refused("target_modules .*embed_tokens", target_modules=["embed_tokens"])
+    refused("target_modules '.*q_proj'", target_modules=".*q_proj")
+    refused("peft_type 'IA3'", peft_type="IA3")
+    refused("use_rslora True", use_rslora=True)
+    refused("use_dora True", use_dora=True)
+    refused("rank_pattern", rank_pattern={"q_proj": 2})
+    refused("modules_to_save", modules_to_save=["lm_head"])
+    path.write_bytes(whole[: int(rng.integers(1, len(whole)))])
+    refused("adapter_model.safetensors is truncated")
+    save_file({name: value for name, value in tensors.items() if name != victim}, path)
+    refused(f"lacks tensor '{victim}'")
+    save_file({**tensors, victim: tensors[victim] * np.float32(np.inf)}, path)
+    refused("up_proj.lora_B.weight' holds NaN or infinity")
+    path.unlink()
+    refused("adapter_model.safetensors is missing")
+
+
+def test_what_cannot_be_exported_is_refused_by_name(rng, tmp_path):
+    lora = noisy_lora(rng, CONFIG, 4, 8.0)
+    with pytest.raises(ContractError, match="2 adapters cannot go into one"):
+        save_peft(stack([lora, lora]), CONFIG, tmp_path, base="base")
+    with pytest.raises(ContractError, match="adapter target '.*_proj' has .*the base has"):
+        save_peft(lora, DecoderConfig(97, 64, 3, 4, 2, 16, 48), tmp_path, base="base")
+    bad = jax.tree.map(lambda x: x, lora)
+    bad.weights["v_proj"]["b"] = bad.weights["v_proj"]["b"].at[0, 1, 2, 3].set(jnp.nan)
+    with pytest.raises(ContractError, match="'v_proj' holds NaN"):
+        save_peft(bad, CONFIG, tmp_path, base="base")
+    assert not list(tmp_path.iterdir())
