@@ -14,7 +14,8 @@ IDENTITY = {"base": "abc", "rank": 4, "targets": ("q_proj", "v_proj")}
 
 def _state(seed):
     rng = np.random.default_rng(seed)
-    weights = {"q": {"a": jnp.asarray(rng.normal(size=(1, 2, 8, 4)), jnp.float32)}, "n": jnp.asarray(rng.normal(size=3), jnp.bfloat16)}
+    a, n = rng.normal(size=(1, 2, 8, 4)), rng.normal(size=3)
+    weights = {"q": {"a": jnp.asarray(a, jnp.float32)}, "n": jnp.asarray(n, jnp.bfloat16)}
     optimizer = optax.adamw(1e-3).init(weights)
     return {"weights": weights, "optimizer": optimizer, "key": jax.random.key(seed), "count": seed}
 

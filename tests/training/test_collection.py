@@ -46,7 +46,7 @@ def test_group_sizes_never_exceed_the_budget():
 
 
 def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None):
-    """Collect where group g's rollouts earn ``rewards(g)``; None is a broken rollout. Returns the groups and the rounds."""
+    """Collect where group g's rollouts earn ``rewards(g)``; None is a broken rollout. Returns groups and rounds."""
     rounds = []
 
     def run(specs):
