@@ -7,8 +7,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>", "<|end|>")
 
-# A JSON key with its punctuation is one piece and a digit is one piece: short episodes, and numbers that can be copied.
-_PIECES = r""" ?["\[{,}]*"[a-z_]+":"?| ?[A-Za-z_]+|\d| ?[^\sA-Za-z\d]+|\s"""
+# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short, and what has to
+# be copied from one place to another is one token.
+_PIECES = r""" ?["\[{,}]*"[a-z_]+":"?|[A-Z]\d+|\d+| ?[A-Za-z_]+(?!\d)| ?[^\sA-Za-z\d]+|\s"""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

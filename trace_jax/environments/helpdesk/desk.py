@@ -1,4 +1,4 @@
-"""The desk as an environment: the customer hands over one request a turn; tools change the shop; the final state is graded."""
+"""The desk as an environment: the customer hands over one request a turn; the final state of the shop is graded."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from trace_jax.environments.helpdesk.tools import TOOLS, call_tool
 from trace_jax.environments.protocol import Observation, Outcome
 
 POLICY = (
-    "You are the desk of a small shop. Look a record up before you change it and go by the record, not by memory. "
-    "Cancel only orders that are processing. Refund only orders that are delivered. Else refuse and say the status. "
-    "Do every part of a request. Unlock a locked order and try again. Then tell the customer what you did."
+    "You are the desk of a small shop. Look a record up before you change it and go by the record. "
+    "Cancel only processing orders, refund only delivered orders, else refuse and say the status. "
+    "Do every part. Unlock locked orders. Tell what you did."
 )
 
 
@@ -76,8 +76,10 @@ class Desk:
             "communication": float(all(check.passed for check in said)),
         }
         answered = self._current == len(self.ticket.requests)
-        done = Check(name="ticket.answered", passed=answered, detail=f"{self._current} of {len(self.ticket.requests)} requests")
-        return Outcome(components["database"] * components["communication"] * answered, components, (*state, *said, done))
+        detail = f"{self._current} of {len(self.ticket.requests)} requests"
+        done = Check(name="ticket.answered", passed=answered, detail=detail)
+        reward = components["database"] * components["communication"] * answered
+        return Outcome(reward, components, (*state, *said, done))
 
     def _reply_checks(self) -> Iterator[Check]:
         for number, (request, reply) in enumerate(zip(self.ticket.requests, self.replies, strict=True), start=1):

@@ -1,6 +1,9 @@
 """The target: which tickets there are, and in which split each one lies."""
 
 import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -15,7 +18,6 @@ TRAIN_TASKS = 60
 HELD_OUT_TASKS = 80
 PAIR_SHARE = 0.2  # share of tickets that turn on two capabilities
 
-# A customer belongs to exactly one source of tickets, so no ticket of one source can be drawn from another.
 Source = Literal["train", "held_out", "practice"]
 _SOURCES: tuple[Source, ...] = ("train", "held_out", "practice")
 
@@ -26,32 +28,46 @@ def generator(*key: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def customer_of(source: Source, rng: np.random.Generator) -> str:
-    """A customer id that occurs in tickets of ``source`` only."""
-    return f"C{10 + 3 * int(rng.integers(30)) + _SOURCES.index(source)}"
+def source_of(ticket: Ticket) -> Source:
+    """Where a ticket belongs, by a hash of everything that the customer says: no text lies in two sources."""
+    said = "\n".join((ticket.opening(), *(request.text for request in ticket.requests)))
+    return _SOURCES[hashlib.sha256(said.encode()).digest()[0] % len(_SOURCES)]
+
+
+def draw_from(source: Source, make: Callable[[np.random.Generator], Ticket], *key: object) -> Ticket:
+    """The first ticket of ``source`` that ``make`` draws from the generators of ``key``."""
+    tickets = (make(generator(*key, attempt)) for attempt in count())
+    return next(ticket for ticket in tickets if source_of(ticket) == source)
+
+
+def customer(rng: np.random.Generator) -> str:
+    """A customer id."""
+    return f"C{rng.integers(10, 40)}"
 
 
 def _pick(rng: np.random.Generator, builders: tuple[Builder, ...], count: int) -> list[Builder]:
     return [builders[rng.integers(len(builders))] for _ in range(count)]
 
 
+@lru_cache(maxsize=1024)  # the rollouts of a group play one ticket; nobody changes it
 def draw_task(source: Source, seed: int) -> Ticket:
     """A ticket of three or four requests that turns on one capability (asked of it 2 or 3 times), sometimes on two.
 
     Seeds take the capabilities in turn, so that every split holds as many tickets of one as of another.
     """
-    rng = generator("helpdesk", source, seed)
     names = sorted(BY_CAPABILITY)
     first = names.pop(seed % len(names))
-    second = names[rng.integers(len(names))]
-    if rng.random() < PAIR_SHARE:
-        counts = {first: int(rng.integers(1, 3)), second: 1}
-    else:
-        counts = {first: int(rng.integers(2, 4))}
-    builders = [builder for name, count in counts.items() for builder in _pick(rng, BY_CAPABILITY[name], count)]
-    builders += _pick(rng, ROUTINE, int(rng.integers(3, 5)) - len(builders))
-    ordered = [builders[i] for i in rng.permutation(len(builders))]
-    return draw_ticket(rng, customer_of(source, rng), ordered)
+
+    def make(rng: np.random.Generator) -> Ticket:
+        if rng.random() < PAIR_SHARE:
+            counts = {first: int(rng.integers(1, 3)), names[rng.integers(len(names))]: 1}
+        else:
+            counts = {first: int(rng.integers(2, 4))}
+        builders = [builder for name, times in counts.items() for builder in _pick(rng, BY_CAPABILITY[name], times)]
+        builders += _pick(rng, ROUTINE, int(rng.integers(3, 5)) - len(builders))
+        return draw_ticket(rng, customer(rng), [builders[i] for i in rng.permutation(len(builders))])
+
+    return draw_from(source, make, "helpdesk", source, seed)
 
 
 class Helpdesk:
@@ -63,6 +79,10 @@ class Helpdesk:
     def tasks(self, split: Split) -> tuple[int, ...]:
         """Seeds of a split."""
         return tuple(range(TRAIN_TASKS if split == "train" else HELD_OUT_TASKS))
+
+    def turns_on(self, seed: int) -> str:
+        """The capability that a task turns on first: for oracle routing alone, no stage of the method reads it."""
+        return sorted(BY_CAPABILITY)[seed % len(BY_CAPABILITY)]
 
     def environment(self, split: Split) -> Desk:
         """An environment over the tickets of a split."""

@@ -38,7 +38,7 @@ def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Buil
     """Draw one request per builder for ``customer``, among ``bystanders`` unrelated orders of another customer."""
     drawer = Drawer(rng)
     drawer.customer(customer)
-    other = drawer.customer("C" + str(10 + (int(customer[1:]) - 9) % 90))
+    other = drawer.customer("C" + str(10 + (int(customer[1:]) - 9) % 30))
     for _ in range(bystanders):
         drawer.order(other, drawer.choice(STATUSES))
     requests = tuple(build(drawer, customer) for build in builders)

@@ -1,0 +1,19 @@
+"""Practice for a newcomer to the desk: tickets of a given number of requests of any kind."""
+
+import numpy as np
+
+from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
+from trace_jax.environments.helpdesk.target import customer, draw_from
+from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
+
+_KINDS = (ROUTINE, *BY_CAPABILITY.values())
+
+
+def draw_lesson(requests: int, seed: int) -> Ticket:
+    """A ticket of the practice source with ``requests`` requests: routine or turning on a capability, all as likely."""
+
+    def make(rng: np.random.Generator) -> Ticket:
+        kinds = [_KINDS[rng.integers(len(_KINDS))] for _ in range(requests)]
+        return draw_ticket(rng, customer(rng), [kind[rng.integers(len(kind))] for kind in kinds])
+
+    return draw_from("practice", make, "helpdesk", "lesson", requests, seed)
