@@ -47,8 +47,7 @@ def score(
     if (workdir / REPORT).exists():
         raise ContractError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
     target = load_target(config.target.environment)
-    limit = config.target.train_tasks if split == "train" else config.target.held_out_tasks
-    tasks = target.tasks(split)[:limit]
+    tasks = target.tasks(split)
     base = load_base(config)
     adapters = load_adapters(manifests, base)
     spent = {manifest.name: manifest.rollouts for _, manifest in manifests}

@@ -20,6 +20,7 @@ from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records, write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.huggingface import revision, save
@@ -30,6 +31,13 @@ from trace_jax.routing.gate import Gate, save_gate
 from trace_jax.routing.table import build_table
 
 ROOT = Path(__file__).parents[2]
+
+
+class ThreeTickets(Helpdesk):
+    """The first three tickets of each split."""
+
+    def tasks(self, split):
+        return super().tasks(split)[:3]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def run(tmp_path_factory):
 def config(run):
     config = get_config()
     config.base.path = str(run / "base")
-    config.target.held_out_tasks = 3
+    config.target.environment = f"{__name__}:ThreeTickets"
     config.evaluation.trials = 2
     config.rollout.max_turns = 2
     config.rollout.max_turn_tokens = 4
