@@ -74,6 +74,9 @@ class AdapterTable:
                 f"adapter {name!r} holds {lora.num_adapters} adapters of rank {lora.rank}: "
                 f"the engine takes one of rank at most {self._max_rank}"
             )
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(lora)):
+            # In a mixed batch every row is multiplied with every adapter, and zero times NaN is NaN.
+            raise EngineError(f"adapter {name!r} has weights that are not finite: take an earlier checkpoint")
         index, padded = self._names.index(None), pad_rank(lora, self._max_rank)
         for target, pair in self._stack.items():
             for part, held in pair.items():

@@ -7,12 +7,13 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
 from trace_jax.environments.protocol import Environment, Observation, Outcome
 from trace_jax.rollout.chat import Renderer, RenderError
-from trace_jax.rollout.deadline import deadline
+from trace_jax.rollout.deadline import Overrun, deadline
 from trace_jax.rollout.engine import Completion, Engine, EngineError, Sampling
 
 
@@ -150,7 +151,7 @@ def _call(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         with deadline(seconds):
             return function(*arguments)
-    except TimeoutError:
+    except Overrun:
         raise
     except Exception as error:  # anything may come out of an environment; all of it breaks this episode only
         raise EnvironmentFault(one_line(error)) from error
@@ -165,10 +166,10 @@ def _observed(value: Any) -> Observation:
 def _graded(value: Any) -> Outcome:
     if not isinstance(value, Outcome):
         raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
-    if not 0.0 <= value.reward <= 1.0:  # false for NaN too
+    if not (isinstance(value.reward, Real) and 0.0 <= value.reward <= 1.0):  # false for NaN too
         raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
     for name, component in value.components.items():
-        if not math.isfinite(component):
+        if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     return value
 

@@ -287,7 +287,7 @@ class EmbeddedEngine:
             reason: Literal["stop", "length"] = "stop" if stopped else "length"
             request.future.set_result(Completion(tuple(request.tokens), tuple(request.logprobs), reason))
         else:
-            error = EngineError("the model returned logits that are not finite: check its adapter")
+            error = EngineError("the model returned logits that are not finite: check its weights and its adapter's")
             request.future.set_exception(error)
 
     def _step(
