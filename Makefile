@@ -12,7 +12,7 @@ quickstart: $(VENV)/installed
 	$(PY) -m launch.pipeline --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 base: $(VENV)/installed
-	$(PY) -m launch.base --config=configs/quickstart.py --workdir=$(WORKDIR)
+	$(PY) -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=assets/tiny_agent
 
 test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     target = config.target = ConfigDict()
     target.environment = "helpdesk"  # str: name in the registry, or module:Class
     target.train_tasks = 60  # int, tasks of the train split that are used
-    target.held_out_tasks = 100  # int, tasks of the held-out split that are used
+    target.held_out_tasks = 80  # int, tasks of the held-out split that are used
 
     base = config.base = ConfigDict()
     base.path = ""  # str: Hugging Face directory of the base model; empty: the run makes the tiny agent
@@ -45,9 +45,7 @@ def get_config() -> ConfigDict:
 
     analysis = config.analysis = ConfigDict()
     analysis.analyst = "embedded"  # str: embedded or llm
-    analysis.runs = 5  # int, independent labelings
-    analysis.sample = 0.8  # float, share of the trajectories that a run sees
-    analysis.max_capabilities = 4  # int, capabilities that are selected at most
+    analysis.runs = 10  # int, independent labelings
     analysis.min_support = 5  # int, failed trajectories that must lack a capability
 
     source = config.source = ConfigDict()
@@ -59,7 +57,7 @@ def get_config() -> ConfigDict:
     synthesis = config.synthesis = ConfigDict()
     synthesis.designer = "embedded"  # str: embedded or llm
     synthesis.max_rounds = 4  # int, designs a capability before it is FAILED
-    synthesis.calibration_groups = 8  # int, seeds that calibrate a design
+    synthesis.calibration_groups = 16  # int, seeds that calibrate a design
     synthesis.calibration_group_size = 8  # int, rollouts of one seed
 
     training = config.training = ConfigDict()
@@ -110,7 +108,6 @@ def get_config() -> ConfigDict:
     evaluation = config.evaluation = ConfigDict()
     evaluation.trials = 4  # int, sampled episodes a held-out task and method
     evaluation.temperature = 1.0  # float: of the sampled trials; greedy ones come on top
-    evaluation.bootstrap = 2000  # int, resamples of the tasks for the 95 % intervals
 
     telemetry = config.telemetry = ConfigDict()
     telemetry.tensorboard = True  # bool: write TensorBoard event files

@@ -1,10 +1,8 @@
-"""Supervised training of all parameters: how a tiny base agent is taught from demonstrations."""
+"""Supervised learning of all weights: how an agent is taught from demonstrations before any reinforcement."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,143 +10,102 @@ import numpy as np
 import optax
 from flax import nnx
 
-from trace_jax.contract.record import ContractError
 from trace_jax.models.decoder import Decoder
-from trace_jax.training.packing import PackedRow, pack
 
-Tree = Any
+_MULTIPLE = 32  # rows are padded to a multiple of this many tokens; each length is one compilation
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Token ids of an episode; ``trained`` marks those that the agent has to produce."""
+
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
-    """AdamW with linear warm-up and cosine decay to zero, over ``epochs`` shuffled anew each time."""
+    """AdamW with linear warm-up and cosine decay to a twentieth. ``context_weight`` weighs the other tokens."""
 
-    epochs: int = 1
-    row_tokens: int = 512  # sequences are packed into rows of this length; none may be longer
-    rows: int = 8  # rows of an optimiser step
-    learning_rate: float = 2e-3
-    warmup_fraction: float = 0.05
+    learning_rate: float = 4e-3
+    rows: int = 32  # demonstrations a step
+    warmup_steps: int = 30
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class SupervisedReport:
-    """What the progress callback gets after each optimiser step; ``tokens`` counts those of the step, padding aside."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens: int
+    context_weight: float = 0.1
 
 
 def train_supervised(
     decoder: Decoder,
-    sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
+    demonstrations: Sequence[Demonstration],
     config: SupervisedConfig,
-    progress: Callable[[SupervisedReport], None] | None = None,
-) -> list[float]:
-    """Fit ``decoder``, in place, to the masked tokens of ``sequences``; returns the loss of every optimiser step.
+    progress: Callable[[int, float], None] | None = None,
+) -> Decoder:
+    """One pass over ``demonstrations`` in the order given (put the easy ones first); returns the trained decoder.
 
-    The loss is the mean of −log p(token | the tokens of its own sequence before it) over the step's masked tokens.
-
-    Args:
-        sequences: ``(tokens, mask)`` of equal length; mask says which tokens are learnt. The first token is never
-            learnt, since nothing predicts it.
+    ``progress(step, loss)`` gets the mean negative log-likelihood in nats of the trained tokens of a step's batch.
 
     Raises:
-        ContractError: a sequence is longer than ``row_tokens``, or its mask has another length.
-        FloatingPointError: the loss or the gradient is not finite; the decoder is then as it was before.
+        FloatingPointError: the loss is not finite.
     """
-    rows = _epochs(sequences, config)
-    steps = math.ceil(len(rows) / config.rows)
     graphdef, params = nnx.split(decoder)
-    params = jax.tree.map(jnp.copy, params)  # the step donates its arguments; the decoder keeps its own until the end
-    transformation = _optimizer(config, steps)
-    state = transformation.init(params)
-    step_function = _step_function(graphdef, transformation)
-    losses: list[float] = []
-    for step in range(steps):
-        chosen = rows[step * config.rows : (step + 1) * config.rows]
-        params, state, loss, norm = step_function(params, state, *_arrays(chosen, sequences, config))
-        losses.append(float(loss))
-        for name, value in (("loss", losses[-1]), ("norm of the gradient", float(norm))):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value} at supervised step {step + 1}: lower learning_rate")
-        if progress is not None:
-            tokens = sum(len(sequences[index][0]) for row in chosen for index in row)
-            progress(SupervisedReport(step + 1, steps, losses[-1], tokens))
-    nnx.update(decoder, params)
-    return losses
+    steps = math.ceil(len(demonstrations) / config.rows)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, min(config.warmup_steps, steps // 10), steps, config.learning_rate / 20
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(rate, b2=0.95, weight_decay=config.weight_decay),
+    )
 
+    @jax.jit
+    def step(
+        params: nnx.State, state: optax.OptState, tokens_BT: jax.Array, weights_BT: jax.Array
+    ) -> tuple[nnx.State, optax.OptState, jax.Array]:
+        def loss(params: nnx.State) -> tuple[jax.Array, jax.Array]:
+            return token_losses(nnx.merge(graphdef, params), tokens_BT, weights_BT)
 
-def _epochs(sequences: Sequence[tuple[Sequence[int], Sequence[bool]]], config: SupervisedConfig) -> list[PackedRow]:
-    for number, (tokens, mask) in enumerate(sequences):
-        if len(tokens) > config.row_tokens or len(tokens) != len(mask):
-            raise ContractError(
-                f"sequence {number} has {len(tokens)} tokens and a mask of {len(mask)}: "
-                f"row_tokens is {config.row_tokens}, and both lengths must agree"
+        (_, nll), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, nll
+
+    state = optimizer.init(params)
+    for number, (tokens, weights) in enumerate(batches(demonstrations, config), start=1):
+        params, state, nll = step(params, state, tokens, weights)
+        if not math.isfinite(value := float(nll)):
+            raise FloatingPointError(
+                f"supervised step {number}: loss is {value}; lower learning_rate={config.learning_rate}"
             )
-    lengths = [len(tokens) for tokens, _ in sequences]
-    rng = np.random.default_rng(config.seed)
-    rows: list[PackedRow] = []
-    for _ in range(config.epochs):
-        epoch = pack(lengths, rng.permutation(len(lengths)).tolist(), config.row_tokens)
-        rows += [epoch[i] for i in rng.permutation(len(epoch))]
-    return rows
+        if progress is not None:
+            progress(number, value)
+    return nnx.merge(graphdef, params)
 
 
-def _arrays(
-    chosen: Sequence[PackedRow], sequences: Sequence[tuple[Sequence[int], Sequence[bool]]], config: SupervisedConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, positions, segment ids (int32) and loss mask (float32) ``[B, T]``; mask t says that token t is learnt."""
-    B, T = config.rows, config.row_tokens
-    tokens_BT, positions_BT, segment_ids_BT = (np.zeros((B, T), np.int32) for _ in range(3))
-    mask_BT = np.zeros((B, T), np.float32)
-    for b, row in enumerate(chosen):
-        start = 0
-        for segment, index in enumerate(row, start=1):
-            tokens, mask = sequences[index]
-            place = slice(start, start + len(tokens))
-            start = place.stop
-            tokens_BT[b, place], mask_BT[b, place] = tokens, mask
-            positions_BT[b, place] = np.arange(len(tokens))
-            segment_ids_BT[b, place] = segment
-            mask_BT[b, place.start] = 0.0
-    return tokens_BT, positions_BT, segment_ids_BT, mask_BT
+def token_losses(decoder: Decoder, tokens_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The weighted mean of −log p(token | tokens before it), and the plain mean over tokens of weight 1, in nats.
+
+    Weight 0 is padding. Nothing predicts a row's first token, so its weight is not used.
+    """
+    B, T = tokens_BT.shape
+    positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+    segments_BT = (weights_BT > 0).astype(jnp.int32).at[:, 0].set(1)
+    hidden_BTD = decoder(tokens_BT, positions_BT, segments_BT, jnp.zeros_like(segments_BT))
+    nll_BT = optax.softmax_cross_entropy_with_integer_labels(decoder.logits(hidden_BTD[:, :-1]), tokens_BT[:, 1:])
+    weights_BT = weights_BT[:, 1:]
+    trained_BT = weights_BT == 1.0
+    return (nll_BT * weights_BT).sum() / weights_BT.sum(), (nll_BT * trained_BT).sum() / trained_BT.sum()
 
 
-def packed_loss(
-    decoder: Decoder,
-    tokens_BT: jax.Array,
-    positions_BT: jax.Array,
-    segment_ids_BT: jax.Array,
-    mask_BT: jax.Array,
-) -> jax.Array:
-    """Mean cross-entropy of the masked tokens of packed rows; 0 if there are none."""
-    hidden_BTD = decoder(tokens_BT, positions_BT, segment_ids_BT, jnp.zeros_like(tokens_BT))
-    logits_BTV = decoder.logits(hidden_BTD[:, :-1])
-    losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT[:, 1:])
-    return jnp.sum(losses_BT * mask_BT[:, 1:]) / jnp.maximum(jnp.sum(mask_BT[:, 1:]), 1.0)
-
-
-@cache
-def _optimizer(config: SupervisedConfig, steps: int) -> optax.GradientTransformation:
-    warmup = max(1, round(config.warmup_fraction * steps))
-    schedule = optax.warmup_cosine_decay_schedule(
-        config.learning_rate / warmup, config.learning_rate, warmup, max(steps, warmup + 1)
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adamw(schedule, weight_decay=config.weight_decay)
-    )
-
-
-@cache
-def _step_function(graphdef: Any, transformation: optax.GradientTransformation) -> Callable[..., Any]:
-    def step(params: Tree, state: Tree, *batch: jax.Array) -> tuple[Tree, Tree, jax.Array, jax.Array]:
-        loss, gradient = jax.value_and_grad(lambda weights: packed_loss(nnx.merge(graphdef, weights), *batch))(params)
-        updates, state = transformation.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, loss, optax.tree.norm(gradient)
-
-    return jax.jit(step, donate_argnums=(0, 1))
+def batches(
+    demonstrations: Sequence[Demonstration], config: SupervisedConfig
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens int32 and loss weights float32, each ``[rows, T]``; padding and missing rows weigh 0."""
+    for start in range(0, len(demonstrations), config.rows):
+        rows = demonstrations[start : start + config.rows]
+        length = math.ceil(max(len(row.tokens) for row in rows) / _MULTIPLE) * _MULTIPLE
+        tokens = np.zeros((config.rows, length), np.int32)
+        weights = np.zeros((config.rows, length), np.float32)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row.tokens)] = row.tokens
+            weights[i, : len(row.tokens)] = np.where(row.trained, 1.0, config.context_weight)
+        yield tokens, weights

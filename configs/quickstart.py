@@ -1,0 +1,22 @@
+"""The whole loop on a laptop CPU: the tiny agent learns what it lacks at the helpdesk."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Deltas over ``base``."""
+    config = base.get_config()
+    config.base.path = "assets/tiny_agent"
+    config.rollout.max_turns = 24
+    config.rollout.max_turn_tokens = 64
+    config.training.max_turn_tokens = 64
+    config.training.max_steps = 12
+    config.training.groups_per_step = 8
+    config.training.num_generations = 8
+    config.training.learning_rate = 2e-3
+    config.training.rank = 8
+    config.training.alpha = 16.0
+    config.training.micro_batch_rows = 16
+    return config.lock()

@@ -1,0 +1,110 @@
+"""Make the quick start's base agent: ``python -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=DIR``.
+
+A small Qwen3 model and its tokenizer, taught from scratch on demonstrations of helpdesk in which some capabilities are
+systematically lacking; written as a Hugging Face directory. A demonstration agent: it can do nothing else.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from launch.common import run
+from trace_jax.contract.trajectory import Message
+from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.lessons import draw_lesson
+from trace_jax.environments.helpdesk.policies import Demonstrator
+from trace_jax.environments.helpdesk.target import draw_task
+from trace_jax.environments.helpdesk.ticket import Ticket
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.huggingface import save
+from trace_jax.rollout.chat import Renderer, TinyRenderer, text_of
+from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
+from trace_jax.telemetry.progress import Progress
+from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
+
+Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back
+
+
+def tickets(config: ConfigDict) -> Iterator[Ticket]:
+    """The curriculum: short tickets first, the target's kind last."""
+    for requests, number in config.lessons:
+        yield from (draw_lesson(requests, config.seed * number + i) for i in range(number))
+    yield from (draw_task("practice", config.seed * config.tickets + i) for i in range(config.tickets))
+
+
+def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) -> tuple[tuple[Message, ...], list[Turn]]:
+    """The opening messages and the turns of one demonstration."""
+    desk = Desk("practice", lambda _: ticket)
+    opening, turns = desk.reset(0).messages, []
+    for message in Demonstrator(rng, wrong_share)(desk):
+        turns.append((message, desk.step(message).messages))
+    return opening, turns
+
+
+def tokenize(opening: tuple[Message, ...], turns: list[Turn], renderer: Renderer) -> Demonstration:
+    """The demonstration as an agent loop would have recorded it."""
+    tokens = list(renderer.prompt(opening, ()))
+    trained = [False] * len(tokens)
+    for number, (message, answer) in enumerate(turns, start=1):
+        said = renderer.assistant(message)
+        heard = renderer.continuation(said, answer) if number < len(turns) else ()
+        tokens += [*said, *heard]
+        trained += [True] * len(said) + [False] * len(heard)
+    return Demonstration(tuple(tokens), tuple(trained))
+
+
+def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
+    """What the tokenizer learns from: every piece of text of a demonstration."""
+    for message in (*opening, *(m for said, answer in turns for m in (said, *answer))):
+        if message.content:
+            yield message.content
+        for call in message.tool_calls:
+            yield f"{call.name} {text_of(call.arguments)}"
+
+
+def main(config: ConfigDict, workdir: epath.Path) -> None:
+    progress = Progress()
+    rng, shown = np.random.default_rng(config.seed), []
+    number = sum(number for _, number in config.lessons) + config.tickets
+    with progress, progress.stage("demonstrations", number) as stage:
+        for ticket in tickets(config):
+            shown.append(demonstrate(ticket, rng, config.wrong_share))
+            stage.advance()
+    tokenizer = train_tokenizer((text for demo in shown[-2000:] for text in texts(*demo)), config.vocab_size)
+    renderer = TinyRenderer(tokenizer)
+    demonstrations = [tokenize(*demo, renderer) for demo in shown]
+
+    shape = DecoderConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.hidden_size // config.num_heads,
+        intermediate_size=config.intermediate_size,
+        tie_embeddings=True,
+        max_position_embeddings=1024,
+    )
+    settings = SupervisedConfig(learning_rate=config.learning_rate, rows=config.rows)
+    with progress, progress.stage("teaching", -(-len(demonstrations) // config.rows)) as stage:
+
+        def taught(step: int, loss: float) -> None:
+            batch = demonstrations[(step - 1) * config.rows : step * config.rows]
+            stage.advance(tokens=sum(len(demonstration.tokens) for demonstration in batch))
+            if step % 50 == 0:
+                progress.print(f"step {step}: loss {loss:.4f} nats a token")
+
+        decoder = train_supervised(Decoder(shape, nnx.Rngs(config.seed)), demonstrations, settings, taught)
+    directory = Path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    save(decoder, shape, directory)
+    save_tokenizer(tokenizer, directory)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,255 @@
+"""The four stages in order. Each function reads what is on disk first and goes on from there; nothing is done twice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.select import Criteria
+from trace_jax.analysis.stage import Analysis, analyse
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.capability import Candidate, SelectedCapability
+from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import RouteTable
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.registry import environment_factory
+from trace_jax.models.decoder import Decoder
+from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.chat import Renderer
+from trace_jax.rollout.engine import Engine, Sampling
+from trace_jax.routing.features import PromptReader
+from trace_jax.routing.gate import GateRouter, load_gate, save_gate
+from trace_jax.routing.gate_training import LabelledPrompt, train_gate
+from trace_jax.routing.router import BASE
+from trace_jax.routing.select import choices
+from trace_jax.routing.table import build_table
+from trace_jax.synthesis.designer import Designer, DesignError, make_brief
+from trace_jax.synthesis.stage import SynthesisConfig, synthesise
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.ground import TrainingGround
+from trace_jax.training.trainer import MANIFEST, StepReport, train
+
+FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
+FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
+Tick = Callable[[Trajectory], None]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The base model and what it takes to play it."""
+
+    decoder: Decoder
+    revision: str
+    renderer: Renderer
+    engine: Engine
+    limits: Limits
+    max_turn_tokens: int
+    concurrency: int
+
+    def play(self, specs: Sequence[EpisodeSpec], on_episode: Tick | None = None) -> list[Trajectory]:
+        """Run episodes with the base's renderer, limits and engine."""
+        return collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, on_episode)
+
+
+def roll_out(
+    agent: Agent, target: Target, name: str, tasks: Sequence[int], trials: int, seed: int, path: Path, tick: Tick
+) -> list[Trajectory]:
+    """``trials`` base episodes on each of the training ``tasks``, sampled at temperature 1, appended to ``path``."""
+    done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
+    specs = [
+        EpisodeSpec(
+            id=f"base/{name}/train/{task}/{trial}",
+            environment=lambda: target.environment("train"),
+            target=name,
+            task=str(task),
+            split="train",
+            seed=task,
+            trial=trial,
+            sampling=Sampling(agent.max_turn_tokens, 1.0, (seed * 1000 + trial) * 10007 + task),
+        )
+        for task in tasks
+        for trial in range(trials)
+    ]
+    with JsonLinesWriter(path) as writer:
+
+        def keep(trajectory: Trajectory) -> None:
+            writer.append(trajectory)
+            tick(trajectory)
+
+        fresh = agent.play([spec for spec in specs if spec.id not in done], keep)
+    done |= {trajectory.id: trajectory for trajectory in fresh}
+    return [done[spec.id] for spec in specs]
+
+
+def find_capabilities(
+    trajectories: Sequence[Trajectory], analyst: str, runs: int, seed: int, criteria: Criteria, directory: Path
+) -> Analysis:
+    """Stage 1."""
+    return analyse(trajectories, make_analyst(analyst), directory, runs=runs, seed=seed, criteria=criteria)
+
+
+def make_environment(
+    agent: Agent,
+    selected: SelectedCapability,
+    designer: Designer,
+    name: str,
+    target: Target,
+    config: SynthesisConfig,
+    directory: Path,
+    tick: Tick,
+) -> EnvironmentManifest | SelectedCapability:
+    """Stage 2 for one capability: a manifest, or the capability as FAILED."""
+
+    def rollout(
+        environment: Callable[[], Environment], seeds: Sequence[int], group_size: int
+    ) -> list[list[Trajectory]]:
+        specs = [
+            EpisodeSpec(
+                id=f"calibration/{selected.capability.name}/{number}/{trial}",
+                environment=environment,
+                target=name,
+                task=f"{selected.capability.name}/{number}",
+                split="train",
+                seed=number,
+                trial=trial,
+                sampling=Sampling(agent.max_turn_tokens, 1.0, config.seed * 7919 + number * 101 + trial),
+            )
+            for number in seeds
+            for trial in range(group_size)
+        ]
+        played = agent.play(specs, tick)
+        return [played[i : i + group_size] for i in range(0, len(played), group_size)]
+
+    return synthesise(selected, designer, name, target, rollout, config, directory)
+
+
+def train_adapter(
+    agent: Agent,
+    manifests: Sequence[EnvironmentManifest],
+    name: str,
+    config: GRPOConfig,
+    directory: Path,
+    progress: Callable[[StepReport], None],
+    tensorboard: bool,
+    wandb: bool,
+) -> AdapterManifest:
+    """Stage 3: one adapter on one environment, or on the mixture of several."""
+    grounds = [
+        TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
+        for m in manifests
+    ]
+    capabilities = tuple(m.capability for m in manifests)
+    return _train(agent, grounds, name, capabilities, config, directory, progress, tensorboard, wandb)
+
+
+def train_on_target(
+    agent: Agent,
+    target: Target,
+    name: str,
+    tasks: tuple[int, ...],
+    config: GRPOConfig,
+    directory: Path,
+    progress: Callable[[StepReport], None],
+    tensorboard: bool,
+    wandb: bool,
+) -> AdapterManifest:
+    """The baseline: GRPO on the target's own training ``tasks``."""
+    ground = TrainingGround(name, lambda: target.environment("train"), tasks, name, "train")
+    return _train(agent, [ground], "grpo_on_target", (), config, directory, progress, tensorboard, wandb)
+
+
+def _train(
+    agent: Agent,
+    grounds: Sequence[TrainingGround],
+    name: str,
+    capabilities: tuple[str, ...],
+    config: GRPOConfig,
+    directory: Path,
+    progress: Callable[[StepReport], None],
+    tensorboard: bool,
+    wandb: bool,
+) -> AdapterManifest:
+    if (directory / MANIFEST).exists():
+        return read_document(directory / MANIFEST, AdapterManifest)
+    return train(
+        grounds,
+        decoder=agent.decoder,
+        engine=agent.engine,
+        renderer=agent.renderer,
+        config=config,
+        directory=directory,
+        name=name,
+        base=agent.revision,
+        capabilities=capabilities,
+        limits=agent.limits,
+        tensorboard=tensorboard,
+        wandb=wandb,
+        progress=progress,
+    )
+
+
+def build_router(
+    agent: Agent,
+    manifests: Sequence[EnvironmentManifest],
+    adapters: Sequence[AdapterManifest],
+    candidates: Sequence[Candidate],
+    designer: Designer,
+    target: Target,
+    prompts: int,
+    minimum_weight: float,
+    rollouts: int,
+    seed: int,
+    directory: Path,
+) -> GateRouter:
+    """Stage 4: the gate, trained on prompts of the synthesised environments alone, and its route table.
+
+    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected: what
+    the base needs no adapter for.
+    """
+    reader = PromptReader(agent.decoder)
+    table_path, gate_path = directory / "route_table.json", directory / "gate.safetensors"
+    if not table_path.exists():
+        descriptions = {candidate.name: candidate.description for candidate in candidates}
+        draft = build_table(agent.revision, "gate", adapters, descriptions, gate=gate_path.name)
+        spare = list(_spare_designs(candidates, manifests, designer, target))
+        if not spare:
+            raise ContractError("no candidate is left over that the base's own prompts could be drawn from")
+        designs = [(m.design, adapter.name, prompts) for m, adapter in zip(manifests, adapters, strict=True)]
+        designs += [(design, BASE, -(-prompts // len(spare))) for design in spare]
+        examples = [
+            _prompt(_exercised(design), label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)
+        ]
+        gate, report = train_gate(examples, choices(draft), agent.revision, reader, agent.renderer, seed)
+        save_gate(gate_path, gate)
+        write_document(
+            table_path,
+            draft.replace(temperature=report.temperature, minimum_weight=minimum_weight, rollouts=rollouts),
+        )
+    table = read_document(table_path, RouteTable)
+    return GateRouter(table, load_gate(gate_path, agent.revision), agent.revision, reader, agent.renderer)
+
+
+def _spare_designs(
+    candidates: Sequence[Candidate], manifests: Sequence[EnvironmentManifest], designer: Designer, target: Target
+) -> Iterator[Design]:
+    """First designs for the candidates that have no environment yet, where the designer has one to offer."""
+    taken = {manifest.capability for manifest in manifests}
+    for candidate in candidates:
+        if candidate.name not in taken:
+            try:
+                yield designer.design(make_brief(candidate, manifests[0].target, target), ())
+            except DesignError:
+                continue  # nothing to draw prompts from: distractors have no generator
+
+
+def _exercised(design: Design) -> Design:
+    """The design without wholly routine tickets: a prompt's label has to be what the prompt is about."""
+    return Design(entry_point=design.entry_point, parameters={**design.parameters, "contrast_every": 0})
+
+
+def _prompt(design: Design, label: str, seed: int) -> LabelledPrompt:
+    environment = environment_factory(design)()
+    return LabelledPrompt(environment.reset(seed).messages, environment.tools, label)
