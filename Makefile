@@ -8,11 +8,15 @@ WORKDIR ?= runs/quickstart
 .PHONY: quickstart base test clean
 .DELETE_ON_ERROR:
 
-quickstart: $(VENV)/installed
+quickstart: $(VENV)/installed assets/tiny_agent/config.json
 	$(PY) -m launch.pipeline --config=configs/quickstart.py --workdir=$(WORKDIR)
 
+# The quick start's base agent, taught from scratch.
 base: $(VENV)/installed
-	$(PY) -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=assets/tiny_agent
+	JAX_PLATFORMS=cpu $(PY) -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=assets/tiny_agent
+
+assets/tiny_agent/config.json:
+	$(MAKE) base
 
 test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
