@@ -75,13 +75,29 @@ def attend(
 
 
 @partial(jax.jit, donate_argnums=0)
-def copy_slots(cache: Cache, source: jax.Array, target: jax.Array, count: jax.Array) -> Cache:
-    """Copy whole slots, ``source[i]`` to ``target[i]`` for i < count, one after the other."""
+def copy_slots(caches: list[Cache], pairs_P2: jax.Array, count: jax.Array) -> list[Cache]:
+    """Copy whole slots, (source, target) by (source, target), for the first ``count`` of ``pairs_P2``, in order.
 
-    def copy(i: jax.Array, cache: Cache) -> Cache:
-        return jax.tree.map(lambda x: x.at[target[i]].set(x[source[i]]), cache)
+    Of n caches, slot z is row z // n of cache z % n.
+    """
+    n = len(caches)
 
-    return jax.lax.fori_loop(0, count, copy, cache)
+    def copy(i: jax.Array, caches: list[Cache]) -> list[Cache]:
+        source, target = pairs_P2[i]
+
+        def move(*blocks: jax.Array) -> list[jax.Array]:
+            row = (
+                jax.lax.select_n(source % n, *(block[source // n] for block in blocks)) if n > 1 else blocks[0][source]
+            )
+            outside = blocks[0].shape[0]  # dropped
+            rows = [jnp.where(target % n == lane, target // n, outside) for lane in range(n)]
+            return [block.at[to].set(row, mode="drop") for block, to in zip(blocks, rows, strict=True)]
+
+        leaves, outline = zip(*(jax.tree.flatten(cache) for cache in caches), strict=True)
+        moved = zip(*(move(*blocks) for blocks in zip(*leaves, strict=True)), strict=True)
+        return [jax.tree.unflatten(tree, new) for tree, new in zip(outline, moved, strict=True)]
+
+    return jax.lax.fori_loop(0, count, copy, caches)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -1,30 +1,25 @@
 """The embedded engine: our decoder with a key/value cache and continuous batching, inside the caller's event loop."""
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
-from trace_jax.rollout import steps
-from trace_jax.rollout.adapters import BASE, AdapterTable
-from trace_jax.rollout.cache import BLOCK, clear_slot, copy_slots, new_cache, put_blocks, take_blocks
+from trace_jax.rollout.adapters import AdapterTable
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
+from trace_jax.rollout.lanes import DecodeRow, Lanes, PrefillRow
 from trace_jax.rollout.slots import Placement, Slots
-
-_LOG = logging.getLogger(__name__)
+from trace_jax.rollout.steps import PREFILL_WIDTH
 
 
 @dataclass
@@ -83,16 +78,14 @@ class EmbeddedEngine:
     ):
         self._config, self._capacity = config, capacity
         self._stop_ids = frozenset(stop_token_ids)
-        self._stop = jnp.asarray(sorted(self._stop_ids) or [-1], jnp.int32)
-        self._dtype = decoder.embed[...].dtype
         self._adapters = AdapterTable(decoder, config, max_adapters, max_rank)
-        self._num_slots = slots
+        self._lanes = Lanes(config, self._adapters, stop_token_ids, slots, capacity, decoder.embed[...].dtype)
+        self._new_slots = lambda: Slots(slots, capacity)
+        self._slots = self._new_slots()
         self._queue: deque[_Request] = deque()
         self._running: dict[int, _Request] = {}
         self._pump: asyncio.Task[None] | None = None
-        self._compiled: set[tuple[object, ...]] = set()
         self.stats = EngineStats()
-        self._reset()
 
     async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion:
         """Sample after ``token_ids``.
@@ -131,7 +124,7 @@ class EmbeddedEngine:
         """Forget all cached conversations: what follows is as after a fresh start, bit for bit."""
         if in_flight := len(self._queue) + len(self._running):
             raise EngineError(f"{in_flight} requests are in flight: flush when they have ended")
-        self._slots = Slots(self._num_slots, self._capacity)
+        self._slots = self._new_slots()
 
     def _checked(self, token_ids: Sequence[int], sampling: Sampling) -> np.ndarray:
         prompt = np.asarray(token_ids, np.int64)
@@ -151,10 +144,6 @@ class EmbeddedEngine:
             raise EngineError(f"temperature is {sampling.temperature}: give a finite number >= 0")
         return prompt.astype(np.int32)
 
-    def _reset(self) -> None:
-        self._slots = Slots(self._num_slots, self._capacity)
-        self._cache = new_cache(self._config, self._num_slots, self._capacity, self._dtype)
-
     async def _serve(self) -> None:
         try:
             while self._queue or self._running:
@@ -172,7 +161,8 @@ class EmbeddedEngine:
                     request.future.cancel()
             self._queue.clear()
             self._running.clear()
-            self._reset()
+            self._slots = self._new_slots()
+            self._lanes.reset()
             if not isinstance(error, Exception):
                 raise
 
@@ -197,10 +187,7 @@ class EmbeddedEngine:
         if not admitted:
             return
         placements = self._slots.place([r.prompt[:-1] for r in admitted], [r.adapter for r in admitted])
-        started, compiled = time.perf_counter(), self.stats.compile_seconds
-        self._fill(admitted, placements)
-        jax.block_until_ready(self._cache)
-        self.stats.prefill_seconds += time.perf_counter() - started - (self.stats.compile_seconds - compiled)
+        self._clocked("prefill_seconds", self._fill, admitted, placements)
         for request, placement in zip(admitted, placements, strict=True):
             self._running[placement.slot] = request
             self.stats.reused_tokens += placement.reused
@@ -209,63 +196,51 @@ class EmbeddedEngine:
     def _fill(self, requests: list[_Request], placements: list[Placement]) -> None:
         """Bring every placed prompt but its last token into the cache: copies first, then block after block."""
         ready = self._slots.ready
-        self._copy([p for p in placements if p.source != p.slot and ready[p.slot] == p.reused])
+        self._lanes.copy([(p.source, p.slot) for p in placements if p.source != p.slot and ready[p.slot] == p.reused])
         waiting = [p for p in placements if p.source != p.slot and ready[p.slot] != p.reused]
         while True:
             can = [p for p in waiting if ready[p.source] >= p.reused]
-            self._copy(can)
+            self._lanes.copy([(p.source, p.slot) for p in can])
             for placement in can:
                 ready[placement.slot] = placement.reused
             waiting = [p for p in waiting if p not in can]
             held = {p.slot for p in waiting}
-            todo = [
-                (r, p.slot) for r, p in zip(requests, placements, strict=True)
-                if p.slot not in held and ready[p.slot] < len(r.prompt) - 1
-            ]  # fmt: skip
+            todo = []
+            for request, placement in zip(requests, placements, strict=True):
+                start = int(ready[placement.slot])
+                block = request.prompt[start : min(start + PREFILL_WIDTH, len(request.prompt) - 1)]
+                if placement.slot not in held and block.size:
+                    todo.append(PrefillRow(placement.slot, start, block, request.adapter))
             if not todo:
                 return
-            for first in range(0, len(todo), steps.PREFILL_ROWS):
-                self._prefill(todo[first : first + steps.PREFILL_ROWS])
-
-    def _copy(self, placements: list[Placement]) -> None:
-        if placements:
-            pairs = np.zeros((2, self._num_slots), np.int32)
-            pairs[:, : len(placements)] = np.array([[p.source, p.slot] for p in placements]).T
-            self._cache = copy_slots(self._cache, pairs[0], pairs[1], np.int32(len(placements)))
-
-    def _prefill(self, todo: list[tuple[_Request, int]]) -> None:
-        """One block of the next tokens of up to ``PREFILL_ROWS`` prompts."""
-        rows = np.zeros((steps.PREFILL_ROWS, 4), np.int32)
-        tokens = np.zeros((steps.PREFILL_ROWS, steps.PREFILL_WIDTH), np.int32)
-        for i, (request, slot) in enumerate(todo):
-            start = int(self._slots.ready[slot])
-            block = request.prompt[start : min(start + steps.PREFILL_WIDTH, len(request.prompt) - 1)]
-            rows[i] = slot, start, len(block), request.adapter
-            tokens[i, : len(block)] = block
-            self._slots.ready[slot] = start + len(block)
-        params, lora = self._adapters.weights({request.adapter for request, _ in todo})
-        self._step("prefill", int(np.max(rows[:, 1] + rows[:, 2])), steps.prefill, params, lora, rows, tokens)
+            self._lanes.prefill(todo)
+            for row in todo:
+                ready[row.slot] += len(row.tokens)
 
     def _decode(self) -> None:
-        started, compiled = time.perf_counter(), self.stats.compile_seconds
-        rows = np.zeros((self._num_slots, 6), np.int32)
-        rows[:, 2] = BASE
-        temperature = np.ones(self._num_slots, np.float32)
+        rows = []
         for slot, request in self._running.items():
             sampling, past = request.sampling, len(request.tokens)
-            seed, allowed = sampling.seed & 0x7FFFFFFF, sampling.max_tokens - past
-            rows[slot] = request.last, self._slots.ready[slot], request.adapter, seed, past, allowed
-            temperature[slot] = sampling.temperature
-        params, lora = self._adapters.weights({request.adapter for request in self._running.values()})
-        columns = int(np.max(rows[:, 1] + np.minimum(rows[:, 5], steps.DECODE_STEPS)))
-        quorum = np.int32(max(1, len(self._running) // 4))
-        sampled = self._step("decode", columns, steps.decode, params, lora, rows, temperature, self._stop, quorum)
-        tokens, logprobs, counts = (np.asarray(x) for x in sampled)
-        for slot in list(self._running):
-            n = int(counts[slot])
-            self._harvest(slot, tokens[slot, :n].tolist(), logprobs[slot, :n].tolist())
-            self.stats.decode_tokens += n
-        self.stats.decode_seconds += time.perf_counter() - started - (self.stats.compile_seconds - compiled)
+            rows.append(
+                DecodeRow(
+                    slot=slot, start=int(self._slots.ready[slot]), last=request.last, adapter=request.adapter,
+                    seed=sampling.seed & 0x7FFFFFFF, past=past, allowed=sampling.max_tokens - past,
+                    temperature=sampling.temperature,
+                )
+            )  # fmt: skip
+        for slot, (tokens, logprobs) in self._clocked("decode_seconds", self._lanes.decode, rows).items():
+            self.stats.decode_tokens += len(tokens)
+            self._harvest(slot, tokens, logprobs)
+
+    def _clocked(self, counter: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function and add its seconds, compilations aside, to a counter."""
+        started, compiled = time.perf_counter(), self._lanes.compile_seconds
+        result = function(*arguments)
+        compiling = self._lanes.compile_seconds - compiled
+        seconds = time.perf_counter() - started - compiling
+        setattr(self.stats, counter, getattr(self.stats, counter) + seconds)
+        self.stats.compile_seconds, self.stats.compilations = self._lanes.compile_seconds, self._lanes.compilations
+        return result
 
     def _harvest(self, slot: int, tokens: list[int], logprobs: list[float]) -> None:
         request = self._running[slot]
@@ -280,7 +255,7 @@ class EmbeddedEngine:
         self._slots.release(slot)
         if not finite:
             self._slots.forget(slot)
-            self._cache = clear_slot(self._cache, np.int32(slot))
+            self._lanes.clear(slot)
         if request.future.done():
             return
         if finite:
@@ -289,24 +264,3 @@ class EmbeddedEngine:
         else:
             error = EngineError("the model returned logits that are not finite: check its weights and its adapter's")
             request.future.set_exception(error)
-
-    def _step(
-        self, name: str, columns: int, step: Any, params: steps.Params, lora: LoRA | None, *arguments: Any
-    ) -> list[jax.Array]:
-        """Run a compiled step on as many blocks as hold ``columns``; each number of blocks is one compilation."""
-        blocks = -(-columns // BLOCK)
-        key = (name, blocks, lora is not None)
-        started = time.perf_counter()
-        result = step(self._config, params, take_blocks(self._cache, blocks), *arguments, lora)
-        head, rest = (result, []) if name == "prefill" else (result[0], result[1:])
-        self._cache = put_blocks(self._cache, head)
-        if key not in self._compiled:
-            jax.block_until_ready(head)
-            seconds = time.perf_counter() - started
-            self._compiled.add(key)
-            self.stats.compilations += 1
-            self.stats.compile_seconds += seconds
-            adapters = "mixed adapters" if lora is not None else "one adapter"
-            shape = f"{self._num_slots} slots, {blocks * BLOCK} columns, {adapters}"
-            _LOG.info("compiled %s for %s in %.1f s", name, shape, seconds)
-        return rest
