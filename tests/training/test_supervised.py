@@ -51,7 +51,8 @@ def test_it_learns_to_copy_in_the_order_given():
     losses = []
     before = Decoder(SHAPE, nnx.Rngs(0))
     first = np.asarray(before.embed[...])
-    train_supervised(before, shown, SupervisedConfig(rows=20, learning_rate=1e-2), lambda step, loss: losses.append((step, loss)))
+    settings = SupervisedConfig(rows=20, learning_rate=1e-2)
+    train_supervised(before, shown, settings, lambda step, loss: losses.append((step, loss)))
     assert [step for step, _ in losses] == list(range(1, 101))
     assert losses[-1][1] < 0.2 < 2.0 < losses[0][1]
     np.testing.assert_array_equal(np.asarray(before.embed[...]), first)  # the decoder given is not changed
