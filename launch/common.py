@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags
+from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
@@ -54,6 +55,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 def _call(main: Main) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every step of every save
     if DRY_RUN.value:
         print(CONFIG.value)
         return 0
