@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     config.num_heads = 4  # int: N
     config.num_kv_heads = 2  # int: K
     config.intermediate_size = 352  # int: F
-    config.lessons = ((1, 9600), (2, 4800))  # tuple of (requests a ticket, tickets): what is shown first
-    config.tickets = 8000  # int, tickets drawn like the target's: what is shown last
+    config.lessons = ((1, 32000), (2, 6400))  # tuple of (requests a ticket, tickets): what is shown first
+    config.tickets = 6400  # int, tickets drawn like the target's: what is shown last
     config.wrong_share = 0.75  # float: how often the demonstrator takes the wrong path where it lacks the capability
     config.learning_rate = 4e-3  # float: of AdamW
     config.rows = 32  # int, tickets a step

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from launch.common import run
 from trace_jax.contract.trajectory import Message
+from trace_jax.environments.helpdesk.database import CITIES, KINDS, STATUSES
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.lessons import draw_lesson
 from trace_jax.environments.helpdesk.policies import Demonstrator
@@ -75,7 +76,8 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         for ticket in tickets(config):
             shown.append(demonstrate(ticket, rng, config.wrong_share))
             stage.advance()
-    tokenizer = train_tokenizer((text for demo in shown[-2000:] for text in texts(*demo)), config.vocab_size)
+    heard = (text for demo in shown[-2000:] for text in texts(*demo))
+    tokenizer = train_tokenizer(heard, config.vocab_size, (*CITIES, *KINDS, *STATUSES))
     renderer = TinyRenderer(tokenizer)
     demonstrations = [tokenize(*demo, renderer) for demo in shown]
 

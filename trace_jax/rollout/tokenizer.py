@@ -1,23 +1,34 @@
 """A small byte-pair tokenizer for agents that are taught from scratch."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>", "<|end|>")
 
-# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short, and what has to
-# be copied from one place to another is one token.
+# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short.
 _PIECES = r""" ?["\[{,}]*"[a-z_]+":"?|[A-Z]\d+|\d+| ?[A-Za-z_]+(?!\d)| ?[^\sA-Za-z\d]+|\s"""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn merges from ``texts``. Every byte is in the vocabulary, so any text can be encoded."""
+def train_tokenizer(texts: Iterable[str], vocab_size: int, atoms: Sequence[str] = ()) -> Tokenizer:
+    """Learn merges from ``texts``. Every byte is in the vocabulary, so any text can be encoded.
+
+    ``atoms`` are words that are the same piece wherever they stand, in a sentence or as a JSON key: a small model
+    learns to find again and to copy what looks the same.
+    """
+    pieces = _PIECES
+    if atoms:
+        words = "|".join(map(re.escape, atoms))
+        alone = rf"(?<![A-Za-z_])(?:{words})(?![A-Za-z_\d])"
+        pieces = pieces.replace(r'"[a-z_]+":', rf'"(?!(?:{words})")[a-z_]+":').replace(
+            " ?[A-Za-z_]+", rf"{alone}| ?(?!(?:{words})(?![A-Za-z_\d]))[A-Za-z_]+"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,12 +14,16 @@ from trace_jax.environments.helpdesk.tools import call_tool
 
 @dataclass(frozen=True)
 class Ticket:
-    """``initial`` is the shop before, ``expected`` the shop after every request was done right."""
+    """``initial`` is the shop before anything was done."""
 
     customer: str
     requests: tuple[Request, ...]
     initial: Database
-    expected: Database
+
+    @cached_property
+    def expected(self) -> Database:
+        """The shop after every request was done right."""
+        return after_calls(self.initial, [call for request in self.requests for call in request.right.calls])
 
     def opening(self) -> str:
         """The customer's first message: who writes, the subject line, and the first request."""
@@ -42,5 +47,4 @@ def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Buil
     for _ in range(bystanders):
         drawer.order(other, drawer.choice(STATUSES))
     requests = tuple(build(drawer, customer) for build in builders)
-    expected = after_calls(drawer.database, [call for request in requests for call in request.right.calls])
-    return Ticket(customer, requests, drawer.database, expected)
+    return Ticket(customer, requests, drawer.database)
