@@ -7,15 +7,16 @@ def get_config() -> ConfigDict:
     """Every field of ``launch.tiny_agent``, locked."""
     config = ConfigDict()
     config.seed = 0  # int: of the initial weights and the demonstrations
-    config.vocab_size = 640  # int, tokens at most
+    config.vocab_size = 768  # int, tokens at most
     config.hidden_size = 128  # int: D
     config.num_layers = 4  # int: L
     config.num_heads = 4  # int: N
     config.num_kv_heads = 2  # int: K
     config.intermediate_size = 352  # int: F
-    config.lessons = ((1, 32000), (2, 6400))  # tuple of (requests a ticket, tickets): what is shown first
+    # tuple of (requests a ticket, tickets, wrong_share), taken in turn: the skills first, then the habits
+    config.lessons = ((1, 32000, 0.0), (1, 8000, 0.75), (2, 6400, 0.75))
     config.tickets = 6400  # int, tickets drawn like the target's: what is shown last
-    config.wrong_share = 0.75  # float: how often the demonstrator takes the wrong path where it lacks the capability
+    config.wrong_share = 0.75  # float: how often the demonstrator then takes the wrong path where it lacks a capability
     config.learning_rate = 4e-3  # float: of AdamW
     config.rows = 32  # int, tickets a step
     return config.lock()

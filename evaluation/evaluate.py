@@ -25,11 +25,9 @@ from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
-from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
-from trace_jax.routing.gate import GateRouter, load_gate
-from trace_jax.routing.router import Router
-from trace_jax.routing.select import BestOne, Nucleus, Policy
+from trace_jax.routing.load import load_router
+from trace_jax.routing.select import make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.telemetry.progress import Progress
 
@@ -77,7 +75,7 @@ def score(
             seed=config.seed,
             baselines=("base",),
             concurrency=config.rollout.concurrency,
-            on_episode=lambda t: stage.advance(tokens=t.usage.prompt_tokens + t.usage.completion_tokens),
+            on_episode=stage.episode,
         )
     append_records(workdir / TRAJECTORIES, evaluation.trajectories)
     write_document(workdir / REPORT, evaluation.report)
@@ -104,23 +102,11 @@ def _routed(
     absent = [route.adapter for route in table.routes if route.adapter not in adapters]
     if absent:
         raise ContractError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")
-    routing = assign(route_tasks(router_of(config, base, table, path), target, split, tasks), adapters)
+    reader = PromptReader(base.decoder, base.config.max_position_embeddings)
+    router = load_router(path, base.revision, reader, base.renderer, make_policy(config.routing.top_p))
+    routing = assign(route_tasks(router, target, split, tasks), adapters)
     total = table.rollouts + sum(spent[route.adapter] for route in table.routes)
     return Method("routed", 0.0, routing.adapter.__getitem__, total), dict(routing.merged)
-
-
-def router_of(config: ConfigDict, base: Base, table: RouteTable, path: epath.Path) -> Router:
-    """The router that the table in ``path`` was made for. Raises ContractError for a kind that looks at nothing."""
-    reader = PromptReader(base.decoder, base.config.max_position_embeddings)
-    policy: Policy = Nucleus(config.routing.top_p) if config.routing.top_p else BestOne()
-    if table.router == "classifier":
-        return ClassifierRouter(table, reader, base.renderer, policy)
-    if table.router == "gate":
-        if table.gate is None:
-            raise ContractError(f"{path}: router is the gate, but no gate file is named: train the gate again")
-        gate = load_gate(path.parent / table.gate, base.revision)
-        return GateRouter(table, gate, base.revision, reader, base.renderer, policy)
-    raise ContractError(f"{path}: router {table.router!r} cannot be evaluated from its table; use gate or classifier")
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:

@@ -51,6 +51,7 @@ def evaluate_methods(
     greedy_trials: int = 1,
     baselines: Sequence[str] = (),
     concurrency: int = 64,
+    done: Mapping[str, Trajectory] | None = None,
     on_episode: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
     """Play ``tasks`` × ``trials`` with every method.
@@ -64,6 +65,8 @@ def evaluate_methods(
         limits: bounds of one episode; ``max_tokens`` bounds one turn.
         greedy_trials: trials at temperature 0; one is enough for an engine whose greedy output does not vary.
         baselines: methods to compare the others with, at the same temperature.
+        done: episodes of an interrupted evaluation by their ids, which are not played again.
+        on_episode: called with each episode that is played.
 
     Raises:
         ContractError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
@@ -75,7 +78,10 @@ def evaluate_methods(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
     specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
-    trajectories = collect(specs, engine, renderer, limits, base, concurrency, on_episode)
+    known = dict(done or {})
+    played = collect([s for s in specs if s.id not in known], engine, renderer, limits, base, concurrency, on_episode)
+    known |= {trajectory.id: trajectory for trajectory in played}
+    trajectories = [known[spec.id] for spec in specs]
     reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
     rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
     for episode, users in episodes.items():

@@ -1,5 +1,6 @@
 """The report's plots: each a function from records to a figure."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -63,7 +64,7 @@ def _bar(axis: Axes, y: int, result: MethodResult, widest: float) -> None:
 
 def family(method: str) -> str:
     """``trace``, ``grpo`` or ``other``: which colour a method wears."""
-    words = method.lower().replace("-", "_").split("_")
+    words = re.findall("[a-z]+", method.lower())
     return "trace" if "trace" in words or "routed" in words[:1] else "grpo" if "grpo" in words else "other"
 
 

@@ -61,8 +61,10 @@ def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
     return found
 
 
-def embedded_engine(base: Base, adapters: Mapping[str, LoRA], config: ConfigDict) -> EmbeddedEngine:
-    """An engine that holds all ``adapters``."""
+def embedded_engine(
+    base: Base, adapters: Mapping[str, LoRA], config: ConfigDict, *, max_adapters: int = 1, max_rank: int = 1
+) -> EmbeddedEngine:
+    """An engine that holds all ``adapters``, with room for ``max_adapters`` of ``max_rank`` at least."""
     if config.engine.kind != "embedded":
         raise ContractError(f"config.engine.kind is {config.engine.kind!r}; these programs serve with 'embedded'")
     engine = EmbeddedEngine(
@@ -71,8 +73,8 @@ def embedded_engine(base: Base, adapters: Mapping[str, LoRA], config: ConfigDict
         base.renderer.stop_token_ids,
         slots=config.engine.slots,
         capacity=config.engine.capacity,
-        max_rank=max((lora.rank for lora in adapters.values()), default=1),
-        max_adapters=max(len(adapters), 1),
+        max_rank=max([max_rank, *(lora.rank for lora in adapters.values())]),
+        max_adapters=max(max_adapters, len(adapters)),
     )
     for name, lora in adapters.items():
         engine.set_adapter(name, lora)

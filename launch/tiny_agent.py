@@ -5,6 +5,7 @@ systematically lacking; written as a Hugging Face directory. A demonstration age
 """
 
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from launch.common import run
+from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
-from trace_jax.environments.helpdesk.database import CITIES, KINDS, STATUSES
+from trace_jax.environments.helpdesk.database import CITIES, CUSTOMERS, KINDS, ORDERS, PRODUCTS, STATUSES
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.lessons import draw_lesson
 from trace_jax.environments.helpdesk.policies import Demonstrator
@@ -31,11 +33,15 @@ from trace_jax.training.supervised import Demonstration, SupervisedConfig, train
 Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back
 
 
-def tickets(config: ConfigDict) -> Iterator[Ticket]:
-    """The curriculum: short tickets first, the target's kind last."""
-    for requests, number in config.lessons:
-        yield from (draw_lesson(requests, config.seed * number + i) for i in range(number))
-    yield from (draw_task("practice", config.seed * config.tickets + i) for i in range(config.tickets))
+def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
+    """The curriculum, tickets with the demonstrator's wrong share: short ones first, the target's kind last."""
+    total = sum(number for _, number, _ in config.lessons)
+    seeds = count(config.seed * total)
+    for requests, number, wrong_share in config.lessons:
+        for seed in islice(seeds, number):
+            yield draw_lesson(requests, seed), wrong_share
+    for i in range(config.tickets):
+        yield draw_task("practice", config.seed * config.tickets + i), config.wrong_share
 
 
 def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) -> tuple[tuple[Message, ...], list[Turn]]:
@@ -71,13 +77,19 @@ def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     progress = Progress()
     rng, shown = np.random.default_rng(config.seed), []
-    number = sum(number for _, number in config.lessons) + config.tickets
+    number = sum(number for _, number, _ in config.lessons) + config.tickets
     with progress, progress.stage("demonstrations", number) as stage:
-        for ticket in tickets(config):
-            shown.append(demonstrate(ticket, rng, config.wrong_share))
+        for ticket, wrong_share in lessons(config):
+            shown.append(demonstrate(ticket, rng, wrong_share))
             stage.advance()
     heard = (text for demo in shown[-2000:] for text in texts(*demo))
     tokenizer = train_tokenizer(heard, config.vocab_size, (*CITIES, *KINDS, *STATUSES))
+    split = [word for word in (*ORDERS, *PRODUCTS, *CUSTOMERS) if len(tokenizer.encode(word).ids) > 1]
+    if split:
+        raise ContractError(
+            f"config.vocab_size={config.vocab_size} leaves {len(split)} ids such as {split[0]} in pieces, which a "
+            "small model does not learn to copy: raise it"
+        )
     renderer = TinyRenderer(tokenizer)
     demonstrations = [tokenize(*demo, renderer) for demo in shown]
 

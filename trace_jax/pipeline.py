@@ -12,7 +12,7 @@ from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.routing import RouteTable
+from trace_jax.contract.routing import RouterKind
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Environment, Target
 from trace_jax.environments.registry import environment_factory
@@ -21,10 +21,11 @@ from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine, Sampling
 from trace_jax.routing.features import PromptReader
-from trace_jax.routing.gate import GateRouter, load_gate, save_gate
+from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
-from trace_jax.routing.router import BASE
-from trace_jax.routing.select import choices
+from trace_jax.routing.load import load_router
+from trace_jax.routing.router import BASE, Router
+from trace_jax.routing.select import Policy, choices
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
@@ -34,6 +35,7 @@ from trace_jax.training.trainer import MANIFEST, StepReport, train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
+BASELINE = "grpo_on_target"  # name of its adapter
 Tick = Callable[[Trajectory], None]
 
 
@@ -158,7 +160,7 @@ def train_on_target(
 ) -> AdapterManifest:
     """The baseline: GRPO on the target's own training ``tasks``."""
     ground = TrainingGround(name, lambda: target.environment("train"), tasks, name, "train")
-    return _train(agent, [ground], "grpo_on_target", (), config, directory, progress, tensorboard, wandb)
+    return _train(agent, [ground], BASELINE, (), config, directory, progress, tensorboard, wandb)
 
 
 def _train(
@@ -198,38 +200,50 @@ def build_router(
     candidates: Sequence[Candidate],
     designer: Designer,
     target: Target,
+    *,
+    kind: RouterKind,
+    policy: Policy,
     prompts: int,
     minimum_weight: float,
     rollouts: int,
     seed: int,
     directory: Path,
-) -> GateRouter:
-    """Stage 4: the gate, trained on prompts of the synthesised environments alone, and its route table.
+) -> Router:
+    """Stage 4: the route table and, for ``kind`` gate, the gate, trained on prompts of synthesised environments alone.
 
     ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected: what
-    the base needs no adapter for.
+    the base needs no adapter for. ``rollouts``: what the capabilities and environments took, the adapters aside.
     """
     reader = PromptReader(agent.decoder)
     table_path, gate_path = directory / "route_table.json", directory / "gate.safetensors"
     if not table_path.exists():
         descriptions = {candidate.name: candidate.description for candidate in candidates}
-        draft = build_table(agent.revision, "gate", adapters, descriptions, gate=gate_path.name)
-        spare = list(_spare_designs(candidates, manifests, designer, target))
-        if not spare:
-            raise ContractError("no candidate is left over that the base's own prompts could be drawn from")
-        designs = [(m.design, adapter.name, prompts) for m, adapter in zip(manifests, adapters, strict=True)]
-        designs += [(design, BASE, -(-prompts // len(spare))) for design in spare]
-        examples = [
-            _prompt(_exercised(design), label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)
-        ]
-        gate, report = train_gate(examples, choices(draft), agent.revision, reader, agent.renderer, seed)
-        save_gate(gate_path, gate)
-        write_document(
-            table_path,
-            draft.replace(temperature=report.temperature, minimum_weight=minimum_weight, rollouts=rollouts),
+        table = build_table(
+            agent.revision, kind, adapters, descriptions, minimum_weight=minimum_weight, rollouts=rollouts
         )
-    table = read_document(table_path, RouteTable)
-    return GateRouter(table, load_gate(gate_path, agent.revision), agent.revision, reader, agent.renderer)
+        if kind == "gate":
+            examples = _routing_prompts(manifests, adapters, candidates, designer, target, prompts)
+            gate, report = train_gate(examples, choices(table), agent.revision, reader, agent.renderer, seed)
+            save_gate(gate_path, gate)
+            table = table.replace(gate=gate_path.name, temperature=report.temperature)
+        write_document(table_path, table)
+    return load_router(table_path, agent.revision, reader, agent.renderer, policy)
+
+
+def _routing_prompts(
+    manifests: Sequence[EnvironmentManifest],
+    adapters: Sequence[AdapterManifest],
+    candidates: Sequence[Candidate],
+    designer: Designer,
+    target: Target,
+    prompts: int,
+) -> list[LabelledPrompt]:
+    spare = list(_spare_designs(candidates, manifests, designer, target))
+    if not spare:
+        raise ContractError("no candidate is left over that the base's own prompts could be drawn from")
+    designs = [(m.design, adapter.name, prompts) for m, adapter in zip(manifests, adapters, strict=True)]
+    designs += [(design, BASE, -(-prompts // len(spare))) for design in spare]
+    return [_prompt(_exercised(design), label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)]
 
 
 def _spare_designs(

@@ -7,7 +7,7 @@ from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.importers import tau_bench
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, analyse
-from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability, Status
+from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
@@ -49,14 +49,6 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_files(tmp_path: Path) ->
     analyse(episodes, make_analyst("embedded"), stopped, runs=4, criteria=FAST)
     for name in (CANDIDATES, RUNS, REPORT, SELECTED):
         assert (stopped / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_a_second_run_keeps_how_far_a_capability_has_come(tmp_path: Path) -> None:
-    analyse(EPISODES, make_analyst("embedded"), tmp_path, criteria=FAST)
-    moved = [one.replace(status=Status.TRAINED) for one in read_records(tmp_path / SELECTED, SelectedCapability)]
-    (tmp_path / SELECTED).write_text("".join(one.model_dump_json() + "\n" for one in moved))
-    analyse(EPISODES, make_analyst("embedded"), tmp_path, criteria=FAST)
-    assert list(read_records(tmp_path / SELECTED, SelectedCapability)) == moved
 
 
 def test_what_the_stage_refuses(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation import plots
+from evaluation import held_out, plots
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from trace_jax.contract.files import write_document
@@ -134,6 +134,8 @@ def test_files_that_cannot_be_right_are_refused_by_name(data, tmp_path):
 def test_every_method_family_has_its_colour():
     names = ("trace_routed", "routed", "grpo_target", "base", "oracle_routed", "random_routed")
     assert [plots.family(name) for name in names] == ["trace", "trace", "grpo", "other", "other", "other"]
+    names = (held_out.ROUTED, held_out.GRPO, held_out.BEST_SINGLE)
+    assert [plots.family(name) for name in names] == ["trace", "grpo", "other"]
 
 
 def test_durations_read_as_people_write_them():

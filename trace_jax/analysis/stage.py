@@ -48,7 +48,9 @@ def analyse(
     report = aggregate(candidates, label_runs, trajectories, criteria, seed)
     selected = selected_capabilities(report, label_runs, usable)
     write_document(place / REPORT, report)
-    _write_selected(place / SELECTED, selected)
+    (place / SELECTED).unlink(missing_ok=True)
+    with JsonLinesWriter(place / SELECTED) as writer:
+        writer.extend(selected)
     return Analysis(candidates, label_runs, report, selected)
 
 
@@ -100,14 +102,3 @@ def _label_runs(
                 writer.append(run)
                 done += (run,)
     return tuple(sorted(done, key=lambda run: run.run))
-
-
-def _write_selected(path: epath.Path, selected: Sequence[SelectedCapability]) -> None:
-    """Later stages change the status in this file, so an existing one is kept if it selects the same capabilities."""
-    if path.exists():
-        before = [one.capability.name for one in read_records(path, SelectedCapability)]
-        if before == [one.capability.name for one in selected]:
-            return
-        path.unlink()
-    with JsonLinesWriter(path) as writer:
-        writer.extend(selected)

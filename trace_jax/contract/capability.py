@@ -131,6 +131,7 @@ class SelectedCapability(Record):
     failed_examples: tuple[str, ...]  # ids of failed trajectories labelled LACKING
     status: Status = Status.PENDING
     reason: str = ""  # why it FAILED
+    rollouts: int = 0  # spent in vain on its environment when it FAILED; else the environment's manifest counts them
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

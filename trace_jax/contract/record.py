@@ -14,6 +14,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with ``changes`` applied."""
+        return type(self).model_validate({**dict(self), **changes})
+
 
 class Record(Part):
     """A record that is written to a file. Its schema version is checked: a reader knows one, the field's default."""
@@ -36,7 +40,3 @@ class Record(Part):
         """The one schema version that this build reads and writes."""
         version: int = cls.model_fields["schema_version"].default
         return version
-
-    def replace(self, **changes: Any) -> Self:
-        """A validated copy with ``changes`` applied."""
-        return type(self).model_validate({**dict(self), **changes})

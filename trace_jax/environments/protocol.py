@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from trace_jax.contract.trajectory import Check, Message, Split, Tool
 
@@ -57,3 +57,10 @@ class Target(Protocol):
     def tasks(self, split: Split) -> tuple[int, ...]: ...
 
     def environment(self, split: Split) -> Environment: ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A target that knows what its tasks turn on: for oracle routing alone, no stage of the method reads it."""
+
+    def turns_on(self, task: int) -> str: ...

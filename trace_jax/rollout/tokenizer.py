@@ -8,8 +8,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>", "<|end|>")
 
-# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short.
-_PIECES = r""" ?["\[{,}]*"[a-z_]+":"?|[A-Z]\d+|\d+| ?[A-Za-z_]+(?!\d)| ?[^\sA-Za-z\d]+|\s"""
+# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short. A number keeps
+# the quote and colon that an atom as its key leaves behind: the value then stands next to the word that names it.
+_PIECES = r""" ?["\[{,}]*"[a-z_]+":"?|":\d+|[A-Z]\d+|\d+| ?[A-Za-z_]+(?!\d)| ?[^\sA-Za-z\d]+|\s"""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, atoms: Sequence[str] = ()) -> Tokenizer:

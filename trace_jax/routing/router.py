@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trace_jax.contract.routing import RouteDecision, RouterKind
+from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.contract.trajectory import Message, Tool
 
 BASE = ""  # the base model's key in ``RouteDecision.weights``
@@ -25,6 +25,7 @@ class Router(Protocol):
     """Routes a conversation once, from its first request. A router that cannot decide sends it to the base."""
 
     kind: RouterKind
+    table: RouteTable
 
     def decide(self, conversation: str, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> RouteDecision: ...
 

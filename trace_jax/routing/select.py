@@ -49,6 +49,11 @@ class Nucleus:
         return {name: weight / mass for name, weight in nucleus.items() if name != BASE and weight > 0.0}
 
 
+def make_policy(top_p: float) -> Policy:
+    """The nucleus of ``top_p``; 0 takes the best adapter alone."""
+    return Nucleus(top_p) if top_p else BestOne()
+
+
 def choices(table: RouteTable) -> tuple[str, ...]:
     """What a router over ``table`` chooses from, in the order of its score columns: the base, then the routes."""
     return (BASE, *(route.adapter for route in table.routes))

@@ -92,8 +92,9 @@ def synthesise(
                 return manifest
         raise DesignError(f"no environment accepted in {config.rounds} rounds; the last was {attempts[-1].feedback}")
     except DesignError as error:
-        reason = f"{error} ({len(attempts)} rounds, {rollouts_spent(attempts)} rollouts)"
-        lost = selected.replace(status=Status.FAILED, reason=reason)
+        spent = rollouts_spent(attempts)
+        reason = f"{error} ({len(attempts)} rounds, {spent} rollouts)"
+        lost = selected.replace(status=Status.FAILED, reason=reason, rollouts=spent)
         write_document(failed, lost)
         log.warning("capability %s FAILED: %s", name, reason)
         return lost

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from trace_jax.contract.trajectory import Trajectory
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -37,6 +39,11 @@ class Stage:
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._owner.print(self._line())
+
+    def episode(self, trajectory: Trajectory) -> None:
+        """One more episode is done."""
+        usage = trajectory.usage
+        self.advance(reward=trajectory.reward, tokens=usage.prompt_tokens + usage.completion_tokens)
 
     def finish(self, note: str = "") -> None:
         """The stage is over; ``note`` (a result in a few words) stays on the terminal."""

@@ -8,6 +8,9 @@ import numpy as np
 CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Paris", "Delhi", "Quito", "Tokyo")
 KINDS = ("mug", "lamp", "chair", "rug", "clock", "desk")
 STATUSES = ("processing", "shipped", "delivered")
+ORDERS = tuple(f"O{n}" for n in range(10, 50))
+PRODUCTS = tuple(f"P{n}" for n in range(10, 50))
+CUSTOMERS = tuple(f"C{n}" for n in range(10, 40))
 
 Row = dict[str, Any]
 
@@ -23,9 +26,7 @@ class Database:
 
     def copy(self) -> "Database":
         """An independent copy."""
-        tables = {
-            name: {key: _copy_row(row) for key, row in table.items()} for name, table in self.state().items()
-        }
+        tables = {name: {key: _copy_row(row) for key, row in table.items()} for name, table in self.state().items()}
         return Database(**tables, faults=dict(self.faults))
 
     def state(self) -> dict[str, dict[str, Row]]:
@@ -45,8 +46,8 @@ class Drawer:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.database = Database()
-        self._orders = [f"O{n}" for n in rng.permutation(np.arange(10, 50))]
-        self._products = [f"P{n}" for n in rng.permutation(np.arange(10, 50))]
+        self._orders = list(rng.permutation(ORDERS))
+        self._products = list(rng.permutation(PRODUCTS))
         self._kinds = list(rng.permutation(KINDS))
         self.max_price = 9  # of an item of an order
         self.city_on_file: dict[str, str] = {}  # as it will be once the requests drawn so far are done
@@ -67,7 +68,7 @@ class Drawer:
 
     def order(self, customer: str, status: str, items: int = 2, locked: bool = False) -> str:
         """A new order of ``items`` kinds at prices from 1 to ``max_price``."""
-        order_id = self._orders.pop()
+        order_id = str(self._orders.pop())
         kinds = self.rng.permutation(KINDS)[:items]
         prices = {str(kind): int(self.rng.integers(1, 1 + self.max_price)) for kind in kinds}
         self.database.orders[order_id] = {
@@ -82,7 +83,7 @@ class Drawer:
 
     def product(self, kind: str, price: int, stock: int) -> str:
         """A new product."""
-        product_id = self._products.pop()
+        product_id = str(self._products.pop())
         self.database.products[product_id] = {"kind": kind, "price": price, "stock": stock}
         return product_id
 

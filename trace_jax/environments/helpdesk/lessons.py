@@ -6,14 +6,13 @@ from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
 from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
-_KINDS = (ROUTINE, *BY_CAPABILITY.values())
+_KINDS = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders))
 
 
 def draw_lesson(requests: int, seed: int) -> Ticket:
-    """A ticket of the practice source with ``requests`` requests: routine or turning on a capability, all as likely."""
+    """A ticket of the practice source with ``requests`` requests, every kind of request as likely."""
 
     def make(rng: np.random.Generator) -> Ticket:
-        kinds = [_KINDS[rng.integers(len(_KINDS))] for _ in range(requests)]
-        return draw_ticket(rng, customer(rng), [kind[rng.integers(len(kind))] for kind in kinds])
+        return draw_ticket(rng, customer(rng), [_KINDS[rng.integers(len(_KINDS))] for _ in range(requests)])
 
     return draw_from("practice", make, "helpdesk", "lesson", requests, seed)

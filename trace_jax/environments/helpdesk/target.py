@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from trace_jax.contract.trajectory import Split
+from trace_jax.environments.helpdesk.database import CUSTOMERS
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE, Builder
 from trace_jax.environments.helpdesk.results import RESULTS
@@ -42,7 +43,7 @@ def draw_from(source: Source, make: Callable[[np.random.Generator], Ticket], *ke
 
 def customer(rng: np.random.Generator) -> str:
     """A customer id."""
-    return f"C{rng.integers(10, 40)}"
+    return CUSTOMERS[rng.integers(len(CUSTOMERS))]
 
 
 def _pick(rng: np.random.Generator, builders: tuple[Builder, ...], count: int) -> list[Builder]:
@@ -80,9 +81,9 @@ class Helpdesk:
         """Seeds of a split."""
         return tuple(range(TRAIN_TASKS if split == "train" else HELD_OUT_TASKS))
 
-    def turns_on(self, seed: int) -> str:
+    def turns_on(self, task: int) -> str:
         """The capability that a task turns on first: for oracle routing alone, no stage of the method reads it."""
-        return sorted(BY_CAPABILITY)[seed % len(BY_CAPABILITY)]
+        return sorted(BY_CAPABILITY)[task % len(BY_CAPABILITY)]
 
     def environment(self, split: Split) -> Desk:
         """An environment over the tickets of a split."""

@@ -1,0 +1,208 @@
+"""A pipeline run on the held-out tasks: every method side by side, and what the report shows of the way there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from evaluation.methods import Evaluation, Method, compare, evaluate_methods, method_result, plan_episodes
+from evaluation.report_data import BudgetPoint, RunSummary
+from evaluation.routed import Routing, assign, confusion_of, route_tasks
+from evaluation.serving import Base, embedded_engine, limits, load_adapters
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.evaluation import EvaluationReport, MethodResult
+from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.environments.protocol import Labelled, Target
+from trace_jax.models.lora import LoRA
+from trace_jax.routing.baselines import OracleRouter, RandomRouter
+from trace_jax.routing.router import BASE, Router
+from trace_jax.routing.select import choices
+from trace_jax.telemetry.progress import Progress
+from trace_jax.training.trainer import MANIFEST
+
+REPORT = "evaluation/report.json"
+BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (
+    "base",
+    "GRPO on target",
+    "TRACE (routed)",
+    "TRACE (oracle routing)",
+    "TRACE (random routing)",
+)
+BEST_SINGLE = "best single adapter"
+BASELINES = (BASE_METHOD, GRPO)
+
+
+def evaluate_run(
+    config: ConfigDict,
+    root: Path,
+    base: Base,
+    target: Target,
+    router: Router,
+    adapters: Sequence[AdapterManifest],
+    baseline: AdapterManifest,
+    spent: int,
+    progress: Progress,
+) -> RunSummary:
+    """Play the held-out tasks with every method, write the report and its episodes, and return the summary.
+
+    ``spent``: rollouts that TRACE took; the stage times of the summary are left empty.
+    """
+    tasks = held_out_tasks(config, target)
+    truth = owners(target, tasks, adapters) if isinstance(target, Labelled) else None
+    routers: dict[str, Router] = {ROUTED: router, RANDOM: RandomRouter(router.table, config.seed)}
+    if truth is not None:
+        routers[ORACLE] = OracleRouter(router.table, {str(task): owner for task, owner in truth.items()})
+    decisions = {name: route_tasks(one, target, "held_out", tasks) for name, one in routers.items()}
+    path = root / "routing" / "decisions.jsonl"
+    path.unlink(missing_ok=True)
+    with JsonLinesWriter(path) as writer:
+        writer.extend(decisions[ROUTED].values())
+
+    paths = [epath.Path(root / "adapters" / adapter.name / MANIFEST) for adapter in adapters]
+    place = root / "baselines" / baseline.name
+    early = {path: read_document(path, AdapterManifest) for path in sorted(place.glob(f"snapshots/*/{MANIFEST}"))}
+    loras = load_adapters(
+        [
+            *zip(paths, adapters, strict=True),
+            (epath.Path(place / MANIFEST), baseline),
+            *((epath.Path(path), manifest) for path, manifest in early.items()),
+        ],
+        base,
+    )
+    routing = {name: assign(routed, loras) for name, routed in decisions.items()}
+
+    methods = [
+        *temperatures(config, BASE_METHOD, always(None), 0),
+        *temperatures(config, GRPO, always(baseline.name), baseline.rollouts),
+        *(one for a in adapters for one in temperatures(config, f"only {a.name}", always(a.name), spent)),
+        *(one for name, r in routing.items() for one in temperatures(config, name, r.adapter.__getitem__, spent)),
+    ]
+    merged = {name: lora for r in routing.values() for name, lora in r.merged.items()}
+    path = root / "evaluation" / "trajectories.jsonl"
+    trials = config.evaluation.trials
+    played = play(config, base, target, {**loras, **merged}, methods, trials, progress, "evaluation", path)
+    report = with_best_single(played.report, [f"only {adapter.name}" for adapter in adapters])
+    write_document(root / REPORT, report)
+
+    hot = float(config.evaluation.temperature)
+    on_the_way = [Method(m.name, hot, always(m.name), m.rollouts) for m in early.values()]
+    points = [_point(name, result(report, name, hot)) for name in (BASE_METHOD, GRPO, ROUTED)]
+    points += [_point(ROUTED, one) for one in _partial(report, routing[ROUTED], adapters, spent, hot)]
+    if on_the_way:
+        path = root / "evaluation" / "on_the_way.jsonl"
+        curve = play(config, base, target, loras, on_the_way, 1, progress, "pass rate by rollouts", path, ())
+        points += [_point(GRPO, one) for one in curve.report.methods]
+    return RunSummary(
+        title=f"TRACE on {config.target.environment}, seed {config.seed}",
+        evaluation=REPORT,
+        stage_seconds={},
+        confusion=None if truth is None else confusion_of(decisions[ROUTED], truth, choices(router.table)),
+        budget=tuple(sorted(points, key=lambda point: (point.method, point.rollouts))),
+    )
+
+
+def held_out_tasks(config: ConfigDict, target: Target) -> tuple[int, ...]:
+    """The held-out tasks that the configuration uses."""
+    return target.tasks("held_out")[: config.target.held_out_tasks]
+
+
+def owners(target: Labelled, tasks: Sequence[int], adapters: Sequence[AdapterManifest]) -> dict[int, str]:
+    """The adapter of the capability that each task turns on first (``""`` is the base): what an oracle would choose."""
+    trained = {capability: adapter.name for adapter in adapters for capability in adapter.capabilities}
+    return {task: trained.get(target.turns_on(task), BASE) for task in tasks}
+
+
+def always(adapter: str | None) -> Callable[[int], str | None]:
+    """The same adapter for every task."""
+    return lambda _: adapter
+
+
+def temperatures(config: ConfigDict, name: str, adapter_for: Callable[[int], str | None], spent: int) -> list[Method]:
+    """A method played greedily and at the evaluation's temperature."""
+    both = dict.fromkeys((0.0, float(config.evaluation.temperature)))
+    return [Method(name, temperature, adapter_for, spent) for temperature in both]
+
+
+def play(
+    config: ConfigDict,
+    base: Base,
+    target: Target,
+    loras: Mapping[str, LoRA],
+    methods: Sequence[Method],
+    trials: int,
+    progress: Progress,
+    label: str,
+    path: Path,
+    baselines: Sequence[str] = BASELINES,
+) -> Evaluation:
+    """``evaluate_methods`` on the held-out tasks, with an engine that holds ``loras``, under a progress bar.
+
+    Episodes are appended to ``path`` as they end; those that it holds already are not played again.
+    """
+    tasks = held_out_tasks(config, target)
+    done = {trajectory.id: trajectory for trajectory in read_records(path, Trajectory)} if path.exists() else {}
+    total = len(plan_episodes(methods, tasks, trials))
+    with progress.stage(label, total, len(done)) as bar, JsonLinesWriter(path) as writer:
+
+        def keep(trajectory: Trajectory) -> None:
+            writer.append(trajectory)
+            bar.episode(trajectory)
+
+        return evaluate_methods(
+            methods,
+            target,
+            "held_out",
+            tasks,
+            trials,
+            embedded_engine(base, loras, config),
+            base.renderer,
+            base.revision,
+            limits=limits(config),
+            max_tokens=config.rollout.max_turn_tokens,
+            seed=config.seed,
+            baselines=baselines,
+            concurrency=config.rollout.concurrency,
+            done=done,
+            on_episode=keep,
+        )
+
+
+def result(report: EvaluationReport, method: str, temperature: float) -> MethodResult:
+    """The row of a method."""
+    return next(m for m in report.methods if (m.method, m.temperature) == (method, temperature))
+
+
+def with_rows(report: EvaluationReport, rows: Sequence[MethodResult], notes: Mapping[str, str]) -> EvaluationReport:
+    """The report with more rows, on the same tasks and random numbers; the comparisons are made anew."""
+    methods = (*report.methods, *rows)
+    return report.replace(methods=methods, comparisons=compare(methods, BASELINES), notes={**report.notes, **notes})
+
+
+def with_best_single(report: EvaluationReport, singles: Sequence[str]) -> EvaluationReport:
+    """Adds the best of the ``singles`` by its sampled pass rate on these very tasks: an upper bound on one adapter."""
+    hot = max(m.temperature for m in report.methods)
+    best = max(singles, key=lambda name: result(report, name, hot).pass_rate.mean)
+    rows = [m.replace(method=BEST_SINGLE) for m in report.methods if m.method == best]
+    return with_rows(report, rows, {BEST_SINGLE: f"{best}, chosen by its sampled pass rate on the same tasks"})
+
+
+def _partial(
+    report: EvaluationReport, routing: Routing, adapters: Sequence[AdapterManifest], spent: int, temperature: float
+) -> list[MethodResult]:
+    """TRACE with only the first k adapters trained: the others' tasks stay with the base."""
+    routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
+    results = []
+    for k in range(1, len(adapters)):
+        have = {adapter.name for adapter in adapters[:k]}
+        cost = spent - sum(adapter.rollouts for adapter in adapters[k:])
+        rewards = {
+            task: (routed if routing.adapter[int(task)] in have else base).rewards[task] for task in report.tasks
+        }
+        results.append(method_result(ROUTED, temperature, cost, rewards))
+    return results
+
+
+def _point(method: str, one: MethodResult) -> BudgetPoint:
+    return BudgetPoint(method=method, temperature=one.temperature, rollouts=one.rollouts_spent, pass_rate=one.pass_rate)

@@ -1,0 +1,153 @@
+"""The whole loop in small, as a user starts it: every stage's files, equal budgets, and going on after SIGKILL."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluation.held_out import BASE_METHOD, BEST_SINGLE, GRPO, ORACLE, RANDOM, ROUTED
+from evaluation.report_data import load_report_data
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.capability import SelectedCapability, Status
+from trace_jax.contract.files import read_document, read_records
+from trace_jax.contract.routing import RouteDecision
+from trace_jax.contract.trajectory import Trajectory
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "target.train_tasks": 30,
+    "target.held_out_tasks": 6,
+    "training.max_steps": 1,
+    "training.groups_per_step": 4,
+    "synthesis.calibration_groups": 8,
+    "synthesis.calibration_group_size": 4,
+    "routing.prompts": 32,
+    "evaluation.trials": 1,
+    "telemetry.tensorboard": False,
+}
+
+
+def command(workdir: Path, **changes: object) -> list[str]:
+    settings = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "launch.pipeline", "--config=configs/quickstart.py", f"--workdir={workdir}", *flags]
+
+
+def run(workdir: Path, **changes: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(workdir, **changes), cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run and what it printed."""
+    workdir = tmp_path_factory.mktemp("pipeline") / "run"
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def adapters(workdir: Path) -> dict[str, bytes]:
+    """The exported weights of every adapter, snapshots included."""
+    paths = sorted(workdir.rglob("adapter_model.safetensors"))
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
+
+
+def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
+    workdir, done = finished
+    data = load_report_data(workdir)
+    trained = {adapter.name: adapter for adapter in data.adapters}
+    baseline = trained.pop("grpo_on_target")
+    assert trained and len(data.environments) == len(trained) == len(data.table.routes)
+    episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
+    assert len(episodes) == 30 * 4 and {episode.split for episode in episodes} == {"train"}
+
+    failed = [read_document(path, SelectedCapability) for path in (workdir / "capabilities").glob("*.json")]
+    spent = len(episodes) + sum(one.rollouts for one in (*data.environments, *trained.values(), *failed))
+    rows = {(m.method, m.temperature): m for m in data.evaluation.methods}
+    assert rows[ROUTED, 1.0].rollouts_spent == spent
+    assert spent - 2 < rows[GRPO, 1.0].rollouts_spent == baseline.rollouts <= spent
+    for method in (BASE_METHOD, GRPO, BEST_SINGLE, ROUTED, ORACLE, RANDOM):
+        for temperature in (0.0, 1.0):
+            assert rows[method, temperature].broken == 0
+    against = {(c.method, c.baseline) for c in data.evaluation.comparisons}
+    assert {(ROUTED, BASE_METHOD), (ROUTED, GRPO)} <= against
+
+    statuses = {read_document(path, SelectedCapability).status for path in (workdir / "capabilities").glob("*.json")}
+    assert Status.ROUTED in statuses <= {Status.ROUTED, Status.FAILED}
+    assert len(list(read_records(workdir / "routing" / "decisions.jsonl", RouteDecision))) == 6
+    page = (workdir / "report.html").read_text()
+    assert page.count("<svg") >= 6
+    assert "TRACE (routed)" in done.stdout and "report.html" in done.stdout
+    for stage in ("rollouts of the base", "synthesis of", "training GRPO on the target", "evaluation"):
+        assert stage in done.stderr
+
+
+def test_a_finished_run_is_only_reported_again(finished):
+    workdir, _ = finished
+    before = adapters(workdir)
+    again = run(workdir)
+    assert again.returncode == 0 and "TRACE (routed)" in again.stdout
+    assert "training" not in again.stderr and adapters(workdir) == before
+
+
+def test_another_configuration_is_refused_in_one_line(finished):
+    workdir, _ = finished
+    refused = run(workdir, training__learning_rate=0.5)
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert "training.learning_rate was" in refused.stderr and "choose a new work directory" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_an_adapter_of_another_base_is_refused_and_kept(finished, tmp_path):
+    workdir, _ = finished
+    copied = tmp_path / "copied"
+    subprocess.run(["cp", "-r", str(workdir), str(copied)], check=True)
+    (copied / "run_summary.json").unlink()
+    path = next(iter(sorted((copied / "adapters").glob("*/adapter.json"))))
+    foreign = read_document(path, AdapterManifest).replace(base="sha256:another")
+    path.write_text(foreign.model_dump_json())
+    refused = run(copied)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "sha256:another" in refused.stderr.splitlines()[-1]
+    assert read_document(path, AdapterManifest) == foreign
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_path):
+    workdir, _ = finished
+    stopped = tmp_path / "stopped"
+    for sign in (
+        "base_rollouts.jsonl",
+        "analysis/label_runs.jsonl",
+        "environments/*.json",
+        "adapters/*/metrics.jsonl",
+        "routing/route_table.json",
+        "baselines/*/checkpoints/*",
+        "evaluation/trajectories.jsonl",
+    ):
+        kill_at(stopped, sign)
+    done = run(stopped)
+    assert done.returncode == 0, done.stderr
+    assert adapters(stopped) == adapters(workdir)
+    ours, theirs = load_report_data(stopped).evaluation, load_report_data(workdir).evaluation
+    assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
+    assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
+    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 30 * 4
+
+
+def kill_at(workdir: Path, sign: str) -> None:
+    """Start the run and kill it with SIGKILL as soon as a file appears that was not there before it."""
+    before = {path: path.stat().st_size for path in workdir.glob(sign)}
+    process = subprocess.Popen(command(workdir), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while {path: path.stat().st_size for path in workdir.glob(sign)} == before:
+            assert process.poll() is None and time.monotonic() < deadline, f"no new {sign}"
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
