@@ -1,6 +1,8 @@
 """The whole loop in small, as a user starts it: every stage's files, equal budgets, and going on after SIGKILL."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,18 +104,38 @@ def test_another_configuration_is_refused_in_one_line(finished):
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_an_adapter_of_another_base_is_refused_and_kept(finished, tmp_path):
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def another_version(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+
+
+def another_base(path: Path) -> None:
+    path.write_text(read_document(path, AdapterManifest).replace(base="sha256:another").model_dump_json())
+
+
+@pytest.mark.parametrize(
+    "name,damage,words",
+    [
+        ("workdir.json", another_version, "workdir.json.*schema_version 9.*new work directory"),
+        ("analysis/candidates.json", half, "candidates.json"),
+        ("routing/route_table.json", another_version, "route_table.json.*schema_version 9"),
+        ("adapters/*/adapter.json", another_base, "sha256:another"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_named_and_nothing_is_lost(finished, tmp_path, name, damage, words):
     workdir, _ = finished
-    copied = tmp_path / "copied"
-    subprocess.run(["cp", "-r", str(workdir), str(copied)], check=True)
-    (copied / "run_summary.json").unlink()
-    path = next(iter(sorted((copied / "adapters").glob("*/adapter.json"))))
-    foreign = read_document(path, AdapterManifest).replace(base="sha256:another")
-    path.write_text(foreign.model_dump_json())
+    copied = Path(shutil.copytree(workdir, tmp_path / "copied"))
+    (copied / "run_summary.json").unlink()  # else the stages would not be asked
+    path = min(copied.glob(name))
+    damage(path)
+    damaged = path.read_bytes()
     refused = run(copied)
-    assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "sha256:another" in refused.stderr.splitlines()[-1]
-    assert read_document(path, AdapterManifest) == foreign
+    assert refused.returncode == 1 and refused.stdout == "" and "Traceback" not in refused.stderr
+    assert re.search(words, refused.stderr.splitlines()[-1])
+    assert path.read_bytes() == damaged and adapters(copied) == adapters(workdir)
 
 
 @pytest.mark.slow

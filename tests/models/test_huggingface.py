@@ -8,10 +8,11 @@ import pytest
 from forward import our_logits
 from safetensors.numpy import load_file, save_file
 from torch_reference import torch_logits, torch_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from trace_jax.contract.record import ContractError
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import Decoder
 from trace_jax.models.huggingface import load, revision, save
 
 
@@ -87,6 +88,21 @@ def test_config_survives_both_ways_and_old_layouts_are_read():
     assert DecoderConfig.from_huggingface(data | {"model_type": "llama"}).head_dim == 8
 
 
+EXPERTS = {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
+def test_experts_are_known_to_the_configuration_and_refused_by_the_decoder():
+    theirs = Qwen3MoeConfig(hidden_size=32, num_hidden_layers=2, norm_topk_prob=True, **EXPERTS).to_dict()
+    config = DecoderConfig.from_huggingface(theirs)
+    assert (config.num_experts, config.num_experts_per_tok, config.moe_intermediate_size) == (8, 2, 24)
+    assert config.norm_topk_prob and config.qk_norm and config.model_type == "qwen3_moe"
+    assert DecoderConfig.from_huggingface(config.to_huggingface()) == config
+    again = Qwen3MoeConfig(**config.to_huggingface())
+    assert (again.num_experts, again.num_experts_per_tok, again.moe_intermediate_size) == (8, 2, 24)
+    with pytest.raises(ContractError, match="num_experts 8: this build's decoder is dense"):
+        Decoder(config)
+
+
 @pytest.mark.parametrize(
     "change,words",
     [
@@ -97,7 +113,10 @@ def test_config_survives_both_ways_and_old_layouts_are_read():
         ({"use_sliding_window": True, "sliding_window": 64}, "sliding_window 64"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"num_experts": 8}, "num_experts 8.*not in this build yet"),
+        ({"num_experts": 8}, "num_experts 8 .*model_type 'qwen3'"),
+        (EXPERTS | {"num_experts_per_tok": 9}, "num_experts 8 with num_experts_per_tok 9"),
+        (EXPERTS | {"mlp_only_layers": [0]}, r"dense layers among experts \(\[0\]\)"),
+        (EXPERTS | {"decoder_sparse_step": 2}, r"dense layers among experts \(2\)"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_size": "wide"}, "ill-typed.*wide"),

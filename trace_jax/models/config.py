@@ -6,13 +6,17 @@ from typing import Any
 
 from trace_jax.contract.record import ContractError
 
-MODEL_TYPES = ("qwen3", "llama")
+MODEL_TYPES = ("qwen3", "qwen3_moe", "llama")
 _QWEN3_HEAD_DIM = 128  # transformers' default when config.json names none
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A dense decoder with grouped-query attention, rotary positions, RMSNorm and a gated SiLU feed-forward network."""
+    """Grouped-query attention, rotary positions, RMSNorm and gated SiLU feed-forward networks, dense or of experts.
+
+    With ``num_experts`` > 0 every layer's feed-forward network is a mixture of experts of ``moe_intermediate_size``, of
+    which a router picks ``num_experts_per_tok`` (Qwen3-MoE).
+    """
 
     vocab_size: int
     hidden_size: int
@@ -26,25 +30,34 @@ class DecoderConfig:
     tie_embeddings: bool = False  # the output head is the embedding matrix
     qk_norm: bool = True  # RMSNorm on each query and key head: Qwen3 has it, Llama does not
     max_position_embeddings: int = 32768  # longest sequence, in tokens, that the weights were trained for
+    num_experts: int = 0  # 0: dense
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0  # width of one expert
+    norm_topk_prob: bool = False  # the chosen experts' probabilities are rescaled to sum to 1
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ContractError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ContractError(f"head_dim {self.head_dim} is odd: rotary positions need an even width")
+        if self.num_experts and not (1 <= self.num_experts_per_tok <= self.num_experts and self.moe_intermediate_size):
+            raise ContractError(
+                f"num_experts {self.num_experts} with num_experts_per_tok {self.num_experts_per_tok} and "
+                f"moe_intermediate_size {self.moe_intermediate_size}: give both, and choose no more than there are"
+            )
 
     @property
     def model_type(self) -> str:
         """The Hugging Face family that computes the same function."""
-        return "qwen3" if self.qk_norm else "llama"
+        return ("qwen3_moe" if self.num_experts else "qwen3") if self.qk_norm else "llama"
 
     @classmethod
     def from_huggingface(cls, data: Mapping[str, Any]) -> "DecoderConfig":
         """Read a ``config.json`` as transformers 4 or 5 writes it; refuse what would compute something else.
 
         Raises:
-            ContractError: an unsupported ``model_type``, rope scaling, sliding window, bias, activation or experts;
-                a missing or ill-typed field.
+            ContractError: an unsupported ``model_type``, rope scaling, sliding window, bias, activation or mixture of
+                dense and expert layers; a missing or ill-typed field.
         """
         model_type = data.get("model_type")
         if model_type not in MODEL_TYPES:
@@ -52,7 +65,7 @@ class DecoderConfig:
         _refuse_unsupported(data)
         try:
             heads, width = int(data["num_attention_heads"]), int(data["hidden_size"])
-            default_head_dim = _QWEN3_HEAD_DIM if model_type == "qwen3" else width // heads
+            default_head_dim = _QWEN3_HEAD_DIM if model_type != "llama" else width // heads
             return cls(
                 vocab_size=int(data["vocab_size"]),
                 hidden_size=width,
@@ -64,8 +77,9 @@ class DecoderConfig:
                 rope_theta=float(_given(_rope(data), "rope_theta", _given(data, "rope_theta", 10000.0))),
                 rms_norm_eps=float(_given(data, "rms_norm_eps", 1e-6)),
                 tie_embeddings=bool(_given(data, "tie_word_embeddings", False)),
-                qk_norm=model_type == "qwen3",
+                qk_norm=model_type != "llama",
                 max_position_embeddings=int(_given(data, "max_position_embeddings", 32768)),
+                **(_experts(data) if model_type == "qwen3_moe" else {}),
             )
         except KeyError as error:
             raise ContractError(f"config.json lacks {error}; take it from the model's original repository") from None
@@ -74,9 +88,15 @@ class DecoderConfig:
 
     def to_huggingface(self) -> dict[str, Any]:
         """A ``config.json`` that transformers (4 and 5) and inference servers read back to the same function."""
-        architecture = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}[self.model_type]
+        architecture = {"qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "llama": "Llama"}[self.model_type]
+        experts = {
+            "num_experts": self.num_experts,
+            "num_experts_per_tok": self.num_experts_per_tok,
+            "moe_intermediate_size": self.moe_intermediate_size,
+            "norm_topk_prob": self.norm_topk_prob,
+        }
         return {
-            "architectures": [architecture],
+            "architectures": [f"{architecture}ForCausalLM"],
             "model_type": self.model_type,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -94,6 +114,7 @@ class DecoderConfig:
             "max_position_embeddings": self.max_position_embeddings,
             "bos_token_id": None,  # without these two, transformers fills in the family's own ids
             "eos_token_id": None,
+            **(experts if self.num_experts else {}),
         }
 
 
@@ -107,19 +128,31 @@ def _rope(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _experts(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "num_experts": int(data["num_experts"] if "num_experts" in data else data["num_local_experts"]),
+        "num_experts_per_tok": int(data["num_experts_per_tok"]),
+        "moe_intermediate_size": int(data["moe_intermediate_size"]),
+        "norm_topk_prob": bool(_given(data, "norm_topk_prob", False)),
+    }
+
+
 def _refuse_unsupported(data: Mapping[str, Any]) -> None:
     scaling = data.get("rope_scaling") or _rope(data)
     rope_type = _given(scaling, "rope_type", _given(scaling, "type", "default"))
     if rope_type != "default":
         raise ContractError(f"rope_scaling {rope_type!r} is not supported; use a model with plain rotary positions")
-    if data.get("use_sliding_window") or (data.get("sliding_window") and data.get("model_type") != "qwen3"):
+    if data.get("use_sliding_window") or (data.get("sliding_window") and data.get("model_type") == "llama"):
         raise ContractError(f"sliding_window {data.get('sliding_window')!r} is not supported; use full attention")
     if any(kind != "full_attention" for kind in data.get("layer_types") or ()):
         raise ContractError(f"layer_types {sorted(set(data['layer_types']))} is not supported; use full attention")
     if (activation := _given(data, "hidden_act", "silu")) != "silu":
         raise ContractError(f"hidden_act {activation!r} is not supported; use a model with 'silu'")
-    if experts := (data.get("num_experts") or data.get("num_local_experts")):
-        raise ContractError(f"num_experts {experts!r}: mixture of experts is not in this build yet; use a dense model")
+    experts = data.get("num_experts") or data.get("num_local_experts")
+    if experts and data.get("model_type") != "qwen3_moe":
+        raise ContractError(f"num_experts {experts!r} is not supported for model_type {data.get('model_type')!r}")
+    if (dense := data.get("mlp_only_layers")) or (dense := _given(data, "decoder_sparse_step", 1)) != 1:
+        raise ContractError(f"dense layers among experts ({dense!r}) are not supported; use a model of one kind")
     for name in ("attention_bias", "mlp_bias"):
         if data.get(name):
             raise ContractError(f"{name} true is not supported; use a model without biases")

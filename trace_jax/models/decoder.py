@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from trace_jax.contract.record import ContractError
 from trace_jax.models.attention import attend, attend_packed, cache_mask, packed_mask, rotary_angles, rotate
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
@@ -16,7 +17,12 @@ Layer = dict[str, jax.Array]
 
 
 def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of one layer's parameters; the decoder stacks them over layers. Projections are ``[in, out]``."""
+    """Shapes of one layer's parameters; the decoder stacks them over layers. Projections are ``[in, out]``.
+
+    Raises ContractError for a mixture of experts, which the configuration knows and this decoder does not compute yet.
+    """
+    if config.num_experts:
+        raise ContractError(f"num_experts {config.num_experts}: this build's decoder is dense; use a dense model")
     norms = {"input_norm": (config.hidden_size,), "post_attention_norm": (config.hidden_size,)}
     if config.qk_norm:
         norms |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
@@ -34,19 +40,25 @@ class Decoder(nnx.Module):
         rngs = nnx.Rngs(0) if rngs is None else rngs
         self.config = config
 
-        def parameter(*shape: int, norm: bool = False) -> nnx.Param:
-            return nnx.Param(jnp.ones(shape, dtype) if norm else 0.02 * jax.random.normal(rngs.params(), shape, dtype))
+        def normal(std: float, *shape: int) -> nnx.Param:
+            return nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
 
-        self.embed = parameter(config.vocab_size, config.hidden_size)
+        def projection(*shape: int) -> nnx.Param:
+            return normal(shape[0] ** -0.5, config.num_layers, *shape)  # a width of 128 learns slowly from 0.02
+
+        def norm(*shape: int) -> nnx.Param:
+            return nnx.Param(jnp.ones(shape, dtype))
+
+        self.embed = normal(0.02, config.vocab_size, config.hidden_size)
         self.layers = nnx.Dict(
             {
-                name: parameter(config.num_layers, *shape, norm=name.endswith("norm"))
+                name: norm(config.num_layers, *shape) if name.endswith("norm") else projection(*shape)
                 for name, shape in layer_shapes(config).items()
             }
         )
-        self.final_norm = parameter(config.hidden_size, norm=True)
+        self.final_norm = norm(config.hidden_size)
         if not config.tie_embeddings:
-            self.lm_head = parameter(config.vocab_size, config.hidden_size)
+            self.lm_head = normal(0.02, config.vocab_size, config.hidden_size)
 
     def __call__(
         self,

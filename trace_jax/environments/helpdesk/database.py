@@ -49,7 +49,7 @@ class Drawer:
         self._orders = list(rng.permutation(ORDERS))
         self._products = list(rng.permutation(PRODUCTS))
         self._kinds = list(rng.permutation(KINDS))
-        self.max_price = 9  # of an item of an order
+        self.max_price = 5  # of an item of an order
         self.city_on_file: dict[str, str] = {}  # as it will be once the requests drawn so far are done
 
     def choice(self, options: tuple[str, ...]) -> str:
@@ -66,7 +66,7 @@ class Drawer:
         self.database.customers[customer_id] = {"city": self.city_on_file[customer_id], "bought": []}
         return customer_id
 
-    def order(self, customer: str, status: str, items: int = 2, locked: bool = False) -> str:
+    def order(self, customer: str, status: str, items: int = 1, locked: bool = False) -> str:
         """A new order of ``items`` kinds at prices from 1 to ``max_price``."""
         order_id = str(self._orders.pop())
         kinds = self.rng.permutation(KINDS)[:items]

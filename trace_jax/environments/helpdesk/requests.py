@@ -98,7 +98,7 @@ def cancel(drawer: Drawer, customer: str) -> Request:
 
 def refund_item(drawer: Drawer, customer: str) -> Request:
     order = drawer.order(customer, "delivered")
-    item, price = _prices(drawer, order)[drawer.rng.integers(2)]
+    ((item, price),) = _prices(drawer, order)
     right = Path((_get_order(order), _refund(order, price)), f"Refunded {price}.")
     return Request("refund of an item", f"Please refund the {item} of order {order}.", right)
 
@@ -133,7 +133,7 @@ def resend_on_file(drawer: Drawer, customer: str) -> Request:
 
 def refund_recalled(drawer: Drawer, customer: str) -> Request:
     order = drawer.order(customer, "delivered")
-    item, price = _prices(drawer, order)[drawer.rng.integers(2)]
+    ((item, price),) = _prices(drawer, order)
     recalled = 1 + int((price - 1 + drawer.rng.integers(1, 9)) % 9)
     return Request(
         "refund, price not sure",
@@ -174,7 +174,7 @@ def city_and_status(drawer: Drawer, customer: str) -> Request:
 
 
 def refund_two(drawer: Drawer, customer: str) -> Request:
-    order = drawer.order(customer, "delivered")
+    order = drawer.order(customer, "delivered", items=2)
     (first, one), (second, two) = _prices(drawer, order)
     return Request(
         "refund of two items",
@@ -185,7 +185,7 @@ def refund_two(drawer: Drawer, customer: str) -> Request:
 
 
 def price_of_two(drawer: Drawer, customer: str) -> Request:
-    order = drawer.order(customer, drawer.choice(STATUSES))
+    order = drawer.order(customer, drawer.choice(STATUSES), items=2)
     (first, one), (second, two) = _prices(drawer, order)
     return Request(
         "price of two items",
@@ -201,25 +201,19 @@ def price_of_two(drawer: Drawer, customer: str) -> Request:
 
 def _choose(drawer: Drawer, customer: str, word: str) -> Request:
     kind = drawer.fresh_kind()
-    # Three prices; the wanted one is never listed first, and half of the time a better one is out of stock.
-    best, middle, decoy = sorted((int(p) for p in drawer.rng.permutation(range(1, 10))[:3]), reverse=word == "dearest")
-    stocks = [int(s) for s in drawer.rng.integers(1, 10, size=3)]
-    rows = [(best, stocks[0]), (middle, stocks[1]), (decoy, stocks[2])]
-    wanted = 0
-    if drawer.rng.random() < 0.5:
-        rows[0], wanted = (best, 0), 1
-    others = [i for i in range(3) if i != wanted]
-    # The first one listed can be bought: taking it unread is wrong, not impossible.
-    buyable = [i for i in others if rows[i][1] > 0]
-    first = buyable[drawer.rng.integers(len(buyable))]
-    rest = [i for i in (drawer.rng.permutation(3)) if i != first]
-    ids = {int(i): drawer.product(kind, *rows[int(i)]) for i in (first, *rest)}
+    # The wanted price is plainly apart from the two others, and never listed first.
+    extreme, rest = ((1, 4), (4, 10)) if word == "cheapest" else ((7, 10), (1, 7))
+    wanted = int(drawer.rng.integers(*extreme))
+    others = drawer.rng.permutation(range(*rest))[:2]
+    prices = [int(others[0]), *(int(price) for price in drawer.rng.permutation([wanted, others[1]]))]
+    ids = [drawer.product(kind, price, int(drawer.rng.integers(1, 10))) for price in prices]
+    best = ids[prices.index(wanted)]
     search = ("search_products", {"kind": kind})
     return Request(
         f"the {word} {kind}",
         f"Please order the {word} {kind} in stock for me.",
-        Path((search, _place(customer, ids[wanted])), f"Ordered {ids[wanted]}."),
-        Path((search, _place(customer, ids[first])), f"Ordered {ids[first]}."),
+        Path((search, _place(customer, best)), f"Ordered {best}."),
+        Path((search, _place(customer, ids[0])), f"Ordered {ids[0]}."),
     )
 
 
@@ -244,7 +238,7 @@ def cancel_forbidden(drawer: Drawer, customer: str) -> Request:
 def refund_forbidden(drawer: Drawer, customer: str) -> Request:
     value = drawer.choice(("processing", "shipped"))
     order = drawer.order(customer, value)
-    item, _ = _prices(drawer, order)[drawer.rng.integers(2)]
+    ((item, _),) = _prices(drawer, order)
     right = Path((_get_order(order),), f"I cannot refund {order}: it is {value}.")
     return Request(
         "refund of an item", f"Please refund the {item} of order {order}.", right, must_say=("cannot", value)

@@ -50,7 +50,7 @@ def _get_order(database: Database, order_id: str) -> Any:
 
 def _search_products(database: Database, kind: str) -> Any:
     return [
-        {"id": key, "price": row["price"], "stock": row["stock"]}
+        {"price": row["price"], "id": key, "stock": row["stock"]}
         for key, row in database.products.items()
         if row["kind"] == kind
     ]

@@ -23,9 +23,9 @@ class ComputeOverValues(PracticeDesk):
     offered = ("get_order", "refund", "cancel_order")
     exercises = (refund_two, price_of_two)
     lookalikes = (refund_item, status, cancel)
-    easier = {"max_price": 4}
+    easier = {"max_price": 3}
 
-    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, max_price: int = 9) -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, max_price: int = 5) -> None:
         if not 2 <= max_price <= 9:
             raise ContractError(f"environment {self.capability}: max_price={max_price} lies outside 2 to 9")
         super().__init__(exercised, routine, contrast_every)
