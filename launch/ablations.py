@@ -2,12 +2,14 @@
 
     python -m launch.ablations --config=configs/quickstart.py --run=runs/quickstart --workdir=runs/ablations
 
-Trains one adapter on the mixture of the run's environments, and one adapter for each of as many capabilities drawn at
-random from the analysis' dictionary; evaluates both beside the run's own methods (routing by gate, oracle and chance
-among them), on the same tasks and random numbers. Interrupted, the same command goes on.
+Trains one adapter on the mixture of the run's environments, one adapter for each of as many capabilities drawn at
+random from the analysis' dictionary, and GRPO on the target at other learning rates; evaluates them beside the run's
+own methods (routing by gate, oracle and chance among them), on the same tasks and random numbers. Interrupted, the same
+command goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.held_out import REPORT, always, held_out_tasks, play, temperatures, with_rows
+from evaluation.held_out import GRPO, REPORT, always, held_out_tasks, play, result, temperatures, with_rows
+from evaluation.methods import Method
 from evaluation.report_data import SUMMARY, RunSummary
 from evaluation.routed import assign, route_tasks
 from evaluation.serving import load_adapters
@@ -30,9 +33,21 @@ from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.routing.router import Router
 from trace_jax.training.trainer import MANIFEST
 
-MIXTURE, RANDOM = "one adapter on the mixture", "random capabilities (routed)"
+Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest
+RATES = (0.5, 2.0)  # learning rates of GRPO on the target, as multiples of the run's
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method of the comparison. Without a router its one adapter takes every task, or the base if it has none."""
+
+    name: str
+    rollouts: int
+    adapters: tuple[Trained, ...]
+    router: Router | None = None
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
@@ -42,57 +57,85 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     open_workdir(finished, config.to_dict())
     root = Path(open_workdir(workdir, config.to_dict()))
     report = read_document(finished / summary.evaluation, EvaluationReport)
-    candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
-    found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
-    trained = _trained(finished)
     stages = Stages(config, root)
-    analysed = config.rollout.trials * len(stages.tasks)
     with stages.progress:
-        manifests = [manifest for manifest, _, _ in trained.values()]
-        mixture = stages.train_adapter("mixture", manifests)
-        paths = {mixture.name: root / "adapters" / "mixture" / MANIFEST}
-        cost = analysed + sum(manifest.rollouts for manifest in manifests) + mixture.rollouts
-        methods = temperatures(config, MIXTURE, always(mixture.name), cost)
-        adapters = [mixture]
-
-        drawn = draw(found.capabilities, sum(one.selected for one in found.capabilities), config.seed)
-        stages.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
-        cost, environments, specialists = analysed, [], []
-        for rank, one in enumerate(drawn, start=1):
-            name = one.capability.name
-            if name in trained:
-                manifest, adapter, paths[name] = trained[name]
+        arms = [
+            mixture(stages, finished),
+            random_capabilities(stages, finished),
+            *other_rates(stages, result(report, GRPO, 0.0).rollouts_spent),
+        ]
+        tasks = held_out_tasks(config, stages.target)
+        trained = {manifest.name: (epath.Path(path), manifest) for arm in arms for path, manifest in arm.adapters}
+        loras = load_adapters(list(trained.values()), stages.base)
+        methods: list[Method] = []
+        for arm in arms:
+            if arm.router is None:
+                adapter_for = always(arm.adapters[0][1].name if arm.adapters else None)
             else:
-                made = stages.make_environment(_as_selected(one, rank))
-                cost += made.rollouts if isinstance(made, SelectedCapability) else 0
-                if isinstance(made, SelectedCapability):
-                    continue
-                manifest, adapter = made, stages.train_adapter(name, [made])
-                paths[name] = root / "adapters" / name / MANIFEST
-            environments.append(manifest)
-            specialists.append(adapter)
-            cost += manifest.rollouts + adapter.rollouts
-        adapters += specialists
-        loras = load_adapters([(epath.Path(paths[adapter.name]), adapter) for adapter in adapters], stages.base)
-        if specialists:
-            router = stages.train_router(environments, specialists, candidates.all, cost)
-            tasks = held_out_tasks(config, stages.target)
-            routing = assign(route_tasks(router, stages.target, "held_out", tasks), loras)
-            loras |= routing.merged
-            methods += temperatures(config, RANDOM, routing.adapter.__getitem__, cost)
-        else:
-            methods += temperatures(config, RANDOM, always(None), cost)
+                routing = assign(route_tasks(arm.router, stages.target, "held_out", tasks), loras)
+                loras |= routing.merged
+                adapter_for = routing.adapter.__getitem__
+            methods += temperatures(config, arm.name, adapter_for, arm.rollouts)
         with stages.clock.stage("evaluation"):
-            trials = config.evaluation.trials
-            path = root / "evaluation" / "trajectories.jsonl"
+            path, trials = root / "evaluation" / "trajectories.jsonl", config.evaluation.trials
             played = play(
                 config, stages.base, stages.target, loras, methods, trials, stages.progress, "evaluation", path, ()
             )
-    notes = {RANDOM: f"drew {', '.join(one.capability.name for one in drawn)}; trained {len(specialists)} of them"}
-    report = with_rows(report, played.report.methods, notes)
+    report = with_rows(report, played.report.methods, {})
     write_document(root / REPORT, report)
     print_evaluation(report)
     print(f"report: {root / REPORT}")
+
+
+def mixture(stages: Stages, finished: Path) -> Arm:
+    """One adapter on all of the run's environments, for as many steps as its adapters had together."""
+    manifests = [manifest for manifest, _ in specialists(finished).values()]
+    adapter = stages.train_adapter("mixture", manifests)
+    spent = stages.analysed + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
+    return Arm("one adapter on the mixture", spent, ((stages.root / "adapters" / "mixture" / MANIFEST, adapter),))
+
+
+def other_rates(stages: Stages, rollouts: int) -> Iterator[Arm]:
+    """GRPO on the target with other learning rates."""
+    for factor in RATES:
+        rate = factor * stages.config.training.learning_rate
+        name = f"grpo_{rate:g}"
+        adapter = stages.train_on_target(rollouts, name, learning_rate=rate)
+        path = stages.root / "baselines" / name / MANIFEST
+        yield Arm(f"{GRPO}, learning rate {rate:g}", adapter.rollouts, ((path, adapter),))
+
+
+def random_capabilities(stages: Stages, finished: Path) -> Arm:
+    """As many capabilities as were selected, drawn from the dictionary; adapters that the run has are used again."""
+    found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
+    candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
+    drawn = draw(found.capabilities, sum(one.selected for one in found.capabilities), stages.config.seed)
+    stages.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
+    have = specialists(finished)
+    spent, manifests, adapters = stages.analysed, [], []
+    for rank, one in enumerate(drawn, start=1):
+        name = one.capability.name
+        if name in have:
+            manifest, (path, adapter) = have[name]
+        else:
+            made = stages.make_environment(
+                SelectedCapability(
+                    capability=one.capability, rank=rank, coverage=one.coverage, delta=one.delta, failed_examples=()
+                )
+            )
+            if isinstance(made, SelectedCapability):
+                spent += made.rollouts
+                continue
+            manifest, adapter = made, stages.train_adapter(name, [made])
+            path = stages.root / "adapters" / name / MANIFEST
+        manifests.append(manifest)
+        adapters.append((path, adapter))
+        spent += manifest.rollouts
+    router = None
+    if adapters:
+        router = stages.train_router(manifests, [adapter for _, adapter in adapters], candidates.all, spent)
+    spent += sum(adapter.rollouts for _, adapter in adapters)
+    return Arm("random capabilities (routed)", spent, tuple(adapters), router)
 
 
 def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> list[CapabilityReport]:
@@ -102,20 +145,14 @@ def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> li
     return [by_name[i] for i in chosen]
 
 
-def _trained(finished: Path) -> dict[str, tuple[EnvironmentManifest, AdapterManifest, Path]]:
+def specialists(finished: Path) -> dict[str, tuple[EnvironmentManifest, Trained]]:
     """The run's environments and adapters by capability."""
-    trained = {}
+    found = {}
     for path in sorted((finished / "adapters").glob(f"*/{MANIFEST}")):
         adapter = read_document(path, AdapterManifest)
         manifest = read_document(finished / "environments" / f"{adapter.name}.json", EnvironmentManifest)
-        trained[manifest.capability] = (manifest, adapter, path)
-    return trained
-
-
-def _as_selected(one: CapabilityReport, rank: int) -> SelectedCapability:
-    return SelectedCapability(
-        capability=one.capability, rank=rank, coverage=one.coverage, delta=one.delta, failed_examples=()
-    )
+        found[manifest.capability] = (manifest, (path, adapter))
+    return found
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def run_stages(config: ConfigDict, root: Path) -> None:
     """Every stage in order; the summary is written last."""
     stages = Stages(config, root)
     with stages.progress:
-        analysis, spent = stages.find_capabilities()
+        analysis, spent = stages.find_capabilities(), stages.analysed
         names = ", ".join(one.capability.name for one in analysis.selected)
         stages.progress.print(f"selected: {names or 'nothing'}")
 
@@ -62,7 +62,7 @@ def run_stages(config: ConfigDict, root: Path) -> None:
         for one in selected:
             stages.keep_status(one, Status.ROUTED)
 
-        baseline = stages.train_on_target(spent)
+        baseline = stages.train_on_target(spent, snapshots=(0.25, 0.5, 0.75))
         with stages.clock.stage("evaluation"):
             summary = evaluate_run(
                 config, root, stages.base, stages.target, router, adapters, baseline, spent, stages.progress

@@ -26,8 +26,6 @@ from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.trainer import StepReport
 
-SNAPSHOTS = (0.25, 0.5, 0.75)  # fractions of GRPO on the target at which it is evaluated as well
-
 
 class StageTime(Record):
     """How long a stage took; a stage that was interrupted has several."""
@@ -81,12 +79,17 @@ class Stages:
             config.rollout.concurrency,
         )
 
-    def find_capabilities(self) -> tuple[Analysis, int]:
-        """Roll the base out on the training tasks and analyse; also the number of rollouts."""
+    @property
+    def analysed(self) -> int:
+        """Rollouts that the analysis reads."""
+        return len(self.tasks) * int(self.config.rollout.trials)
+
+    def find_capabilities(self) -> Analysis:
+        """Roll the base out on the training tasks and analyse."""
         config, trials = self.config, self.config.rollout.trials
         with self.clock.stage("rollouts of the base"):
             path = self.root / "base_rollouts.jsonl"
-            with self.progress.stage("rollouts of the base", len(self.tasks) * trials) as bar:
+            with self.progress.stage("rollouts of the base", self.analysed) as bar:
                 rollouts = pipeline.roll_out(
                     self.agent, self.target, self.name, self.tasks, trials, config.seed, path, bar.episode
                 )
@@ -99,7 +102,7 @@ class Stages:
                 Criteria(min_support=config.analysis.min_support),
                 self.root / "analysis",
             )
-        return analysis, len(rollouts)
+        return analysis
 
     def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:
         """Synthesise for one capability, and keep how far it has come."""
@@ -162,14 +165,14 @@ class Stages:
                 directory=self.root / "routing",
             )
 
-    def train_on_target(self, rollouts: int) -> AdapterManifest:
-        """The baseline: GRPO on the target itself with as many rollouts."""
-        config = self._grpo(max_rollouts=rollouts, snapshots=SNAPSHOTS)
+    def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
+        """The baseline: GRPO on the target itself with as many rollouts; ``changes`` of the training's settings."""
+        config = self._grpo(max_rollouts=rollouts, **changes)
         steps = -(-rollouts // (config.groups_per_step * config.num_generations))
         with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", steps) as report:
-            directory = self.root / "baselines" / pipeline.BASELINE
+            directory = self.root / "baselines" / name
             return pipeline.train_on_target(
-                self.agent, self.target, self.name, self.tasks, config, directory, report, **self._writers()
+                self.agent, self.target, self.name, self.tasks, name, config, directory, report, **self._writers()
             )
 
     def keep_status(self, selected: SelectedCapability, status: Status) -> None:

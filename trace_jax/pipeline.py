@@ -35,7 +35,6 @@ from trace_jax.training.trainer import MANIFEST, StepReport, train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
-BASELINE = "grpo_on_target"  # name of its adapter
 Tick = Callable[[Trajectory], None]
 
 
@@ -150,17 +149,18 @@ def train_adapter(
 def train_on_target(
     agent: Agent,
     target: Target,
-    name: str,
+    target_name: str,
     tasks: tuple[int, ...],
+    name: str,
     config: GRPOConfig,
     directory: Path,
     progress: Callable[[StepReport], None],
     tensorboard: bool,
     wandb: bool,
 ) -> AdapterManifest:
-    """The baseline: GRPO on the target's own training ``tasks``."""
-    ground = TrainingGround(name, lambda: target.environment("train"), tasks, name, "train")
-    return _train(agent, [ground], BASELINE, (), config, directory, progress, tensorboard, wandb)
+    """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
+    ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
+    return _train(agent, [ground], name, (), config, directory, progress, tensorboard, wandb)
 
 
 def _train(
