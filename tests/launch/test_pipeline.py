@@ -15,6 +15,7 @@ from evaluation.held_out import BASE_METHOD, BEST_SINGLE, GRPO, ORACLE, RANDOM, 
 from evaluation.report_data import load_report_data
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import SelectedCapability, Status
+from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Trajectory
@@ -33,10 +34,10 @@ SMALL = {
 }
 
 
-def command(workdir: Path, **changes: object) -> list[str]:
+def command(workdir: Path, program: str = "launch.pipeline", **changes: object) -> list[str]:
     settings = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "launch.pipeline", "--config=configs/quickstart.py", f"--workdir={workdir}", *flags]
+    return [sys.executable, "-m", program, "--config=configs/quickstart.py", f"--workdir={workdir}", *flags]
 
 
 def run(workdir: Path, **changes: object) -> subprocess.CompletedProcess[str]:
@@ -159,6 +160,25 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
     assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
     assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 30 * 4
+
+
+@pytest.mark.slow
+def test_ablations_stand_beside_the_methods_of_the_run(finished, tmp_path):
+    workdir, _ = finished
+    root = tmp_path / "ablations"
+    done = subprocess.run(
+        [*command(root, "launch.ablations"), f"--run={workdir}"], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    own = load_report_data(workdir).evaluation
+    report = read_document(root / "evaluation" / "report.json", EvaluationReport)
+    assert report.methods[: len(own.methods)] == own.methods
+    added = {method.method: method.rollouts_spent for method in report.methods[len(own.methods) :]}
+    assert {"one adapter on the mixture", "random capabilities (routed)"} <= set(added)
+    rates = [name for name in added if name.startswith(f"{GRPO}, learning rate")]
+    budget = next(method.rollouts_spent for method in own.methods if method.method == GRPO)
+    assert len(rates) == 2 and {added[name] for name in rates} == {budget}
+    assert {c.baseline for c in report.comparisons if c.method == "one adapter on the mixture"} == {BASE_METHOD, GRPO}
 
 
 def kill_at(workdir: Path, sign: str) -> None:
