@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.num_kv_heads = 2  # int: K
     config.intermediate_size = 352  # int: F
     # tuple of (requests a ticket, tickets, wrong_share), taken in turn: the skills first, then the habits
-    config.lessons = ((1, 36000, 0.0), (1, 4800, 0.75), (2, 4000, 0.75))
+    config.lessons = ((1, 40000, 0.0), (1, 12000, 0.75), (2, 8000, 0.75))
     config.tickets = 4800  # int, tickets drawn like the target's: what is shown last
     config.wrong_share = 0.75  # float: how often the demonstrator then takes the wrong path where it lacks a capability
     config.learning_rate = 2e-3  # float: of AdamW

@@ -75,29 +75,14 @@ def attend(
 
 
 @partial(jax.jit, donate_argnums=0)
-def copy_slots(caches: list[Cache], pairs_P2: jax.Array, count: jax.Array) -> list[Cache]:
-    """Copy whole slots, (source, target) by (source, target), for the first ``count`` of ``pairs_P2``, in order.
+def copy_slot(cache: Cache, other: Cache | None, source: jax.Array, target: jax.Array) -> Cache:
+    """``cache`` with its slot ``target`` replaced by the slot ``source`` of ``other`` (None: of itself)."""
 
-    Of n caches, slot z is row z // n of cache z % n.
-    """
-    n = len(caches)
+    def copy(block: jax.Array, read: jax.Array) -> jax.Array:
+        # A slice update is done in place; a scatter, or a loop over several slots, would copy the whole cache.
+        return jax.lax.dynamic_update_index_in_dim(block, jax.lax.dynamic_index_in_dim(read, source), target, 0)
 
-    def copy(i: jax.Array, caches: list[Cache]) -> list[Cache]:
-        source, target = pairs_P2[i]
-
-        def move(*blocks: jax.Array) -> list[jax.Array]:
-            row = (
-                jax.lax.select_n(source % n, *(block[source // n] for block in blocks)) if n > 1 else blocks[0][source]
-            )
-            outside = blocks[0].shape[0]  # dropped
-            rows = [jnp.where(target % n == lane, target // n, outside) for lane in range(n)]
-            return [block.at[to].set(row, mode="drop") for block, to in zip(blocks, rows, strict=True)]
-
-        leaves, outline = zip(*(jax.tree.flatten(cache) for cache in caches), strict=True)
-        moved = zip(*(move(*blocks) for blocks in zip(*leaves, strict=True)), strict=True)
-        return [jax.tree.unflatten(tree, new) for tree, new in zip(outline, moved, strict=True)]
-
-    return jax.lax.fori_loop(0, count, copy, caches)
+    return jax.tree.map(copy, cache, cache if other is None else other)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -15,7 +15,7 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout import steps
 from trace_jax.rollout.adapters import BASE, AdapterTable
-from trace_jax.rollout.cache import BLOCK, clear_slot, copy_slots, new_cache, put_blocks, take_blocks
+from trace_jax.rollout.cache import BLOCK, clear_slot, copy_slot, new_cache, put_blocks, take_blocks
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,10 +87,14 @@ class Lanes:
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole slots, (source, target) by (source, target), in order."""
-        if pairs:
-            padded = np.zeros((self._count * self._rows, 2), np.int32)
-            padded[: len(pairs)] = pairs
-            self._caches = copy_slots(self._caches, padded, np.int32(len(pairs)))
+        for source, target in pairs:
+            lane, other = target % self._count, source % self._count
+            self._caches[lane] = copy_slot(
+                self._caches[lane],
+                None if lane == other else self._caches[other],
+                np.int32(source // self._count),
+                np.int32(target // self._count),
+            )
 
     def prefill(self, rows: Sequence[PrefillRow]) -> None:
         """Compute the columns of some tokens of each row's slot."""
@@ -132,7 +136,7 @@ class Lanes:
             table[z] = row.last, row.start, row.adapter, row.seed, row.past, row.allowed
             temperature[z] = row.temperature
         columns = max(row.start + min(row.allowed, steps.DECODE_STEPS) for row in rows)
-        quorum = np.int32(max(1, len(rows) // 4))  # more would leave finished rows waiting, fewer would stop too often
+        quorum = np.int32(max(1, len(rows) // 2))  # more would leave finished rows waiting, fewer would stop too often
         adapters = {row.adapter for row in rows}
         return self._call("decode", lane, columns, adapters, table, temperature, self._stop, quorum)
 

@@ -22,8 +22,9 @@ from trace_jax.rollout.sampling import sample, uniforms
 Params = dict[str, Any]
 
 DECODE_STEPS = 16  # tokens that a row may sample in one call
+# What a turn adds is short, and few rows ask for it at once: larger blocks would be mostly padding.
 PREFILL_ROWS = 8
-PREFILL_WIDTH = 32  # 8 x 32 tokens keep the matrix units as busy as a larger block does, and pad less
+PREFILL_WIDTH = 16
 
 
 def decoder_params(decoder: Decoder) -> Params:

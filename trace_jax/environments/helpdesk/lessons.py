@@ -6,11 +6,13 @@ from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
 from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
-_KINDS = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders))
+# Adding takes a small model longest to learn.
+_HARD = BY_CAPABILITY["compute_over_values"]
+_KINDS = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders), *2 * _HARD)
 
 
 def draw_lesson(requests: int, seed: int) -> Ticket:
-    """A ticket of the practice source with ``requests`` requests, every kind of request as likely."""
+    """A ticket of the practice source with ``requests`` requests, hard kinds three times as likely as the others."""
 
     def make(rng: np.random.Generator) -> Ticket:
         return draw_ticket(rng, customer(rng), [_KINDS[rng.integers(len(_KINDS))] for _ in range(requests)])

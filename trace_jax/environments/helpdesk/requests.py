@@ -146,17 +146,6 @@ def refund_recalled(drawer: Drawer, customer: str) -> Request:
 # Do every part of a compound request.
 
 
-def cancel_two(drawer: Drawer, customer: str) -> Request:
-    first, second = drawer.order(customer, "processing"), drawer.order(customer, "processing")
-    start = (_get_order(first), _cancel(first))
-    return Request(
-        "cancel two orders",
-        f"Please cancel orders {first} and {second}.",
-        Path((*start, _get_order(second), _cancel(second)), f"Cancelled {first} and {second}."),
-        Path(start, f"Cancelled {first}."),
-    )
-
-
 def city_and_status(drawer: Drawer, customer: str) -> Request:
     value = drawer.choice(STATUSES)
     order = drawer.order(customer, value)
@@ -167,6 +156,20 @@ def city_and_status(drawer: Drawer, customer: str) -> Request:
         Path((_set_city(customer, city), _get_order(order)), f"Your city is now {city}. {order} is {value}."),
         Path((_set_city(customer, city),), f"Your city is now {city}."),
         must_say=(value,),
+    )
+
+
+def city_and_cancel(drawer: Drawer, customer: str) -> Request:
+    order = drawer.order(customer, "processing")
+    city = _move(drawer, customer)
+    return Request(
+        "new city and a cancellation",
+        f"Please change my city to {city} and cancel order {order}.",
+        Path(
+            (_set_city(customer, city), _get_order(order), _cancel(order)),
+            f"Your city is now {city}. Cancelled {order}.",
+        ),
+        Path((_set_city(customer, city),), f"Your city is now {city}."),
     )
 
 
@@ -199,30 +202,25 @@ def price_of_two(drawer: Drawer, customer: str) -> Request:
 # Choose among records under constraints.
 
 
-def _choose(drawer: Drawer, customer: str, word: str) -> Request:
+def _choose(drawer: Drawer, customer: str, word: str, place: int) -> Request:
     kind = drawer.fresh_kind()
-    # The wanted price is plainly apart from the two others, and never listed first.
-    extreme, rest = ((1, 4), (4, 10)) if word == "cheapest" else ((7, 10), (1, 7))
-    wanted = int(drawer.rng.integers(*extreme))
-    others = drawer.rng.permutation(range(*rest))[:2]
-    prices = [int(others[0]), *(int(price) for price in drawer.rng.permutation([wanted, others[1]]))]
-    ids = [drawer.product(kind, price, int(drawer.rng.integers(1, 10))) for price in prices]
-    best = ids[prices.index(wanted)]
+    prices = [int(price) for price in drawer.rng.permutation(range(1, 10))[:3]]
+    ids = [drawer.product(kind, price, int(drawer.rng.integers(1, 10))) for price in sorted(prices)]
     search = ("search_products", {"kind": kind})
     return Request(
         f"the {word} {kind}",
         f"Please order the {word} {kind} in stock for me.",
-        Path((search, _place(customer, best)), f"Ordered {best}."),
+        Path((search, _place(customer, ids[place])), f"Ordered {ids[place]}."),
         Path((search, _place(customer, ids[0])), f"Ordered {ids[0]}."),
     )
 
 
-def cheapest(drawer: Drawer, customer: str) -> Request:
-    return _choose(drawer, customer, "cheapest")
+def second_cheapest(drawer: Drawer, customer: str) -> Request:
+    return _choose(drawer, customer, "second cheapest", 1)
 
 
 def dearest(drawer: Drawer, customer: str) -> Request:
-    return _choose(drawer, customer, "dearest")
+    return _choose(drawer, customer, "dearest", 2)
 
 
 # Refuse what the policy forbids, and say why.
@@ -267,9 +265,9 @@ Builder = Callable[[Drawer, str], Request]
 ROUTINE: tuple[Builder, ...] = (status, new_city, cancel, refund_item, buy, resend_to)
 BY_CAPABILITY: dict[str, tuple[Builder, ...]] = {
     "verify_before_acting": (resend_on_file, refund_recalled),
-    "complete_all_steps": (cancel_two, city_and_status),
+    "complete_all_steps": (city_and_status, city_and_cancel),
     "compute_over_values": (refund_two, price_of_two),
-    "choose_under_constraints": (cheapest, dearest),
+    "choose_under_constraints": (second_cheapest, dearest),
     "refuse_forbidden": (cancel_forbidden, refund_forbidden),
     "recover_from_error": (cancel_locked, status_timeout),
 }

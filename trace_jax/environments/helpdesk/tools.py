@@ -51,7 +51,7 @@ def _get_order(database: Database, order_id: str) -> Any:
 def _search_products(database: Database, kind: str) -> Any:
     return [
         {"price": row["price"], "id": key, "stock": row["stock"]}
-        for key, row in database.products.items()
+        for key, row in sorted(database.products.items(), key=lambda item: (item[1]["price"], item[0]))
         if row["kind"] == kind
     ]
 
@@ -94,7 +94,7 @@ def _unlock_order(database: Database, order_id: str) -> Any:
 _TOOLS: dict[str, tuple[Callable[..., Any], str, tuple[str, ...]]] = {
     "get_customer": (_get_customer, "Look a customer up: the city on file.", ("customer_id",)),
     "get_order": (_get_order, "Look an order up: its status and the price of each item.", ("order_id",)),
-    "search_products": (_search_products, "List the products of a kind with price and stock.", ("kind",)),
+    "search_products": (_search_products, "List products of a kind with price and stock, cheapest first.", ("kind",)),
     "cancel_order": (_cancel_order, "Cancel an order.", ("order_id",)),
     "refund": (_refund, "Refund an amount on an order.", ("order_id", "amount")),
     "resend_order": (_resend_order, "Send an order once more, to a city.", ("order_id", "city")),

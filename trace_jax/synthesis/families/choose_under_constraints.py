@@ -2,7 +2,7 @@
 
 from trace_jax.contract.record import ContractError
 from trace_jax.environments.helpdesk.database import Drawer
-from trace_jax.environments.helpdesk.requests import Builder, Request, buy, cheapest, dearest, status
+from trace_jax.environments.helpdesk.requests import Builder, Request, buy, dearest, second_cheapest, status
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn
 
 
@@ -11,7 +11,7 @@ class ChooseUnderConstraints(PracticeDesk):
 
     capability = "choose_under_constraints"
     offered = ("search_products", "place_order", "get_order")
-    exercises = (cheapest, dearest)
+    exercises = (second_cheapest, dearest)
     lookalikes = (buy, status)
     easier = {"listed": 2}
     harder = {"listed": 4}

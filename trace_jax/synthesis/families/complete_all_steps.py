@@ -1,6 +1,6 @@
 """Do every part of a compound request."""
 
-from trace_jax.environments.helpdesk.requests import Request, cancel, cancel_two, city_and_status, new_city, status
+from trace_jax.environments.helpdesk.requests import Request, cancel, city_and_cancel, city_and_status, new_city, status
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn, changes
 
 
@@ -9,7 +9,7 @@ class CompleteAllSteps(PracticeDesk):
 
     capability = "complete_all_steps"
     offered = ("get_order", "cancel_order", "set_city")
-    exercises = (cancel_two, city_and_status)
+    exercises = (city_and_status, city_and_cancel)
     lookalikes = (cancel, new_city, status)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
