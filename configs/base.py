@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     target.held_out_tasks = 80  # int, tasks of the held-out split that are used
 
     base = config.base = ConfigDict()
-    base.path = ""  # str: Hugging Face directory of the base model; empty: the run makes the tiny agent
+    base.path = ""  # str: Hugging Face directory of the base model
     base.dtype = "float32"  # str: dtype of the weights: float32 or bfloat16
 
     engine = config.engine = ConfigDict()
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
 
     training = config.training = ConfigDict()
     training.max_steps = placeholder(int)  # int or None, steps; the run ends at max_steps or max_rollouts
-    training.max_rollouts = placeholder(int)  # int or None, episodes; broken and constant groups count
+    training.max_rollouts = placeholder(int)  # int or None, episodes; the pipeline sets it for GRPO on the target
     training.groups_per_step = 8  # int, groups
     training.num_generations = 8  # int, rollouts of a group, all from one seed of the environment
     training.max_recollections = 3  # int, extra rounds of a step while too few of its groups are informative
@@ -88,7 +88,6 @@ def get_config() -> ConfigDict:
     training.micro_batch_rows = 8  # int, episodes that go through the model at once
     training.save_steps = 1  # int, steps between checkpoints
     training.snapshots = ()  # tuple of float, fractions of the run at which an adapter is exported
-    training.seed = 0  # int: of LoRA's initial values and of the rollouts
     training.epsilon = 0.2  # float: the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
     training.epsilon_high = placeholder(float)  # float or None: None is epsilon; 0.28 is clip-higher (DAPO)
     training.beta = 0.0  # float: weight of the KL to the base

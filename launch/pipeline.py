@@ -7,8 +7,6 @@ with as many rollouts, evaluates all of them on held-out tasks and writes DIR/re
 goes on.
 """
 
-from pathlib import Path
-
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -21,23 +19,23 @@ from launch.stages import Stages
 from trace_jax.contract.capability import SelectedCapability, Status
 from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.workdir import open_workdir
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Run every stage that is not done yet."""
-    root = Path(open_workdir(workdir, config.to_dict()))
+    stages = Stages(config, workdir)
+    root = stages.root
     if not (root / SUMMARY).exists():
-        run_stages(config, root)
+        run_stages(stages)
     data = load_report_data(root)
     write_report(data, root / "report.html")
     print_evaluation(data.evaluation)
     print(f"{sum(data.stage_seconds.values()):.0f} s in all; see {root / 'report.html'}")
 
 
-def run_stages(config: ConfigDict, root: Path) -> None:
+def run_stages(stages: Stages) -> None:
     """Every stage in order; the summary is written last."""
-    stages = Stages(config, root)
+    config, root = stages.config, stages.root
     with stages.progress:
         analysis, spent = stages.find_capabilities(), stages.analysed
         names = ", ".join(one.capability.name for one in analysis.selected)

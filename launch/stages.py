@@ -6,21 +6,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.serving import embedded_engine, limits, load_base
+from evaluation.serving import Base, embedded_engine, limits, load_base
 from trace_jax import pipeline
+from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import JsonLinesWriter, read_records, write_document
-from trace_jax.contract.record import Record
+from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.storage import is_local
+from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.registry import load_target
+from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
-from trace_jax.synthesis.embedded import EmbeddedDesigner
+from trace_jax.synthesis.embedded import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
@@ -59,16 +64,20 @@ class Clock:
 
 
 class Stages:
-    """What the stages share: the base with its engine, the target, the configuration and the work directory."""
+    """What the stages share: the base with its engine, the target, the configuration and the work directory.
 
-    def __init__(self, config: ConfigDict, root: Path) -> None:
-        self.config, self.root = config, root
-        self.clock, self.progress = Clock(root / "stage_times.jsonl"), Progress()
-        self.name: str = config.target.environment
+    The directory is opened last, when the whole configuration has been found usable, and belongs to this base from then
+    on. Raises ContractError for a setting that a later stage would refuse, and for a directory of another run.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: epath.Path) -> None:
+        self.config, self.name = config, str(config.target.environment)
         self.target = load_target(self.name)
         self.tasks = self.target.tasks("train")[: config.target.train_tasks]
+        self.analyst, self.designer = make_analyst(config.analysis.analyst), make_designer(config.synthesis.designer)
+        self.policy = make_policy(config.routing.top_p)
+        _check(config)
         self.base = load_base(config)
-        self.designer = EmbeddedDesigner()
         self.agent = pipeline.Agent(
             self.base.decoder,
             self.base.revision,
@@ -77,7 +86,10 @@ class Stages:
             limits(config),
             config.rollout.max_turn_tokens,
             config.rollout.concurrency,
+            config.rollout.temperature,
         )
+        self.root = open_run(workdir, config, self.base)
+        self.clock, self.progress = Clock(self.root / "stage_times.jsonl"), Progress()
 
     @property
     def analysed(self) -> int:
@@ -96,7 +108,7 @@ class Stages:
         with self.clock.stage("analysis"):
             analysis = pipeline.find_capabilities(
                 rollouts,
-                config.analysis.analyst,
+                self.analyst,
                 config.analysis.runs,
                 config.seed,
                 Criteria(min_support=config.analysis.min_support),
@@ -106,14 +118,8 @@ class Stages:
 
     def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:
         """Synthesise for one capability, and keep how far it has come."""
-        name, settings = selected.capability.name, self.config.synthesis
+        name, config = selected.capability.name, _synthesis(self.config)
         with self.clock.stage("synthesis"):
-            config = SynthesisConfig(
-                groups=settings.calibration_groups,
-                group_size=settings.calibration_group_size,
-                rounds=settings.max_rounds,
-                seed=self.config.seed,
-            )
             with self.progress.stage(f"synthesis of {name}", config.groups * config.group_size) as bar:
                 made = pipeline.make_environment(
                     self.agent,
@@ -134,7 +140,7 @@ class Stages:
 
     def train_adapter(self, name: str, manifests: Sequence[EnvironmentManifest]) -> AdapterManifest:
         """One adapter on the environments of ``manifests``: ``training.max_steps`` steps for each of them."""
-        config = self._grpo(max_steps=self.config.training.max_steps * len(manifests))
+        config = _grpo(self.config, max_steps=self.config.training.max_steps * len(manifests))
         with self.clock.stage("training of the adapters"), self._training(name, config.max_steps or 0) as report:
             directory = self.root / "adapters" / name
             return pipeline.train_adapter(self.agent, manifests, name, config, directory, report, **self._writers())
@@ -157,7 +163,7 @@ class Stages:
                 self.designer,
                 self.target,
                 kind=settings.router,
-                policy=make_policy(settings.top_p),
+                policy=self.policy,
                 prompts=settings.prompts,
                 minimum_weight=settings.minimum_weight,
                 rollouts=rollouts,
@@ -167,7 +173,7 @@ class Stages:
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target itself with as many rollouts; ``changes`` of the training's settings."""
-        config = self._grpo(max_rollouts=rollouts, **changes)
+        config = _grpo(self.config, max_steps=None, max_rollouts=rollouts, **changes)
         steps = -(-rollouts // (config.groups_per_step * config.num_generations))
         with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", steps) as report:
             directory = self.root / "baselines" / name
@@ -179,10 +185,6 @@ class Stages:
         """Write how far a capability has come."""
         write_document(self.root / "capabilities" / f"{selected.capability.name}.json", selected.replace(status=status))
 
-    def _grpo(self, **changes: Any) -> GRPOConfig:
-        fields = {**self.config.training.to_dict(), "max_steps": None, "max_rollouts": None, "seed": self.config.seed}
-        return GRPOConfig(**{**fields, **changes})
-
     def _writers(self) -> dict[str, bool]:
         return {"tensorboard": self.config.telemetry.tensorboard, "wandb": self.config.telemetry.wandb}
 
@@ -190,3 +192,46 @@ class Stages:
     def _training(self, name: str, steps: int) -> Iterator[Callable[[StepReport], None]]:
         with self.progress.stage(f"training {name}", steps) as bar:
             yield lambda report: bar.advance(reward=report.metrics.get("reward/mean"), tokens=report.tokens)
+
+
+def open_run(workdir: epath.Path, config: ConfigDict, base: Base) -> Path:
+    """The work directory of a run with ``config`` on ``base``: made, or gone on in if it is this run's."""
+    if not is_local(workdir):
+        raise ContractError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it on")
+    return Path(open_workdir(workdir, {**config.to_dict(), "base_revision": base.revision}))
+
+
+def _check(config: ConfigDict) -> None:
+    """What the stages would refuse hours later."""
+    if config.training.max_steps is None:
+        raise ContractError("training.max_steps is not set: say how many steps an adapter is trained for")
+    if config.training.max_rollouts is not None:
+        raise ContractError(
+            f"training.max_rollouts is {config.training.max_rollouts}: the pipeline sets it for GRPO on the target, to "
+            "what TRACE has spent; bound the adapters by training.max_steps"
+        )
+    _grpo(config)
+    _synthesis(config)
+    if config.routing.router not in ROUTERS:
+        raise ContractError(f"routing.router {config.routing.router!r}: use one of {', '.join(ROUTERS)}")
+    for name in (
+        "target.train_tasks", "target.held_out_tasks", "rollout.trials", "analysis.runs", "evaluation.trials",
+        "synthesis.calibration_groups", "synthesis.calibration_group_size", "synthesis.max_rounds", "routing.prompts",
+    ):  # fmt: skip
+        section, field = name.split(".")
+        if config[section][field] < 1:
+            raise ContractError(f"{name} is {config[section][field]}: at least 1 is needed")
+
+
+def _grpo(config: ConfigDict, **changes: Any) -> GRPOConfig:
+    return GRPOConfig(**{**config.training.to_dict(), "seed": config.seed, **changes})
+
+
+def _synthesis(config: ConfigDict) -> SynthesisConfig:
+    settings = config.synthesis
+    return SynthesisConfig(
+        groups=settings.calibration_groups,
+        group_size=settings.calibration_group_size,
+        rounds=settings.max_rounds,
+        seed=config.seed,
+    )

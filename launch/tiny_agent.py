@@ -116,8 +116,8 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         decoder = train_supervised(Decoder(shape, nnx.Rngs(config.seed)), demonstrations, settings, taught)
     directory = Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
-    save(decoder, shape, directory)
     save_tokenizer(tokenizer, directory)
+    save(decoder, shape, directory)  # writes config.json last, which says that the model is whole
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis, analyse
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouterKind
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Environment, Target
@@ -49,6 +48,7 @@ class Agent:
     limits: Limits
     max_turn_tokens: int
     concurrency: int
+    temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
 
     def play(self, specs: Sequence[EpisodeSpec], on_episode: Tick | None = None) -> list[Trajectory]:
         """Run episodes with the base's renderer, limits and engine."""
@@ -58,7 +58,7 @@ class Agent:
 def roll_out(
     agent: Agent, target: Target, name: str, tasks: Sequence[int], trials: int, seed: int, path: Path, tick: Tick
 ) -> list[Trajectory]:
-    """``trials`` base episodes on each of the training ``tasks``, sampled at temperature 1, appended to ``path``."""
+    """``trials`` base episodes on each of the training ``tasks``, appended to ``path``."""
     done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
     specs = [
         EpisodeSpec(
@@ -69,7 +69,7 @@ def roll_out(
             split="train",
             seed=task,
             trial=trial,
-            sampling=Sampling(agent.max_turn_tokens, 1.0, (seed * 1000 + trial) * 10007 + task),
+            sampling=Sampling(agent.max_turn_tokens, agent.temperature, (seed * 1000 + trial) * 10007 + task),
         )
         for task in tasks
         for trial in range(trials)
@@ -86,10 +86,10 @@ def roll_out(
 
 
 def find_capabilities(
-    trajectories: Sequence[Trajectory], analyst: str, runs: int, seed: int, criteria: Criteria, directory: Path
+    trajectories: Sequence[Trajectory], analyst: Analyst, runs: int, seed: int, criteria: Criteria, directory: Path
 ) -> Analysis:
     """Stage 1."""
-    return analyse(trajectories, make_analyst(analyst), directory, runs=runs, seed=seed, criteria=criteria)
+    return analyse(trajectories, analyst, directory, runs=runs, seed=seed, criteria=criteria)
 
 
 def make_environment(
@@ -116,7 +116,7 @@ def make_environment(
                 split="train",
                 seed=number,
                 trial=trial,
-                sampling=Sampling(agent.max_turn_tokens, 1.0, config.seed * 7919 + number * 101 + trial),
+                sampling=Sampling(agent.max_turn_tokens, agent.temperature, config.seed * 7919 + number * 101 + trial),
             )
             for number in seeds
             for trial in range(group_size)
@@ -211,8 +211,9 @@ def build_router(
 ) -> Router:
     """Stage 4: the route table and, for ``kind`` gate, the gate, trained on prompts of synthesised environments alone.
 
-    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected: what
-    the base needs no adapter for. ``rollouts``: what the capabilities and environments took, the adapters aside.
+    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected, or, if
+    there are none, from wholly routine tickets of the environments: what the base needs no adapter for. ``rollouts``:
+    what the capabilities and environments took, the adapters aside.
     """
     reader = PromptReader(agent.decoder)
     table_path, gate_path = directory / "route_table.json", directory / "gate.safetensors"
@@ -238,12 +239,12 @@ def _routing_prompts(
     target: Target,
     prompts: int,
 ) -> list[LabelledPrompt]:
-    spare = list(_spare_designs(candidates, manifests, designer, target))
-    if not spare:
-        raise ContractError("no candidate is left over that the base's own prompts could be drawn from")
-    designs = [(m.design, adapter.name, prompts) for m, adapter in zip(manifests, adapters, strict=True)]
+    spare = [_contrasted(design, 0) for design in _spare_designs(candidates, manifests, designer, target)]
+    spare = spare or [_contrasted(manifest.design, 1) for manifest in manifests]
+    pairs = zip(manifests, adapters, strict=True)
+    designs = [(_contrasted(manifest.design, 0), adapter.name, prompts) for manifest, adapter in pairs]
     designs += [(design, BASE, -(-prompts // len(spare))) for design in spare]
-    return [_prompt(_exercised(design), label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)]
+    return [_prompt(design, label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)]
 
 
 def _spare_designs(
@@ -259,9 +260,9 @@ def _spare_designs(
                 continue  # nothing to draw prompts from: distractors have no generator
 
 
-def _exercised(design: Design) -> Design:
-    """The design without wholly routine tickets: a prompt's label has to be what the prompt is about."""
-    return Design(entry_point=design.entry_point, parameters={**design.parameters, "contrast_every": 0})
+def _contrasted(design: Design, every: int) -> Design:
+    """The design with no wholly routine ticket (0) or nothing else (1): a label has to be what its prompt is about."""
+    return Design(entry_point=design.entry_point, parameters={**design.parameters, "contrast_every": every})
 
 
 def _prompt(design: Design, label: str, seed: int) -> LabelledPrompt:

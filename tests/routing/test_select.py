@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax as scipy_softmax
 
+from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouteDecision, RouteTable
 from trace_jax.routing.router import BASE, count_decisions
 from trace_jax.routing.select import BestOne, Nucleus, choices, decide
@@ -77,5 +78,5 @@ def test_decisions_are_counted_by_reason():
 
 
 def test_top_p_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match="top_p is 0"):
+    with pytest.raises(ContractError, match="top_p is 0"):
         Nucleus(0.0)

@@ -4,7 +4,7 @@ from etils import epath
 
 from trace_jax.contract.files import read_document
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.routing import RouteTable
+from trace_jax.contract.routing import RouterKind, RouteTable
 from trace_jax.contract.storage import PathLike
 from trace_jax.rollout.chat import Renderer
 from trace_jax.routing.classifier import ClassifierRouter
@@ -12,6 +12,8 @@ from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import GateRouter, load_gate
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy
+
+ROUTERS: tuple[RouterKind, ...] = ("gate", "classifier")  # the kinds that a table on disk can be of
 
 
 def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Renderer, policy: Policy) -> Router:

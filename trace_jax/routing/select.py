@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.routing.router import BASE
 
@@ -37,7 +38,7 @@ class Nucleus:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p is {self.top_p}; give a value in (0, 1]")
+            raise ContractError(f"top_p is {self.top_p}: give a value in (0, 1], or 0 for the best adapter alone")
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
         nucleus: dict[str, float] = {}

@@ -1,8 +1,9 @@
 """The embedded designer picks the generator of the capability's family and turns its difficulty; no language model."""
 
 from trace_jax.contract.environment import Attempt, Design
+from trace_jax.contract.record import ContractError
 from trace_jax.synthesis.calibration import TOO_EASY, TOO_HARD
-from trace_jax.synthesis.designer import Brief, DesignError
+from trace_jax.synthesis.designer import Brief, Designer, DesignError
 from trace_jax.synthesis.families import FAMILIES
 from trace_jax.synthesis.families.practice import Knobs, PracticeDesk
 
@@ -62,3 +63,12 @@ class EmbeddedDesigner:
         if any(attempt.design == designs[following] for attempt in attempts):
             raise DesignError(f"no difficulty between {min(last, following)} and {max(last, following)}: {feedback}")
         return designs[following]
+
+
+def make_designer(name: str) -> Designer:
+    """The designer called ``name``. Raises ContractError for one that this build does not have."""
+    if name == "llm":
+        raise ContractError("designer 'llm': not in this build, which has no language model client; use 'embedded'")
+    if name != EmbeddedDesigner.name:
+        raise ContractError(f"designer {name!r}: unknown; use 'embedded'")
+    return EmbeddedDesigner()
