@@ -296,3 +296,18 @@ def test_an_interrupted_run_leaves_the_engine_usable(engine: EmbeddedEngine, for
     asyncio.run(interrupted())  # closes the loop on running requests
     for request, completion in zip(requests, ask(engine, requests), strict=True):
         check(request, completion, forced)
+
+
+def test_groups_that_follow_one_another_through_used_slots(engine: EmbeddedEngine, forced) -> None:
+    """Equal prompts placed on slots that held others: prefixes are copied from slots that wait for copies themselves."""
+    rng = np.random.default_rng()
+    policy = prompt(rng, 40)
+    for _ in range(4):
+        tasks = [policy + prompt(rng, int(rng.integers(5, 40))) for _ in range(2)]
+        group = [
+            (task, Sampling(int(rng.integers(2, 20)), 1.0, int(seed)), None)
+            for task in tasks
+            for seed in rng.integers(0, 1 << 30, 5)
+        ]
+        for request, completion in zip(group, ask(engine, group), strict=True):
+            check(request, completion, forced)

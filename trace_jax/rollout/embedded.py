@@ -211,8 +211,9 @@ class EmbeddedEngine:
                 block = request.prompt[start : min(start + PREFILL_WIDTH, len(request.prompt) - 1)]
                 if placement.slot not in held and block.size:
                     todo.append(PrefillRow(placement.slot, start, block, request.adapter))
-            if not todo:
+            if not (todo or waiting):
                 return
+            assert todo or can, "requests wait for each other's prefixes"
             self._lanes.prefill(todo)
             for row in todo:
                 ready[row.slot] += len(row.tokens)
