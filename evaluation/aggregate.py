@@ -1,6 +1,7 @@
 """The same methods over several pipeline seeds: differences with intervals over seeds and tasks.
 
-python -m evaluation.aggregate --reports=seed0/evaluation.json,seed1/evaluation.json --baselines=base,grpo_target
+    python -m evaluation.aggregate --baselines="base,GRPO on target" \
+        --reports=runs/seed0/evaluation/report.json,runs/seed1/evaluation/report.json
 """
 
 from collections.abc import Sequence
@@ -76,9 +77,20 @@ def print_aggregate(reports: Sequence[EvaluationReport], baselines: Sequence[str
     print_differences(compare_over_seeds(reports, baselines), console)
 
 
+def read_reports(paths: Sequence[str]) -> list[EvaluationReport]:
+    """The reports at ``paths``. Raises ContractError for one given twice, by its path or as a copy."""
+    reports: list[EvaluationReport] = []
+    for path in paths:
+        report = read_document(path, EvaluationReport)
+        if report in reports:
+            raise ContractError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's once")
+        reports.append(report)
+    return reports
+
+
 def main() -> None:
     """Aggregate what the flags name."""
-    print_aggregate([read_document(path, EvaluationReport) for path in REPORTS.value], BASELINES.value)
+    print_aggregate(read_reports(REPORTS.value), BASELINES.value)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,40 @@
 """Score a base, adapters and a route table on a target split.
 
     python -m evaluation.evaluate --config=configs/base.py --config.base.path=MODEL --workdir=OUT \
-        --adapters=run/adapters/a/adapter.json,run/adapters/b/adapter.json --route_table=run/routing/table.json
+        --adapters=run/adapters/a/adapter.json,run/adapters/b/adapter.json --route_table=run/routing/route_table.json
 
-Writes ``evaluation.json`` and ``trajectories.jsonl`` into the work directory and prints the table.
+Writes ``trajectories.jsonl`` as episodes end, then ``evaluation.json``, into the work directory and prints the table.
+Interrupted, the same command goes on.
 """
 
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import cast
 
+import jax
+import numpy as np
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
-from evaluation.routed import assign, route_tasks
-from evaluation.serving import Base, Manifests, embedded_engine, limits, load_adapters, load_base
+from evaluation.methods import Evaluation
+from evaluation.play import always, play, temperatures
+from evaluation.routed import Routing, assign, route_tasks
+from evaluation.serving import Base, Manifests, load_adapters, load_base
 from evaluation.terminal import print_evaluation
 from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
-from trace_jax.contract.files import append_records, read_document, write_document
+from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Split
+from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.select import make_policy
-from trace_jax.routing.table import check_base
 from trace_jax.telemetry.progress import Progress
 
 REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
@@ -39,8 +45,8 @@ def score(
 ) -> Evaluation:
     """Evaluate base, every adapter and, if given, the route table, greedily and sampled; write the files.
 
-    The routed method's ``rollouts_spent`` are those of its adapters and of its table; what analysis and calibration
-    spent stands in the pipeline's own report.
+    ``rollouts_spent`` of an adapter are those of its training. The routed method adds what its table counts: in a
+    table of the pipeline, all that analysis and calibration took.
     """
     if (workdir / REPORT).exists():
         raise ContractError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
@@ -48,65 +54,61 @@ def score(
     tasks = target.tasks(split)
     base = load_base(config)
     adapters = load_adapters(manifests, base)
+    content = {name: _content(lora) for name, lora in adapters.items()}
     spent = {manifest.name: manifest.rollouts for _, manifest in manifests}
-    methods = [_method("base", None, 0)] + [_method(name, name, spent[name]) for name in adapters]
+    methods = temperatures(config, "base", always(None), 0)
+    methods += [one for name in adapters for one in temperatures(config, name, always(name), spent[name])]
     if table_path is not None:
-        routed, merged = _routed(config, base, adapters, spent, table_path, target, split, tasks)
-        methods.append(routed)
-        adapters |= merged
-    both = [
-        Method(m.name, temperature, m.adapter_for, m.rollouts_spent)
-        for temperature in dict.fromkeys((0.0, float(config.evaluation.temperature)))
-        for m in methods
-    ]
-    episodes = len(plan_episodes(both, tasks, config.evaluation.trials))
-    with Progress() as progress, progress.stage("evaluate", total=episodes) as stage:
-        evaluation = evaluate_methods(
-            both,
+        table, routing = _routed(config, base, adapters, table_path, target, split, tasks)
+        total = table.rollouts + sum(spent[route.adapter] for route in table.routes)
+        methods += temperatures(config, "routed", routing.adapter.__getitem__, total)
+        adapters |= routing.merged
+    open_workdir(
+        workdir, {**config.to_dict(), "split": split, "base_revision": base.revision, "adapter_contents": content}
+    )
+    with Progress() as progress:
+        evaluation = play(
+            config,
+            base,
             target,
             split,
             tasks,
+            adapters,
+            methods,
             config.evaluation.trials,
-            embedded_engine(base, adapters, config),
-            base.renderer,
-            base.revision,
-            limits=limits(config),
-            max_tokens=config.rollout.max_turn_tokens,
-            seed=config.seed,
-            baselines=("base",),
-            concurrency=config.rollout.concurrency,
-            on_episode=stage.episode,
+            progress,
+            "evaluate",
+            workdir / TRAJECTORIES,
+            ("base",),
         )
-    append_records(workdir / TRAJECTORIES, evaluation.trajectories)
     write_document(workdir / REPORT, evaluation.report)
     return evaluation
 
 
-def _method(name: str, adapter: str | None, spent: int) -> Method:
-    return Method(name, 0.0, lambda task: adapter, spent)
+def _content(lora: LoRA) -> str:
+    """The first 16 hex digits of the SHA-256 of an adapter's numbers: the work directory belongs to them."""
+    digest = sha256()
+    for leaf in jax.tree.leaves(lora):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _routed(
     config: ConfigDict,
     base: Base,
-    adapters: dict[str, LoRA],
-    spent: dict[str, int],
+    adapters: Mapping[str, LoRA],
     path: epath.Path,
     target: Target,
     split: Split,
-    tasks: tuple[int, ...],
-) -> tuple[Method, dict[str, LoRA]]:
-    """The routed method, and the merged adapters that it needs."""
-    table = read_document(path, RouteTable)
-    check_base(table, base.revision)
-    absent = [route.adapter for route in table.routes if route.adapter not in adapters]
+    tasks: Sequence[int],
+) -> tuple[RouteTable, Routing]:
+    """The table, and where its router sends each task."""
+    reader, policy = PromptReader(base.decoder), make_policy(config.routing.top_p)
+    router = load_router(path, base.revision, reader, base.renderer, policy)
+    absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise ContractError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")
-    reader = PromptReader(base.decoder, base.config.max_position_embeddings)
-    router = load_router(path, base.revision, reader, base.renderer, make_policy(config.routing.top_p))
-    routing = assign(route_tasks(router, target, split, tasks), adapters)
-    total = table.rollouts + sum(spent[route.adapter] for route in table.routes)
-    return Method("routed", 0.0, routing.adapter.__getitem__, total), dict(routing.merged)
+    return router.table, assign(route_tasks(router, target, split, tasks), adapters)
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:

@@ -1,21 +1,21 @@
 """A pipeline run on the held-out tasks: every method side by side, and what the report shows of the way there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.methods import Evaluation, Method, compare, evaluate_methods, method_result, plan_episodes
+from evaluation.methods import Method, compare, method_result
+from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
 from evaluation.routed import Routing, assign, confusion_of, route_tasks
-from evaluation.serving import Base, embedded_engine, limits, load_adapters
+from evaluation.serving import Base, load_adapters
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
-from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
-from trace_jax.contract.trajectory import Trajectory
+from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.environments.protocol import Labelled, Target
-from trace_jax.models.lora import LoRA
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
@@ -80,9 +80,9 @@ def evaluate_run(
         *(one for name, r in routing.items() for one in temperatures(config, name, r.adapter.__getitem__, spent)),
     ]
     merged = {name: lora for r in routing.values() for name, lora in r.merged.items()}
-    path = root / "evaluation" / "trajectories.jsonl"
-    trials = config.evaluation.trials
-    played = play(config, base, target, {**loras, **merged}, methods, trials, progress, "evaluation", path)
+    play_tasks = partial(play, config, base, target, "held_out", tasks)
+    path, trials = root / "evaluation" / "trajectories.jsonl", config.evaluation.trials
+    played = play_tasks({**loras, **merged}, methods, trials, progress, "evaluation", path, BASELINES)
     report = with_best_single(played.report, [f"only {adapter.name}" for adapter in adapters])
     write_document(root / REPORT, report)
 
@@ -92,7 +92,7 @@ def evaluate_run(
     points += [_point(ROUTED, one) for one in _partial(report, routing[ROUTED], adapters, spent, hot)]
     if on_the_way:
         path = root / "evaluation" / "on_the_way.jsonl"
-        curve = play(config, base, target, loras, on_the_way, 1, progress, "pass rate by rollouts", path, ())
+        curve = play_tasks(loras, on_the_way, 1, progress, "pass rate by rollouts", path)
         points += [_point(GRPO, one) for one in curve.report.methods]
     return RunSummary(
         title=f"TRACE on {config.target.environment}, seed {config.seed}",
@@ -112,61 +112,6 @@ def owners(target: Labelled, tasks: Sequence[int], adapters: Sequence[AdapterMan
     """The adapter of the capability that each task turns on first (``""`` is the base): what an oracle would choose."""
     trained = {capability: adapter.name for adapter in adapters for capability in adapter.capabilities}
     return {task: trained.get(target.turns_on(task), BASE) for task in tasks}
-
-
-def always(adapter: str | None) -> Callable[[int], str | None]:
-    """The same adapter for every task."""
-    return lambda _: adapter
-
-
-def temperatures(config: ConfigDict, name: str, adapter_for: Callable[[int], str | None], spent: int) -> list[Method]:
-    """A method played greedily and at the evaluation's temperature."""
-    both = dict.fromkeys((0.0, float(config.evaluation.temperature)))
-    return [Method(name, temperature, adapter_for, spent) for temperature in both]
-
-
-def play(
-    config: ConfigDict,
-    base: Base,
-    target: Target,
-    loras: Mapping[str, LoRA],
-    methods: Sequence[Method],
-    trials: int,
-    progress: Progress,
-    label: str,
-    path: Path,
-    baselines: Sequence[str] = BASELINES,
-) -> Evaluation:
-    """``evaluate_methods`` on the held-out tasks, with an engine that holds ``loras``, under a progress bar.
-
-    Episodes are appended to ``path`` as they end; those that it holds already are not played again.
-    """
-    tasks = held_out_tasks(config, target)
-    done = {trajectory.id: trajectory for trajectory in read_records(path, Trajectory)} if path.exists() else {}
-    total = len(plan_episodes(methods, tasks, trials))
-    with progress.stage(label, total, len(done)) as bar, JsonLinesWriter(path) as writer:
-
-        def keep(trajectory: Trajectory) -> None:
-            writer.append(trajectory)
-            bar.episode(trajectory)
-
-        return evaluate_methods(
-            methods,
-            target,
-            "held_out",
-            tasks,
-            trials,
-            embedded_engine(base, loras, config),
-            base.renderer,
-            base.revision,
-            limits=limits(config),
-            max_tokens=config.rollout.max_turn_tokens,
-            seed=config.seed,
-            baselines=baselines,
-            concurrency=config.rollout.concurrency,
-            done=done,
-            on_episode=keep,
-        )
 
 
 def result(report: EvaluationReport, method: str, temperature: float) -> MethodResult:
@@ -191,7 +136,12 @@ def with_best_single(report: EvaluationReport, singles: Sequence[str]) -> Evalua
 def _partial(
     report: EvaluationReport, routing: Routing, adapters: Sequence[AdapterManifest], spent: int, temperature: float
 ) -> list[MethodResult]:
-    """TRACE with only the first k adapters trained: the others' tasks stay with the base."""
+    """TRACE with only the first k adapters trained: the others' tasks stay with the base.
+
+    None where adapters are merged: what a merge would be with some of its parts missing has not been played.
+    """
+    if routing.merged:
+        return []
     routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
     results = []
     for k in range(1, len(adapters)):

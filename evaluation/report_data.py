@@ -115,7 +115,10 @@ def load_report_data(workdir: PathLike) -> ReportData:
 
 
 def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path, R]]:
-    """All documents of type ``model`` under ``directory``, by path. One of another version or damaged is refused."""
+    """All documents of type ``model`` under ``directory``, by path.
+
+    Raises ContractError for one of another version or damaged, and for any file that should be JSON and is not.
+    """
     root = epath.Path(directory)
     if not root.is_dir():
         raise ContractError(f"{root}: no such directory; give the work directory of a run")
@@ -138,9 +141,9 @@ def _json_files(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _keys(path: epath.Path) -> set[str]:
-    """The top-level keys of a JSON object; none for anything else (a tokenizer's file, say, or a checkpoint's)."""
+    """The top-level keys of a JSON object; none for another value. What is no JSON may be a torn document: refused."""
     try:
         value: Any = json.loads(path.read_bytes())
-    except ValueError:
-        return set()
+    except ValueError as error:
+        raise ContractError(f"{path}: not JSON ({error}): make it again, or move it away") from None
     return set(value) if isinstance(value, dict) else set()

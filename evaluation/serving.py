@@ -13,13 +13,14 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.record import ContractError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import load, revision
+from trace_jax.models.huggingface import TOKENIZER, load, revision
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.chat import RenderError, TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
 
+DTYPES = ("float32", "bfloat16")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
 
 
@@ -34,15 +35,28 @@ class Base:
 
 
 def load_base(config: ConfigDict) -> Base:
-    """The model in ``config.base.path``. Raises ContractError when none is named."""
+    """The model in ``config.base.path``. Raises ContractError when none is named, or something of it cannot be used."""
     if not config.base.path:
         raise ContractError(
             "config.base.path is empty: name the Hugging Face directory of the base, --config.base.path=DIR"
         )
+    if config.base.dtype not in DTYPES:
+        raise ContractError(f"config.base.dtype is {config.base.dtype!r}: use one of {', '.join(DTYPES)}")
     directory = Path(config.base.path)
     decoder, shape = load(directory, config.base.dtype)
-    renderer = TinyRenderer(Tokenizer.from_file(os.fspath(directory / "tokenizer.json")))
-    return Base(decoder, shape, revision(directory), renderer)
+    return Base(decoder, shape, revision(directory), _renderer(directory / TOKENIZER))
+
+
+def _renderer(path: Path) -> TinyRenderer:
+    if not path.is_file():
+        raise ContractError(f"{path} is missing: put the tokenizer that the model was trained with there")
+    try:
+        return TinyRenderer(Tokenizer.from_file(os.fspath(path)))
+    except RenderError as error:
+        raise ContractError(f"{path}: {error}") from None
+    except Exception as error:  # the library raises nothing narrower
+        why = " ".join(str(error).split())
+        raise ContractError(f"{path} is damaged ({why}): put the model's own tokenizer there again") from None
 
 
 def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
@@ -67,6 +81,11 @@ def embedded_engine(
     """An engine that holds all ``adapters``, with room for ``max_adapters`` of ``max_rank`` at least."""
     if config.engine.kind != "embedded":
         raise ContractError(f"config.engine.kind is {config.engine.kind!r}; these programs serve with 'embedded'")
+    if config.engine.capacity < config.rollout.max_episode_tokens:
+        raise ContractError(
+            f"engine.capacity {config.engine.capacity} is below rollout.max_episode_tokens "
+            f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
+        )
     engine = EmbeddedEngine(
         base.decoder,
         base.config,

@@ -13,6 +13,7 @@ from scipy.stats import beta
 
 from trace_jax.contract.capability import Interval
 from trace_jax.contract.record import ContractError
+from trace_jax.synthesis import calibration
 
 Rewards = Mapping[str, Sequence[float | None]]
 RESAMPLES = 10_000
@@ -65,9 +66,9 @@ def broken_too_often(rewards: Rewards) -> bool:
 def pass_at_k(rewards: Rewards, k: int) -> float:
     """Probability that one of k trials passes at least: mean over tasks of ``1 - C(n-c, k) / C(n, k)``.
 
-    Chen et al. 2021, equation 1; unbiased. Tasks with fewer than k graded trials are left out.
+    Unbiased; see ``trace_jax.synthesis.calibration.pass_at_k``. Tasks with fewer than k graded trials are left out.
     """
-    return _over_k(rewards, k, lambda n, c: 1.0 - comb(n - c, k) / comb(n, k))
+    return _over_k(rewards, k, lambda n, c: calibration.pass_at_k(n, c, k))
 
 
 def pass_hat_k(rewards: Rewards, k: int) -> float:

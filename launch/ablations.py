@@ -17,22 +17,22 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.held_out import GRPO, REPORT, always, held_out_tasks, play, result, temperatures, with_rows
+from evaluation.held_out import GRPO, REPORT, held_out_tasks, result, with_rows
 from evaluation.methods import Method
+from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
 from evaluation.routed import assign, route_tasks
-from evaluation.serving import load_adapters
+from evaluation.serving import load_adapters, load_base
 from evaluation.terminal import print_evaluation
 from launch.common import run
-from launch.stages import Stages
+from launch.stages import Stages, open_run
 from trace_jax.analysis.stage import CANDIDATES
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
 from trace_jax.contract.adapter import AdapterManifest
-from trace_jax.contract.capability import AnalysisReport, Candidates, CapabilityReport, SelectedCapability
+from trace_jax.contract.capability import AnalysisReport, Candidates, CapabilityReport, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.workdir import open_workdir
 from trace_jax.routing.router import Router
 from trace_jax.training.trainer import MANIFEST
 
@@ -53,11 +53,10 @@ class Arm:
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train and evaluate what the run in --run did not."""
     finished = Path(RUN.value)
-    summary = read_document(finished / SUMMARY, RunSummary)  # before the next line, which would make a new directory
-    open_workdir(finished, config.to_dict())
-    root = Path(open_workdir(workdir, config.to_dict()))
+    summary = read_document(finished / SUMMARY, RunSummary)
     report = read_document(finished / summary.evaluation, EvaluationReport)
-    stages = Stages(config, root)
+    open_run(epath.Path(finished), config, load_base(config))  # is it of this configuration and base?
+    stages = Stages(config, workdir)
     with stages.progress:
         arms = [
             mixture(stages, finished),
@@ -77,21 +76,41 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
                 adapter_for = routing.adapter.__getitem__
             methods += temperatures(config, arm.name, adapter_for, arm.rollouts)
         with stages.clock.stage("evaluation"):
-            path, trials = root / "evaluation" / "trajectories.jsonl", config.evaluation.trials
             played = play(
-                config, stages.base, stages.target, loras, methods, trials, stages.progress, "evaluation", path, ()
+                config,
+                stages.base,
+                stages.target,
+                "held_out",
+                tasks,
+                loras,
+                methods,
+                config.evaluation.trials,
+                stages.progress,
+                "evaluation",
+                stages.root / "evaluation" / "trajectories.jsonl",
             )
-    report = with_rows(report, played.report.methods, {})
-    write_document(root / REPORT, report)
+    report = beside(report, played.report)
+    write_document(stages.root / REPORT, report)
     print_evaluation(report)
-    print(f"report: {root / REPORT}")
+    print(f"report: {stages.root / REPORT}")
+
+
+def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
+    """The run's report with the arms' rows, and what to be wary of in them."""
+    warnings = {name: note for name, note in added.notes.items() if name.startswith("broken:")}
+    return with_rows(report, added.methods, warnings)
 
 
 def mixture(stages: Stages, finished: Path) -> Arm:
-    """One adapter on all of the run's environments, for as many steps as its adapters had together."""
+    """One adapter on all of the run's environments, for as many steps as its adapters had together.
+
+    It has spent what TRACE has before the training: what went into capabilities that FAILED as well.
+    """
     manifests = [manifest for manifest, _ in specialists(finished).values()]
     adapter = stages.train_adapter("mixture", manifests)
-    spent = stages.analysed + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
+    found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
+    lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
+    spent = stages.analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
     return Arm("one adapter on the mixture", spent, ((stages.root / "adapters" / "mixture" / MANIFEST, adapter),))
 
 
@@ -109,7 +128,8 @@ def random_capabilities(stages: Stages, finished: Path) -> Arm:
     """As many capabilities as were selected, drawn from the dictionary; adapters that the run has are used again."""
     found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
     candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
-    drawn = draw(found.capabilities, sum(one.selected for one in found.capabilities), stages.config.seed)
+    selected = [one for one in found.capabilities if one.selected and not one.distractor]
+    drawn = draw(found.capabilities, len(selected), stages.config.seed)
     stages.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
     have = specialists(finished)
     spent, manifests, adapters = stages.analysed, [], []

@@ -38,38 +38,59 @@ def run(main: Main) -> NoReturn:
     raise AssertionError("app.run exits")
 
 
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parse the command line. Raises ``flags.Error`` for an unknown flag, and for an argument that is none."""
+    rest: list[str] = flags.FLAGS(arguments)
+    if len(rest) > 1:
+        raise flags.Error(f"unexpected argument {rest[1]!r}: flags are written --name=value")
+    return rest
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Call ``main``; its exit status. What a user can mend ends the program with one line and status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every step of every save
+    try:
+        main()
+    except EXPECTED as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """End the program with ``message`` in one line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
-        rest: list[str] = flags.FLAGS(arguments)
-        if len(rest) > 1:
-            raise flags.Error(f"unexpected argument {rest[1]!r}: flags are written --name=value")
+        rest = parse_flags(arguments)
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
         _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
         if WORKDIR.value is None and not DRY_RUN.value:
             raise flags.Error("--workdir is missing: name a directory for the results, or use --dry_run")
     except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        _fail(_unknown_key(error) or str(error), 2)
+        fail(_unknown_key(error) or str(error), 2)
     return rest
 
 
 def _call(main: Main) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every step of every save
     if DRY_RUN.value:
         print(CONFIG.value)
         return 0
-    from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none
 
-    enable_compilation_cache()
-    try:
+    def configured() -> None:
+        from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none
+
+        enable_compilation_cache()
         main(CONFIG.value, epath.Path(WORKDIR.value))
-    except EXPECTED as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+
+    return guarded(configured)
 
 
 def _unknown_key(error: Exception) -> str | None:
@@ -83,8 +104,3 @@ def _unknown_key(error: Exception) -> str | None:
         f"unknown config key {key.group(1) if key else text!r}"
         f"{f', did you mean {meant.group(1)}?' if meant else ''}: --dry_run without it prints the known ones"
     )
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)

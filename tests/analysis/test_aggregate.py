@@ -120,6 +120,15 @@ def test_a_capability_whose_failures_are_covered_is_dropped_with_the_reason() ->
     ]
 
 
+def test_a_distractor_that_passes_covers_no_capability_away() -> None:
+    lacking = {"polite": set(range(20)), "first": set(range(18))}
+    found = aggregate(CANDIDATES, [run(n, lacking) for n in range(10)], EPISODES, FAST, 0)
+    assert found.capabilities[0].capability.name == "polite"  # the better rank, and every failure of the other one
+    assert {one.capability.name for one in found.capabilities if one.selected} == {"polite", "first"}
+    chosen = selected_capabilities(found, [run(0, lacking)], EPISODES)
+    assert [one.capability.name for one in chosen] == ["first"]
+
+
 def test_too_little_support_is_not_selected_and_says_so() -> None:
     criteria = Criteria(min_coverage=0.05, resamples=200, permutations=2000)
     found = report_of(

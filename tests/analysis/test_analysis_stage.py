@@ -4,9 +4,10 @@ import pytest
 from desk_rollouts import demonstrator_episodes, shuffled
 
 from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.embedded import EmbeddedAnalyst
 from trace_jax.analysis.importers import tau_bench
 from trace_jax.analysis.select import Criteria
-from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, analyse
+from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, SOURCE, analyse
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.record import ContractError
@@ -65,6 +66,38 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
     analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, criteria=FAST)
     with pytest.raises(ContractError, match="of seed 0; asked for 2 runs of seed 1"):
         analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, seed=1, criteria=FAST)
+    with pytest.raises(ContractError, match="0 label runs"):
+        analyse(EPISODES[:40], analyst, tmp_path / "none", runs=0)
+
+
+def test_labels_of_other_trajectories_are_never_used(tmp_path: Path) -> None:
+    analyst, given, place = make_analyst("embedded"), EPISODES[:40], tmp_path / "one"
+    first = analyse(given, analyst, place, runs=2, criteria=FAST)
+    slower = tuple(one.replace(seconds=one.seconds + 1.0) for one in given)
+    assert analyse(slower, analyst, place, runs=2, criteria=FAST) == first  # how long they took is not analysed
+    flipped = given[0].replace(reward=1.0 - given[0].reward)
+    for other in (given[:39], given[::-1], (flipped, *given[1:]), EPISODES[40:80]):
+        with pytest.raises(ContractError, match=f"one: analyses 40 trajectories .*given are {len(other)} .*new direct"):
+            analyse(other, analyst, place, runs=2, criteria=FAST)
+    (place / SOURCE).unlink()
+    with pytest.raises(ContractError, match="holds candidates.json but no source.json"):
+        analyse(given, analyst, place, runs=2, criteria=FAST)
+
+
+def test_no_clean_label_run_at_all_is_an_error_not_an_empty_selection(tmp_path: Path) -> None:
+    class Forgetful(EmbeddedAnalyst):
+        def label(self, trajectories, candidates, run, seed):
+            whole = super().label(trajectories, candidates, run, seed)
+            return whole if run in self.whole else whole.replace(labels=whole.labels[1:])
+
+    analyst = Forgetful()
+    analyst.whole = {1}
+    found = analyse(EPISODES[:40], analyst, tmp_path / "some", runs=2, criteria=FAST)
+    assert set(found.report.rejected_runs) == {"0"}
+    analyst.whole = set()
+    with pytest.raises(ContractError, match=r"label_runs.jsonl: none of 2 label runs can be used \(missing: \(desk-"):
+        analyse(EPISODES[:40], analyst, tmp_path / "all", runs=2, criteria=FAST)
+    assert not (tmp_path / "all" / SELECTED).exists()
 
 
 def test_a_sample_without_failures_or_without_passes_selects_nothing(tmp_path: Path) -> None:

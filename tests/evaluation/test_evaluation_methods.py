@@ -7,9 +7,10 @@ import pytest
 from flax import nnx
 
 from evaluation import statistics
-from evaluation.aggregate import compare_over_seeds, print_aggregate, shared_methods
+from evaluation.aggregate import compare_over_seeds, print_aggregate, read_reports, shared_methods
 from evaluation.methods import Method, evaluate_methods, plan_episodes
 from evaluation.routed import assign, confusion_of, route_tasks
+from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.contract.trajectory import Message
@@ -166,6 +167,22 @@ def test_routing_ahead_names_merges_once_and_counts_confusion(serving):
     assert routing.adapter[0] == routing.adapter[1] == name == "0.500000*a+0.250000*b"
     merged = routing.merged[name]
     assert merged.rank == 8 and jnp.isfinite(merged.weights["q_proj"]["b"]).all()
+
+
+def test_a_task_that_cannot_be_opened_for_routing_is_named(serving):
+    table = RouteTable(base=BASE, router="oracle", routes=())
+    with pytest.raises(ContractError, match=r"target 'guessing': held_out task 3 .*OSError: the desk is on fire"):
+        route_tasks(OracleRouter(table, {}), Guessing(fragile=True), "held_out", range(12))
+
+
+def test_a_report_given_twice_is_refused(evaluation, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.json", "b.json", "copy.json")]
+    for path, seed in zip(paths, (0, 1, 0), strict=True):
+        write_document(path, evaluation.replace(seed=seed))
+    assert [report.seed for report in read_reports(paths[:2])] == [0, 1]
+    for twice in (paths[0], str(tmp_path / "." / "a.json"), paths[2]):
+        with pytest.raises(ContractError, match=r"the same report as .*a\.json: give each seed's once"):
+            read_reports([*paths[:2], twice])
 
 
 def test_several_seeds_are_aggregated_by_method(serving, capsys):

@@ -1,5 +1,7 @@
 """The programs on a tiny model, its adapters and its gate, as they lie on disk."""
 
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
+from tokenizers import Tokenizer, models
 
 from configs.base import get_config
 from evaluation.evaluate import REPORT, TRAJECTORIES, score
@@ -73,7 +76,7 @@ def run(tmp_path_factory):
     choices, bias = ("", "look", "finish"), np.array([0.0, 0.0, 9.0])
     save_gate(root / "routing" / "gate.safetensors", Gate(base, choices, "mean", zero, one, np.zeros((16, 3)), bias))
     table = build_table(base, "gate", manifests, {n: n for n in choices}, gate="gate.safetensors", rollouts=5)
-    write_document(root / "routing" / "table.json", table)
+    write_document(root / "routing" / "route_table.json", table)
     return epath.Path(root)
 
 
@@ -95,10 +98,10 @@ def manifests(run):
 
 def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path):
     out = epath.Path(tmp_path)
-    score(config, manifests(run), run / "routing" / "table.json", "held_out", out)
+    score(config, manifests(run), run / "routing" / "route_table.json", "held_out", out)
     report = read_document(out / REPORT, EvaluationReport)
     assert [(m.method, m.temperature) for m in report.methods] == [
-        (name, t) for t in (0.0, 1.0) for name in ("base", "finish", "look", "routed")
+        (name, t) for name in ("base", "finish", "look", "routed") for t in (0.0, 1.0)
     ]
     spent = {m.method: m.rollouts_spent for m in report.methods}
     assert spent == {"base": 0, "finish": 60, "look": 100, "routed": 165}
@@ -108,6 +111,32 @@ def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path)
     assert len(episodes) == 3 * 3 * (1 + 2) and not any(t.broken for t in episodes)
     with pytest.raises(ContractError, match="exists already"):
         score(config, manifests(run), None, "held_out", out)
+
+
+def test_an_evaluation_goes_on_where_it_was_killed(run, config, tmp_path):
+    whole, stopped = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "stopped")
+    for out in (whole, stopped):
+        score(config, manifests(run), None, "held_out", out)
+    report = (stopped / REPORT).read_text()
+    assert report == (whole / REPORT).read_text()
+    lines = (stopped / TRAJECTORIES).read_bytes().splitlines(keepends=True)
+    kept = b"".join(lines[:10])
+    (stopped / TRAJECTORIES).write_bytes(kept + lines[10][:50])
+    (stopped / REPORT).unlink()
+    score(config, manifests(run), None, "held_out", stopped)
+    assert (stopped / REPORT).read_text() == report
+    again = (stopped / TRAJECTORIES).read_bytes()
+    assert again.startswith(kept) and len(again.splitlines()) == len(lines)  # these ten were not played again
+
+    (stopped / REPORT).unlink()
+    episodes = (stopped / TRAJECTORIES).read_bytes()
+    other = [(path, manifest.replace(peft=f"../{name}/peft")) for (path, manifest), name in zip(
+        manifests(run), ("look", "finish"), strict=True)]  # fmt: skip
+    with pytest.raises(ContractError, match="adapter_contents.finish was .*choose a new work directory"):
+        score(config, other, None, "held_out", stopped)
+    with pytest.raises(ContractError, match="split was 'held_out', is 'train'"):
+        score(config, manifests(run), None, "train", stopped)
+    assert (stopped / TRAJECTORIES).read_bytes() == episodes
 
 
 def test_sweep_finds_all_adapters_fewest_rollouts_first(run, config, tmp_path, capsys):
@@ -126,7 +155,25 @@ def test_adapters_of_another_base_and_missing_ones_are_refused(run, config, tmp_
     with pytest.raises(ContractError, match="a second adapter is called 'finish'"):
         load_adapters([(path, first), (path, first)], base)
     with pytest.raises(ContractError, match="routes to 'look', which is not given"):
-        score(config, [(path, first)], run / "routing" / "table.json", "held_out", epath.Path(tmp_path))
+        score(config, [(path, first)], run / "routing" / "route_table.json", "held_out", epath.Path(tmp_path))
+
+
+def test_a_base_that_cannot_be_used_is_named_with_its_file(run, config, tmp_path):
+    shutil.copytree(run / "base", tmp_path / "base")
+    changed, path = config.copy_and_resolve_references(), tmp_path / "base" / "tokenizer.json"
+    changed.base.path = str(tmp_path / "base")
+    for text, words in [
+        (path.read_text()[:-50], "is damaged (.*): put"),
+        (Tokenizer(models.BPE()).to_str(), ": tokenizer lacks the special tokens"),
+        (None, "is missing: put"),
+    ]:
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(ContractError, match=f"^{path}.?{words}") as found:
+            load_base(changed)
+        assert "\n" not in str(found.value)
+    changed.base.dtype = "floaty"
+    with pytest.raises(ContractError, match="config.base.dtype is 'floaty': use one of float32, bfloat16"):
+        load_base(changed)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +189,14 @@ def test_programs_fail_in_one_line(arguments, status, message):
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_a_program_without_configuration_is_interrupted_like_the_others():
+    main = "lambda: print('ready', flush=True) or time.sleep(60)"
+    program = f"import time; from evaluation.program import run; run({main})"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and errors.count("\n") == 1 and errors.startswith("interrupted")

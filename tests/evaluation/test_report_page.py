@@ -96,7 +96,6 @@ def write_run(data, root):
                 writer.write(step, row)
     (root / "base").mkdir()
     (root / "base" / "tokenizer.json").write_text("[1, 2]")
-    (root / "base" / "broken.json").write_text("{")
     summary = RunSummary(
         title=data.title,
         evaluation="evaluation/report.json",
@@ -128,6 +127,15 @@ def test_files_that_cannot_be_right_are_refused_by_name(data, tmp_path):
     path = tmp_path / "adapters" / "grpo_target" / "adapter.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
     with pytest.raises(ContractError, match=r"grpo_target/adapter.json.*schema_version 7"):
+        load_report_data(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapters/grpo_target/adapter.json", "routing/table.json", "base/tokenizer.json"])
+def test_a_file_that_is_torn_is_named_and_not_left_out(data, tmp_path, name):
+    write_run(data, tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ContractError, match=rf"{name}: not JSON .*: make it again, or move it away"):
         load_report_data(tmp_path)
 
 

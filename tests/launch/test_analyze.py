@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,16 @@ def test_a_real_file_gives_a_table_and_files(tmp_path: Path) -> None:
     assert "3 passed, 3 failed, 0 broken." in done.stdout and "| refuse_forbidden |" in done.stdout
     assert "| polite_tone* |" in done.stdout
     assert (tmp_path / "analysis_report.json").exists()
+
+
+def test_another_file_is_not_analysed_with_the_labels_of_the_first(tmp_path: Path) -> None:
+    episodes = json.loads(FIXTURE.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(episodes[:-1]))
+    workdir = tmp_path / "run"
+    assert analyze(workdir, f"--config.source.path={FIXTURE}").returncode == 0
+    done = analyze(workdir, f"--config.source.path={other}")
+    assert done.returncode == 1 and "use a new directory" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:

@@ -105,6 +105,25 @@ def test_another_configuration_is_refused_in_one_line(finished):
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"routing__router": "oracle"}, "routing.router 'oracle': use one of gate, classifier"),
+        ({"routing__top_p": 2}, "top_p is 2"),
+        ({"training__loss_type": "ppo"}, "loss_type 'ppo' is unknown"),
+        ({"training__max_rollouts": 9}, "training.max_rollouts is 9"),
+        ({"target__held_out_tasks": 0}, "target.held_out_tasks is 0"),
+        ({"synthesis__designer": "llm"}, "designer 'llm'"),
+        ({"engine__capacity": 256}, "engine.capacity 256 is below rollout.max_episode_tokens 512"),
+        ({"base__path": "nowhere"}, "nowhere/config.json is missing"),
+    ],
+)
+def test_a_setting_of_a_late_stage_is_refused_before_the_work_directory_is_made(tmp_path, changes, words):
+    refused = run(tmp_path / "run", **changes)
+    assert refused.returncode == 1 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

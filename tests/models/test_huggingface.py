@@ -183,6 +183,11 @@ def test_revision_is_of_the_content(model_dir, tmp_path):
     save(decoder, config, tmp_path / "b")
     first = revision(tmp_path / "a")
     assert len(first) == 16 and first == revision(tmp_path / "b")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save(decoder, config, tmp_path / "a", tokenizer_files=[tmp_path / "tokenizer.json"])
+    with_tokenizer = revision(tmp_path / "a")
+    (tmp_path / "a" / "tokenizer.json").write_text("{ }")  # the same weights, other token ids
+    assert len({first, with_tokenizer, revision(tmp_path / "a")}) == 3
     decoder.final_norm[...] = decoder.final_norm[...].at[0].add(1e-3)
     save(decoder, config, tmp_path / "b")
     assert revision(tmp_path / "b") != first

@@ -1,5 +1,7 @@
 """Checkpoints: what goes in comes out, unfinished ones are never seen, foreign ones are refused."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +77,39 @@ def test_foreign_checkpoint_is_refused_with_both_values(tmp_path, change, messag
     with Checkpoints(tmp_path, IDENTITY | change) as checkpoints:
         with pytest.raises(ContractError, match=message):
             checkpoints.restore(_state(0))
+
+
+def _damage(path, how):
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("name", "how"), [
+    ("_CHECKPOINT_METADATA", "missing"),
+    ("_CHECKPOINT_METADATA", "cut"),
+    ("state/_METADATA", "missing"),
+    ("state/_METADATA", "cut"),
+    ("state/manifest.ocdbt", "cut"),
+    ("state/d", "missing"),
+    ("state", "missing"),
+])  # fmt: skip
+def test_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(tmp_path, name, how):
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, _state(step))
+    _damage(tmp_path / "2" / name, how)
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        named = f"^{tmp_path / '2'}: checkpoint cannot be read .*: if it is damaged, remove that directory"
+        with pytest.raises(ContractError, match=named) as found:
+            checkpoints.restore(_state(0))
+    assert "\n" not in str(found.value)
+    shutil.rmtree(tmp_path / "2")
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        step, state = checkpoints.restore(_state(0))
+        checkpoints.save(2, _state(2))
+    assert step == 1 and (tmp_path / "2").is_dir()
+    _equal(state, _state(1))

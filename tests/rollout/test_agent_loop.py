@@ -1,14 +1,19 @@
 """Episodes with a real engine and a small environment: exact tokens, honest endings, no error that becomes a reward."""
 
 import asyncio
+import dataclasses
+import json
 import math
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trace_jax.contract.trajectory import Message, Tool, ToolCall, Trajectory
+from trace_jax.contract.files import append_records, read_records
+from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
@@ -163,7 +168,7 @@ def test_limits_end_the_episode_and_it_is_graded_as_it_stands(renderer: TinyRend
 
 
 class Faulty(Counter):
-    """Raises at one point."""
+    """Breaks the protocol at one point."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -171,9 +176,17 @@ class Faulty(Counter):
         if where == "make":
             raise RuntimeError("cannot\nstart")
 
+    @property
+    def tools(self) -> Any:  # type: ignore[override]
+        if self.where == "tools":
+            raise LookupError("no server")
+        return ({"name": "add"},) if self.where == "tool" else None if self.where == "none" else (TOOL,)
+
     def reset(self, seed: int) -> Observation:
         if self.where == "reset":
             raise KeyError("lost")
+        if self.where == "messages":
+            return Observation(None)  # type: ignore[arg-type]
         return super().reset(seed)
 
     def step(self, message: Message) -> Observation:
@@ -183,6 +196,8 @@ class Faulty(Counter):
             raise TimeoutError("its own server")
         if self.where == "type":
             return [Message(role="user", content="x")]  # type: ignore[return-value]
+        if self.where == "exit":
+            sys.exit(0)
         if self.where == "role":
             return Observation((Message(role="assistant", content="I speak for the agent"),))
         return super().step(message)
@@ -193,11 +208,29 @@ class Faulty(Counter):
         return super().grade()
 
 
+class Graded(Counter):
+    """Grades as told."""
+
+    def __init__(self, **outcome: Any) -> None:
+        super().__init__()
+        self.outcome = Outcome(0.5, **outcome)
+
+    def grade(self) -> Outcome:
+        super().grade()
+        return self.outcome
+
+
 @pytest.mark.parametrize(
     ("environment", "error"),
     [
         (lambda: Faulty("make"), "RuntimeError: cannot start"),
+        (lambda: None, "AttributeError: 'NoneType' object has no attribute 'tools'"),
+        (lambda: Faulty("tools"), "LookupError: no server"),
+        (lambda: Faulty("tool"), "expected a Tool, got \"{'name': 'add'}\""),
+        (lambda: Faulty("none"), "expected Tools, got 'None'"),
         (lambda: Faulty("reset"), "KeyError: 'lost'"),
+        (lambda: Faulty("messages"), "expected Messages, got 'None'"),
+        (lambda: Faulty("exit"), "SystemExit: 0"),
         (lambda: Faulty("step"), "ZeroDivisionError: division by zero"),
         (lambda: Faulty("time"), "TimeoutError: its own server"),
         (lambda: Faulty("type"), "expected an Observation"),
@@ -207,6 +240,11 @@ class Faulty(Counter):
         (lambda: Counter(reward=1.5), "reward 1.5 is not in [0, 1]"),
         (lambda: Counter(reward=None, components={"state": math.inf}), "component 'state' is inf"),
         (lambda: Counter(reward="good"), "reward 'good'"),
+        (lambda: Graded(components=None), "reward components are None, not a mapping"),
+        (lambda: Graded(components={1: 0.5}), "reward component 1 has no string for a name"),
+        (lambda: Graded(components={"state": 10**400}), "OverflowError"),
+        (lambda: Graded(checks=("passed",)), "expected a Check, got 'passed'"),
+        (lambda: Graded(checks=None), "expected Checks, got 'None'"),
     ],
 )
 def test_a_faulty_environment_breaks_its_episode_only(
@@ -217,6 +255,82 @@ def test_a_faulty_environment_breaks_its_episode_only(
     assert broken.broken and broken.reward is None and broken.termination == "error"
     assert broken.error and error in broken.error and "\n" not in broken.error
     assert Trajectory.model_validate_json(broken.model_dump_json()) == broken
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """``levels`` dictionaries, one in the other."""
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+HALF = "half an emoji: \ud83d"
+CALL = ToolCall(id="0", name="add", arguments={})
+
+
+class Unwritable(Counter):
+    """Says or offers what no file can hold, at one point."""
+
+    def __init__(self, where: str, part: Any) -> None:
+        super().__init__()
+        self.where, self.part = where, part
+        if where == "tools":
+            self.tools = (TOOL, part)
+
+    def reset(self, seed: int) -> Observation:
+        given = super().reset(seed)
+        return dataclasses.replace(given, messages=(*given.messages, self.part)) if self.where == "reset" else given
+
+    def step(self, message: Message) -> Observation:
+        given = super().step(message)
+        if self.where == "raise":
+            raise ValueError(HALF)
+        return Observation((self.part,), given.done) if self.where == "step" else given
+
+    def grade(self) -> Outcome:
+        super().grade()
+        checks = (self.part,) if self.where == "check" else ()
+        return Outcome(1.0, {self.part: 1.0} if self.where == "component" else {}, checks)
+
+
+@pytest.mark.parametrize(
+    ("where", "part", "error"),
+    [
+        ("step", Message(role="user", content=HALF), "Message 1 of 1 would not be read back"),
+        ("reset", Message(role="user", content=HALF), "Message 3 of 3"),
+        ("step", Message(role="tool", content="x", name=HALF), "Message 1 of 1"),
+        ("reset", Message(role="assistant", tool_calls=(CALL.replace(arguments={"x": HALF}),)), "Message 3 of 3"),
+        ("reset", Message(role="assistant", tool_calls=(CALL.replace(arguments={"x": (1, 2)}),)), "Message 3 of 3"),
+        ("reset", Message(role="assistant", tool_calls=(CALL.replace(arguments={"x": math.nan}),)), "Message 3 of 3"),
+        ("reset", Message(role="assistant", tool_calls=(CALL.replace(arguments=nested(5000)),)), "Message 3 of 3"),
+        ("tools", TOOL.replace(description=HALF), "Tool 2 of 2"),
+        ("tools", TOOL.replace(parameters=nested(190)), "Tool 2 of 2"),
+        ("raise", None, r"ValueError: half an emoji: \ud83d"),
+        ("check", Check(name="state", passed=False, detail=HALF), "Check 1 of 1"),
+        ("component", HALF, "UnicodeEncodeError"),
+    ],
+)
+def test_what_no_file_can_hold_breaks_the_episode_and_is_not_kept(
+    renderer: TinyRenderer, tmp_path: Path, where: str, part: Any, error: str
+) -> None:
+    script = Script(renderer.assistant(Message(role="assistant", content="please")))
+    (broken,) = run([spec(0, lambda: Unwritable(where, part))], script, renderer)
+    assert broken.reward is None and broken.error and error in broken.error
+    append_records(tmp_path / "episodes.jsonl", [broken])
+    assert list(read_records(tmp_path / "episodes.jsonl", Trajectory)) == [broken]
+
+
+def test_arguments_too_deep_to_be_read_back_are_a_malformed_call(renderer: TinyRenderer, tmp_path: Path) -> None:
+    written = json.dumps(nested(2000), separators=(",", ":"))
+    call = ToolCall(id="", name="add", arguments=None, raw_arguments=written)
+    turn = renderer.assistant(Message(role="assistant", tool_calls=(call,)))
+    limits = Limits(6, 100_000, 60)
+    (trajectory,) = run([spec(0, sampling=Sampling(50_000))], Script(turn), renderer, limits)
+    assert trajectory.reward == 0.5  # the environment has answered all three
+    calls = [call for message in trajectory.messages for call in message.tool_calls]
+    assert len(calls) == 3 and all(call.arguments is None and call.raw_arguments == written for call in calls)
+    append_records(tmp_path / "episodes.jsonl", [trajectory])
 
 
 class Hanging(Counter):

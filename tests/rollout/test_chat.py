@@ -18,8 +18,9 @@ marks = st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", " ", "{}", '"', "\\", "\n"
 texts = st.lists(st.one_of(marks, st.text(max_size=8)))
 contents = texts.map("".join)
 names = contents.map(lambda text: "".join(text.split())).filter(bool)
+integers = st.integers(-(2**63), 2**63 - 1)
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), contents),
+    st.one_of(st.none(), st.booleans(), integers, st.floats(allow_nan=False, allow_infinity=False), contents),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(contents, inner, max_size=3)),
     max_leaves=6,
 )
@@ -132,6 +133,10 @@ def test_the_form_is_the_documented_one(renderer: TinyRenderer, tokenizer: Token
         '{"a":Infinity}',
         '{"a":1e999}',
         '{"a":"\\ud800"}',
+        '{"a":9223372036854775808}',
+        '{"a":[-9223372036854775809]}',
+        '{"a":' + "[" * 64 + "]" * 64 + "}",
+        '{"a":' * 65 + "1" + "}" * 65,
     ],  # fmt: skip
 )
 def test_what_is_not_a_json_object_stays_as_written(renderer: TinyRenderer, written: str) -> None:
@@ -139,6 +144,18 @@ def test_what_is_not_a_json_object_stays_as_written(renderer: TinyRenderer, writ
     call = ToolCall(id="call_0", name="f", arguments=None, raw_arguments=written)
     turn = Message(role="assistant", tool_calls=(call,))
     assert renderer.parse(renderer.assistant(turn)) == turn
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"a":' + "[" * 63 + "]" * 63 + "}",
+        '{"a":' * 64 + "1" + "}" * 64,
+        '{"a":9223372036854775807,"b":-9223372036854775808,"c":true,"d":1e300}',
+    ],
+)
+def test_arguments_at_the_bounds_are_read(written: str) -> None:
+    assert read_arguments(written) == json.loads(written)
 
 
 def test_what_cannot_be_written_is_refused_by_name(renderer: TinyRenderer) -> None:

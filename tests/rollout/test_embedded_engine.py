@@ -299,7 +299,7 @@ def test_an_interrupted_run_leaves_the_engine_usable(engine: EmbeddedEngine, for
 
 
 def test_groups_that_follow_one_another_through_used_slots(engine: EmbeddedEngine, forced) -> None:
-    """Equal prompts placed on slots that held others: prefixes are copied from slots that wait for copies themselves."""
+    """Equal prompts on slots that held others: prefixes are copied from slots that wait for copies themselves."""
     rng = np.random.default_rng()
     policy = prompt(rng, 40)
     for _ in range(4):

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
 from trace_jax.routing.classifier import ClassifierRouter, label_tokens
-from trace_jax.routing.features import PromptReader, bucket
+from trace_jax.routing.features import PromptReader
+from trace_jax.routing.load import load_router
 from trace_jax.routing.router import RouteRequest
-from trace_jax.routing.select import choices
+from trace_jax.routing.select import BestOne, choices
 from trace_jax.routing.table import build_table
 
 
@@ -74,7 +76,9 @@ def test_what_cannot_be_classified_goes_to_the_base_and_the_rest_is_decided(read
     assert router.decide("g", good) == found[2]
 
 
-def test_buckets_are_few_and_hold_the_length():
-    sizes = {bucket(n) for n in range(1, 1025)}
-    assert sorted(sizes) == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
-    assert all(n <= bucket(n) < max(33, 1.5 * n + 1) for n in range(1, 1025))
+def test_a_table_of_another_base_is_refused_whatever_its_router(table, base, reader, renderer, tmp_path):
+    write_document(tmp_path / "route_table.json", table)
+    router = load_router(tmp_path / "route_table.json", base, reader, renderer, BestOne())
+    assert (router.kind, router.table) == ("classifier", table)
+    with pytest.raises(ContractError, match="route table is for base 0123456789abcdef, the model is other"):
+        load_router(tmp_path / "route_table.json", "other", reader, renderer, BestOne())

@@ -115,6 +115,16 @@ def test_damaged_gates_are_refused(trained, base, tmp_path):
         load_gate(path, base)
 
 
+def test_arrays_that_do_not_fit_each_other_are_refused(trained):
+    gate, _ = trained
+    with pytest.raises(ContractError, match="does not fit 2 choices"):
+        dataclasses.replace(gate, choices=gate.choices[:2])
+    for names in (("mean",), ("scale",), ("mean", "scale"), ("bias",)):
+        cut = {name: getattr(gate, name)[:-1] for name in names}
+        with pytest.raises(ContractError, match=rf"{names[0]} \({len(cut[names[0]])},\).* does not fit 3 choices"):
+            dataclasses.replace(gate, **cut)
+
+
 def test_nan_weights_on_disk_are_refused(trained, base, tmp_path):
     gate, _ = trained
     path = tmp_path / "gate.safetensors"

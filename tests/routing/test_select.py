@@ -3,8 +3,8 @@ import pytest
 from scipy.special import softmax as scipy_softmax
 
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.routing import Route, RouteDecision, RouteTable
-from trace_jax.routing.router import BASE, count_decisions
+from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.routing.router import BASE
 from trace_jax.routing.select import BestOne, Nucleus, choices, decide
 
 
@@ -61,20 +61,6 @@ def test_a_weak_best_and_a_tie_go_to_the_base():
     assert weak.weights == pytest.approx({BASE: 0.2, "a": 0.4, "b": 0.3, "c": 0.1})
     assert decide("t", "gate", table(), [0.0, 1.0, 1.0, 0.0], BestOne()).reason == "tie: a, b"
     assert not decide("t", "gate", table(), [1.0, 1.0, 0.0, 0.0], BestOne()).undecided
-
-
-def test_decisions_are_counted_by_reason():
-    rows = [
-        scores_of(0.2, 0.4, 0.3, 0.1),
-        scores_of(0.1, 0.8, 0.05, 0.05),
-        scores_of(0.9, 0.05, 0.03, 0.02),
-        [np.nan] * 4,
-    ]
-    decisions = [decide(str(i), "gate", table(minimum_weight=0.5), row, BestOne()) for i, row in enumerate(rows)]
-    counts = count_decisions(decisions)
-    assert counts.total == 4 and counts.base == 1 and counts.adapters == {"a": 1}
-    assert counts.undecided == {"best weight below the minimum": 1, "scores not finite": 1}
-    assert all(isinstance(RouteDecision.model_validate_json(d.model_dump_json()), RouteDecision) for d in decisions)
 
 
 def test_top_p_outside_its_range_is_refused():

@@ -31,6 +31,10 @@ class Hashing(VerifyBeforeActing):
     def reset(self, seed):
         return super().reset(seed + hash("a word") % 1000)
 
+class Leaving(VerifyBeforeActing):
+    def grade(self):
+        raise SystemExit(0)
+
 class Chatty(VerifyBeforeActing):
     def reset(self, seed):
         print("hello")
@@ -45,7 +49,7 @@ def strange(tmp_path, monkeypatch):
     info = tmp_path / "strange-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
-    points = [f"{name.lower()} = strange:{name}" for name in ("Hanging", "Crashing", "Hashing", "Chatty")]
+    points = [f"{name.lower()} = strange:{name}" for name in ("Hanging", "Crashing", "Hashing", "Leaving", "Chatty")]
     (info / "entry_points.txt").write_text("\n".join([f"[{ENVIRONMENTS}]", *points]))
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -78,6 +82,12 @@ def test_dependence_on_hashes_is_found_out(strange):
     checks = {check.name: check.passed for check in run("hashing")}
     assert checks["deterministic"]
     assert not checks["same_in_two_processes"]
+
+
+def test_leaving_is_no_way_to_pass(strange):
+    (check,) = run("leaving")
+    assert (check.name, check.passed) == ("runs", False)
+    assert "may not exit" in check.detail
 
 
 def test_printing_does_no_harm(strange):

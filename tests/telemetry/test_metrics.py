@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import crc32c
 
 from trace_jax.contract.record import ContractError
-from trace_jax.telemetry.metrics import FILE, MetricsWriter, read_metrics
+from trace_jax.telemetry.metrics import FILE, MetricsWriter, drop_metrics_after, read_metrics
 
 
 def tensorboard_scalars(directory) -> list[tuple[int, str, float]]:
@@ -85,6 +85,19 @@ def test_corrupt_lines_are_refused_by_file_and_line(tmp_path):
     (tmp_path / FILE).write_text('{"step": 1, "loss": 1}\n{"loss": 1}\n')
     with pytest.raises(ContractError, match=f"{FILE}:2"):
         read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("garbage", ["#", '{"loss": 1}', "3", '{"step": "2", "loss": 1}', '{"step": 2, "loss": "x"}'])
+def test_rows_after_a_checkpoint_are_dropped_and_corrupt_lines_refused(tmp_path, garbage):
+    drop_metrics_after(tmp_path, 2)
+    assert not list(tmp_path.iterdir())
+    lines = ['{"step": 1, "loss": null}', '{"step": 2, "loss": 1}', '{"step": 3, "loss": 1}']
+    (tmp_path / FILE).write_text("\n".join(lines))  # the last line has lost its newline
+    drop_metrics_after(tmp_path, 2)
+    assert (tmp_path / FILE).read_text().splitlines() == lines[:2]
+    (tmp_path / FILE).write_text(f"{lines[0]}\n{garbage}\n{lines[1]}\n")
+    with pytest.raises(ContractError, match=f"{tmp_path / FILE}:2: not a line of metrics: .*delete that line"):
+        drop_metrics_after(tmp_path, 2)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")

@@ -3,7 +3,8 @@ import pytest
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Policy, Segment, Trajectory
-from trace_jax.training.batch import Row, bucket, micro_batches, row
+from trace_jax.models.buckets import bucket
+from trace_jax.training.batch import Row, micro_batches, row
 
 
 def _trajectory(*segments, reward=1.0):
@@ -19,12 +20,6 @@ def _rows(rng, lengths):
         trained[0], trained[-1] = False, True
         rows.append(Row(rng.integers(1, 90, length), trained, -rng.random(length) * trained, float(rng.normal())))
     return rows
-
-
-def test_buckets_have_two_significant_bits():
-    sizes = sorted({bucket(length) for length in range(1, 600)})
-    assert sizes == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768]
-    assert all(bucket(size) == size and bucket(size + 1) > size for size in sizes)
 
 
 def test_row_is_the_concatenation_that_the_engine_saw():

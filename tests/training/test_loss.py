@@ -25,14 +25,16 @@ def _case(seed=None):
     return logp, spread, rng.normal(0, 1, B), mask
 
 
-def _ours(case, config, old=True, padding=3):
-    """The same numbers in compact form, padding included, as a function of logp."""
+def _ours(case, config, old=True, padding=3, padded=()):
+    """The same numbers in compact form, padding included, as a function of logp; ``padded`` replaces padding values."""
     logp, spread, adv, mask = case
     rows, columns = np.nonzero(mask)
     weights = token_weights(mask.sum(-1), config.loss_type, config.max_completion_length)
 
-    def compact(values):
-        return jnp.asarray(np.concatenate([values, np.full(padding, -1.7)]))
+    padded = dict(padded)
+
+    def compact(values, name=""):
+        return jnp.asarray(np.concatenate([values, np.full(padding, padded.get(name, -1.7))]))
 
     weights_M = jnp.asarray(np.concatenate([weights[rows], np.zeros(padding)]))
     sequence_M = jnp.asarray(np.concatenate([rows, np.zeros(padding, int)]))
@@ -40,9 +42,9 @@ def _ours(case, config, old=True, padding=3):
     def function(logp_M):
         return policy_loss(
             logp_M,
-            compact(spread["old"][rows, columns]) if old else None,
-            compact(spread["sampler"][rows, columns]),
-            compact(spread["ref"][rows, columns]) if config.beta else None,
+            compact(spread["old"][rows, columns], "old") if old else None,
+            compact(spread["sampler"][rows, columns], "sampler"),
+            compact(spread["ref"][rows, columns], "ref") if config.beta else None,
             compact(adv[rows]),
             weights_M,
             sequence_M,
@@ -50,7 +52,7 @@ def _ours(case, config, old=True, padding=3):
             config,
         )
 
-    return function, compact(logp[rows, columns])
+    return function, compact(logp[rows, columns], "logp")
 
 
 CASES = list(itertools.product(["grpo", "dapo", "dr_grpo"], ["token", "sequence"], [None, 0.28], ["k1", "k2", "k3"]))
@@ -126,6 +128,24 @@ def test_padding_adds_nothing_and_gets_no_gradient():
         assert float(value) == pytest.approx(float(padded_terms[name]), abs=1e-12), name
     np.testing.assert_array_equal(padded_gradient[-9:], np.zeros(9))
     np.testing.assert_allclose(gradient, padded_gradient[:-9], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("tis_cap", [None, 1.2])
+@pytest.mark.parametrize("padded", [{"ref": -1.0, "logp": -120.0}, {"old": -1.0, "sampler": -200.0, "logp": -1e30}])
+def test_padding_of_any_log_probability_adds_nothing(kl, tis_cap, padded):
+    """In float32, where exp(r) overflows at r > 88: r is what the policy is worse than the reference."""
+    config, case = PolicyLossConfig(beta=0.1, kl_estimator=kl, tis_cap=tis_cap), _case()
+    results = []
+    for padding in (0, 4):
+        function, logp_M = _ours(case, config, padding=padding, padded=padded)
+        results.append(jax.jit(jax.value_and_grad(function, has_aux=True))(logp_M.astype(jnp.float32)))
+    ((loss, terms), gradient), ((padded_loss, padded_terms), padded_gradient) = results
+    np.testing.assert_allclose(padded_loss, loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(padded_gradient[-4:], np.zeros(4))
+    np.testing.assert_allclose(padded_gradient[:-4], gradient, rtol=1e-5, atol=1e-7)
+    for name, value in terms.items():
+        np.testing.assert_allclose(padded_terms[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_mismatch_and_clip_terms_are_sums_over_trained_tokens():

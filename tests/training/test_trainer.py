@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 
 import jax
@@ -112,6 +113,30 @@ def test_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, change,
     with pytest.raises(ContractError, match=named):
         toy.run(tmp_path, **({"max_steps": 2} | change))
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_line_of_metrics_and_a_damaged_checkpoint_stop_a_resume_with_the_file(tmp_path):
+    toy.run(tmp_path, max_steps=2)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\x00\x00\n")
+    with pytest.raises(ContractError, match=f"{path}:3: not a line of metrics"):
+        toy.run(tmp_path, max_steps=3)
+    path.write_bytes(whole)
+    last = tmp_path / "checkpoints" / "2"
+    (last / "state" / "_METADATA").write_text("{")
+    with pytest.raises(ContractError, match=f"{last}: checkpoint cannot be read .*remove that directory"):
+        toy.run(tmp_path, max_steps=3)
+    assert path.read_bytes() == whole
+    shutil.rmtree(last)
+    steps = []
+    toy.run(tmp_path, max_steps=3, progress=lambda report: steps.append(report.counters.step))
+    assert steps == [2, 3] and [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
+
+
+def test_an_adapter_that_the_engine_refuses_stops_the_run_as_what_a_user_can_mend(tmp_path):
+    with pytest.raises(ContractError, match="'toy-adapter@0' holds 1 adapters of rank 5: the engine takes one of rank"):
+        toy.run(tmp_path, rank=5, max_steps=1)
 
 
 def test_nan_stops_before_a_checkpoint_is_written(tmp_path, monkeypatch):

@@ -40,12 +40,15 @@ def select(
 ) -> list[CapabilityReport]:
     """Fill in ``selected`` and ``reason``, best first, so that the residual pass knows what is kept already.
 
+    A distractor that passes covers nothing: no adapter is trained for it that would mend those failures.
     ``failures``: by capability, the failed trajectories that lack it; ``runs``: runs made, refused ones included;
     ``failed``: number of failed trajectories.
     """
     needed = math.ceil(criteria.runs_share * runs - 1e-9)
     reasons = {report.capability.name: _objection(report, criteria, needed) for report in reports}
-    passing = [report.capability.name for report in reports if not reasons[report.capability.name]]
+    passing = [
+        report.capability.name for report in reports if not (reasons[report.capability.name] or report.distractor)
+    ]
     verdicts = newly_covered([failures[name] for name in passing], criteria.min_residual, failed)
     for name, (new, kept) in zip(passing, verdicts, strict=True):
         if not kept:

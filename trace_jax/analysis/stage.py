@@ -1,5 +1,6 @@
 """Stage 1 from end to end: trajectories → candidates, label runs, report, selected capabilities."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -11,10 +12,19 @@ from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.contract.record import ContractError, Record
 from trace_jax.contract.trajectory import Trajectory
 
 CANDIDATES, RUNS, REPORT, SELECTED = "candidates.json", "label_runs.jsonl", "analysis_report.json", "selected.jsonl"
+SOURCE = "source.json"
+_READ = {"id", "task", "messages", "checks", "reward"}  # what an analysis depends on; seconds and tokens it does not
+
+
+class Source(Record):
+    """Which trajectories the files beside it were made from."""
+
+    trajectories: int
+    digest: str  # first 16 hex digits of SHA-256 over what the analysis reads of them, in their order
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,23 @@ def analyse(
 ) -> Analysis:
     """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
 
-    Raises ContractError for a held-out trajectory, for an id that occurs twice, and for files in ``directory``
-    that were made with another seed or analyst.
+    Raises ContractError for a held-out trajectory, for an id that occurs twice, for files in ``directory`` that were
+    made from other trajectories or with another seed or analyst, and when no label run is a clean partition.
     """
+    if runs < 1:
+        raise ContractError(f"an analysis of {runs} label runs: ask for 1 at least")
     usable = _usable(trajectories)
     place = epath.Path(directory)
+    _claim(place, trajectories)
     candidates = _candidates(place / CANDIDATES, usable, analyst)
     label_runs = _label_runs(place / RUNS, usable, analyst, candidates, runs, seed)
     report = aggregate(candidates, label_runs, trajectories, criteria, seed)
+    if len(report.rejected_runs) == len(label_runs):
+        fault = next(iter(report.rejected_runs.values()))
+        raise ContractError(
+            f"{place / RUNS}: none of {len(label_runs)} label runs can be used ({fault}): mend the analyst, then "
+            "remove the file"
+        )
     selected = selected_capabilities(report, label_runs, usable)
     write_document(place / REPORT, report)
     (place / SELECTED).unlink(missing_ok=True)
@@ -69,6 +88,25 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
     if not usable:
         raise ContractError(f"{len(trajectories)} trajectories, none of them graded: roll out the base agent first")
     return usable
+
+
+def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
+    """Note in ``place`` what it is made from; refuse one that was made from something else."""
+    digest = hashlib.sha256()
+    for trajectory in trajectories:
+        digest.update(trajectory.model_dump_json(include=_READ).encode() + b"\n")
+    given = Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
+    if (place / SOURCE).exists():
+        found = read_document(place / SOURCE, Source)
+        if found != given:
+            raise ContractError(
+                f"{place}: analyses {found.trajectories} trajectories of content {found.digest}, given are "
+                f"{given.trajectories} of {given.digest}: use a new directory"
+            )
+        return
+    if (place / CANDIDATES).exists():
+        raise ContractError(f"{place}: holds {CANDIDATES} but no {SOURCE} to say of what: use a new directory")
+    write_document(place / SOURCE, given)
 
 
 def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst) -> Candidates:

@@ -1,7 +1,7 @@
 """Stage 1 records: candidate capabilities, label runs, selected capabilities, and their life cycle."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -138,6 +138,3 @@ class SelectedCapability(Record):
         if (self.status is Status.FAILED) != bool(self.reason):
             raise ValueError(f"capability {self.capability.name}: status {self.status} with reason {self.reason!r}")
         return self
-
-
-AnalystKind = Literal["embedded", "llm"]

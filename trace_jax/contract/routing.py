@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from trace_jax.contract.record import Part, Record
 
-RouterKind = Literal["classifier", "gate", "fixed", "random", "oracle"]
+RouterKind = Literal["classifier", "gate", "random", "oracle"]
 
 
 class Route(Part):
@@ -26,7 +26,7 @@ class RouteTable(Record):
     gate: str | None = None  # safetensors file of the learned gate, relative to the table
     temperature: float = 1.0
     minimum_weight: float = Field(default=0.0, ge=0.0, le=1.0)  # best weight below this: undecided, the base serves
-    rollouts: int = 0  # rollouts spent on building it
+    rollouts: int = 0  # spent before its adapters were trained: analysis and calibration
 
 
 class RouteDecision(Record):

@@ -24,6 +24,7 @@ from trace_jax.models.decoder import Decoder, layer_shapes
 from trace_jax.models.tensors import TensorFiles
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
 _EMBED, _NORM, _HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 _MODULES = {
     "input_norm": "input_layernorm",
@@ -106,9 +107,10 @@ def save(
 
 
 def revision(directory: str | os.PathLike[str]) -> str:
-    """Content hash of a model: the first 16 hex digits of SHA-256 over ``config.json`` and the weight files."""
+    """Content hash of a model: 16 hex digits of SHA-256 over ``config.json``, the weights and a ``tokenizer.json``."""
     path, digest = Path(directory), hashlib.sha256()
-    for file in [path / _CONFIG, *_weight_files(path)]:
+    tokenizer = [path / TOKENIZER] if (path / TOKENIZER).exists() else []
+    for file in [path / _CONFIG, *_weight_files(path), *tokenizer]:
         if not file.exists():
             raise ContractError(f"{file} is missing: download or save the model again")
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())

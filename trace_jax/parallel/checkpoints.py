@@ -1,7 +1,8 @@
 """Checkpoints of a training run: asynchronous, atomic, and refused by a run that they do not belong to."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,14 +52,17 @@ class Checkpoints:
         back in its shapes, dtypes and shardings.
 
         Raises:
-            ContractError: the checkpoint's identity is another one; the message names both values.
+            ContractError: the checkpoint's identity is another one (the message names both values), or the checkpoint
+                cannot be read (the message names its directory).
         """
         latest = self._checkpointer.latest
         if latest is None:
             return None
-        metadata = self._checkpointer.metadata(latest.step).custom_metadata or {}
-        self._refuse_foreign(latest.step, metadata.get("identity", {}))
-        return latest.step, self._checkpointer.load(latest.step, abstract)
+        with self._readable(latest.step):
+            identity = dict(self._checkpointer.metadata(latest.step).custom_metadata["identity"])
+        self._refuse_foreign(latest.step, identity)
+        with self._readable(latest.step):
+            return latest.step, self._checkpointer.load(latest.step, abstract)
 
     def wait(self) -> None:
         """Return when everything saved so far is on disk; raise if that failed."""
@@ -75,6 +79,16 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax reports damage as KeyError, TypeError, ValueError, OSError, …
+            path = os.fspath(self.directory / str(step))
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            remedy = "if it is damaged, remove that directory to go on from the checkpoint before it"
+            raise ContractError(f"{path}: checkpoint cannot be read ({why}): {remedy}") from error
 
     def _refuse_foreign(self, step: int, found: Mapping[str, Any]) -> None:
         for name in sorted(self.identity.keys() | found.keys()):

@@ -5,16 +5,29 @@ import dataclasses
 import math
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
-from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
+from trace_jax.contract.record import Part
+from trace_jax.contract.trajectory import (
+    Check,
+    Message,
+    Policy,
+    Segment,
+    Split,
+    Termination,
+    Tool,
+    Trajectory,
+    Usage,
+)
 from trace_jax.environments.protocol import Environment, Observation, Outcome
-from trace_jax.rollout.chat import Renderer, RenderError
+from trace_jax.rollout.chat import Renderer, RenderError, read_arguments
 from trace_jax.rollout.deadline import Overrun, deadline
 from trace_jax.rollout.engine import Completion, Engine, EngineError, Sampling
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +58,7 @@ class Limits:
 
 
 class EnvironmentFault(Exception):
-    """The environment broke its protocol: it raised, returned no observation, or graded outside [0, 1]."""
+    """The environment broke its protocol: it raised, said what no file can hold, or graded outside [0, 1]."""
 
 
 @dataclass
@@ -70,9 +83,9 @@ def turn_seed(seed: int, turn: int) -> int:
 async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, limits: Limits, base: str) -> Trajectory:
     """One episode, graded or broken.
 
-    The concatenation of the segments is what the engine saw. An environment that raises, hangs or grades outside
-    [0, 1], an engine that refuses, and a message that has no token form break the episode: ``error`` says why in one
-    line and there is no reward. ``base`` is the revision of the base model.
+    The concatenation of the segments is what the engine saw. An environment that raises, exits, hangs, grades outside
+    [0, 1] or says what cannot be written to a file, an engine that refuses, and a message that has no token form break
+    the episode: ``error`` says why in one line and there is no reward. ``base`` is the revision of the base model.
     """
     episode = _Episode()
     started = time.monotonic()
@@ -97,9 +110,9 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
         policy=Policy(base=base, adapter=spec.adapter),
         messages=tuple(episode.messages),
         tools=episode.tools,
-        reward=None if outcome is None else float(outcome.reward),
-        components={} if outcome is None else {name: float(value) for name, value in outcome.components.items()},
-        checks=() if outcome is None else tuple(outcome.checks),
+        reward=None if outcome is None else outcome.reward,
+        components={} if outcome is None else outcome.components,
+        checks=() if outcome is None else outcome.checks,
         termination=termination if error is None else "error",
         segments=tuple(episode.segments),
         usage=Usage(prompt_tokens=len(episode.tokens) - completion, completion_tokens=completion),
@@ -115,8 +128,8 @@ async def _play(
         return _call(limits.max_seconds - (time.monotonic() - started), function, *arguments)
 
     environment = call(spec.environment)
-    episode.tools = tuple(environment.tools)
-    observation = _observed(call(environment.reset, spec.seed))
+    episode.tools = call(lambda: _sound(environment.tools, Tool))
+    observation: Observation = call(lambda: _observed(environment.reset(spec.seed)))
     episode.messages.extend(observation.messages)
     waiting = renderer.prompt(observation.messages, episode.tools)  # rendered but not yet seen by the engine
     termination: Termination = "done"
@@ -140,27 +153,47 @@ async def _play(
         if completion.finish_reason == "length" and allowed == room:
             termination = "max_tokens"  # the turn was not finished, so it is not acted on
             break
-        observation = _observed(call(environment.step, message))
+        observation = call(lambda said: _observed(environment.step(said)), message)
         episode.messages.extend(observation.messages)
         if not observation.done:
             waiting = renderer.continuation(completion.token_ids, observation.messages)
-    return termination, _graded(call(environment.grade))
+    return termination, call(lambda: _graded(environment.grade()))
 
 
 def _call(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         with deadline(seconds):
             return function(*arguments)
-    except Overrun:
+    except (Overrun, EnvironmentFault):
         raise
-    except Exception as error:  # anything may come out of an environment; all of it breaks this episode only
+    except (Exception, SystemExit) as error:  # anything may come out of an environment; it breaks this episode only
         raise EnvironmentFault(one_line(error)) from error
 
 
 def _observed(value: Any) -> Observation:
-    if not isinstance(value, Observation) or not all(isinstance(message, Message) for message in value.messages):
+    if not isinstance(value, Observation):
         raise EnvironmentFault(f"expected an Observation of Messages, got {str(value)[:80]!r}")
-    return value
+    return Observation(_sound(value.messages, Message), bool(value.done))
+
+
+def _sound(parts: Any, kind: type[P]) -> tuple[P, ...]:
+    """``parts`` if each is a ``kind`` that a file holds and gives back equal."""
+    if not isinstance(parts, Iterable):
+        raise EnvironmentFault(f"expected {kind.__name__}s, got {str(parts)[:80]!r}")
+    for number, part in enumerate(found := tuple(parts), start=1):
+        if not isinstance(part, kind):
+            raise EnvironmentFault(f"expected a {kind.__name__}, got {str(part)[:80]!r}")
+        try:
+            written = part.model_dump_json()
+            same = read_arguments(written) is not None and kind.model_validate_json(written) == part
+        except (ValueError, RecursionError):
+            same = False
+        if not same:
+            raise EnvironmentFault(
+                f"{kind.__name__} {number} of {len(found)} would not be read back equal from JSON: no lone surrogates, "
+                "NaN, tuples, integers beyond 64 bits or bottomless values"
+            )
+    return found
 
 
 def _graded(value: Any) -> Outcome:
@@ -168,10 +201,16 @@ def _graded(value: Any) -> Outcome:
         raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
     if not (isinstance(value.reward, Real) and 0.0 <= value.reward <= 1.0):  # false for NaN too
         raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
+    if not isinstance(value.components, Mapping):
+        raise EnvironmentFault(f"reward components are {value.components!r}, not a mapping")
     for name, component in value.components.items():
+        if not isinstance(name, str):
+            raise EnvironmentFault(f"reward component {name!r} has no string for a name")
+        name.encode()  # raises for a lone surrogate, which no file can hold
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
-    return value
+    components = {name: float(component) for name, component in value.components.items()}
+    return Outcome(float(value.reward), components, _sound(value.checks, Check))
 
 
 def _numbered(message: Message, turn: int) -> Message:
@@ -181,8 +220,8 @@ def _numbered(message: Message, turn: int) -> Message:
 
 
 def one_line(error: BaseException) -> str:
-    """``Type: text`` without line breaks."""
-    text = " ".join(str(error).split())
+    """``Type: text`` without line breaks, in characters that a file can hold."""
+    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()  # a lone surrogate cannot be written
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
 
+_MAX_DEPTH = 64  # levels of nesting; pydantic reads back 200 at most, of which a trajectory takes its own
+
 
 class RenderError(ValueError):
     """A message cannot be written as tokens; the message is one line and names the offending part."""
@@ -38,18 +40,29 @@ class Renderer(Protocol):
 
 
 def read_arguments(text: str) -> dict[str, Any] | None:
-    """``text`` as a JSON object that can be written again as UTF-8 JSON, or None."""
+    """``text`` as a JSON object that any reader of the file reads again, or None.
+
+    Refused are lone surrogates, NaN and infinity, more than 64 levels of nesting, and integers beyond 64 bits.
+    """
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         text_of(value).encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError, for lone surrogates, is a ValueError
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and _bounded(value, _MAX_DEPTH) else None
 
 
 def text_of(arguments: Any) -> str:
     """Compact JSON, the one form in which arguments are written."""
     return json.dumps(arguments, separators=(",", ":"), ensure_ascii=False)
+
+
+def _bounded(value: Any, depth: int) -> bool:
+    """True if containers nest at most ``depth`` levels and every integer fits into 64 bits, signed."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_bounded(item, depth - 1) for item in items)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _refuse(constant: str) -> float:

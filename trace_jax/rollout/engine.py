@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from trace_jax.contract.record import ContractError
 
-class EngineError(RuntimeError):
-    """The engine could not serve a request; the episode that asked is broken, not failed."""
+
+class EngineError(ContractError):
+    """The engine could not serve a request. An episode that asked is broken, not failed; elsewhere it ends the program.
+
+    As of every ContractError, the message is one line with the remedy.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Routers that look at nothing: by chance, by a given mapping, always the same. They bound what routing can gain."""
+"""Routers that look at nothing: by chance, by a given mapping. They bound what routing can gain."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -23,13 +23,13 @@ def _known(names: Sequence[str], chosen: str) -> str:
 
 
 class RandomRouter(SingleDecision):
-    """Uniform over the adapters (and the base if ``with_base``), a pure function of (seed, conversation)."""
+    """Uniform over the adapters, a pure function of (seed, conversation); the base serves where there are none."""
 
     kind: RouterKind = "random"
 
-    def __init__(self, table: RouteTable, seed: int, with_base: bool = False):
+    def __init__(self, table: RouteTable, seed: int):
         self.table, self.seed = table, seed
-        self._pool = choices(table) if with_base or not table.routes else choices(table)[1:]
+        self._pool = choices(table)[1:] or choices(table)
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
         """Each conversation draws by a hash of its id, so that the order of requests does not matter."""
@@ -58,16 +58,3 @@ class OracleRouter(SingleDecision):
             else undecided(r.conversation, self.kind, f"not in the oracle's mapping: {r.conversation}")
             for r in requests
         ]
-
-
-class FixedRouter(SingleDecision):
-    """Every conversation goes to ``adapter`` (``""``: the base)."""
-
-    kind: RouterKind = "fixed"
-
-    def __init__(self, table: RouteTable, adapter: str):
-        self.table, self.adapter = table, _known(choices(table), adapter)
-
-    def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
-        """The same choice for all."""
-        return [_certain(r.conversation, self.kind, choices(self.table), self.adapter) for r in requests]

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from trace_jax.contract.record import ContractError
+from trace_jax.models.buckets import bucket
 from trace_jax.models.decoder import Decoder, pooled
 
 ROWS = 16  # prompts of one forward pass; the last batch is padded to it, so that nothing compiles twice for a length
@@ -49,7 +50,7 @@ class PromptReader:
         rows: dict[int, np.ndarray] = {}
         for start in range(0, len(order), ROWS):
             chosen = order[start : start + ROWS]
-            tokens = np.zeros((ROWS, bucket(len(prompts[chosen[-1]]))), np.int32)
+            tokens = np.zeros((ROWS, bucket(len(prompts[chosen[-1]]), SHORTEST)), np.int32)
             lengths = np.ones(ROWS, np.int32)
             for row, index in enumerate(chosen):
                 tokens[row, : len(prompts[index])] = prompts[index]
@@ -57,14 +58,6 @@ class PromptReader:
             values = np.asarray(head(*_pool(self._graphdef, self._params, tokens, lengths)), np.float32)
             rows.update(zip(chosen, values, strict=False))  # rows past the chosen ones are padding
         return np.stack([rows[i] for i in range(len(prompts))])
-
-
-def bucket(length: int) -> int:
-    """The smallest ``2^k`` or ``1.5 * 2^k`` that holds ``length``, at least ``SHORTEST``: few shapes, few compiles."""
-    size = SHORTEST
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
 
 
 @partial(jax.jit, static_argnums=0)

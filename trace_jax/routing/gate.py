@@ -51,11 +51,10 @@ class Gate:
         if (
             classes != len(self.choices)
             or self.bias.shape != (classes,)
-            or self.mean.shape != self.scale.shape != (width,)
+            or not self.mean.shape == self.scale.shape == (width,)
         ):
-            raise ContractError(
-                f"gate weight {self.weight.shape} does not fit {len(self.choices)} choices; train the gate again"
-            )
+            shapes = ", ".join(f"{name} {getattr(self, name).shape}" for name in ARRAYS)
+            raise ContractError(f"gate of {shapes} does not fit {len(self.choices)} choices; train the gate again")
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """``[N, 2, D]`` → ``[N, C]`` float64."""

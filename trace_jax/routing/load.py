@@ -12,6 +12,7 @@ from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import GateRouter, load_gate
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy
+from trace_jax.routing.table import check_base
 
 ROUTERS: tuple[RouterKind, ...] = ("gate", "classifier")  # the kinds that a table on disk can be of
 
@@ -23,6 +24,7 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
         ContractError: a table or gate of another base, no gate file, or a kind of router that looks at nothing.
     """
     table = read_document(path, RouteTable)
+    check_base(table, base)
     if table.router == "classifier":
         return ClassifierRouter(table, reader, renderer, policy)
     if table.router == "gate":

@@ -51,6 +51,8 @@ def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: fl
             if child.returncode != 0:
                 last = (errors.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
                 return (Check(name="runs", passed=False, detail=f"it raised: {last}"),)
+            if not out:
+                return (Check(name="runs", passed=False, detail="it ended its process: an environment may not exit"),)
             texts.append(out)
     except subprocess.TimeoutExpired:
         return (Check(name="runs", passed=False, detail=f"not through after {seconds:g} s: it hangs or is too slow"),)

@@ -12,7 +12,7 @@ from etils import epath
 
 from trace_jax.contract.lines import LineLog, read_lines
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.storage import PathLike, is_local
+from trace_jax.contract.storage import PathLike, is_local, replace_bytes
 
 FILE = "metrics.jsonl"
 
@@ -85,14 +85,29 @@ def read_metrics(directory: PathLike) -> dict[int, dict[str, float]]:
     """
     steps: dict[int, dict[str, float]] = {}
     for where, line in read_lines(epath.Path(directory) / FILE):
-        try:
-            row = json.loads(line)
-            step = row.pop("step")
-            values = {name: math.nan if value is None else float(value) for name, value in row.items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ContractError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
+        step, values = _row(where, line)
         steps.setdefault(step, {}).update(values)
     return dict(sorted(steps.items()))
+
+
+def drop_metrics_after(directory: PathLike, step: int) -> None:
+    """Take back the lines of the steps after ``step`` from a local ``metrics.jsonl``, if there is one."""
+    path = epath.Path(directory) / FILE
+    if path.is_file():
+        kept = [line.rstrip(b"\n") + b"\n" for where, line in read_lines(path) if _row(where, line)[0] <= step]
+        replace_bytes(path, b"".join(kept))
+
+
+def _row(where: str, line: bytes) -> tuple[int, dict[str, float]]:
+    try:
+        row = json.loads(line)
+        step = row.pop("step")
+        values = {name: math.nan if value is None else float(value) for name, value in row.items()}
+        if not isinstance(step, int):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ContractError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
+    return step, values
 
 
 def _start_wandb(directory: PathLike) -> Any:

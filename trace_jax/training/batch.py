@@ -9,10 +9,10 @@ import numpy as np
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.models.buckets import bucket
 from trace_jax.training.aggregation import token_weights
 from trace_jax.training.config import LossType
 
-_SHORTEST = 16
 _TRAINED_FRACTIONS = (8, 4, 2, 1)  # a micro-batch holds room for 1/8, 1/4, 1/2 or all of its tokens to be trained
 
 
@@ -50,14 +50,6 @@ class MicroBatch:
     sampler_logprobs_M: np.ndarray
     advantages_M: np.ndarray
     weights_M: np.ndarray
-
-
-def bucket(length: int) -> int:
-    """The smallest length of two significant bits that is at least ``length``: 16, 24, 32, 48, 64, 96, 128, 192, …"""
-    size = _SHORTEST
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
 
 
 def row(trajectory: Trajectory, advantage: float) -> Row:

@@ -66,7 +66,9 @@ def policy_loss(
         terms["tis_truncated"] = total(correction_M >= config.tis_cap)
     loss = -jnp.sum(weights_M * surrogate_M)
     if reference_logprobs_M is not None:
-        kl_M = kl_per_token(logprobs_M, reference_logprobs_M, config.kl_estimator)
+        # Padding has any log-probabilities: the estimate could overflow, and zero times infinity is NaN.
+        theirs_M = jnp.where(mask_M, reference_logprobs_M, 0.0)
+        kl_M = kl_per_token(jnp.where(mask_M, logprobs_M, 0.0), theirs_M, config.kl_estimator)
         loss = loss + config.beta * jnp.sum(weights_M * kl_M)
         terms["kl"] = total(kl_M)
     return loss, jax.tree.map(jax.lax.stop_gradient, terms)

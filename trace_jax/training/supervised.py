@@ -60,18 +60,18 @@ def train_supervised(
 
     @jax.jit
     def step(
-        params: nnx.State, state: optax.OptState, tokens_BT: jax.Array, weights_BT: jax.Array
+        params: nnx.State, state: optax.OptState, tokens_BT: jax.Array, trained_BT: jax.Array, real_BT: jax.Array
     ) -> tuple[nnx.State, optax.OptState, jax.Array]:
         def loss(params: nnx.State) -> tuple[jax.Array, jax.Array]:
-            return token_losses(nnx.merge(graphdef, params), tokens_BT, weights_BT)
+            return token_losses(nnx.merge(graphdef, params), tokens_BT, trained_BT, real_BT, config.context_weight)
 
         (_, nll), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, nll
 
     state = optimizer.init(params)
-    for number, (tokens, weights) in enumerate(batches(demonstrations, config), start=1):
-        params, state, nll = step(params, state, tokens, weights)
+    for number, batch in enumerate(batches(demonstrations, config.rows), start=1):
+        params, state, nll = step(params, state, *batch)
         if not math.isfinite(value := float(nll)):
             raise FloatingPointError(
                 f"supervised step {number}: loss is {value}; lower learning_rate={config.learning_rate}"
@@ -81,31 +81,32 @@ def train_supervised(
     return nnx.merge(graphdef, params)
 
 
-def token_losses(decoder: Decoder, tokens_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The weighted mean of −log p(token | tokens before it), and the plain mean over tokens of weight 1, in nats.
+def token_losses(
+    decoder: Decoder, tokens_BT: jax.Array, trained_BT: jax.Array, real_BT: jax.Array, context_weight: float
+) -> tuple[jax.Array, jax.Array]:
+    """The weighted mean of −log p(token | tokens before it), and the plain mean over trained tokens, in nats.
 
-    Weight 0 is padding. Nothing predicts a row's first token, so its weight is not used.
+    Trained tokens weigh 1, the other ``real_BT`` ones ``context_weight``, padding nothing. Nothing predicts a row's
+    first token, so its weight is not used.
     """
     B, T = tokens_BT.shape
     positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-    segments_BT = (weights_BT > 0).astype(jnp.int32).at[:, 0].set(1)
+    segments_BT = real_BT.astype(jnp.int32)
     hidden_BTD = decoder(tokens_BT, positions_BT, segments_BT, jnp.zeros_like(segments_BT))
     nll_BT = optax.softmax_cross_entropy_with_integer_labels(decoder.logits(hidden_BTD[:, :-1]), tokens_BT[:, 1:])
-    weights_BT = weights_BT[:, 1:]
-    trained_BT = weights_BT == 1.0
+    trained_BT = trained_BT[:, 1:]
+    weights_BT = jnp.where(trained_BT, 1.0, jnp.where(real_BT[:, 1:], context_weight, 0.0))
     return (nll_BT * weights_BT).sum() / weights_BT.sum(), (nll_BT * trained_BT).sum() / trained_BT.sum()
 
 
-def batches(
-    demonstrations: Sequence[Demonstration], config: SupervisedConfig
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens int32 and loss weights float32, each ``[rows, T]``; padding and missing rows weigh 0."""
-    for start in range(0, len(demonstrations), config.rows):
-        rows = demonstrations[start : start + config.rows]
-        length = math.ceil(max(len(row.tokens) for row in rows) / _MULTIPLE) * _MULTIPLE
-        tokens = np.zeros((config.rows, length), np.int32)
-        weights = np.zeros((config.rows, length), np.float32)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row.tokens)] = row.tokens
-            weights[i, : len(row.tokens)] = np.where(row.trained, 1.0, config.context_weight)
-        yield tokens, weights
+def batches(demonstrations: Sequence[Demonstration], rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Tokens int32, which of them are trained, and which are real, each ``[rows, T]``; missing rows are padding."""
+    for start in range(0, len(demonstrations), rows):
+        shown = demonstrations[start : start + rows]
+        shape = rows, math.ceil(max(len(one.tokens) for one in shown) / _MULTIPLE) * _MULTIPLE
+        tokens, trained, real = np.zeros(shape, np.int32), np.zeros(shape, bool), np.zeros(shape, bool)
+        for i, one in enumerate(shown):
+            tokens[i, : len(one.tokens)] = one.tokens
+            trained[i, : len(one.tokens)] = one.trained
+            real[i, : len(one.tokens)] = True
+        yield tokens, trained, real

@@ -1,6 +1,5 @@
 """GRPO from training grounds to an adapter on disk, resumable at any step."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -9,9 +8,7 @@ from pathlib import Path
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import write_document
-from trace_jax.contract.lines import read_lines
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.storage import replace_bytes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.peft import save_peft
@@ -20,8 +17,7 @@ from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine
 from trace_jax.telemetry.compiles import CompileLog
-from trace_jax.telemetry.metrics import FILE as METRICS_FILE
-from trace_jax.telemetry.metrics import MetricsWriter, read_metrics
+from trace_jax.telemetry.metrics import MetricsWriter, drop_metrics_after, read_metrics
 from trace_jax.training.advantages import group_advantages
 from trace_jax.training.batch import Row, row
 from trace_jax.training.collection import Group, collect_groups, group_sizes
@@ -81,8 +77,8 @@ def train(
         base: revision of the base model.
 
     Raises:
-        ContractError: a checkpoint in ``directory`` belongs to another base, seed or LoRA shape; every rollout of a
-            step broke.
+        ContractError: a checkpoint in ``directory`` belongs to another base, seed or LoRA shape, or is damaged, or the
+            metrics are; the engine refused the adapter; every rollout of a step broke.
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
@@ -97,7 +93,7 @@ def train(
     }
     with Checkpoints(run.directory / "checkpoints", identity) as checkpoints:
         run.restore(checkpoints)
-        _drop_metrics_after(run.directory, run.counters.step)
+        drop_metrics_after(run.directory, run.counters.step)  # what the checkpoint does not hold is written again
         with (
             MetricsWriter(run.directory, tensorboard=tensorboard, wandb=wandb) as metrics,
             CompileLog(run.directory / "compiles.jsonl"),
@@ -261,11 +257,3 @@ class _Run:
     def _fraction(self) -> float:
         pairs = ((self.counters.step, self._config.max_steps), (self.counters.rollouts, self._config.max_rollouts))
         return max((done / limit if limit else 1.0) for done, limit in pairs if limit is not None)
-
-
-def _drop_metrics_after(directory: Path, step: int) -> None:
-    """Take back the rows of steps that the checkpoint does not hold: they will be written again."""
-    path = directory / METRICS_FILE
-    if path.is_file():
-        kept = [line.rstrip(b"\n") + b"\n" for _, line in read_lines(path) if json.loads(line)["step"] <= step]
-        replace_bytes(path, b"".join(kept))

@@ -1,0 +1,72 @@
+"""Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
+from evaluation.serving import Base, embedded_engine, limits
+from trace_jax.contract.files import JsonLinesWriter, read_records
+from trace_jax.contract.storage import PathLike
+from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.environments.protocol import Target
+from trace_jax.models.lora import LoRA
+from trace_jax.telemetry.progress import Progress
+
+
+def always(adapter: str | None) -> Callable[[int], str | None]:
+    """The same adapter for every task."""
+    return lambda _: adapter
+
+
+def temperatures(config: ConfigDict, name: str, adapter_for: Callable[[int], str | None], spent: int) -> list[Method]:
+    """A method played greedily and at the evaluation's temperature."""
+    both = dict.fromkeys((0.0, float(config.evaluation.temperature)))
+    return [Method(name, temperature, adapter_for, spent) for temperature in both]
+
+
+def play(
+    config: ConfigDict,
+    base: Base,
+    target: Target,
+    split: Split,
+    tasks: Sequence[int],
+    loras: Mapping[str, LoRA],
+    methods: Sequence[Method],
+    trials: int,
+    progress: Progress,
+    label: str,
+    path: PathLike,
+    baselines: Sequence[str] = (),
+) -> Evaluation:
+    """``evaluate_methods`` with an engine that holds ``loras``, under a progress bar called ``label``.
+
+    Episodes are appended to ``path`` as they end; those that it holds already are not played again. That they are of
+    the same base, adapters and configuration is the caller's to see to (``open_workdir``).
+    """
+    done = {one.id: one for one in read_records(path, Trajectory)} if epath.Path(path).exists() else {}
+    total = len(plan_episodes(methods, tasks, trials))
+    with progress.stage(label, total, len(done)) as bar, JsonLinesWriter(path) as writer:
+
+        def keep(trajectory: Trajectory) -> None:
+            writer.append(trajectory)
+            bar.episode(trajectory)
+
+        return evaluate_methods(
+            methods,
+            target,
+            split,
+            tasks,
+            trials,
+            embedded_engine(base, loras, config),
+            base.renderer,
+            base.revision,
+            limits=limits(config),
+            max_tokens=config.rollout.max_turn_tokens,
+            seed=config.seed,
+            baselines=baselines,
+            concurrency=config.rollout.concurrency,
+            done=done,
+            on_episode=keep,
+        )
