@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     training = config.training = ConfigDict()
     training.max_steps = placeholder(int)  # int or None, steps; the run ends at max_steps or max_rollouts
     training.max_rollouts = placeholder(int)  # int or None, episodes; the pipeline sets it for GRPO on the target
+    training.stop_reward = placeholder(float)  # float or None: mean reward that, twice in a row, ends the training
     training.groups_per_step = 8  # int, groups
     training.num_generations = 8  # int, rollouts of a group, all from one seed of the environment
     training.max_recollections = 3  # int, extra rounds of a step while too few of its groups are informative

@@ -12,10 +12,12 @@ def get_config() -> ConfigDict:
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
     config.training.max_turn_tokens = 64
-    config.training.max_steps = 12
-    config.training.groups_per_step = 8
+    config.training.max_steps = 16
+    config.training.stop_reward = 0.93
+    config.training.groups_per_step = 4
     config.training.num_generations = 8
-    config.training.learning_rate = 2e-3
+    config.training.learning_rate = 3e-3
+    config.training.beta = 0.02
     config.training.rank = 8
     config.training.alpha = 16.0
     config.training.micro_batch_rows = 16

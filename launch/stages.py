@@ -173,7 +173,7 @@ class Stages:
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target itself with as many rollouts; ``changes`` of the training's settings."""
-        config = _grpo(self.config, max_steps=None, max_rollouts=rollouts, **changes)
+        config = _grpo(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
         steps = -(-rollouts // (config.groups_per_step * config.num_generations))
         with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", steps) as report:
             directory = self.root / "baselines" / name

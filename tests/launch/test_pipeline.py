@@ -27,7 +27,7 @@ SMALL = {
     "training.max_steps": 1,
     "training.groups_per_step": 4,
     "synthesis.calibration_groups": 8,
-    "synthesis.calibration_group_size": 4,
+    "synthesis.calibration_group_size": 8,
     "routing.prompts": 32,
     "evaluation.trials": 1,
     "telemetry.tensorboard": False,

@@ -6,7 +6,7 @@ from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Attempt
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.synthesis.designer import DesignError, make_brief
-from trace_jax.synthesis.embedded import START, EmbeddedDesigner, ladder
+from trace_jax.synthesis.embedded import EmbeddedDesigner, first_design, ladder
 from trace_jax.synthesis.families import FAMILIES
 
 
@@ -27,15 +27,16 @@ def after(name, *feedbacks):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_difficulty_follows_the_feedback(name):
     rungs = ladder(FAMILIES[name])
+    start = rungs.index(first_design(FAMILIES[name]))
     assert len({design.model_dump_json() for design in rungs}) == len(rungs)
-    assert after(name) == [rungs[START]]
-    up = len(rungs) - 1 - START
-    assert after(name, *["too easy: x"] * up) == list(rungs[START:])
-    assert after(name, *["too hard: x"] * START) == list(rungs[START::-1])
+    assert after(name) == [rungs[start]]
+    up = len(rungs) - 1 - start
+    assert after(name, *["too easy: x"] * up) == list(rungs[start:])
+    assert after(name, *["too hard: x"] * start) == list(rungs[start::-1])
     with pytest.raises(DesignError, match="hardest difficulty reached, still too easy: x"):
         after(name, *["too easy: x"] * (up + 1))
     with pytest.raises(DesignError, match="easiest difficulty reached, still too hard: x"):
-        after(name, *["too hard: x"] * (START + 1))
+        after(name, *["too hard: x"] * (start + 1))
 
 
 def test_it_does_not_go_back_and_forth():

@@ -15,7 +15,7 @@ from trace_jax.environments.helpdesk.requests import BY_CAPABILITY
 from trace_jax.environments.helpdesk.target import Helpdesk, draw_task, source_of
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.registry import environment_factory
-from trace_jax.synthesis.embedded import START, ladder
+from trace_jax.synthesis.embedded import first_design, ladder
 from trace_jax.synthesis.families import FAMILIES
 from trace_jax.synthesis.families.practice import PROGRESS, ROUTINE_COST
 
@@ -43,7 +43,7 @@ def test_there_is_a_family_for_every_capability_of_the_target():
     assert set(FAMILIES) == set(BY_CAPABILITY)
     for name, family in FAMILIES.items():
         assert family.exercises == BY_CAPABILITY[name]
-        assert not set(family.lookalikes) & {build for builders in BY_CAPABILITY.values() for build in builders}
+        assert not set(family.routines) & {build for builders in BY_CAPABILITY.values() for build in builders}
 
 
 @pytest.mark.parametrize("design", EVERY_RUNG)
@@ -72,7 +72,7 @@ def test_shapes_are_the_targets(design):
     assert opening.content.startswith(f"Customer {desk.ticket.customer}. Subject: ")
     called = {name for seed in range(100) for name in _called(desk, seed)}
     assert called <= {tool.name for tool in desk.tools}
-    if design in (ladder(family)[START] for family in FAMILIES.values()):
+    if design in (first_design(family) for family in FAMILIES.values()):
         assert called == {tool.name for tool in desk.tools}, "every tool offered is needed for some ticket"
 
 
@@ -103,7 +103,7 @@ def test_no_ticket_of_the_target_can_be_drawn(name):
 @pytest.mark.parametrize("name", WITH_WRONG_PATH)
 def test_the_base_agents_habit_earns_what_the_calibration_wants(name):
     """Right a quarter of the time on what it lacks, always on the routine: inside the window at the first rung."""
-    desk = environment_factory(ladder(FAMILIES[name])[START])()
+    desk = environment_factory(first_design(FAMILIES[name]))()
     rewards = [play(desk, seed, Demonstrator(np.random.default_rng(seed))).reward for seed in range(400)]
     assert 0.25 < np.mean(rewards) < 0.5
     assert 0.25 < np.mean(np.array(rewards) == 1.0) < 0.5
@@ -175,6 +175,9 @@ def test_progress_in_the_other_families():
         desk.reset(seed)
         request = desk.ticket.requests[0]
         act(desk, *request.right.calls[:-1])
+        assert desk.grade().reward == (PROGRESS if len(request.right.calls) == 3 else 0.0)
+        desk.reset(seed)
+        act(desk, *request.right.calls[1:])
         assert desk.grade().reward == 0.0
 
         desk = alone("refuse_forbidden")
@@ -200,12 +203,11 @@ def test_choosing_better_but_not_best_is_progress():
         search, (_, right) = desk.ticket.requests[0].right.calls
         first = desk.ticket.requests[0].wrong.calls[-1][1]["product_id"]
         rows = {k: r for k, r in desk.database.products.items() if r["kind"] == search[1]["kind"]}
-        assert len(rows) == 4 and next(iter(rows)) == first
-        sign = 1 if rows[right["product_id"]]["price"] > rows[first]["price"] else -1
+        assert len(rows) == (3 if "dearer" in desk.ticket.requests[0].text else 4)
         for product, row in rows.items():
             desk.reset(seed)
             act(desk, search, ("place_order", {**right, "product_id": product}))
-            better = sign * (row["price"] - rows[first]["price"]) > 0
+            better = row["price"] > rows[first]["price"]
             wanted = 1.0 if product == right["product_id"] else PROGRESS * better
             tried.add(wanted)
             assert desk.grade().reward == wanted
@@ -267,7 +269,9 @@ def test_knobs():
         desk = alone("choose_under_constraints", listed=listed)
         for seed in range(30):
             desk.reset(seed)
-            assert len(desk.database.products) == listed
+            in_stock = [row for row in desk.database.products.values() if row["stock"]]
+            assert len(in_stock) == (2 if "dearer" in desk.ticket.requests[0].text else min(listed, 3))
+            assert len(desk.database.products) - len(in_stock) == (listed == 4)
     for name, knobs in (
         ("compute_over_values", {"max_price": 1}),
         ("choose_under_constraints", {"listed": 5}),

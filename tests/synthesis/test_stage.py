@@ -11,7 +11,7 @@ from trace_jax.contract.trajectory import Policy, Trajectory
 from trace_jax.environments.helpdesk.policies import Demonstrator, oracle, play
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import environment_factory
-from trace_jax.synthesis.embedded import START, EmbeddedDesigner, ladder
+from trace_jax.synthesis.embedded import EmbeddedDesigner, first_design, ladder
 from trace_jax.synthesis.families import FAMILIES
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 
@@ -69,7 +69,7 @@ def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path):
     assert isinstance(manifest, EnvironmentManifest)
     assert (manifest.name, manifest.target, manifest.designer) == ("verify_before_acting", "helpdesk", "embedded")
     assert manifest.rollouts == base.rollouts == 32 * 8
-    assert manifest.design == ladder(FAMILIES["verify_before_acting"])[START] == manifest.attempts[-1].design
+    assert manifest.design == first_design(FAMILIES["verify_before_acting"]) == manifest.attempts[-1].design
     assert all(check.passed for check in manifest.gates)
     assert 0.2 <= manifest.calibration.success_rate <= 0.6
     assert set(manifest.calibration.pass_at_k) == {"1", "4", "8"}
@@ -87,7 +87,8 @@ def test_the_difficulty_is_turned_until_it_fits(tmp_path):
     assert isinstance(manifest, EnvironmentManifest), manifest
     rungs = ladder(FAMILIES["choose_under_constraints"])
     tried = [rungs.index(attempt.design) for attempt in manifest.attempts]
-    assert tried == list(range(START, tried[-1] + 1)) and len(tried) > 1
+    start = rungs.index(first_design(FAMILIES["choose_under_constraints"]))
+    assert tried == list(range(start, tried[-1] + 1)) and len(tried) > 1
     assert all(attempt.feedback.startswith("too easy: ") for attempt in manifest.attempts[:-1])
     assert manifest.rollouts == base.rollouts == 32 * 8 * len(tried)
     assert len(set(base.seeds)) == len(base.seeds), "each round has fresh seeds"

@@ -63,6 +63,22 @@ def test_snapshots_at_fractions_of_the_budget(tmp_path):
     assert last.read_bytes() == final.read_bytes()
 
 
+class Good(toy.Toy):
+    """The reward is 0.9 from the second step on; a step has 12 episodes."""
+
+    def grade(self):
+        return toy.Outcome(0.9 if type(self).resets > 12 else 0.2)
+
+
+@pytest.mark.parametrize("stop_reward,steps", [(0.9, 3), (0.95, 4), (None, 4)])
+def test_what_is_learnt_is_not_trained_on(tmp_path, stop_reward, steps):
+    Good.resets = 0
+    manifest = toy.run(tmp_path, environment=Good, max_steps=4, max_recollections=0, stop_reward=stop_reward)
+    assert (manifest.steps, manifest.rollouts) == (steps, 12 * steps)
+    again = toy.run(tmp_path, environment=Good, max_steps=4, max_recollections=0, stop_reward=stop_reward)
+    assert again == manifest  # a finished run stays finished
+
+
 class Constant(toy.Toy):
     def grade(self):
         return toy.Outcome(0.5)

@@ -17,15 +17,26 @@ _USUAL: tuple[Knobs, ...] = (
     {"exercised": 1, "routine": 1, "contrast_every": 0},
     {"exercised": 2, "routine": 0, "contrast_every": 0},
 )
-START = len(_EASED)
 
 
 def ladder(family: type[PracticeDesk]) -> tuple[Design, ...]:
     """All designs of a family, easiest first; the family's own knobs are turned at the two ends."""
-    rungs = [knobs | family.easier for knobs in _EASED] + list(_USUAL)
+    rungs = [knobs | family.easier for knobs in _EASED]
+    if family.easier:
+        rungs.append(_EASED[-1])
+    rungs += _USUAL
     if family.harder:
         rungs.append(_USUAL[-1] | family.harder)
-    return tuple(Design(entry_point=f"{family.__module__}:{family.__name__}", parameters=knobs) for knobs in rungs)
+    return tuple(_design(family, knobs) for knobs in rungs)
+
+
+def first_design(family: type[PracticeDesk]) -> Design:
+    """The rung that is tried first."""
+    return _design(family, _USUAL[0])
+
+
+def _design(family: type[PracticeDesk], knobs: Knobs) -> Design:
+    return Design(entry_point=f"{family.__module__}:{family.__name__}", parameters=knobs)
 
 
 class EmbeddedDesigner:
@@ -52,7 +63,7 @@ class EmbeddedDesigner:
             )
         designs = ladder(family)
         if not attempts:
-            return designs[START]
+            return first_design(family)
         feedback = attempts[-1].feedback
         if not feedback.startswith((TOO_EASY, TOO_HARD)):
             raise DesignError(f"no difficulty mends this: {feedback}")

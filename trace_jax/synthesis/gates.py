@@ -16,7 +16,7 @@ from trace_jax.synthesis.probes import Episode, Policy, always, at_random, calli
 
 TRIVIAL = 0.05  # most that doing nothing and refusing may earn on average
 CHANCE = 0.1  # most that calling tools at random may earn on average: a few tools and ids are sometimes hit
-STREAMS = 4  # of random calls for each seed
+STREAMS = 16  # of random calls for each seed
 DISTINCT = 0.9  # least share of seeds whose episodes differ
 
 Factory = Callable[[], GeneratedEnvironment]

@@ -47,10 +47,14 @@ class PolicyLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(PolicyLossConfig):
-    """A training run. It ends at ``max_steps`` or ``max_rollouts``, whichever comes first; at least one is given."""
+    """A training run. It ends at ``max_steps`` or ``max_rollouts``, whichever comes first; at least one is given.
+
+    With ``stop_reward`` it ends sooner, once two steps in a row have that mean reward: what is learnt costs no more.
+    """
 
     max_steps: int | None = None
     max_rollouts: int | None = None  # every episode counts: trained on, constant or broken
+    stop_reward: float | None = None  # mean reward of a step's rollouts at which the task counts as learnt
     groups_per_step: int = 8
     num_generations: int = 8  # rollouts of a group, all from one seed of the environment
     max_recollections: int = 3  # extra rounds of a step while fewer than half of its groups are informative
@@ -85,6 +89,8 @@ class GRPOConfig(PolicyLossConfig):
         for name in ("learning_rate", "max_grad_norm", "alpha"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ContractError(f"{name} {getattr(self, name)} must be positive and finite")
+        if self.stop_reward is not None and not 0.0 < self.stop_reward <= 1.0:
+            raise ContractError(f"stop_reward {self.stop_reward} must lie in (0, 1], or be None")
         if any(not 0.0 < fraction <= 1.0 for fraction in self.snapshots):
             raise ContractError(f"snapshots {self.snapshots} must be fractions of the run in (0, 1]")
 

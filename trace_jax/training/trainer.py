@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
@@ -28,6 +30,7 @@ from trace_jax.training.publish import Publisher
 from trace_jax.training.summary import rollout_metrics
 
 MANIFEST = "adapter.json"
+_LEARNT_STEPS = 2
 _TIMES = "time/"  # prefix of the metrics that differ between two equal runs
 
 
@@ -38,6 +41,7 @@ class Counters:
     step: int = 0
     groups: int = 0
     rollouts: int = 0
+    learnt: int = 0  # steps in a row, up to the last, with a mean reward of at least ``stop_reward``
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,10 @@ class _Run:
             self._snapshots = [fraction for fraction in self._snapshots if fraction > done]
 
     def finished(self) -> bool:
-        """True when ``max_steps`` is reached or the rollouts left make no group."""
+        """True when ``max_steps`` is reached, the rollouts left make no group, or the task is learnt."""
         config, counters = self._config, self.counters
+        if counters.learnt == _LEARNT_STEPS:
+            return True
         if config.max_steps is not None and counters.step >= config.max_steps:
             return True
         return not group_sizes(1, config.num_generations, self._budget())
@@ -194,6 +200,9 @@ class _Run:
         counters.step += 1
         counters.groups += len(groups)
         counters.rollouts += len(rollouts)
+        rewards = np.concatenate([group.rewards for group in groups])
+        learnt_now = config.stop_reward is not None and rewards.mean() >= config.stop_reward
+        counters.learnt = counters.learnt + 1 if learnt_now else 0
         tokens = sum(rollout.usage.prompt_tokens + rollout.usage.completion_tokens for rollout in rollouts)
         metrics = {
             "rollouts": float(counters.rollouts),

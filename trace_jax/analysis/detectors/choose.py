@@ -12,7 +12,7 @@ from trace_jax.analysis.values import argument_ids, leaves, listings, records
 _PRICE = ("price", "prices", "cost", "fare", "amount")
 _WISHES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     (r"\b(?:cheapest|lowest(?:[- ]price\w*)?|least expensive)\b", _PRICE, False),
-    (r"\b(?:dearest|most expensive|priciest|highest[- ]price\w*)\b", _PRICE, True),
+    (r"\b(?:dear(?:er|est)|(?:most|more) expensive|priciest|highest[- ]price\w*)\b", _PRICE, True),
     (r"\bbest[- ]rated|highest[- ]rat\w+", ("rating", "score", "stars"), True),
     (r"\blightest\b", ("weight",), False),
     (r"\bheaviest\b", ("weight",), True),

@@ -6,8 +6,8 @@ from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
 from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
-# Adding takes a small model longest to learn.
-_HARD = BY_CAPABILITY["compute_over_values"]
+# Adding, and finding the last of a list, take a small model longest to learn.
+_HARD = (*BY_CAPABILITY["compute_over_values"], *BY_CAPABILITY["choose_under_constraints"])
 _KINDS = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders), *2 * _HARD)
 
 

@@ -202,25 +202,26 @@ def price_of_two(drawer: Drawer, customer: str) -> Request:
 # Choose among records under constraints.
 
 
-def _choose(drawer: Drawer, customer: str, word: str, place: int) -> Request:
+def _choose(drawer: Drawer, customer: str, word: str, listed: int) -> Request:
+    """Products are listed cheapest first, so the one that is asked for comes last."""
     kind = drawer.fresh_kind()
-    prices = [int(price) for price in drawer.rng.permutation(range(1, 10))[:3]]
-    ids = [drawer.product(kind, price, int(drawer.rng.integers(1, 10))) for price in sorted(prices)]
+    prices = sorted(int(price) for price in drawer.rng.permutation(range(1, 10))[:listed])
+    first, *_, last = [drawer.product(kind, price, int(drawer.rng.integers(1, 10))) for price in prices]
     search = ("search_products", {"kind": kind})
     return Request(
         f"the {word} {kind}",
         f"Please order the {word} {kind} in stock for me.",
-        Path((search, _place(customer, ids[place])), f"Ordered {ids[place]}."),
-        Path((search, _place(customer, ids[0])), f"Ordered {ids[0]}."),
+        Path((search, _place(customer, last)), f"Ordered {last}."),
+        Path((search, _place(customer, first)), f"Ordered {first}."),
     )
 
 
-def second_cheapest(drawer: Drawer, customer: str) -> Request:
-    return _choose(drawer, customer, "second cheapest", 1)
+def dearer(drawer: Drawer, customer: str) -> Request:
+    return _choose(drawer, customer, "dearer", 2)
 
 
 def dearest(drawer: Drawer, customer: str) -> Request:
-    return _choose(drawer, customer, "dearest", 2)
+    return _choose(drawer, customer, "dearest", 3)
 
 
 # Refuse what the policy forbids, and say why.
@@ -267,7 +268,7 @@ BY_CAPABILITY: dict[str, tuple[Builder, ...]] = {
     "verify_before_acting": (resend_on_file, refund_recalled),
     "complete_all_steps": (city_and_status, city_and_cancel),
     "compute_over_values": (refund_two, price_of_two),
-    "choose_under_constraints": (second_cheapest, dearest),
+    "choose_under_constraints": (dearer, dearest),
     "refuse_forbidden": (cancel_forbidden, refund_forbidden),
     "recover_from_error": (cancel_locked, status_timeout),
 }

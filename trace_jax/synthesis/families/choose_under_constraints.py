@@ -2,17 +2,29 @@
 
 from trace_jax.contract.record import ContractError
 from trace_jax.environments.helpdesk.database import Drawer
-from trace_jax.environments.helpdesk.requests import Builder, Request, buy, dearest, second_cheapest, status
+from trace_jax.environments.helpdesk.requests import (
+    Builder,
+    Request,
+    buy,
+    cancel,
+    dearer,
+    dearest,
+    refund_item,
+    status,
+)
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn
 
 
 class ChooseUnderConstraints(PracticeDesk):
-    """The best product in stock among ``listed`` (2 to 4) ones, never the first. Routine: the product is named."""
+    """The dearest product in stock of at most ``listed`` (2 or 3) ones; 4 lists a sold-out one besides.
+
+    Routine: the product is named, or nothing is bought.
+    """
 
     capability = "choose_under_constraints"
-    offered = ("search_products", "place_order", "get_order")
-    exercises = (second_cheapest, dearest)
-    lookalikes = (buy, status)
+    offered = ("search_products", "place_order", "get_order", "cancel_order", "refund")
+    exercises = (dearer, dearest)
+    routines = (buy, status, cancel, refund_item)
     easier = {"listed": 2}
     harder = {"listed": 4}
 
@@ -41,12 +53,10 @@ class ChooseUnderConstraints(PracticeDesk):
         return listing
 
     def _progress(self, request: Request, turn: Turn) -> bool:
-        """Whether a better priced product was tried than the first listed, which the wrong path takes unread."""
+        """Whether a dearer product was tried than the first listed, which the wrong path takes unread."""
         price = {key: row["price"] for key, row in turn.before.products.items()}
-        first = price[_first(request)]
-        better = price[_bought(request)] - first
         tried = [arguments.get("product_id") for name, arguments in turn.calls if name == "place_order"]
-        return any((price[key] - first) * better > 0 for key in tried if isinstance(key, str) and key in price)
+        return any(price[key] > price[_first(request)] for key in tried if isinstance(key, str) and key in price)
 
 
 def _bought(request: Request) -> str:

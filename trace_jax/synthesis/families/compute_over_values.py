@@ -8,9 +8,11 @@ from trace_jax.environments.helpdesk.requests import (
     Builder,
     Request,
     cancel,
+    new_city,
     price_of_two,
     refund_item,
     refund_two,
+    resend_to,
     status,
 )
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn
@@ -20,9 +22,9 @@ class ComputeOverValues(PracticeDesk):
     """A sum of two prices, none above ``max_price`` (2 to 9). Routine: the price of one item, or none."""
 
     capability = "compute_over_values"
-    offered = ("get_order", "refund", "cancel_order")
+    offered = ("get_order", "refund", "cancel_order", "set_city", "resend_order")
     exercises = (refund_two, price_of_two)
-    lookalikes = (refund_item, status, cancel)
+    routines = (refund_item, status, cancel, new_city, resend_to)
     easier = {"max_price": 3}
 
     def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, max_price: int = 5) -> None:

@@ -56,7 +56,7 @@ def changes(before: Database, after: Database) -> Counter[tuple[str, str]]:
 
 
 class PracticeDesk(Desk):
-    """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that look like it and do not.
+    """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
 
     Every ``contrast_every``-th ticket is wholly routine (0: none), lest the policy learn to do the unusual always.
     Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
@@ -69,7 +69,7 @@ class PracticeDesk(Desk):
     capability: ClassVar[str]
     offered: ClassVar[tuple[str, ...]]  # names of tools
     exercises: ClassVar[tuple[Builder, ...]]
-    lookalikes: ClassVar[tuple[Builder, ...]]  # routine requests
+    routines: ClassVar[tuple[Builder, ...]]  # routine requests, which also keep the skills around the capability alive
     easier: ClassVar[Knobs] = {}  # what this family can turn besides the composition of the ticket
     harder: ClassVar[Knobs] = {}
 
@@ -92,7 +92,7 @@ class PracticeDesk(Desk):
 
         def make(rng: np.random.Generator) -> Ticket:
             self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
-            builders = [self._pick(rng.integers, self._exercises() if on else self.lookalikes) for on in self._turns_on]
+            builders = [self._pick(rng.integers, self._exercises() if on else self.routines) for on in self._turns_on]
             return draw_ticket(rng, customer(rng), builders)
 
         return draw_from("practice", make, "synthesis", self.capability, seed)

@@ -10,7 +10,7 @@ class RecoverFromError(PracticeDesk):
     capability = "recover_from_error"
     offered = ("get_order", "cancel_order", "unlock_order", "refund")
     exercises = (cancel_locked, status_timeout)
-    lookalikes = (cancel, status, refund_item)
+    routines = (cancel, status, refund_item)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
         """Whether the error was met and answered: the order unlocked, or the look-up that timed out made again."""

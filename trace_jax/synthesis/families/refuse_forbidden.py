@@ -10,7 +10,7 @@ class RefuseForbidden(PracticeDesk):
     capability = "refuse_forbidden"
     offered = ("get_order", "cancel_order", "refund")
     exercises = (cancel_forbidden, refund_forbidden)
-    lookalikes = (cancel, refund_item)
+    routines = (cancel, refund_item)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
         """Whether the order was looked up (and, as for all progress, nothing was changed that should not be)."""

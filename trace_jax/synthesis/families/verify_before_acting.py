@@ -1,6 +1,14 @@
 """Look the fact up before acting on what somebody said in passing."""
 
-from trace_jax.environments.helpdesk.requests import Request, refund_item, refund_recalled, resend_on_file, resend_to
+from trace_jax.environments.helpdesk.requests import (
+    Request,
+    cancel,
+    refund_item,
+    refund_recalled,
+    resend_on_file,
+    resend_to,
+    status,
+)
 from trace_jax.synthesis.families.practice import PracticeDesk, Turn, changes
 
 
@@ -8,9 +16,9 @@ class VerifyBeforeActing(PracticeDesk):
     """A city or a price is recalled, and wrong. Routine: the city is named, the price is not."""
 
     capability = "verify_before_acting"
-    offered = ("get_customer", "get_order", "refund", "resend_order")
+    offered = ("get_customer", "get_order", "refund", "resend_order", "cancel_order")
     exercises = (resend_on_file, refund_recalled)
-    lookalikes = (resend_to, refund_item)
+    routines = (resend_to, refund_item, status, cancel)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
         """Whether the record was looked up and something was done."""
