@@ -22,7 +22,6 @@ from trace_jax.contract.trajectory import Trajectory
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    "target.train_tasks": 30,
     "target.held_out_tasks": 6,
     "training.max_steps": 1,
     "training.groups_per_step": 4,
@@ -66,7 +65,7 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     baseline = trained.pop("grpo_on_target")
     assert trained and len(data.environments) == len(trained) == len(data.table.routes)
     episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
-    assert len(episodes) == 30 * 4 and {episode.split for episode in episodes} == {"train"}
+    assert len(episodes) == 60 * 4 and {episode.split for episode in episodes} == {"train"}
 
     failed = [read_document(path, SelectedCapability) for path in (workdir / "capabilities").glob("*.json")]
     spent = len(episodes) + sum(one.rollouts for one in (*data.environments, *trained.values(), *failed))
@@ -178,7 +177,7 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     ours, theirs = load_report_data(stopped).evaluation, load_report_data(workdir).evaluation
     assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
     assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
-    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 30 * 4
+    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60 * 4
 
 
 @pytest.mark.slow
