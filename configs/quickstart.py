@@ -11,9 +11,10 @@ def get_config() -> ConfigDict:
     config.base.path = "assets/tiny_agent"
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
+    config.synthesis.calibration_groups = 12
     config.training.max_turn_tokens = 64
-    config.training.max_steps = 16
-    config.training.stop_reward = 0.93
+    config.training.max_steps = 12
+    config.training.stop_reward = 0.9
     config.training.groups_per_step = 4
     config.training.num_generations = 8
     config.training.learning_rate = 3e-3
