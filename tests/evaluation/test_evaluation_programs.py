@@ -198,5 +198,5 @@ def test_a_program_without_configuration_is_interrupted_like_the_others():
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and errors.count("\n") == 1 and errors.startswith("interrupted")
