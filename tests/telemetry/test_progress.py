@@ -1,7 +1,7 @@
 """Progress: bars on a terminal, plain lines elsewhere."""
 
-import io
 import contextlib
+import io
 import os
 import pty
 import re
