@@ -102,12 +102,13 @@ def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationRepor
 
 
 def mixture(stages: Stages, finished: Path) -> Arm:
-    """One adapter on all of the run's environments, for as many steps as its adapters had together.
+    """One adapter on all of the run's environments, with as many rollouts as the run's adapters had together.
 
     It has spent what TRACE has before the training: what went into capabilities that FAILED as well.
     """
-    manifests = [manifest for manifest, _ in specialists(finished).values()]
-    adapter = stages.train_adapter("mixture", manifests)
+    trained = specialists(finished).values()
+    manifests = [manifest for manifest, _ in trained]
+    adapter = stages.train_adapter("mixture", manifests, rollouts=sum(one.rollouts for _, (_, one) in trained))
     found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
     lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
     spent = stages.analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts

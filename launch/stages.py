@@ -138,10 +138,12 @@ class Stages:
             self.keep_status(selected, Status.VALIDATED)
         return made
 
-    def train_adapter(self, name: str, manifests: Sequence[EnvironmentManifest]) -> AdapterManifest:
-        """One adapter on the environments of ``manifests``: ``training.max_steps`` steps for each of them."""
-        config = _grpo(self.config, max_steps=self.config.training.max_steps * len(manifests))
-        with self.clock.stage("training of the adapters"), self._training(name, config.max_steps or 0) as report:
+    def train_adapter(
+        self, name: str, manifests: Sequence[EnvironmentManifest], rollouts: int | None = None
+    ) -> AdapterManifest:
+        """One adapter on the environments of ``manifests``, as ``training`` says or for just so many ``rollouts``."""
+        config = _grpo(self.config) if rollouts is None else self._spending(rollouts)
+        with self.clock.stage("training of the adapters"), self._training(name, config) as report:
             directory = self.root / "adapters" / name
             return pipeline.train_adapter(self.agent, manifests, name, config, directory, report, **self._writers())
 
@@ -173,9 +175,8 @@ class Stages:
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target itself with as many rollouts; ``changes`` of the training's settings."""
-        config = _grpo(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
-        steps = -(-rollouts // (config.groups_per_step * config.num_generations))
-        with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", steps) as report:
+        config = self._spending(rollouts, **changes)
+        with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", config) as report:
             directory = self.root / "baselines" / name
             return pipeline.train_on_target(
                 self.agent, self.target, self.name, self.tasks, name, config, directory, report, **self._writers()
@@ -185,11 +186,16 @@ class Stages:
         """Write how far a capability has come."""
         write_document(self.root / "capabilities" / f"{selected.capability.name}.json", selected.replace(status=status))
 
+    def _spending(self, rollouts: int, **changes: Any) -> GRPOConfig:
+        """The training's settings for a comparison at equal rollouts: all of them are spent, learnt or not."""
+        return _grpo(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
+
     def _writers(self) -> dict[str, bool]:
         return {"tensorboard": self.config.telemetry.tensorboard, "wandb": self.config.telemetry.wandb}
 
     @contextmanager
-    def _training(self, name: str, steps: int) -> Iterator[Callable[[StepReport], None]]:
+    def _training(self, name: str, config: GRPOConfig) -> Iterator[Callable[[StepReport], None]]:
+        steps = config.max_steps or -(-(config.max_rollouts or 0) // (config.groups_per_step * config.num_generations))
         with self.progress.stage(f"training {name}", steps) as bar:
             yield lambda report: bar.advance(reward=report.metrics.get("reward/mean"), tokens=report.tokens)
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "target.held_out_tasks": 6,
     "training.max_steps": 1,
+    "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
     "training.groups_per_step": 4,
     "synthesis.calibration_groups": 8,
     "synthesis.calibration_group_size": 8,
@@ -193,6 +194,9 @@ def test_ablations_stand_beside_the_methods_of_the_run(finished, tmp_path):
     assert report.methods[: len(own.methods)] == own.methods
     added = {method.method: method.rollouts_spent for method in report.methods[len(own.methods) :]}
     assert {"one adapter on the mixture", "random capabilities (routed)"} <= set(added)
+    trained = [read_document(path, AdapterManifest) for path in workdir.glob("adapters/*/adapter.json")]
+    mixture = read_document(root / "adapters" / "mixture" / "adapter.json", AdapterManifest)
+    assert mixture.rollouts == sum(one.rollouts for one in trained)
     rates = [name for name in added if name.startswith(f"{GRPO}, learning rate")]
     budget = next(method.rollouts_spent for method in own.methods if method.method == GRPO)
     assert len(rates) == 2 and {added[name] for name in rates} == {budget}

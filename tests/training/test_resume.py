@@ -58,3 +58,11 @@ def test_run_killed_between_its_last_checkpoint_and_its_manifest_only_exports(tm
     steps = []
     toy.run(tmp_path, max_steps=2, progress=steps.append)
     assert steps == [] and _outcome(tmp_path) == before
+
+
+def test_a_run_that_goes_on_remembers_that_its_task_is_nearly_learnt(tmp_path):
+    settings = {"max_recollections": 0, "stop_reward": 0.01}
+    assert toy.run(tmp_path / "whole", max_steps=5, **settings).steps == 2
+    assert toy.run(tmp_path / "parted", max_steps=1, **settings).steps == 1
+    assert toy.run(tmp_path / "parted", max_steps=5, **settings).steps == 2
+    assert _outcome(tmp_path / "parted") == _outcome(tmp_path / "whole")
