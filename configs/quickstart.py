@@ -9,9 +9,9 @@ def get_config() -> ConfigDict:
     """Deltas over ``base``."""
     config = base.get_config()
     config.base.path = "assets/tiny_agent"
+    config.rollout.trials = 2
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
-    config.synthesis.calibration_groups = 12
     config.routing.prompts = 192
     config.training.max_turn_tokens = 64
     config.training.max_steps = 12

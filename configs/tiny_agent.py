@@ -13,10 +13,11 @@ def get_config() -> ConfigDict:
     config.num_heads = 4  # int: N
     config.num_kv_heads = 2  # int: K
     config.intermediate_size = 352  # int: F
-    # tuple of (requests a ticket, tickets, wrong_share), taken in turn: the skills first, then the habits
-    config.lessons = ((1, 40000, 0.0), (1, 12000, 0.75), (2, 8000, 0.75))
-    config.tickets = 4800  # int, tickets drawn like the target's: what is shown last
-    config.wrong_share = 0.75  # float: how often the demonstrator then takes the wrong path where it lacks a capability
+    # The skills first, then the habits: shown wrong paths only, it would never learn the right ones.
+    config.skills = 28000  # int, tickets of one request, every path right
+    config.habits = (20000, 12000)  # tuple of int, tickets of one request, of two, …
+    config.tickets = 12000  # int, tickets drawn like the target's, mixed with the habits'
+    config.wrong_share = 0.75  # float: how often these take the wrong path of a lacking capability
     config.learning_rate = 2e-3  # float: of AdamW
     config.rows = 16  # int, tickets a step
     return config.lock()

@@ -108,7 +108,8 @@ def mixture(stages: Stages, finished: Path) -> Arm:
     """
     trained = specialists(finished).values()
     manifests = [manifest for manifest, _ in trained]
-    adapter = stages.train_adapter("mixture", manifests, rollouts=sum(one.rollouts for _, (_, one) in trained))
+    rollouts = sum(one.rollouts for _, (_, one) in trained)
+    adapter = stages.train_adapter("mixture", manifests, finished / "environments", rollouts)
     found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
     lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
     spent = stages.analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts

@@ -14,6 +14,7 @@ from trace_jax import pipeline
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis
+from trace_jax.base_agent import Agent, roll_out
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
@@ -78,7 +79,7 @@ class Stages:
         self.policy = make_policy(config.routing.top_p)
         _check(config)
         self.base = load_base(config)
-        self.agent = pipeline.Agent(
+        self.agent = Agent(
             self.base.decoder,
             self.base.revision,
             self.base.renderer,
@@ -102,7 +103,7 @@ class Stages:
         with self.clock.stage("rollouts of the base"):
             path = self.root / "base_rollouts.jsonl"
             with self.progress.stage("rollouts of the base", self.analysed) as bar:
-                rollouts = pipeline.roll_out(
+                rollouts = roll_out(
                     self.agent, self.target, self.name, self.tasks, trials, config.seed, path, bar.episode
                 )
         with self.clock.stage("analysis"):
@@ -139,13 +140,23 @@ class Stages:
         return made
 
     def train_adapter(
-        self, name: str, manifests: Sequence[EnvironmentManifest], rollouts: int | None = None
+        self,
+        name: str,
+        manifests: Sequence[EnvironmentManifest],
+        environments: Path | None = None,
+        rollouts: int | None = None,
     ) -> AdapterManifest:
-        """One adapter on the environments of ``manifests``, as ``training`` says or for just so many ``rollouts``."""
+        """One adapter on the environments of ``manifests``, as ``training`` says or for just so many ``rollouts``.
+
+        ``environments`` holds the manifests: this run's own directory if it is None.
+        """
+        environments = environments or self.root / "environments"
         config = _grpo(self.config) if rollouts is None else self._spending(rollouts)
         with self.clock.stage("training of the adapters"), self._training(name, config) as report:
             directory = self.root / "adapters" / name
-            return pipeline.train_adapter(self.agent, manifests, name, config, directory, report, **self._writers())
+            return pipeline.train_adapter(
+                self.agent, manifests, environments, name, config, directory, report, **self._writers()
+            )
 
     def train_router(
         self,

@@ -5,7 +5,6 @@ systematically lacking; written as a Hugging Face directory. A demonstration age
 """
 
 from collections.abc import Iterator
-from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,19 @@ Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came bac
 
 
 def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
-    """The curriculum, tickets with the demonstrator's wrong share: short ones first, the target's kind last."""
-    total = sum(number for _, number, _ in config.lessons)
-    seeds = count(config.seed * total)
-    for requests, number, wrong_share in config.lessons:
-        for seed in islice(seeds, number):
-            yield draw_lesson(requests, seed), wrong_share
-    for i in range(config.tickets):
-        yield draw_task("practice", config.seed * config.tickets + i), config.wrong_share
+    """The curriculum, tickets with the demonstrator's wrong share: skills first, then habits, short and long mixed."""
+    first = config.seed * number_of_lessons(config)
+    for seed in range(first, first + config.skills):
+        yield draw_lesson(1, seed), 0.0
+    lengths = np.repeat(range(len(config.habits) + 1), (config.tickets, *config.habits))
+    shuffled = np.random.default_rng(config.seed).permutation(lengths)
+    for seed, requests in enumerate(shuffled, start=first + config.skills):
+        yield draw_lesson(int(requests), seed) if requests else draw_task("practice", seed), config.wrong_share
+
+
+def number_of_lessons(config: ConfigDict) -> int:
+    """How many tickets are shown."""
+    return config.skills + sum(config.habits) + config.tickets
 
 
 def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) -> tuple[tuple[Message, ...], list[Turn]]:
@@ -77,8 +81,7 @@ def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     progress = Progress()
     rng, shown = np.random.default_rng(config.seed), []
-    number = sum(number for _, number, _ in config.lessons) + config.tickets
-    with progress, progress.stage("demonstrations", number) as stage:
+    with progress, progress.stage("demonstrations", number_of_lessons(config)) as stage:
         for ticket, wrong_share in lessons(config):
             shown.append(demonstrate(ticket, rng, wrong_share))
             stage.advance()

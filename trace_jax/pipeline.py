@@ -1,24 +1,22 @@
 """The four stages in order. Each function reads what is on disk first and goes on from there; nothing is done twice."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis, analyse
+from trace_jax.base_agent import Agent, Tick, calibrate_on, calibration_groups, calibration_path
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.environment import Design, EnvironmentManifest
-from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
+from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouterKind
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory
-from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine, Sampling
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
@@ -28,61 +26,13 @@ from trace_jax.routing.select import Policy, choices
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
+from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.ground import TrainingGround
 from trace_jax.training.trainer import MANIFEST, StepReport, train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
-Tick = Callable[[Trajectory], None]
-
-
-@dataclass(frozen=True)
-class Agent:
-    """The base model and what it takes to play it."""
-
-    decoder: Decoder
-    revision: str
-    renderer: Renderer
-    engine: Engine
-    limits: Limits
-    max_turn_tokens: int
-    concurrency: int
-    temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
-
-    def play(self, specs: Sequence[EpisodeSpec], on_episode: Tick | None = None) -> list[Trajectory]:
-        """Run episodes with the base's renderer, limits and engine."""
-        return collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, on_episode)
-
-
-def roll_out(
-    agent: Agent, target: Target, name: str, tasks: Sequence[int], trials: int, seed: int, path: Path, tick: Tick
-) -> list[Trajectory]:
-    """``trials`` base episodes on each of the training ``tasks``, appended to ``path``."""
-    done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
-    specs = [
-        EpisodeSpec(
-            id=f"base/{name}/train/{task}/{trial}",
-            environment=lambda: target.environment("train"),
-            target=name,
-            task=str(task),
-            split="train",
-            seed=task,
-            trial=trial,
-            sampling=Sampling(agent.max_turn_tokens, agent.temperature, (seed * 1000 + trial) * 10007 + task),
-        )
-        for task in tasks
-        for trial in range(trials)
-    ]
-    with JsonLinesWriter(path) as writer:
-
-        def keep(trajectory: Trajectory) -> None:
-            writer.append(trajectory)
-            tick(trajectory)
-
-        fresh = agent.play([spec for spec in specs if spec.id not in done], keep)
-    done |= {trajectory.id: trajectory for trajectory in fresh}
-    return [done[spec.id] for spec in specs]
 
 
 def find_capabilities(
@@ -102,34 +52,16 @@ def make_environment(
     directory: Path,
     tick: Tick,
 ) -> EnvironmentManifest | SelectedCapability:
-    """Stage 2 for one capability: a manifest, or the capability as FAILED."""
-
-    def rollout(
-        environment: Callable[[], Environment], seeds: Sequence[int], group_size: int
-    ) -> list[list[Trajectory]]:
-        specs = [
-            EpisodeSpec(
-                id=f"calibration/{selected.capability.name}/{number}/{trial}",
-                environment=environment,
-                target=name,
-                task=f"{selected.capability.name}/{number}",
-                split="train",
-                seed=number,
-                trial=trial,
-                sampling=Sampling(agent.max_turn_tokens, agent.temperature, config.seed * 7919 + number * 101 + trial),
-            )
-            for number in seeds
-            for trial in range(group_size)
-        ]
-        played = agent.play(specs, tick)
-        return [played[i : i + group_size] for i in range(0, len(played), group_size)]
-
+    """Stage 2 for one capability: a manifest, or the capability as FAILED; its rollouts are kept beside either."""
+    path = calibration_path(directory, selected.capability.name)
+    rollout = partial(calibrate_on, agent, selected.capability.name, name, config.seed, path, tick)
     return synthesise(selected, designer, name, target, rollout, config, directory)
 
 
 def train_adapter(
     agent: Agent,
     manifests: Sequence[EnvironmentManifest],
+    environments: Path,
     name: str,
     config: GRPOConfig,
     directory: Path,
@@ -137,13 +69,20 @@ def train_adapter(
     tensorboard: bool,
     wandb: bool,
 ) -> AdapterManifest:
-    """Stage 3: one adapter on one environment, or on the mixture of several."""
+    """Stage 3: one adapter on one environment, or on the mixture of several; ``environments`` holds the manifests.
+
+    An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
+    already: unless they were sampled at another temperature than the one it is trained for.
+    """
     grounds = [
         TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
     ]
     capabilities = tuple(m.capability for m in manifests)
-    return _train(agent, grounds, name, capabilities, config, directory, progress, tensorboard, wandb)
+    same = agent.temperature == config.temperature
+    calibrations = [calibration_groups(m, environments) for m in manifests if same]
+    played = [group for turn in itertools.zip_longest(*calibrations) for group in turn if group is not None]
+    return _train(agent, grounds, played, name, capabilities, config, directory, progress, tensorboard, wandb)
 
 
 def train_on_target(
@@ -160,12 +99,13 @@ def train_on_target(
 ) -> AdapterManifest:
     """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
     ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
-    return _train(agent, [ground], name, (), config, directory, progress, tensorboard, wandb)
+    return _train(agent, [ground], [], name, (), config, directory, progress, tensorboard, wandb)
 
 
 def _train(
     agent: Agent,
     grounds: Sequence[TrainingGround],
+    played: Sequence[Group],
     name: str,
     capabilities: tuple[str, ...],
     config: GRPOConfig,
@@ -187,6 +127,7 @@ def _train(
         base=agent.revision,
         capabilities=capabilities,
         limits=agent.limits,
+        played=played,
         tensorboard=tensorboard,
         wandb=wandb,
         progress=progress,

@@ -19,11 +19,12 @@ from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.telemetry.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "target.held_out_tasks": 6,
-    "training.max_steps": 1,
+    "training.max_steps": 4,  # two of them on what calibration has played
     "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
     "training.groups_per_step": 4,
     "synthesis.calibration_groups": 8,
@@ -59,6 +60,12 @@ def adapters(workdir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
 
 
+def calibrated(workdir: Path) -> dict[str, int]:
+    """How many episodes the base has played in the environments of each capability."""
+    paths = workdir.glob("environments/*.rollouts.jsonl")
+    return {path.name.partition(".")[0]: len(list(read_records(path, Trajectory))) for path in paths}
+
+
 def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     workdir, done = finished
     data = load_report_data(workdir)
@@ -68,6 +75,10 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
     assert len(episodes) == 60 * 4 and {episode.split for episode in episodes} == {"train"}
 
+    for environment in data.environments:
+        assert calibrated(workdir)[environment.capability] == environment.rollouts
+        rows = read_metrics(workdir / "adapters" / environment.name)
+        assert [rows[step]["rollouts"] for step in (1, 2)] == [0, 0] < [rows[3]["rollouts"]]
     failed = [read_document(path, SelectedCapability) for path in (workdir / "capabilities").glob("*.json")]
     spent = len(episodes) + sum(one.rollouts for one in (*data.environments, *trained.values(), *failed))
     rows = {(m.method, m.temperature): m for m in data.evaluation.methods}
@@ -165,6 +176,7 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     for sign in (
         "base_rollouts.jsonl",
         "analysis/label_runs.jsonl",
+        "environments/*.rollouts.jsonl",
         "environments/*.json",
         "adapters/*/metrics.jsonl",
         "routing/route_table.json",
@@ -179,6 +191,7 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
     assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
     assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60 * 4
+    assert calibrated(stopped) == calibrated(workdir)
 
 
 @pytest.mark.slow

@@ -30,9 +30,10 @@ class Base:
         self.wrong_share, self.break_every = wrong_share, break_every
         self.rollouts, self.seeds = 0, []
 
-    def __call__(self, environment, seeds, group_size):
+    def __call__(self, design, seeds, group_size):
         self.seeds += seeds
-        return [[self._trajectory(environment(), seed, trial) for trial in range(group_size)] for seed in seeds]
+        make = environment_factory(design)
+        return [[self._trajectory(make(), seed, trial) for trial in range(group_size)] for seed in seeds]
 
     def _trajectory(self, desk, seed, trial):
         self.rollouts += 1

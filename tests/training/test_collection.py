@@ -45,7 +45,7 @@ def test_group_sizes_never_exceed_the_budget():
         assert min(budget, 32) - 1 <= sum(sizes) <= budget and len(sizes) <= 4 and all(size > 1 for size in sizes)
 
 
-def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None):
+def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None, stop_reward=None):
     """Collect where group g's rollouts earn ``rewards(g)``; None is a broken rollout. Returns groups and rounds."""
     rounds = []
 
@@ -54,8 +54,8 @@ def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None):
         return [_trajectory(rewards(group)[trial]) for group, trial in specs]
 
     found = collect_groups(
-        lambda group, n: [(group, trial) for trial in range(n)], run, 100, groups, size, recollections, budget
-    )
+        lambda group, n: [(group, trial) for trial in range(n)], run, 100, groups, size, recollections, budget,
+        stop_reward)  # fmt: skip
     return found, rounds
 
 
@@ -81,6 +81,11 @@ def test_recollection_ends():
     assert [len(numbers) for numbers in rounds] == [4, 4, 4, 4]
     _, rounds = _collect(lambda group: [0.5] * 3, budget=20)
     assert rounds == [[100, 101, 102, 103], [104, 105, 106]]  # 12, then 3 + 3 + 2
+
+
+@pytest.mark.parametrize("reward,rounds", [(0.9, 1), (0.89, 4), (None, 4)])
+def test_no_more_are_collected_of_what_is_learnt(reward, rounds):
+    assert len(_collect(lambda group: [reward] * 3, stop_reward=0.9)[1]) == rounds
 
 
 def test_broken_rollouts_are_no_reward_zero():

@@ -63,6 +63,36 @@ def test_snapshots_at_fractions_of_the_budget(tmp_path):
     assert last.read_bytes() == final.read_bytes()
 
 
+def test_what_the_base_has_played_is_the_first_batch_of_an_adapter(tmp_path):
+    settings = dict(max_steps=1, max_recollections=0)
+    own = toy.run(tmp_path / "own", **settings)
+    given = toy.run(tmp_path / "given", played=toy.base_groups(3), **settings)
+    assert (own.rollouts, given.rollouts) == (12, 0)
+    weights = [(tmp_path / name / "peft/adapter_model.safetensors").read_bytes() for name in ("own", "given")]
+    assert weights[0] == weights[1]  # an adapter that has learnt nothing is the base
+
+
+def test_groups_played_before_are_used_up_then_new_ones_are_collected(tmp_path):
+    played = toy.base_groups(4)  # a step of three, one of the last
+    settings = dict(max_steps=None, max_rollouts=24, max_recollections=0, stop_reward=0.01, played=played)
+    manifest = toy.run(tmp_path / "whole", **settings)
+    rows = _rows(tmp_path / "whole")
+    assert [row["rollouts"] for row in rows] == [0, 0, 12, 24]  # neither spends the budget nor counts as learnt
+    means = [np.mean([group.rewards for group in groups]) for groups in (played[:3], played[3:])]
+    assert [row["reward/mean"] for row in rows[:2]] == pytest.approx(means)
+    assert rows[0]["mismatch/max_abs_delta"] < 1e-4 < rows[1]["mismatch/max_abs_delta"]  # one step off policy
+
+    def stop(report):
+        if report.counters.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tmp_path / "stopped", progress=stop, **settings)
+    assert toy.run(tmp_path / "stopped", **settings) == manifest
+    with pytest.raises(ContractError, match="played"):
+        toy.run(tmp_path / "stopped", **settings | {"played": played[:3]})
+
+
 class Good(toy.Toy):
     """The reward is 0.9 in steps 1, 3 and 4 of 12 episodes each, else 0.2."""
 

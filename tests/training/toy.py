@@ -13,12 +13,13 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.agent import Limits, collect
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.tokenizer import train_tokenizer
+from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import TrainingGround
+from trace_jax.training.ground import GroupSource, TrainingGround
 from trace_jax.training.trainer import train
 
 
@@ -65,7 +66,16 @@ def ground(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
     return TrainingGround(name, environment, seeds, "toy", "train")
 
 
-def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, **settings):
+def base_groups(number, size=4):
+    """The first groups of ``run``, played by the base."""
+    _, renderer, engine = parts()
+    source = GroupSource([ground()], "toy-adapter", 11, 10, 1.0)
+    groups = [source.specs(group, size, None) for group in range(number)]
+    played = collect([spec for specs in groups for spec in specs], engine, renderer, Limits(4, 96, 60.0), "base-1", 12)
+    return [Group(tuple(played[i : i + size])) for i in range(0, len(played), size)]
+
+
+def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, played=(), **settings):
     """``train`` on the toy with small defaults."""
     decoder, renderer, engine = parts()
     defaults = dict(
@@ -74,7 +84,8 @@ def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=Non
     return train(
         grounds or [ground(environment)], decoder=decoder, engine=engine, renderer=renderer,
         config=GRPOConfig(**(defaults | settings)), directory=Path(directory), name="toy-adapter", base=base,
-        capabilities=("early_letters",), limits=Limits(4, 96, 60.0), tensorboard=False, progress=progress)  # fmt: skip
+        capabilities=("early_letters",), limits=Limits(4, 96, 60.0), played=played, tensorboard=False,
+        progress=progress)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Attempt(Part):
     design: Design
     gates: tuple[Check, ...]
     calibration: Calibration | None
+    seeds: tuple[int, ...] = ()  # of the environment, that calibrated it
     feedback: str
 
 

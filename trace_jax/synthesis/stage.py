@@ -4,7 +4,7 @@ outcome = synthesise(selected, EmbeddedDesigner(), "helpdesk", target, rollout, 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +16,7 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.environments.protocol import Environment, Target
-from trace_jax.environments.registry import environment_factory
+from trace_jax.environments.protocol import Target
 from trace_jax.synthesis.calibration import Window, calibrate, judge
 from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
 from trace_jax.synthesis.isolated import run_isolated
@@ -41,9 +40,7 @@ class SynthesisConfig:
 class Rollout(Protocol):
     """Rolls the base policy out at temperature 1: ``group_size`` trajectories for each seed, in the order of seeds."""
 
-    def __call__(
-        self, environment: Callable[[], Environment], seeds: Sequence[int], group_size: int
-    ) -> list[list[Trajectory]]: ...
+    def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]: ...
 
 
 def synthesise(
@@ -112,17 +109,20 @@ def _attempt(number: int, design: Design, brief: Brief, rollout: Rollout, config
     if refused:
         feedback = "; ".join(f"gate {check.name} failed: {check.detail}" for check in refused)
         return Attempt(round=number, design=design, gates=gates, calibration=None, feedback=feedback)
-    calibration, errors = _calibrate(design, range(first, first + config.groups), rollout, config)
+    seeds = range(first, first + config.groups)
+    calibration, errors = _calibrate(design, seeds, rollout, config)
     feedback = judge(calibration, config.window).feedback
     if errors:
         feedback += f"; the first broken rollout said: {errors[0]}"
-    return Attempt(round=number, design=design, gates=gates, calibration=calibration, feedback=feedback)
+    return Attempt(
+        round=number, design=design, gates=gates, calibration=calibration, seeds=tuple(seeds), feedback=feedback
+    )
 
 
 def _calibrate(
     design: Design, seeds: Sequence[int], rollout: Rollout, config: SynthesisConfig
 ) -> tuple[Calibration, list[str]]:
-    groups = rollout(environment_factory(design), seeds, config.group_size)
+    groups = rollout(design, seeds, config.group_size)
     sizes = [len(group) for group in groups]
     if sizes != [config.group_size] * len(seeds):
         raise ContractError(

@@ -53,17 +53,19 @@ def collect_groups(
     group_size: int,
     max_recollections: int,
     budget: int | None,
+    stop_reward: float | None = None,
 ) -> list[Group]:
     """All groups of one step, from number ``first_group`` on, informative or not.
 
     A first round of ``groups``; then, while fewer than half of ``groups`` are informative, at most
-    ``max_recollections`` more rounds, each of as many groups as are missing. ``specs(group, size)`` names the rollouts
-    of a group.
+    ``max_recollections`` more rounds, each of as many groups as are missing: unless the mean reward has reached
+    ``stop_reward``, where groups are constant because the task is learnt. ``specs(group, size)`` names the rollouts of
+    a group.
     """
     found: list[Group] = []
     for _ in range(1 + max_recollections):
         live = sum(group.informative for group in found)
-        if found and 2 * live >= groups:
+        if found and (2 * live >= groups or _learnt(found, stop_reward)):
             break
         left = None if budget is None else budget - sum(len(group.rollouts) for group in found)
         sizes = group_sizes(groups - live, group_size, left)
@@ -74,6 +76,11 @@ def collect_groups(
         rollouts = run([spec for group in batch for spec in group])
         found += _split(rollouts, sizes)
     return found
+
+
+def _learnt(groups: Sequence[Group], stop_reward: float | None) -> bool:
+    rewards = np.concatenate([group.rewards for group in groups])
+    return stop_reward is not None and bool(rewards.size and rewards.mean() >= stop_reward)
 
 
 def _split(rollouts: Sequence[Trajectory], sizes: Sequence[int]) -> list[Group]:

@@ -41,7 +41,7 @@ class Counters:
     step: int = 0
     groups: int = 0
     rollouts: int = 0
-    learnt: int = 0  # steps in a row, up to the last, with a mean reward of at least ``stop_reward``
+    learnt: int = 0  # steps in a row, up to the last, that the adapter played with at least ``stop_reward`` on the mean
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def train(
     base: str,
     capabilities: tuple[str, ...],
     limits: Limits,
+    played: Sequence[Group] = (),
     tensorboard: bool = True,
     wandb: bool = False,
     progress: Callable[[StepReport], None] | None = None,
@@ -79,6 +80,8 @@ def train(
         decoder: the base; it is not changed. ``engine`` must serve the same weights.
         name: of the adapter; the engine sees versions ``NAME@STEP``.
         base: revision of the base model.
+        played: groups that the base has played on these grounds at ``config.temperature``. The first steps learn from
+            them, ``groups_per_step`` a step, and sample nothing: they count as steps, not as rollouts.
 
     Raises:
         ContractError: a checkpoint in ``directory`` belongs to another base, seed or LoRA shape, or is damaged, or the
@@ -86,7 +89,7 @@ def train(
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
-    run = _Run(grounds, decoder, engine, renderer, config, Path(directory), name, base, capabilities, limits)
+    run = _Run(grounds, decoder, engine, renderer, config, Path(directory), name, base, capabilities, limits, played)
     identity = {
         "base": base,
         "rank": config.rank,
@@ -94,6 +97,7 @@ def train(
         "target_modules": sorted(config.target_modules),
         "seed": config.seed,
         "environments": [ground.name for ground in grounds],
+        "played": len(played),
     }
     with Checkpoints(run.directory / "checkpoints", identity) as checkpoints:
         run.restore(checkpoints)
@@ -131,6 +135,7 @@ class _Run:
         base: str,
         capabilities: tuple[str, ...],
         limits: Limits,
+        played: Sequence[Group],
     ) -> None:
         if not grounds:
             raise ContractError(f"adapter {name} has no training ground: give at least one")
@@ -140,6 +145,7 @@ class _Run:
         self._decoder = decoder
         self._learner = Learner(decoder, config)
         self._source = GroupSource(grounds, name, config.seed, config.max_turn_tokens, config.temperature)
+        self._played = played
         self._snapshots = sorted(config.snapshots)
 
         def rollouts(specs: list[EpisodeSpec]) -> list[Trajectory]:
@@ -174,19 +180,15 @@ class _Run:
         return not group_sizes(1, config.num_generations, self._budget())
 
     def step(self, publisher: Publisher) -> StepReport:
-        """Collect groups with the current adapter, learn from the informative ones, and count."""
+        """Learn from the informative groups of those played before or, these used up, of newly collected ones."""
         config, counters = self._config, self.counters
         started = time.monotonic()
-        adapter = publisher.publish(counters.step, self._learner.lora)
-        groups = collect_groups(
-            lambda group, size: self._source.specs(group, size, adapter),
-            self._rollouts,
-            counters.groups,
-            config.groups_per_step,
-            config.num_generations,
-            config.max_recollections,
-            self._budget(),
-        )
+        first = counters.step * config.groups_per_step
+        played = self._played[first : first + config.groups_per_step]
+        groups = played or self._collect(publisher)
+        if not played:
+            counters.groups += len(groups)
+            counters.rollouts += sum(len(group.rollouts) for group in groups)
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         if all(rollout.broken for rollout in rollouts):
             raise ContractError(
@@ -198,10 +200,8 @@ class _Run:
         learnt = self._learner.update(rows) if rows else {}
         ended = time.monotonic()
         counters.step += 1
-        counters.groups += len(groups)
-        counters.rollouts += len(rollouts)
         rewards = np.concatenate([group.rewards for group in groups])
-        learnt_now = config.stop_reward is not None and rewards.mean() >= config.stop_reward
+        learnt_now = not played and config.stop_reward is not None and rewards.mean() >= config.stop_reward
         counters.learnt = counters.learnt + 1 if learnt_now else 0
         tokens = sum(rollout.usage.prompt_tokens + rollout.usage.completion_tokens for rollout in rollouts)
         metrics = {
@@ -213,6 +213,21 @@ class _Run:
             f"{_TIMES}tokens_per_second": tokens / (ended - started),
         }
         return StepReport(Counters(**vars(counters)), tokens, metrics)
+
+    def _collect(self, publisher: Publisher) -> list[Group]:
+        """New groups, played with the adapter as it is now."""
+        config, counters = self._config, self.counters
+        adapter = publisher.publish(counters.step, self._learner.lora)
+        return collect_groups(
+            lambda group, size: self._source.specs(group, size, adapter),
+            self._rollouts,
+            counters.groups,
+            config.groups_per_step,
+            config.num_generations,
+            config.max_recollections,
+            self._budget(),
+            config.stop_reward,
+        )
 
     def snapshot(self) -> None:
         """Export the adapter if a fraction of ``config.snapshots`` has been reached by the last step."""

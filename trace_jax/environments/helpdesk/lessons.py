@@ -2,17 +2,26 @@
 
 import numpy as np
 
-from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
+from trace_jax.environments.helpdesk.requests import (
+    BY_CAPABILITY,
+    ROUTINE,
+    Builder,
+    dearer,
+    dearest,
+    price_of_two,
+    refund_two,
+)
 from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
-# Adding, and finding the last of a list, take a small model longest to learn.
-_HARD = (*BY_CAPABILITY["compute_over_values"], *BY_CAPABILITY["choose_under_constraints"])
-_KINDS = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders), *2 * _HARD)
+# How many times as often as the others: adding, and finding the last of a list, take a small model longest to learn.
+_OFTENER: dict[Builder, int] = {refund_two: 3, price_of_two: 3, dearer: 4, dearest: 7}
+_ALL = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders))
+_KINDS = tuple(builder for builder in _ALL for _ in range(_OFTENER.get(builder, 1)))
 
 
 def draw_lesson(requests: int, seed: int) -> Ticket:
-    """A ticket of the practice source with ``requests`` requests, hard kinds three times as likely as the others."""
+    """A ticket of the practice source with ``requests`` requests, hard kinds oftener than the others."""
 
     def make(rng: np.random.Generator) -> Ticket:
         return draw_ticket(rng, customer(rng), [_KINDS[rng.integers(len(_KINDS))] for _ in range(requests)])

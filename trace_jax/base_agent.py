@@ -1,0 +1,140 @@
+"""The base model as the agent of the first two stages: what it plays is kept on disk and never played twice."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.files import JsonLinesWriter, read_records
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.environments.protocol import Target
+from trace_jax.environments.registry import environment_factory
+from trace_jax.models.decoder import Decoder
+from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.chat import Renderer
+from trace_jax.rollout.engine import Engine, Sampling
+from trace_jax.training.collection import Group
+
+Tick = Callable[[Trajectory], None]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The base model and what it takes to play it."""
+
+    decoder: Decoder
+    revision: str
+    renderer: Renderer
+    engine: Engine
+    limits: Limits
+    max_turn_tokens: int
+    concurrency: int
+    temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
+
+    def play(self, specs: Sequence[EpisodeSpec], on_episode: Tick | None = None) -> list[Trajectory]:
+        """Run episodes with the base's renderer, limits and engine."""
+        return collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, on_episode)
+
+
+def roll_out(
+    agent: Agent, target: Target, name: str, tasks: Sequence[int], trials: int, seed: int, path: Path, tick: Tick
+) -> list[Trajectory]:
+    """``trials`` base episodes on each of the training ``tasks``, appended to ``path``."""
+    specs = [
+        EpisodeSpec(
+            id=f"base/{name}/train/{task}/{trial}",
+            environment=lambda: target.environment("train"),
+            target=name,
+            task=str(task),
+            split="train",
+            seed=task,
+            trial=trial,
+            sampling=Sampling(agent.max_turn_tokens, agent.temperature, (seed * 1000 + trial) * 10007 + task),
+        )
+        for task in tasks
+        for trial in range(trials)
+    ]
+    return _play(agent, specs, path, tick)
+
+
+def _play(agent: Agent, specs: Sequence[EpisodeSpec], path: Path, tick: Tick) -> list[Trajectory]:
+    """The episodes of ``specs`` in their order: those that ``path`` holds already, and the others, appended to it."""
+    done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
+    with JsonLinesWriter(path) as writer:
+
+        def keep(trajectory: Trajectory) -> None:
+            writer.append(trajectory)
+            tick(trajectory)
+
+        fresh = agent.play([spec for spec in specs if spec.id not in done], keep)
+    done |= {trajectory.id: trajectory for trajectory in fresh}
+    return [done[spec.id] for spec in specs]
+
+
+def calibrate_on(
+    agent: Agent,
+    capability: str,
+    target: str,
+    seed: int,
+    path: Path,
+    tick: Tick,
+    design: Design,
+    seeds: Sequence[int],
+    group_size: int,
+) -> list[list[Trajectory]]:
+    """``group_size`` base episodes of ``design`` on each of its ``seeds``, appended to ``path``."""
+    specs = [
+        EpisodeSpec(
+            id=f"{_group_id(capability, design, number)}/{trial}",
+            environment=environment_factory(design),
+            target=target,
+            task=f"{capability}/{number}",
+            split="train",
+            seed=number,
+            trial=trial,
+            sampling=Sampling(agent.max_turn_tokens, agent.temperature, seed * 7919 + number * 101 + trial),
+        )
+        for number in seeds
+        for trial in range(group_size)
+    ]
+    played = _play(agent, specs, path, tick)
+    return [played[i : i + group_size] for i in range(0, len(played), group_size)]
+
+
+def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[Group]:
+    """What the base did when the environment was accepted, one group a seed; ``directory`` holds the manifest.
+
+    Groups of broken rollouts alone are left out.
+    """
+    seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
+    if not seeds:
+        return []
+    played: dict[str, list[Trajectory]] = {
+        _group_id(manifest.capability, manifest.design, seed): [] for seed in seeds
+    }
+    path = calibration_path(directory, manifest.capability)
+    for trajectory in read_records(path, Trajectory):
+        group = trajectory.id.rpartition("/")[0]
+        if group in played:
+            played[group].append(trajectory)
+    empty = [group for group, rollouts in played.items() if not rollouts]
+    if empty:
+        raise ContractError(
+            f"{path} holds no rollout of {empty[0]}, with which {manifest.name} was accepted: restore the "
+            "file, or remove it with the manifest to calibrate anew"
+        )
+    groups = [Group(tuple(sorted(rollouts, key=lambda one: one.trial))) for rollouts in played.values()]
+    return [group for group in groups if group.graded]
+
+
+def calibration_path(directory: Path, capability: str) -> Path:
+    """Where the calibration rollouts of a capability are kept."""
+    return directory / f"{capability}.rollouts.jsonl"
+
+
+def _group_id(capability: str, design: Design, seed: int) -> str:
+    """What the ids of one group's rollouts begin with: another design never takes them for its own."""
+    digest = hashlib.sha256(design.model_dump_json().encode()).hexdigest()[:8]
+    return f"calibration/{capability}/{digest}/{seed}"
