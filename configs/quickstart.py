@@ -12,12 +12,14 @@ def get_config() -> ConfigDict:
     config.rollout.trials = 2
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
+    config.synthesis.calibration_groups = 12
     config.routing.prompts = 192
     config.training.max_turn_tokens = 64
     config.training.max_steps = 12
     config.training.stop_reward = 0.9
     config.training.groups_per_step = 4
     config.training.num_generations = 8
+    config.training.num_iterations = 3
     config.training.learning_rate = 3e-3
     config.training.beta = 0.02
     config.training.rank = 8
