@@ -73,7 +73,7 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     baseline = trained.pop("grpo_on_target")
     assert trained and len(data.environments) == len(trained) == len(data.table.routes)
     episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
-    assert len(episodes) == 60 * 4 and {episode.split for episode in episodes} == {"train"}
+    assert len(episodes) == 60 * 2 and {episode.split for episode in episodes} == {"train"}
 
     for environment in data.environments:
         assert calibrated(workdir)[environment.capability] == environment.rollouts
@@ -139,6 +139,10 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def another_version(path: Path) -> None:
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
 
@@ -153,6 +157,7 @@ def another_base(path: Path) -> None:
         ("workdir.json", another_version, "workdir.json.*schema_version 9.*new work directory"),
         ("analysis/candidates.json", half, "candidates.json"),
         ("routing/route_table.json", another_version, "route_table.json.*schema_version 9"),
+        ("environments/*.rollouts.jsonl", emptied, "holds no rollout of calibration/.*restore the file"),
         ("adapters/*/adapter.json", another_base, "sha256:another"),
     ],
 )
@@ -190,7 +195,7 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     ours, theirs = load_report_data(stopped).evaluation, load_report_data(workdir).evaluation
     assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
     assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
-    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60 * 4
+    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60 * 2
     assert calibrated(stopped) == calibrated(workdir)
 
 
