@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
     config.synthesis.calibration_groups = 12
+    config.routing.policy = "together"
     config.routing.prompts = 192
     config.training.max_turn_tokens = 64
     config.training.max_steps = 12

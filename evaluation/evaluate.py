@@ -103,7 +103,7 @@ def _routed(
     tasks: Sequence[int],
 ) -> tuple[RouteTable, Routing]:
     """The table, and where its router sends each task."""
-    reader, policy = PromptReader(base.decoder), make_policy(config.routing.top_p)
+    reader, policy = PromptReader(base.decoder), make_policy(config.routing.policy, config.routing.top_p)
     router = load_router(path, base.revision, reader, base.renderer, policy)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:

@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
-from evaluation.routed import Routing, assign, confusion_of, route_tasks
+from evaluation.routed import assign, confusion_of, route_tasks
 from evaluation.serving import Base, load_adapters
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
+from trace_jax.contract.routing import RouteDecision
 from trace_jax.environments.protocol import Labelled, Target
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
@@ -89,7 +90,7 @@ def evaluate_run(
     hot = float(config.evaluation.temperature)
     on_the_way = [Method(m.name, hot, always(m.name), m.rollouts) for m in early.values()]
     points = [_point(name, result(report, name, hot)) for name in (BASE_METHOD, GRPO, ROUTED)]
-    points += [_point(ROUTED, one) for one in _partial(report, routing[ROUTED], adapters, spent, hot)]
+    points += [_point(ROUTED, one) for one in _partial(report, decisions[ROUTED], adapters, spent, hot)]
     if on_the_way:
         path = root / "evaluation" / "on_the_way.jsonl"
         curve = play_tasks(loras, on_the_way, 1, progress, "pass rate by rollouts", path)
@@ -134,21 +135,24 @@ def with_best_single(report: EvaluationReport, singles: Sequence[str]) -> Evalua
 
 
 def _partial(
-    report: EvaluationReport, routing: Routing, adapters: Sequence[AdapterManifest], spent: int, temperature: float
+    report: EvaluationReport,
+    decisions: Mapping[int, RouteDecision],
+    adapters: Sequence[AdapterManifest],
+    spent: int,
+    temperature: float,
 ) -> list[MethodResult]:
-    """TRACE with only the first k adapters trained: the others' tasks stay with the base.
+    """TRACE with only the first k adapters trained: tasks that need one of the others stay with the base.
 
-    None where adapters are merged: what a merge would be with some of its parts missing has not been played.
+    A lower bound where adapters are merged: a merge with some of its parts missing may do better than the base.
     """
-    if routing.merged:
-        return []
     routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
     results = []
     for k in range(1, len(adapters)):
         have = {adapter.name for adapter in adapters[:k]}
         cost = spent - sum(adapter.rollouts for adapter in adapters[k:])
         rewards = {
-            task: (routed if routing.adapter[int(task)] in have else base).rewards[task] for task in report.tasks
+            task: (routed if have.issuperset(decisions[int(task)].adapters) else base).rewards[task]
+            for task in report.tasks
         }
         results.append(method_result(ROUTED, temperature, cost, rewards))
     return results

@@ -53,7 +53,7 @@ def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA])
         elif list(parts.values()) == [1.0]:
             names[task] = next(iter(parts))
         else:
-            name = "+".join(f"{weight:.6f}*{part}" for part, weight in parts.items())
+            name = "+".join(f"{weight:.6f}*{part}" for part, weight in sorted(parts.items()))
             lora = merged[name] if name in merged else materialise(decision, adapters)
             assert lora is not None
             names[task], merged[name] = name, lora

@@ -76,7 +76,7 @@ class Stages:
         self.target = load_target(self.name)
         self.tasks = self.target.tasks("train")[: config.target.train_tasks]
         self.analyst, self.designer = make_analyst(config.analysis.analyst), make_designer(config.synthesis.designer)
-        self.policy = make_policy(config.routing.top_p)
+        self.policy = make_policy(config.routing.policy, config.routing.top_p)
         _check(config)
         self.base = load_base(config)
         self.agent = Agent(

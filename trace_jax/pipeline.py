@@ -21,7 +21,7 @@ from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
 from trace_jax.routing.load import load_router
-from trace_jax.routing.router import BASE, Router
+from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, choices
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
@@ -33,6 +33,7 @@ from trace_jax.training.trainer import MANIFEST, StepReport, train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
+_PAIR_SHARE = 4  # of the prompts of an adapter, one in so many is asked for again with each other capability beside it
 
 
 def find_capabilities(
@@ -152,8 +153,9 @@ def build_router(
 ) -> Router:
     """Stage 4: the route table and, for ``kind`` gate, the gate, trained on prompts of synthesised environments alone.
 
-    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected, or, if
-    there are none, from wholly routine tickets of the environments: what the base needs no adapter for. ``rollouts``:
+    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected and from
+    wholly routine tickets of the environments: what the base needs no adapter for. More prompts ask for two
+    capabilities, and need both adapters, or the one that there is. ``rollouts``:
     what the capabilities and environments took, the adapters aside.
     """
     reader = PromptReader(agent.decoder)
@@ -180,32 +182,40 @@ def _routing_prompts(
     target: Target,
     prompts: int,
 ) -> list[LabelledPrompt]:
-    spare = [_contrasted(design, 0) for design in _spare_designs(candidates, manifests, designer, target)]
-    spare = spare or [_contrasted(manifest.design, 1) for manifest in manifests]
-    pairs = zip(manifests, adapters, strict=True)
-    designs = [(_contrasted(manifest.design, 0), adapter.name, prompts) for manifest, adapter in pairs]
-    designs += [(design, BASE, -(-prompts // len(spare))) for design in spare]
-    return [_prompt(design, label, FIRST_PROMPT_SEED + i) for design, label, n in designs for i in range(n)]
+    spare = list(_spare_designs(candidates, manifests, designer, target))
+    alone = [_turned(design, contrast_every=0) for _, design in spare]
+    alone += [_turned(manifest.design, contrast_every=1) for manifest in manifests]
+    adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
+    others = [*adapter_of, *(name for name, _ in spare)]
+    asked: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
+    for manifest in manifests:
+        needed = adapter_of[manifest.capability]
+        asked.append((_turned(manifest.design, contrast_every=0), needed, prompts))
+        for other in others:
+            if other != manifest.capability:
+                pair = _turned(manifest.design, exercised=1, routine=1, contrast_every=0, beside=other)
+                asked.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
+    return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in asked for i in range(number)]
 
 
 def _spare_designs(
     candidates: Sequence[Candidate], manifests: Sequence[EnvironmentManifest], designer: Designer, target: Target
-) -> Iterator[Design]:
+) -> Iterator[tuple[str, Design]]:
     """First designs for the candidates that have no environment yet, where the designer has one to offer."""
     taken = {manifest.capability for manifest in manifests}
     for candidate in candidates:
         if candidate.name not in taken:
             try:
-                yield designer.design(make_brief(candidate, manifests[0].target, target), ())
+                yield candidate.name, designer.design(make_brief(candidate, manifests[0].target, target), ())
             except DesignError:
                 continue  # nothing to draw prompts from: distractors have no generator
 
 
-def _contrasted(design: Design, every: int) -> Design:
-    """The design with no wholly routine ticket (0) or nothing else (1): a label has to be what its prompt is about."""
-    return Design(entry_point=design.entry_point, parameters={**design.parameters, "contrast_every": every})
+def _turned(design: Design, **knobs: int | str) -> Design:
+    """The design with other knobs: a label has to be what its prompt is about, so no prompt is routine by chance."""
+    return Design(entry_point=design.entry_point, parameters={**design.parameters, **knobs})
 
 
-def _prompt(design: Design, label: str, seed: int) -> LabelledPrompt:
+def _prompt(design: Design, adapters: tuple[str, ...], seed: int) -> LabelledPrompt:
     environment = environment_factory(design)()
-    return LabelledPrompt(environment.reset(seed).messages, environment.tools, label)
+    return LabelledPrompt(environment.reset(seed).messages, environment.tools, adapters)

@@ -4,9 +4,9 @@ import pytest
 
 from evaluation.held_out import BASE_METHOD, ROUTED, _partial
 from evaluation.methods import method_result
-from evaluation.routed import Routing
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
+from trace_jax.contract.routing import RouteDecision
 
 SPENT = 1000
 
@@ -39,16 +39,26 @@ def report() -> EvaluationReport:
     return EvaluationReport(target="desk", split="held_out", tasks=tasks, trials=1, seed=0, methods=tuple(rows))
 
 
+def decisions(*adapters):
+    """Where tasks 0, 1, … go: each to the adapters of the letters of its word."""
+    return {
+        task: RouteDecision(
+            conversation=str(task), router="gate", weights={}, adapters=dict.fromkeys(letters, 1.0)
+        )
+        for task, letters in enumerate(adapters)
+    }
+
+
 def test_the_first_adapters_serve_their_own_tasks_and_the_base_the_rest(report):
     adapters = [adapter("a", 100), adapter("b", 200), adapter("c", 300)]
-    routing = Routing({0: "a", 1: "b", 2: "c", 3: None}, {})
-    one, two = _partial(report, routing, adapters, SPENT, 1.0)
-    assert [task for task, row in one.rewards.items() if row == (1.0,)] == ["0"]
-    assert [task for task, row in two.rewards.items() if row == (1.0,)] == ["0", "1"]
+    one, two = _partial(report, decisions("a", "b", "c", ""), adapters, SPENT, 1.0)
+    assert [task for task, row in one.rewards.items() if row == (1.0,)] == ["0", "3"]  # the base serves task 3
+    assert [task for task, row in two.rewards.items() if row == (1.0,)] == ["0", "1", "3"]
     assert (one.rollouts_spent, two.rollouts_spent) == (SPENT - 500, SPENT - 300)
 
 
-def test_merged_adapters_have_no_partial_points(report):
-    name = "0.500000*a+0.500000*b"
-    routing = Routing({0: "a", 1: "b", 2: name, 3: None}, {name: object()})
-    assert _partial(report, routing, [adapter("a", 100), adapter("b", 200)], SPENT, 1.0) == []
+def test_merged_adapters_serve_when_all_of_them_are_trained(report):
+    adapters = [adapter("a", 100), adapter("b", 200), adapter("c", 300)]
+    one, two = _partial(report, decisions("a", "ab", "bc", "c"), adapters, SPENT, 1.0)
+    assert [task for task, row in one.rewards.items() if row == (1.0,)] == ["0"]
+    assert [task for task, row in two.rewards.items() if row == (1.0,)] == ["0", "1"]

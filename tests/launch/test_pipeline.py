@@ -120,7 +120,8 @@ def test_another_configuration_is_refused_in_one_line(finished):
     "changes,words",
     [
         ({"routing__router": "oracle"}, "routing.router 'oracle': use one of gate, classifier"),
-        ({"routing__top_p": 2}, "top_p is 2"),
+        ({"routing__policy": "all"}, "routing.policy 'all': use one of best, together, nucleus"),
+        ({"routing__policy": "nucleus", "routing__top_p": 2}, "top_p is 2"),
         ({"training__loss_type": "ppo"}, "loss_type 'ppo' is unknown"),
         ({"training__max_rollouts": 9}, "training.max_rollouts is 9"),
         ({"target__held_out_tasks": 0}, "target.held_out_tasks is 0"),

@@ -11,16 +11,23 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.routing.gate import Gate, GateRouter, load_gate, save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, fit_gate, train_gate
 from trace_jax.routing.router import RouteRequest
-from trace_jax.routing.select import choices
+from trace_jax.routing.select import Together, choices
 from trace_jax.routing.table import build_table
 
-PHRASES = {"look-1": "cancel order", "finish-1": "refund price of", "": "please lamp"}
+COUNT = 100  # prompts of each
+PHRASES = {
+    "look-1": "cancel order",
+    "finish-1": "refund price of",
+    "look-1+finish-1": "refund price of cancel order",
+    "": "please lamp",
+}
 
 
 def prompts(rng, adapter, count):
     names = [f"{PHRASES[adapter]} {rng.integers(10**6)} {rng.integers(10**6)}" for _ in range(count)]
     system = Message(role="system", content="policy")
-    return [LabelledPrompt((system, Message(role="user", content=name)), (), adapter) for name in names]
+    needed = tuple(part for part in adapter.split("+") if part)
+    return [LabelledPrompt((system, Message(role="user", content=name)), (), needed) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +39,54 @@ def table(manifest, base):
 @pytest.fixture(scope="module")
 def trained(table, base, reader, renderer):
     rng = np.random.default_rng(0)
-    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 40)]
+    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, COUNT)]
     return train_gate(examples, choices(table), base, reader, renderer, seed=1)
 
 
 def test_gate_separates_fresh_prompts_and_knows_the_base_slot(trained, table, base, reader, renderer):
     gate, report = trained
-    router = GateRouter(table.replace(temperature=report.temperature), gate, base, reader, renderer)
+    router = GateRouter(table, gate, base, reader, renderer, Together())
     rng = np.random.default_rng(99)
     fresh = [example for adapter in PHRASES for example in prompts(rng, adapter, 30)]
     decisions = router.decide_batch([RouteRequest(str(i), e.messages, e.tools) for i, e in enumerate(fresh)])
-    right = [list(d.adapters) == ([e.adapter] if e.adapter else []) for d, e in zip(decisions, fresh, strict=True)]
-    assert np.mean(right) > 0.95
-    assert report.accuracy > 0.95 and report.held_out == 24 and report.train == 96
-    assert sum(map(sum, report.confusion)) == 24 and report.negative_log_likelihood < np.log(3)
+    right = [set(d.adapters) == set(e.adapters) for d, e in zip(decisions, fresh, strict=True)]
+    assert np.mean(right) > 0.9  # chance is a quarter
+    assert all(weight == 1.0 for decision in decisions for weight in decision.adapters.values())
+    assert report.accuracy > 0.9 and report.held_out == 80 and report.train == 320
+    assert report.negative_log_likelihood < 0.5 * np.log(2)
 
 
 def test_gate_probabilities_equal_torchs_linear_layer(trained, table, base, reader, renderer):
     gate, _ = trained
     gate = dataclasses.replace(gate, weight=0.05 * gate.weight)  # softer, so that the weights are not all 0 and 1
     example = prompts(np.random.default_rng(5), "look-1", 1)[0]
-    decision = GateRouter(table.replace(temperature=1.7), gate, base, reader, renderer).decide("c", example.messages)
+    decision = GateRouter(table, gate, base, reader, renderer).decide("c", example.messages)
     features = torch.tensor(reader.pooled([renderer.prompt(example.messages, ())]), dtype=torch.float64)
     mean, last = features[:, 0], features[:, 1]
     pooled = {"mean": mean, "last": last, "mean_last": torch.cat([mean, last], dim=1)}[gate.pooling]
     layer = torch.nn.Linear(*gate.weight.shape, dtype=torch.float64)
     layer.weight.data, layer.bias.data = torch.tensor(gate.weight.T), torch.tensor(gate.bias)
-    expected = torch.softmax(layer((pooled - torch.tensor(gate.mean)) / torch.tensor(gate.scale)) / 1.7, dim=-1)[0]
+    needed = torch.sigmoid(layer((pooled - torch.tensor(gate.mean)) / torch.tensor(gate.scale)))[0].detach()
+    none = (1 - needed).prod()
+    expected = torch.cat([none[None], (1 - none) * needed / needed.sum()])
     found = [decision.weights[name] for name in choices(table)]
-    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
+
+
+def test_log_weights_of_certain_logits_are_finite_and_sum_to_one(trained, reader):
+    gate, _ = trained
+    features = np.random.default_rng(0).normal(size=(50, 2, len(gate.mean) if gate.pooling != "mean_last" else 24))
+    for factor in (1e-6, 1.0, 1e3):
+        sharp = dataclasses.replace(gate, weight=factor * gate.weight, bias=factor * gate.bias)
+        weights = sharp.log_weights(features)
+        assert np.isfinite(weights).all()
+        np.testing.assert_allclose(np.exp(weights).sum(axis=1), 1.0, rtol=1e-9)
 
 
 def test_undecided_gate_sends_the_conversation_to_the_base(trained, table, base, reader, renderer):
     gate, _ = trained
     blank = dataclasses.replace(gate, weight=0 * gate.weight, bias=0 * gate.bias)
-    router = GateRouter(table.replace(minimum_weight=0.6), blank, base, reader, renderer)
+    router = GateRouter(table.replace(minimum_weight=0.6), blank, base, reader, renderer)  # weights 1/4, 3/8, 3/8
     decision = router.decide("c", prompts(np.random.default_rng(5), "look-1", 1)[0].messages)
     assert decision.undecided and decision.adapters == {} and "below the minimum" in decision.reason
     long = (Message(role="user", content="order " * 400),)
@@ -76,7 +96,7 @@ def test_undecided_gate_sends_the_conversation_to_the_base(trained, table, base,
 def test_training_is_deterministic_and_survives_the_file(trained, table, base, reader, renderer, tmp_path):
     gate, report = trained
     rng = np.random.default_rng(0)
-    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 40)]
+    examples = [example for adapter in PHRASES for example in prompts(rng, adapter, COUNT)]
     again, report_again = train_gate(examples + examples[:7], choices(table), base, reader, renderer, seed=1)
     assert report_again == report  # repeated prompts change nothing
     save_gate(tmp_path / "gate.safetensors", gate)
@@ -139,22 +159,22 @@ def test_too_few_or_mislabelled_prompts_are_refused(table, base, reader, rendere
     rng = np.random.default_rng(0)
     examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 12)]
     with pytest.raises(ContractError, match="3 distinct prompts for 'the base'"):
-        train_gate([e for e in examples if e.adapter] + examples[-3:], choices(table), base, reader, renderer, seed=0)
-    stray = dataclasses.replace(examples[0], adapter="nobody")
+        train_gate([e for e in examples if e.adapters] + examples[-3:], choices(table), base, reader, renderer, seed=0)
+    stray = dataclasses.replace(examples[0], adapters=("nobody",))
     with pytest.raises(ContractError, match="labelled 'nobody'"):
         train_gate([*examples, stray], choices(table), base, reader, renderer, seed=0)
     features = np.zeros((3, 2, 4))
     features[1, 0, 2] = np.nan
     with pytest.raises(ContractError, match="hidden states hold NaN"):
-        fit_gate(features, np.zeros(3, np.int64), choices(table), base, 0)
+        fit_gate(features, np.zeros((3, 2), bool), choices(table), base, 0)
 
 
 def test_gate_reports_honest_confidence_on_noisy_labels(base):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 2, 8)).astype(np.float32)
-    labels = (features[:, 0, :3] * 1.5 + rng.gumbel(size=(600, 3))).argmax(axis=1)
-    gate, report = fit_gate(features, labels, ("", "a", "b"), base, seed=0)
+    needed = features[:, 0, :2] * 3.0 + rng.logistic(size=(600, 2)) > 0
+    gate, report = fit_gate(features, needed, ("", "a", "b"), base, seed=0)
     assert isinstance(gate, Gate) and gate.pooling != "last"  # the signal is in the mean
-    bayes = np.mean(features[:, 0, :3].argmax(axis=1) == labels)
+    bayes = np.mean(((features[:, 0, :2] > 0) == needed).all(axis=1))
     assert report.accuracy > bayes - 0.1
     assert report.calibration_error < 0.15

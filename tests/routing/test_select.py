@@ -5,7 +5,7 @@ from scipy.special import softmax as scipy_softmax
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.routing.router import BASE
-from trace_jax.routing.select import BestOne, Nucleus, choices, decide
+from trace_jax.routing.select import BestOne, Nucleus, Together, choices, decide, make_policy
 
 
 def table(names=("a", "b", "c"), **fields) -> RouteTable:
@@ -42,6 +42,29 @@ def test_best_one_takes_the_best_adapter_or_the_base():
 def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, expected):
     found = decide("t", "gate", table(), scores_of(0.2, 0.4, 0.3, 0.1), Nucleus(top_p)).adapters
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ((0.1, 0.6, 0.25, 0.05), {"a": 1.0}),
+        ((0.1, 0.3, 0.5, 0.1), {"b": 1.0, "a": 1.0}),
+        ((0.0, 0.5, 0.5, 0.0), {"a": 1.0, "b": 1.0}),  # a tie of which none is left out is none
+        ((0.5, 0.4, 0.1, 0.0), {}),
+    ],
+)
+def test_together_takes_all_that_are_needed_at_full_strength(weights, expected):
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.maximum(weights, 1e-30))
+    decision = decide("t", "gate", table(), scores, Together())
+    assert decision.adapters == expected and list(decision.adapters) == list(expected) and not decision.undecided
+
+
+def test_policies_by_name():
+    assert make_policy("best", 0.9) == BestOne() and make_policy("together", 0.9) == Together()
+    assert make_policy("nucleus", 0.7) == Nucleus(0.7)
+    with pytest.raises(ContractError, match="routing.policy 'all': use one of best, together, nucleus"):
+        make_policy("all", 0.9)
 
 
 def test_nucleus_of_the_base_alone_is_the_base():

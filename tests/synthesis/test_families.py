@@ -293,4 +293,17 @@ def test_state_is_a_copy():
 def test_a_family_has_nothing_but_knobs_that_json_holds():
     for family in FAMILIES.values():
         assert issubclass(family, Desk)
-        assert all(isinstance(p.default, int) for p in inspect.signature(family).parameters.values())
+        assert all(isinstance(p.default, int | str) for p in inspect.signature(family).parameters.values())
+
+
+def test_beside_puts_another_capability_in_the_routines_place():
+    for family in FAMILIES.values():
+        if family.capability == "compute_over_values":
+            continue
+        desk = family(exercised=1, routine=1, contrast_every=0, beside="compute_over_values")
+        for seed in range(20):
+            desk.reset(seed)
+            asked = ["two items" in request.subject for request in desk.ticket.requests]
+            assert sum(asked) == 1 and len(asked) == 2
+    with pytest.raises(ContractError, match="beside='politeness' is no capability"):
+        FAMILIES["verify_before_acting"](beside="politeness")

@@ -1,4 +1,4 @@
-"""The learned gate: one linear layer on the base's pooled prompt hidden state, the base being one of its classes."""
+"""The learned gate: one linear layer on the base's pooled prompt hidden state tells which adapters are needed."""
 
 import json
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+from scipy.special import logsumexp
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
@@ -21,7 +22,7 @@ from trace_jax.routing.select import BestOne, Policy, choices
 from trace_jax.routing.table import check_base
 
 Pooling = Literal["mean", "last", "mean_last"]
-FORMAT = "trace_jax gate 1"
+FORMAT = "trace_jax gate 2"
 ARRAYS = ("mean", "scale", "weight", "bias")
 
 
@@ -33,37 +34,52 @@ def pool(features: np.ndarray, pooling: Pooling) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gate:
-    """``logits = ((pool(features) - mean) / scale) @ weight + bias``; float64, C choices, the base (``""``) first."""
+    """``P(adapter a is needed) = sigmoid(z_a)``, ``z = ((pool(features) - mean) / scale) @ weight + bias``; float64.
+
+    The adapters are independent of each other, since a conversation may need several of them, or none: the base.
+    """
 
     base: str  # revision of the model whose hidden states it reads
-    choices: tuple[str, ...]
+    choices: tuple[str, ...]  # the base (``""``) first, then A adapters
     pooling: Pooling
     mean: np.ndarray  # [F]
     scale: np.ndarray  # [F]
-    weight: np.ndarray  # [F, C]
-    bias: np.ndarray  # [C]
+    weight: np.ndarray  # [F, A]
+    bias: np.ndarray  # [A]
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
             if not np.isfinite(getattr(self, name)).all():
                 raise ContractError(f"gate {name} holds NaN or infinity; train the gate again")
-        width, classes = self.weight.shape
+        width, adapters = self.weight.shape
         if (
-            classes != len(self.choices)
-            or self.bias.shape != (classes,)
+            adapters != len(self.choices) - 1
+            or self.bias.shape != (adapters,)
             or not self.mean.shape == self.scale.shape == (width,)
         ):
             shapes = ", ".join(f"{name} {getattr(self, name).shape}" for name in ARRAYS)
             raise ContractError(f"gate of {shapes} does not fit {len(self.choices)} choices; train the gate again")
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """``[N, 2, D]`` → ``[N, C]`` float64."""
+        """``[N, 2, D]`` → z ``[N, A]`` float64."""
         pooled = pool(features, self.pooling)
         if pooled.shape[1] != len(self.mean):
             raise ContractError(
                 f"gate reads {len(self.mean)} features, the model gives {pooled.shape[1]}: it is another model's gate"
             )
         return (pooled - self.mean) / self.scale @ self.weight + self.bias
+
+    def log_weights(self, features: np.ndarray) -> np.ndarray:
+        """``[N, 2, D]`` → ``[N, 1 + A]``, rows of which the exponentials sum to 1, ordered as ``choices``.
+
+        The base's is the probability that no adapter is needed, ``Π (1 - P_a)``; the adapters share the rest in
+        proportion to their P.
+        """
+        logits = self.logits(features)
+        needed = -np.logaddexp(0.0, -logits)
+        base = -np.logaddexp(0.0, logits).sum(axis=1, keepdims=True)
+        rest = np.log(-np.expm1(np.minimum(base, -1e-300)))
+        return np.hstack([base, rest + needed - logsumexp(needed, axis=1, keepdims=True)])
 
 
 def save_gate(path: PathLike, gate: Gate) -> None:
@@ -106,7 +122,7 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 class GateRouter(SingleDecision):
-    """Scores every choice with one forward pass of the base over the conversation's own prompt.
+    """Weighs every choice with one forward pass of the base over the conversation's own prompt.
 
     Raises:
         ContractError: table or gate of another base, or choices that differ from the table's.
@@ -143,4 +159,4 @@ class GateRouter(SingleDecision):
         return prompt
 
     def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        return self.gate.logits(self.reader.pooled(prompts))
+        return self.gate.log_weights(self.reader.pooled(prompts))

@@ -1,12 +1,12 @@
 """Train the gate on labelled synthetic prompts; the figures it reports are of prompts that it has not seen."""
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+from scipy.special import expit
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message, Tool
@@ -14,37 +14,35 @@ from trace_jax.rollout.chat import Renderer
 from trace_jax.routing import logistic
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import Gate, Pooling, pool
-from trace_jax.routing.select import softmax
 
 HELD_OUT = 5  # one example in five measures the gate, and nothing else
 FOLDS = 4  # of the rest, to choose pooling, l2 and temperature
-L2 = (1e-2, 1e-1, 1.0)
-LEAST = 10  # examples a choice
+L2 = (1e-3, 1e-2, 1e-1)
+LEAST = 10  # examples an adapter, and of the base
 
 
 @dataclass(frozen=True)
 class LabelledPrompt:
-    """The first request of a conversation, and the adapter it belongs to (``""``: the base)."""
+    """The first request of a conversation, and the adapters that it needs (none: the base serves)."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
-    adapter: str
+    adapters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """How well the gate does on its held-out examples, after dividing its logits by ``temperature``."""
+    """How well the gate does on its held-out examples; its probabilities are calibrated by ``temperature``."""
 
     choices: tuple[str, ...]
     pooling: Pooling
     l2: float
-    temperature: float  # belongs into the route table
+    temperature: float  # already part of the gate's weights
     train: int
     held_out: int
-    accuracy: float
-    negative_log_likelihood: float  # nats
+    accuracy: float  # share of prompts with exactly the right adapters at a probability above one half
+    negative_log_likelihood: float  # nats, mean over prompts and adapters
     calibration_error: float
-    confusion: tuple[tuple[int, ...], ...]  # [true choice][chosen choice], over the held-out examples
 
 
 def train_gate(
@@ -60,42 +58,41 @@ def train_gate(
     Repeated prompts are used once, so that none stands on both sides of the held-out split.
 
     Raises:
-        ContractError: a label that is no choice; a choice with fewer than ``LEAST`` distinct prompts.
+        ContractError: a label that is no adapter; an adapter, or the base, with fewer than ``LEAST`` distinct prompts.
     """
-    labelled: dict[tuple[tuple[int, ...], str], None] = {}
+    adapters = choices[1:]
+    labelled: dict[tuple[int, ...], frozenset[str]] = {}
     for example in examples:
-        if example.adapter not in choices:
-            raise ContractError(
-                f"prompt labelled {example.adapter!r}; the gate chooses among {', '.join(choices[1:])} and '' (base)"
-            )
-        labelled[tuple(renderer.prompt(example.messages, example.tools)), example.adapter] = None
-    labels = np.array([choices.index(adapter) for _, adapter in labelled], np.int64)
-    counts = Counter(labels.tolist())
-    for index, name in enumerate(choices):
-        if counts[index] < LEAST:
-            raise ContractError(
-                f"{counts[index]} distinct prompts for {name or 'the base'!r}; at least {LEAST} are needed: add some"
-            )
-    return fit_gate(reader.pooled([prompt for prompt, _ in labelled]), labels, choices, base, seed)
+        for adapter in example.adapters:
+            if adapter not in adapters:
+                raise ContractError(f"prompt labelled {adapter!r}; the gate chooses among {', '.join(adapters)}")
+        labelled[tuple(renderer.prompt(example.messages, example.tools))] = frozenset(example.adapters)
+    needed = np.array([[adapter in label for adapter in adapters] for label in labelled.values()], bool)
+    counts = dict(zip(adapters, needed.sum(axis=0), strict=True)) | {"the base": (~needed.any(axis=1)).sum()}
+    for name, found in counts.items():
+        if found < LEAST:
+            raise ContractError(f"{found} distinct prompts for {name!r}; at least {LEAST} are needed: add some")
+    return fit_gate(reader.pooled(list(labelled)), needed, choices, base, seed)
 
 
 def fit_gate(
-    features: np.ndarray, labels: np.ndarray, choices: tuple[str, ...], base: str, seed: int
+    features: np.ndarray, needed: np.ndarray, choices: tuple[str, ...], base: str, seed: int
 ) -> tuple[Gate, GateReport]:
-    """Fit on ``features`` ``[N, 2, D]`` (mean, last) and ``labels`` ``[N]``.
+    """Fit on ``features`` ``[N, 2, D]`` (mean, last) and ``needed`` bool ``[N, A]``, one adapter a column.
 
     Pooling and l2 are those of the least cross-validated negative log-likelihood on the training examples; the
     temperature is fitted to the same out-of-fold logits; the held-out examples only measure.
     """
     if not np.isfinite(features).all():
         raise ContractError("prompt hidden states hold NaN or infinity; check the base model's weights")
-    classes = len(choices)
-    held = logistic.stratified_folds(labels, HELD_OUT, seed) == 0
-    seen, fold = labels[~held], logistic.stratified_folds(labels[~held], FOLDS, seed + 1)
+    sets = np.unique(needed, axis=0, return_inverse=True)[1].reshape(-1)
+    held = logistic.stratified_folds(sets, HELD_OUT, seed) == 0
+    seen, fold = needed[~held], logistic.stratified_folds(sets[~held], FOLDS, seed + 1)
     best = None
     poolings: tuple[Pooling, ...] = get_args(Pooling)
     for pooling, l2 in itertools.product(poolings, L2):
-        logits = logistic.out_of_fold_logits(pool(features[~held], pooling), seen, classes, l2, fold)
+        pooled = pool(features[~held], pooling)
+        logits = np.stack([logistic.out_of_fold_logits(pooled, column, l2, fold) for column in seen.T], axis=1)
         temperature = logistic.calibrate(logits, seen)
         loss = logistic.negative_log_likelihood(logits, seen, temperature)
         if best is None or loss < best[0]:
@@ -104,14 +101,11 @@ def fit_gate(
     _, pooling, l2, temperature = best
     pooled = pool(features[~held], pooling)
     mean, scale = logistic.standardisation(pooled)
-    weight, bias = logistic.fit((pooled - mean) / scale, seen, classes, l2)
-    gate = Gate(base=base, choices=choices, pooling=pooling, mean=mean, scale=scale, weight=weight, bias=bias)
+    fits = [logistic.fit((pooled - mean) / scale, column, l2) for column in seen.T]
+    weight, bias = np.stack([w for w, _ in fits], axis=1), np.array([b for _, b in fits])
+    gate = Gate(base, choices, pooling, mean, scale, weight / temperature, bias / temperature)
 
-    logits = gate.logits(features[held])
-    probabilities, truth = softmax(logits, temperature), labels[held]
-    chosen = probabilities.argmax(axis=1)
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (truth, chosen), 1)
+    logits, truth = gate.logits(features[held]), needed[held]
     report = GateReport(
         choices=choices,
         pooling=pooling,
@@ -119,9 +113,8 @@ def fit_gate(
         temperature=temperature,
         train=int((~held).sum()),
         held_out=int(held.sum()),
-        accuracy=float((chosen == truth).mean()),
-        negative_log_likelihood=logistic.negative_log_likelihood(logits, truth, temperature),
-        calibration_error=logistic.expected_calibration_error(probabilities, truth),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        accuracy=float(((logits > 0) == truth).all(axis=1).mean()),
+        negative_log_likelihood=logistic.negative_log_likelihood(logits, truth),
+        calibration_error=logistic.expected_calibration_error(expit(logits), truth),
     )
     return gate, report

@@ -1,33 +1,30 @@
-"""Multinomial logistic regression, its cross-validation and calibration, in float64: small and deterministic."""
+"""Logistic regression, its cross-validation and calibration, in float64: small and deterministic."""
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import expit
 
 
-def fit(features: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise ``mean_i -log softmax(x_i W + b)[y_i] + l2/2 ||W||²`` with L-BFGS from zero; the bias is not penalised.
+def fit(features: np.ndarray, labels: np.ndarray, l2: float) -> tuple[np.ndarray, float]:
+    """Minimise ``mean_i -log P(y_i | x_i) + l2/2 ||w||²`` with L-BFGS from zero; the bias is not penalised.
 
     Args:
-        features: ``[N, F]``, standardised. labels: ``[N]`` in [0, classes).
+        features: ``[N, F]``, standardised. labels: bool ``[N]``; ``P(true | x) = sigmoid(x · w + b)``.
 
-    Returns weight ``[F, classes]`` and bias ``[classes]``. With ``l2 > 0`` the objective is strictly convex in W.
+    Returns w ``[F]`` and b. With ``l2 > 0`` the objective is strictly convex in w.
     """
     count, width = features.shape
-    target = np.eye(classes)[labels]
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weight, bias = flat[:-classes].reshape(width, classes), flat[-classes:]
+        weight, bias = flat[:width], flat[width]
         logits = features @ weight + bias
-        loss = -(target * log_softmax(logits, axis=1)).sum() / count + 0.5 * l2 * (weight**2).sum()
-        error = (softmax(logits, axis=1) - target) / count
-        return loss, np.concatenate([(features.T @ error + l2 * weight).ravel(), error.sum(axis=0)])
+        loss = _losses(logits, labels).mean() + 0.5 * l2 * (weight**2).sum()
+        error = (expit(logits) - labels) / count
+        return loss, np.append(features.T @ error + l2 * weight, error.sum())
 
-    start = np.zeros((width + 1) * classes)
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10, "gtol": 1e-6}
-    )
-    return found.x[:-classes].reshape(width, classes), found.x[-classes:]
+    options = {"maxiter": 500, "ftol": 1e-10, "gtol": 1e-6}
+    found = minimize(objective, np.zeros(width + 1), jac=True, method="L-BFGS-B", options=options)
+    return found.x[:width], float(found.x[width])
 
 
 def standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,22 +43,24 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return assigned
 
 
-def out_of_fold_logits(
-    features: np.ndarray, labels: np.ndarray, classes: int, l2: float, fold: np.ndarray
-) -> np.ndarray:
-    """``[N, classes]``: each example scored by a model that has not seen its fold."""
-    logits = np.empty((len(labels), classes))
+def out_of_fold_logits(features: np.ndarray, labels: np.ndarray, l2: float, fold: np.ndarray) -> np.ndarray:
+    """``[N]``: each example scored by a model that has not seen its fold."""
+    logits = np.empty(len(labels))
     for held in np.unique(fold):
         train = fold != held
         mean, scale = standardisation(features[train])
-        weight, bias = fit((features[train] - mean) / scale, labels[train], classes, l2)
+        weight, bias = fit((features[train] - mean) / scale, labels[train], l2)
         logits[~train] = (features[~train] - mean) / scale @ weight + bias
     return logits
 
 
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0.0, np.where(labels, -logits, logits))
+
+
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean over examples of ``-log softmax(logits / temperature)[label]``, in nats."""
-    return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+    """Mean of ``-log P(label)`` with ``P(true) = sigmoid(logit / temperature)``, in nats; any shape, bool labels."""
+    return float(_losses(logits / temperature, labels).mean())
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -75,9 +74,12 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
-    """Mean of |confidence - accuracy| over equal-width bins of confidence (Guo et al. 2017, equation 3)."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    """Mean of |confidence - accuracy| over equal-width bins of confidence (Guo et al. 2017, equation 3).
+
+    ``probabilities`` of true, any shape; the confidence is that of the likelier label.
+    """
+    flat, truth = probabilities.reshape(-1), labels.reshape(-1)
+    confidence, right = np.maximum(flat, 1.0 - flat), (flat > 0.5) == truth
     which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = [abs(float(confidence[which == b].sum() - right[which == b].sum())) for b in np.unique(which)]
-    return sum(gaps) / len(labels)
+    return sum(gaps) / len(truth)

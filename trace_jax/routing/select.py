@@ -1,4 +1,4 @@
-"""From weights over {base, adapters} to the adapters that serve: the best one, or the nucleus merged."""
+"""From weights over {base, adapters} to the adapters that serve: the best, all that are needed, or a merge."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Nucleus:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_p <= 1.0:
-            raise ContractError(f"top_p is {self.top_p}: give a value in (0, 1], or 0 for the best adapter alone")
+            raise ContractError(f"top_p is {self.top_p}: give a value in (0, 1]")
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
         nucleus: dict[str, float] = {}
@@ -50,9 +50,29 @@ class Nucleus:
         return {name: weight / mass for name, weight in nucleus.items() if name != BASE and weight > 0.0}
 
 
-def make_policy(top_p: float) -> Policy:
-    """The nucleus of ``top_p``; 0 takes the best adapter alone."""
-    return Nucleus(top_p) if top_p else BestOne()
+@dataclass(frozen=True)
+class Together:
+    """Every adapter of at least half the largest adapter's weight, each at full strength; the base where it is largest.
+
+    ``W' = W + Σ s_c B_c A_c``: a conversation that needs two capabilities gets both whole, not two halves.
+    """
+
+    def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
+        best = max(weights.values())
+        if weights[BASE] == best:
+            return {}
+        needed = sorted((name for name in weights if weights[name] >= best / 2), key=lambda name: -weights[name])
+        return {name: 1.0 for name in needed if name != BASE}
+
+
+POLICIES = ("best", "together", "nucleus")
+
+
+def make_policy(name: str, top_p: float) -> Policy:
+    """The policy called ``name``; ``top_p`` is the nucleus' own. Raises ContractError for an unknown one."""
+    if name not in POLICIES:
+        raise ContractError(f"routing.policy {name!r}: use one of {', '.join(POLICIES)}")
+    return Nucleus(top_p) if name == "nucleus" else Together() if name == "together" else BestOne()
 
 
 def choices(table: RouteTable) -> tuple[str, ...]:
@@ -86,7 +106,7 @@ def decide(
         scores: one logit a choice, ordered as ``choices(table)``; divided by ``table.temperature`` before the softmax.
 
     Undecided, so that the base serves: a score that is not finite; a best weight below ``table.minimum_weight``;
-    two adapters exactly equal at the top.
+    adapters exactly equal at the top of which ``policy`` would leave one out.
     """
     names = choices(table)
     row = np.asarray(scores, np.float64)
@@ -103,6 +123,7 @@ def decide(
             conversation, kind, f"best weight below the minimum: {best:.3f} < {table.minimum_weight:.3f}", weights
         )
     top = [name for name, weight in weights.items() if weight == best]
-    if len(top) > 1 and BASE not in top:
+    adapters = policy(weights)
+    if len(top) > 1 and BASE not in top and not set(top) <= set(adapters):
         return undecided(conversation, kind, f"tie: {', '.join(top)}", weights)
-    return RouteDecision(conversation=conversation, router=kind, weights=weights, adapters=policy(weights))
+    return RouteDecision(conversation=conversation, router=kind, weights=weights, adapters=adapters)

@@ -12,7 +12,7 @@ from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.desk import Desk, says
 from trace_jax.environments.helpdesk.policies import follow
-from trace_jax.environments.helpdesk.requests import Builder, Call, Request
+from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, Builder, Call, Request
 from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
@@ -59,6 +59,8 @@ class PracticeDesk(Desk):
     """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
 
     Every ``contrast_every``-th ticket is wholly routine (0: none), lest the policy learn to do the unusual always.
+    With ``beside``, requests that need another capability take the place of the routine ones: such tickets are not
+    trained on, they show a router what a conversation with two needs looks like.
     Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
 
     The reward is the mean credit of the exercised requests (1 done right, ``PROGRESS`` for a step towards it with no
@@ -73,16 +75,22 @@ class PracticeDesk(Desk):
     easier: ClassVar[Knobs] = {}  # what this family can turn besides the composition of the ticket
     harder: ClassVar[Knobs] = {}
 
-    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8) -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, beside: str = "") -> None:
         if exercised < 1 or routine < 0 or exercised + routine > MAX_REQUESTS or contrast_every < 0:
             raise ContractError(
                 f"environment {self.capability}: exercised={exercised}, routine={routine}, contrast_every="
                 f"{contrast_every}: at least 1 exercised, at most {MAX_REQUESTS} requests, contrast_every >= 0"
             )
+        if beside and beside not in BY_CAPABILITY:
+            raise ContractError(
+                f"environment {self.capability}: beside={beside!r} is no capability of the helpdesk: it has "
+                f"{', '.join(BY_CAPABILITY)}"
+            )
         tools = tuple(tool for tool in TOOLS if tool.name in self.offered)
         super().__init__(self.capability, self._draw_practice, tools)
         self._counts = exercised, routine
         self._contrast_every = contrast_every
+        self._routines = BY_CAPABILITY[beside] if beside else self.routines
 
     def _draw_practice(self, seed: int) -> Ticket:
         exercised, routine = self._counts
@@ -92,7 +100,7 @@ class PracticeDesk(Desk):
 
         def make(rng: np.random.Generator) -> Ticket:
             self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
-            builders = [self._pick(rng.integers, self._exercises() if on else self.routines) for on in self._turns_on]
+            builders = [self._pick(rng.integers, self._exercises() if on else self._routines) for on in self._turns_on]
             return draw_ticket(rng, customer(rng), builders)
 
         return draw_from("practice", make, "synthesis", self.capability, seed)
