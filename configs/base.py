@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     routing.router = "gate"  # str: gate or classifier
     routing.prompts = 64  # int, synthetic prompts a choice that train the gate; a quarter as many for each pair
     routing.policy = "best"  # str: best (one adapter), together (all that are needed), nucleus (merged by weight)
-    routing.top_p = 0.9  # float in (0, 1]: weight of the nucleus
+    routing.top_p = 0.9  # float: weight of the nucleus, above 0 and at most 1
     routing.minimum_weight = 0.0  # float in [0, 1]: a best weight below it is undecided, and the base serves
 
     evaluation = config.evaluation = ConfigDict()
