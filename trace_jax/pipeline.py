@@ -167,9 +167,9 @@ def build_router(
         )
         if kind == "gate":
             examples = _routing_prompts(manifests, adapters, candidates, designer, target, prompts)
-            gate, report = train_gate(examples, choices(table), agent.revision, reader, agent.renderer, seed)
+            gate, _ = train_gate(examples, choices(table), agent.revision, reader, agent.renderer, seed)
             save_gate(gate_path, gate)
-            table = table.replace(gate=gate_path.name, temperature=report.temperature)
+            table = table.replace(gate=gate_path.name)
         write_document(table_path, table)
     return load_router(table_path, agent.revision, reader, agent.renderer, policy)
 
