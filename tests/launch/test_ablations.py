@@ -130,8 +130,14 @@ class Bench:
         return environment(selected.capability.name, 10)
 
     def train_adapter(
-        self, name: str, manifests: list[EnvironmentManifest], rollouts: int | None = None
+        self,
+        name: str,
+        manifests: list[EnvironmentManifest],
+        environments: Path | None = None,
+        rollouts: int | None = None,
     ) -> AdapterManifest:
+        for manifest in manifests if environments is not None else ():
+            assert (environments / f"{manifest.name}.json").is_file()  # what calibration played lies beside it
         return adapter(name, *(manifest.capability for manifest in manifests), rollouts=rollouts or 700)
 
     def train_router(self, *_: object) -> str:

@@ -140,10 +140,6 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def another_version(path: Path) -> None:
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
 
@@ -158,7 +154,6 @@ def another_base(path: Path) -> None:
         ("workdir.json", another_version, "workdir.json.*schema_version 9.*new work directory"),
         ("analysis/candidates.json", half, "candidates.json"),
         ("routing/route_table.json", another_version, "route_table.json.*schema_version 9"),
-        ("environments/*.rollouts.jsonl", emptied, "holds no rollout of calibration/.*restore the file"),
         ("adapters/*/adapter.json", another_base, "sha256:another"),
     ],
 )
@@ -173,6 +168,17 @@ def test_a_damaged_or_foreign_file_is_named_and_nothing_is_lost(finished, tmp_pa
     assert refused.returncode == 1 and refused.stdout == "" and "Traceback" not in refused.stderr
     assert re.search(words, refused.stderr.splitlines()[-1])
     assert path.read_bytes() == damaged and adapters(copied) == adapters(workdir)
+
+
+def test_calibration_rollouts_that_an_adapter_was_trained_on_are_named_when_they_are_gone(finished, tmp_path):
+    copied = Path(shutil.copytree(finished[0], tmp_path / "copied"))
+    (copied / "run_summary.json").unlink()
+    name = min(copied.glob("adapters/*/adapter.json")).parent.name
+    (copied / "environments" / f"{name}.rollouts.jsonl").write_bytes(b"")
+    refused = run(copied)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    words = rf"{name}.rollouts.jsonl holds no rollout of calibration/{name}/.*restore the file"
+    assert re.search(words, refused.stderr.splitlines()[-1])
 
 
 @pytest.mark.slow
