@@ -33,9 +33,19 @@ class Agent:
     concurrency: int
     temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
 
-    def play(self, specs: Sequence[EpisodeSpec], on_episode: Tick | None = None) -> list[Trajectory]:
-        """Run episodes with the base's renderer, limits and engine."""
-        return collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, on_episode)
+    def play(self, specs: Sequence[EpisodeSpec], path: Path, tick: Tick) -> list[Trajectory]:
+        """The episodes of ``specs`` in their order; those that ``path`` does not hold yet are played and appended."""
+        done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
+        missing = [spec for spec in specs if spec.id not in done]
+        with JsonLinesWriter(path) as writer:
+
+            def keep(trajectory: Trajectory) -> None:
+                writer.append(trajectory)
+                tick(trajectory)
+
+            fresh = collect(missing, self.engine, self.renderer, self.limits, self.revision, self.concurrency, keep)
+        done |= {trajectory.id: trajectory for trajectory in fresh}
+        return [done[spec.id] for spec in specs]
 
 
 def roll_out(
@@ -56,21 +66,7 @@ def roll_out(
         for task in tasks
         for trial in range(trials)
     ]
-    return _play(agent, specs, path, tick)
-
-
-def _play(agent: Agent, specs: Sequence[EpisodeSpec], path: Path, tick: Tick) -> list[Trajectory]:
-    """The episodes of ``specs`` in their order: those that ``path`` holds already, and the others, appended to it."""
-    done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
-    with JsonLinesWriter(path) as writer:
-
-        def keep(trajectory: Trajectory) -> None:
-            writer.append(trajectory)
-            tick(trajectory)
-
-        fresh = agent.play([spec for spec in specs if spec.id not in done], keep)
-    done |= {trajectory.id: trajectory for trajectory in fresh}
-    return [done[spec.id] for spec in specs]
+    return agent.play(specs, path, tick)
 
 
 def calibrate_on(
@@ -99,32 +95,31 @@ def calibrate_on(
         for number in seeds
         for trial in range(group_size)
     ]
-    played = _play(agent, specs, path, tick)
+    played = agent.play(specs, path, tick)
     return [played[i : i + group_size] for i in range(0, len(played), group_size)]
 
 
 def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[Group]:
     """What the base did when the environment was accepted, one group a seed; ``directory`` holds the manifest.
 
-    Groups of broken rollouts alone are left out.
+    Groups of broken rollouts alone are left out. Raises ContractError when the rollouts are not all there.
     """
     seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
-    if not seeds:
+    if not seeds or manifest.calibration is None:
         return []
-    played: dict[str, list[Trajectory]] = {
-        _group_id(manifest.capability, manifest.design, seed): [] for seed in seeds
-    }
+    played: dict[str, list[Trajectory]] = {_group_id(manifest.capability, manifest.design, seed): [] for seed in seeds}
     path = calibration_path(directory, manifest.capability)
     for trajectory in read_records(path, Trajectory):
         group = trajectory.id.rpartition("/")[0]
         if group in played:
             played[group].append(trajectory)
-    empty = [group for group, rollouts in played.items() if not rollouts]
-    if empty:
-        raise ContractError(
-            f"{path} holds no rollout of {empty[0]}, with which {manifest.name} was accepted: restore the "
-            "file, or remove it with the manifest to calibrate anew"
-        )
+    wanted = manifest.calibration.group_size
+    for name, rollouts in played.items():
+        if len(rollouts) != wanted:
+            raise ContractError(
+                f"{path} holds {len(rollouts)} of the {wanted} rollouts {name}, with which {manifest.name} was "
+                "accepted: restore the file, or remove it with the manifest to calibrate anew"
+            )
     groups = [Group(tuple(sorted(rollouts, key=lambda one: one.trial))) for rollouts in played.values()]
     return [group for group in groups if group.graded]
 

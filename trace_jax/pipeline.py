@@ -75,6 +75,8 @@ def train_adapter(
     An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
     already: unless they were sampled at another temperature than the one it is trained for.
     """
+    if (directory / MANIFEST).exists():
+        return read_document(directory / MANIFEST, AdapterManifest)
     grounds = [
         TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
@@ -99,6 +101,8 @@ def train_on_target(
     wandb: bool,
 ) -> AdapterManifest:
     """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
+    if (directory / MANIFEST).exists():
+        return read_document(directory / MANIFEST, AdapterManifest)
     ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
     return _train(agent, [ground], [], name, (), config, directory, progress, tensorboard, wandb)
 
@@ -115,8 +119,6 @@ def _train(
     tensorboard: bool,
     wandb: bool,
 ) -> AdapterManifest:
-    if (directory / MANIFEST).exists():
-        return read_document(directory / MANIFEST, AdapterManifest)
     return train(
         grounds,
         decoder=agent.decoder,

@@ -72,6 +72,7 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     trained = {adapter.name: adapter for adapter in data.adapters}
     baseline = trained.pop("grpo_on_target")
     assert trained and len(data.environments) == len(trained) == len(data.table.routes)
+    assert data.table.temperature == 1.0  # the gate is calibrated itself
     episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
     assert len(episodes) == 60 * 2 and {episode.split for episode in episodes} == {"train"}
 
@@ -174,10 +175,14 @@ def test_calibration_rollouts_that_an_adapter_was_trained_on_are_named_when_they
     copied = Path(shutil.copytree(finished[0], tmp_path / "copied"))
     (copied / "run_summary.json").unlink()
     name = min(copied.glob("adapters/*/adapter.json")).parent.name
-    (copied / "environments" / f"{name}.rollouts.jsonl").write_bytes(b"")
+    kept = copied / "environments" / f"{name}.rollouts.jsonl"
+    kept.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:-1]))
+    assert run(copied).returncode == 0  # what is trained already needs them no more
+    (copied / "run_summary.json").unlink()
+    shutil.rmtree(copied / "adapters" / name)
     refused = run(copied)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    words = rf"{name}.rollouts.jsonl holds no rollout of calibration/{name}/.*restore the file"
+    words = rf"{name}.rollouts.jsonl holds 7 of the 8 rollouts calibration/{name}/.*restore the file"
     assert re.search(words, refused.stderr.splitlines()[-1])
 
 

@@ -8,6 +8,7 @@ import torch
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
+from trace_jax.routing import logistic
 from trace_jax.routing.gate import Gate, GateRouter, load_gate, save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, fit_gate, train_gate
 from trace_jax.routing.router import RouteRequest
@@ -178,3 +179,16 @@ def test_gate_reports_honest_confidence_on_noisy_labels(base):
     bayes = np.mean(((features[:, 0, :2] > 0) == needed).all(axis=1))
     assert report.accuracy > bayes - 0.1
     assert report.calibration_error < 0.15
+
+
+def test_the_gate_is_calibrated_on_prompts_that_it_has_not_seen(base):
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        features = rng.normal(size=(count, 2, 64))
+        return features, features[:, 0, :2] * 1.5 + rng.logistic(size=(count, 2)) > 0
+
+    gate, report = fit_gate(*draw(300), ("", "a", "b"), base, seed=0)
+    assert report.temperature > 1.5  # so few examples of so many features overfit
+    features, needed = draw(5000)
+    assert 0.7 < logistic.calibrate(gate.logits(features), needed) < 1.4

@@ -109,6 +109,18 @@ def test_what_is_learnt_is_not_trained_on(tmp_path, stop_reward, steps):
     assert toy.run(tmp_path, **settings) == manifest  # a finished run stays finished
 
 
+class Learnt(toy.Toy):
+    """Always nearly perfect: every group is constant."""
+
+    def grade(self):
+        return toy.Outcome(0.95)
+
+
+def test_constant_groups_of_what_is_learnt_are_not_replaced(tmp_path):
+    manifest = toy.run(tmp_path, environment=Learnt, max_steps=6, max_recollections=3, stop_reward=0.9)
+    assert (manifest.steps, manifest.rollouts) == (2, 24)
+
+
 class Constant(toy.Toy):
     def grade(self):
         return toy.Outcome(0.5)

@@ -1,0 +1,48 @@
+"""The gate learns from prompts whose labels are what the customer asks for."""
+
+import pytest
+
+from trace_jax import pipeline
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.capability import Candidate
+from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.synthesis.embedded import EmbeddedDesigner, first_design
+from trace_jax.synthesis.families import FAMILIES
+
+SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    manifests = [
+        EnvironmentManifest(
+            name=name, capability=name, target="helpdesk", designer="embedded", design=first_design(FAMILIES[name]),
+            gates=(), calibration=None, rollouts=0)
+        for name in SIGNS
+    ]  # fmt: skip
+    adapters = [
+        AdapterManifest(
+            name=f"{name}-1", capabilities=(name,), environments=(name,), base="b", rank=1, alpha=1.0,
+            target_modules=("q_proj",), peft="peft", checkpoint="c", steps=1, rollouts=1, seed=0)
+        for name in SIGNS
+    ]  # fmt: skip
+    candidates = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
+    return pipeline._routing_prompts(manifests, adapters, candidates, EmbeddedDesigner(), Helpdesk(), 40)
+
+
+def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):
+    for prompt in prompts:
+        opening = prompt.messages[-1].content
+        asked = {f"{name}-1" for name, signs in SIGNS.items() if any(sign in opening for sign in signs)}
+        assert set(prompt.adapters) == asked, opening
+
+
+def test_there_are_prompts_for_each_adapter_for_both_and_for_the_base(prompts):
+    sets = [frozenset(prompt.adapters) for prompt in prompts]
+    both = frozenset(f"{name}-1" for name in SIGNS)
+    assert {len(one) for one in sets} == {0, 1, 2}
+    assert sets.count(both) == 2 * 10  # each beside the other
+    # Alone, and beside each of the four capabilities that have no adapter.
+    assert all(sets.count(frozenset([one])) == 40 + 4 * 10 for one in both)
+    assert sets.count(frozenset()) >= 40
