@@ -1,7 +1,14 @@
 """Attention, its masks and rotary positions."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+
+from trace_jax.models.execution import Execution
+
+Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Array:
@@ -38,20 +45,31 @@ def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: ja
     return out.transpose(0, 3, 1, 2, 4).reshape(B, S, N, H).astype(q_BSNH.dtype)
 
 
-def attend_packed(q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, mask_BTT: jax.Array) -> jax.Array:
-    """``attend`` for whole rows, as training and scoring use it.
+def attend_packed(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array, execution: Execution) -> Attention:
+    """Attention of whole packed rows, the mask always that of ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])``
+    to ``[B, T, N, H]``. This is the one place that chooses a kernel.
 
-    On a CPU one row at a time, recomputed in the backward pass: a row's scores then stay in the cache and are never
-    written to memory, which halves the time of attention and its gradient.
+    xla, one row at a time: recomputed in the backward pass, a row's scores stay in the cache of a CPU and are never
+    written to memory, which halves the time of attention and its gradient. flash: ``flash.flash_attention``, for TPUs.
+    cudnn: NVIDIA's kernel, bfloat16 only, with the mask as its bias.
     """
-    if jax.default_backend() != "cpu":
-        return attend(q_BTNH, k_BKTH, v_BKTH, mask_BTT)
+    if execution.attention == "flash":
+        raise NotImplementedError  # until the kernel lands
+    mask_BTT = packed_mask(segment_ids_BT, parent_ids_BT)
+    if execution.attention == "cudnn":
+        return partial(jax.nn.dot_product_attention, mask=mask_BTT[:, None], implementation="cudnn")
 
-    @jax.checkpoint
-    def one(row: tuple[jax.Array, ...]) -> jax.Array:
-        return attend(*(part[None] for part in row))[0]
+    def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT)
 
-    return jax.lax.map(one, (q_BTNH, k_BKTH, v_BKTH, mask_BTT))
+    def by_row(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def one(row: tuple[jax.Array, ...]) -> jax.Array:
+            return attend(*(part[None] for part in row))[0]
+
+        return jax.lax.map(one, (q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT))
+
+    return by_row if execution.attention_rows else whole
 
 
 def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:

@@ -6,34 +6,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-from trace_jax.contract.record import ContractError
-from trace_jax.models.attention import attend, attend_packed, cache_mask, packed_mask, rotary_angles, rotate
+from trace_jax.models.attention import attend, attend_packed, cache_mask, rotary_angles, rotate
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.execution import Execution
+from trace_jax.models.experts import mixture
 from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
+from trace_jax.models.remat import rematerialised
+from trace_jax.models.sharding import EMBEDDING_AXES, gathered, layer_axes, lora_axes
+from trace_jax.parallel.collectives import axis_index, exchange, gather, reduce_sum
 
 Cache = dict[str, tuple[jax.Array, ...]]  # "k" and "v", for each layer one [B, K, C, H]
 Layer = dict[str, jax.Array]
 
 
 def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of one layer's parameters; the decoder stacks them over layers. Projections are ``[in, out]``.
+    """Shapes of one layer's parameters; the decoder stacks them over layers.
 
-    Raises ContractError for a mixture of experts, which the configuration knows and this decoder does not compute yet.
+    Projections are ``[in, out]``, those of experts ``[E, in, out]``, the router ``[D, E]``.
     """
-    if config.num_experts:
-        raise ContractError(f"num_experts {config.num_experts}: this build's decoder is dense; use a dense model")
     norms = {"input_norm": (config.hidden_size,), "post_attention_norm": (config.hidden_size,)}
     if config.qk_norm:
         norms |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
-    return {**target_shapes(config), **norms}
+    router = {"router": (config.hidden_size, config.num_experts)} if config.num_experts else {}
+    return {**target_shapes(config), **router, **norms}
 
 
 class Decoder(nnx.Module):
     """Token ids to hidden states; the families of ``DecoderConfig`` differ only in their configuration.
 
-    Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``.
-    Across ``jit``, pass them as arguments: ``graphdef, params = nnx.split(decoder)``, then ``nnx.merge`` inside.
+    Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``. A
+    router's are float32 in any dtype of the others.
+    Across ``jit``, pass them as arguments: ``graphdef, params = nnx.split(decoder)``, then ``nnx.merge`` inside. In a
+    shard_map, parameters are this device's parts (``sharding.param_specs``) and rows are this device's rows.
     """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs | None = None, dtype: Any = jnp.float32) -> None:
@@ -43,19 +49,17 @@ class Decoder(nnx.Module):
         def normal(std: float, *shape: int) -> nnx.Param:
             return nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
 
-        def projection(*shape: int) -> nnx.Param:
-            return normal(shape[0] ** -0.5, config.num_layers, *shape)  # a width of 128 learns slowly from 0.02
-
         def norm(*shape: int) -> nnx.Param:
             return nnx.Param(jnp.ones(shape, dtype))
 
+        def parameter(name: str, shape: tuple[int, ...]) -> nnx.Param:
+            if name.endswith("norm"):
+                return norm(config.num_layers, *shape)
+            projection = normal(shape[-2] ** -0.5, config.num_layers, *shape)  # a width of 128 learns slowly from 0.02
+            return nnx.Param(projection[...].astype(jnp.float32)) if name == "router" else projection
+
         self.embed = normal(0.02, config.vocab_size, config.hidden_size)
-        self.layers = nnx.Dict(
-            {
-                name: norm(config.num_layers, *shape) if name.endswith("norm") else projection(*shape)
-                for name, shape in layer_shapes(config).items()
-            }
-        )
+        self.layers = nnx.Dict({name: parameter(name, shape) for name, shape in layer_shapes(config).items()})
         self.final_norm = norm(config.hidden_size)
         if not config.tie_embeddings:
             self.lm_head = normal(0.02, config.vocab_size, config.hidden_size)
@@ -68,24 +72,24 @@ class Decoder(nnx.Module):
         parent_ids_BT: jax.Array,
         lora: LoRA | None = None,
         adapter_ids_B: jax.Array | None = None,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
     ) -> jax.Array:
         """Hidden states ``[B, T, D]`` after the final norm.
 
         A token sees earlier tokens of its row that are of its segment or of its parent segment; segment 0 is padding
         (see ``packed_mask``). ``adapter_ids_B`` int32 names each row's adapter in ``lora``, -1 none.
         """
-        mask = packed_mask(segment_ids_BT, parent_ids_BT)
         angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
-
-        def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return attend_packed(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+        attention = attend_packed(segment_ids_BT, parent_ids_BT, execution)
+        real_BT = segment_ids_BT != 0
 
         def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
-            return self.layer(x_BTD, *slices, gates, angles, attention), None
+            return self.layer(x_BTD, *slices, gates, angles, attention, real_BT, execution), None
 
         pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
-        x_BTD, _ = jax.lax.scan(step, self.embed[...][tokens_BT], (self._stacked(), pairs))
+        step = rematerialised(step, execution.remat)
+        x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (self._stacked(), pairs))
         return self.normed(x_BTD)
 
     def extend(
@@ -108,7 +112,7 @@ class Decoder(nnx.Module):
         positions = start_B[:, None] + jnp.arange(S, dtype=start_B.dtype)
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
-        rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embed[...][tokens_BS]
+        rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embedded(tokens_BS)
         keys: list[jax.Array] = []
         values: list[jax.Array] = []
 
@@ -126,6 +130,14 @@ class Decoder(nnx.Module):
             x = self.layer(x, layer, pairs, gates, angles, attention)
         return self.normed(x), {"k": tuple(keys), "v": tuple(values)}
 
+    def embedded(self, tokens_BT: jax.Array) -> jax.Array:
+        """What the first layer gets, ``[B, T, D]``. A split table is not gathered: the tokens travel."""
+        table = self.embed[...]
+        ids = gather(tokens_BT, "fsdp", 0) - axis_index("tensor") * table.shape[0]
+        here = (ids >= 0) & (ids < table.shape[0])
+        x = jnp.where(here[:, :, None], table[jnp.where(here, ids, 0)], 0)
+        return exchange(reduce_sum(x, "tensor"), "fsdp", 0, 2)
+
     def normed(self, x_BTD: jax.Array) -> jax.Array:
         """The final norm, on what the last layer returns."""
         return _rms_norm(x_BTD, self.final_norm[...], self.config.rms_norm_eps)
@@ -135,8 +147,8 @@ class Decoder(nnx.Module):
         return jnp.einsum("...d,vd->...v", hidden, self.head_VD(), preferred_element_type=jnp.float32)
 
     def head_VD(self) -> jax.Array:
-        """The output matrix, for losses that never form all logits."""
-        return (self.embed if self.config.tie_embeddings else self.lm_head)[...]
+        """The output matrix, for losses that never form all logits; inside a shard_map, its part along ``tensor``."""
+        return gathered((self.embed if self.config.tie_embeddings else self.lm_head)[...], EMBEDDING_AXES)
 
     def _stacked(self) -> Layer:
         return {name: parameter[...] for name, parameter in self.layers.items()}
@@ -149,32 +161,42 @@ class Decoder(nnx.Module):
         gates_BA: jax.Array | None,
         angles: tuple[jax.Array, jax.Array],
         attention: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+        real_BT: jax.Array | None = None,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
     ) -> jax.Array:
         """One layer on ``[B, T, D]``. ``layer`` holds its weights and ``pairs`` its adapters, without the layer axis.
 
         ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])``, positions already applied, returns
-        ``[B, T, N, H]``: the caller keeps the keys and values as it likes.
+        ``[B, T, N, H]``: the caller keeps the keys and values as it likes. ``real_BT`` False marks padding, which no
+        expert has to compute.
         """
         config = self.config
-        B, T, _ = x_BTD.shape
+        B, T, D = x_BTD.shape
+        layer = {name: gathered(weight, layer_axes(config, name)) for name, weight in layer.items()}
+        pairs = {
+            target: {half: gathered(pair[half], axes) for half, axes in lora_axes(config, target).items()}
+            for target, pair in (pairs or {}).items()
+        }
 
         def project(x: jax.Array, target: str) -> jax.Array:
             out = x @ layer[target]
-            if pairs is None or gates_BA is None or target not in pairs:
-                return out
-            return out + delta(x, pairs[target], gates_BA)
+            return out if gates_BA is None or target not in pairs else out + delta(x, pairs[target], gates_BA)
 
         h = _rms_norm(x_BTD, layer["input_norm"], config.rms_norm_eps)
-        q = project(h, "q_proj").reshape(B, T, config.num_heads, config.head_dim)
-        k = project(h, "k_proj").reshape(B, T, config.num_kv_heads, config.head_dim)
-        v = project(h, "v_proj").reshape(B, T, config.num_kv_heads, config.head_dim)
+        q, k, v = (project(h, name).reshape(B, T, -1, config.head_dim) for name in ("q_proj", "k_proj", "v_proj"))
         if config.qk_norm:
             q = _rms_norm(q, layer["q_norm"], config.rms_norm_eps)
             k = _rms_norm(k, layer["k_norm"], config.rms_norm_eps)
-        out = attention(rotate(q, angles), rotate(k, angles), v)
-        x_BTD = x_BTD + project(out.reshape(B, T, -1), "o_proj")
+        out = checkpoint_name(attention(rotate(q, angles), rotate(k, angles), v), "attention")
+        x_BTD = x_BTD + reduce_sum(project(out.reshape(B, T, -1), "o_proj"), "tensor")
         h = _rms_norm(x_BTD, layer["post_attention_norm"], config.rms_norm_eps)
-        return x_BTD + project(jax.nn.silu(project(h, "gate_proj")) * project(h, "up_proj"), "down_proj")
+        if config.num_experts:
+            gates_UA = None if gates_BA is None else jnp.repeat(gates_BA, T, axis=0)
+            real_U = None if real_BT is None else real_BT.reshape(-1)
+            y_UD = mixture(h.reshape(-1, D), real_U, layer, pairs, gates_UA, config, execution)
+            return x_BTD + y_UD.reshape(x_BTD.shape)
+        inner = jax.nn.silu(project(h, "gate_proj")) * project(h, "up_proj")
+        return x_BTD + reduce_sum(project(inner, "down_proj"), "tensor")
 
 
 def init_cache(config: DecoderConfig, batch: int, capacity: int, dtype: Any = jnp.float32) -> Cache:

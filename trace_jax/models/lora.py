@@ -23,8 +23,9 @@ _DENSE_COLUMNS = 128
 class LoRA:
     """``A`` adapters of one rank and one set of targets.
 
-    ``weights[target]`` is ``{"a": [A, L, in, R], "b": [A, L, R, out]}``; ``scale`` is ``[A]`` float32, alpha / rank
-    (not trained). Adapter i adds ``scale[i] · (x a[i]) b[i]`` to the target's output.
+    ``weights[target]`` is ``{"a": [A, L, in, R], "b": [A, L, R, out]}``, for the projections of experts with an axis of
+    experts after that of layers; ``scale`` is ``[A]`` float32, alpha / rank (not trained). Adapter i adds
+    ``scale[i] · (x a[i]) b[i]`` to the target's output.
     """
 
     weights: dict[str, dict[str, jax.Array]]
@@ -43,11 +44,12 @@ class LoRA:
         return tuple(name for name in TARGETS if name in self.weights)
 
 
-def target_shapes(config: DecoderConfig) -> dict[str, tuple[int, int]]:
-    """``(in, out)`` of every projection that LoRA can adapt."""
-    D, F = config.hidden_size, config.intermediate_size
+def target_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """``(in, out)`` of every projection that LoRA can adapt, ``(E, in, out)`` where each expert has its own."""
+    D, F = config.hidden_size, config.moe_intermediate_size if config.num_experts else config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    shapes = ((D, queries), (D, keys), (D, keys), (queries, D), (D, F), (D, F), (F, D))
+    experts = (config.num_experts,) if config.num_experts else ()
+    shapes = ((D, queries), (D, keys), (D, keys), (queries, D), (*experts, D, F), (*experts, D, F), (*experts, F, D))
     return dict(zip(TARGETS, shapes, strict=True))
 
 
@@ -67,9 +69,10 @@ def init_lora(
     key = jax.random.key(0) if key is None else key
     shapes, L, weights = target_shapes(config), config.num_layers, {}
     for target, subkey in zip(targets, jax.random.split(key, len(targets)), strict=True):
-        fan_in, fan_out = shapes[target]
-        a = jax.random.uniform(subkey, (num_adapters, L, fan_in, rank), dtype, -1.0, 1.0) * fan_in**-0.5
-        weights[target] = {"a": a.astype(dtype), "b": jnp.zeros((num_adapters, L, rank, fan_out), dtype)}
+        *experts, fan_in, fan_out = shapes[target]
+        lead = (num_adapters, L, *experts)
+        a = jax.random.uniform(subkey, (*lead, fan_in, rank), dtype, -1.0, 1.0) * fan_in**-0.5
+        weights[target] = {"a": a.astype(dtype), "b": jnp.zeros((*lead, rank, fan_out), dtype)}
     return LoRA(weights, jnp.full((num_adapters,), alpha / rank, jnp.float32))
 
 
@@ -98,8 +101,8 @@ def pad_rank(lora: LoRA, rank: int) -> LoRA:
     return LoRA(
         {
             target: {
-                "a": jnp.pad(pair["a"], ((0, 0), (0, 0), (0, 0), (0, extra))),
-                "b": jnp.pad(pair["b"], ((0, 0), (0, 0), (0, extra), (0, 0))),
+                "a": jnp.pad(pair["a"], [*[(0, 0)] * (pair["a"].ndim - 1), (0, extra)]),
+                "b": jnp.pad(pair["b"], [*[(0, 0)] * (pair["b"].ndim - 2), (0, extra), (0, 0)]),
             }
             for target, pair in lora.weights.items()
         },
@@ -173,7 +176,8 @@ def _check_alike(adapters: Sequence[LoRA]) -> None:
     """Same targets, layers and widths; ranks may differ."""
 
     def outline(lora: LoRA) -> dict[str, tuple[int, ...]]:
-        return {name: (*lora.weights[name]["a"].shape[1:3], lora.weights[name]["b"].shape[-1]) for name in lora.targets}
+        pairs = {name: lora.weights[name] for name in lora.targets}
+        return {name: (*pair["a"].shape[1:-1], pair["b"].shape[-1]) for name, pair in pairs.items()}
 
     first = outline(adapters[0])
     for index, lora in enumerate(adapters[1:], start=1):

@@ -1,0 +1,32 @@
+"""How a pass through the decoder is computed. It never changes what is computed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trace_jax.contract.record import ContractError
+
+Attention = Literal["xla", "cudnn", "flash"]
+Experts = Literal["ragged", "capacity"]
+Remat = Literal["none", "full", "attention", "projections"]
+_PLATFORMS = ("cpu", "gpu", "cuda", "tpu")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Kernels and what the backward pass keeps; hashable, so that compiled programs can be kept by it."""
+
+    attention: Attention = "xla"  # flash: our kernel for TPUs; see attention.attend_packed
+    attention_rows: bool = True  # xla: one row at a time, recomputed in the backward pass
+    experts: Experts = "capacity"  # how rows are laid out for their experts; see experts.py
+    remat: Remat = "none"  # what a layer keeps for the backward pass; see decoder.REMAT_POLICIES
+    logits_elements: int = 1 << 24  # logits that the fused head holds at once
+
+
+def execution_for(platform: str, remat: Remat | None = None) -> Execution:
+    """The kernels of a platform: ``cpu``, ``gpu`` (``cuda``) or ``tpu``; ``remat`` None: none on the CPU, else full."""
+    if platform not in _PLATFORMS:
+        raise ContractError(f"platform {platform!r} is not supported; use one of {', '.join(_PLATFORMS)}")
+    if platform == "cpu":
+        return Execution(remat=remat or "none")
+    attention, experts = ("flash", "ragged") if platform == "tpu" else ("cudnn", "capacity")
+    return Execution(attention, False, experts, remat or "full", 1 << 28)  # type: ignore[arg-type]
