@@ -28,6 +28,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "pydantic>=2.10",
+        "pyyaml>=6.0",
         "rich>=13.7",
         "safetensors>=0.5",
         "scipy>=1.14",

@@ -34,7 +34,7 @@ Main = Callable[[ConfigDict, epath.Path], None]
 
 def run(main: Main) -> NoReturn:
     """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit."""
-    app.run(lambda _: _call(main), flags_parser=_parse)
+    app.run(lambda _: _call(main), flags_parser=lambda arguments: parse(arguments, WORKDIR))
     raise AssertionError("app.run exits")
 
 
@@ -66,14 +66,15 @@ def fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
+def parse(arguments: Sequence[str], results: flags.FlagHolder) -> list[str]:
+    """Parse the command line, or end the program with status 2. A dry run does not need the flag ``results``."""
     try:
         rest = parse_flags(arguments)
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
         _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
-        if WORKDIR.value is None and not DRY_RUN.value:
-            raise flags.Error("--workdir is missing: name a directory for the results, or use --dry_run")
+        if results.value is None and not DRY_RUN.value:
+            raise flags.Error(f"--{results.name} is missing: name a directory for the results, or use --dry_run")
     except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         fail(_unknown_key(error) or str(error), 2)
     return rest

@@ -1,0 +1,103 @@
+"""What runs on the machines: the commands of trainer, servers and router, the same for every cluster.
+
+A command is a list of words. ``Expanded`` words hold a variable of the surrounding shell; all others are quoted.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launch.clusters.cluster import Cluster
+
+ROUTER_PORT = 30000
+SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
+COORDINATOR_PORT = 8476
+_COLUMNS = 110
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A word in which the shell puts variables, for instance ``--process_id=${RANK}``. Ours, never the user's."""
+
+    text: str
+
+
+Word = str | Expanded
+
+
+def shell(words: Sequence[Word]) -> str:
+    """One command for bash, broken over lines of at most 110 columns where words allow it."""
+    lines, valued = [""], False
+    for word in words:
+        quoted = f'"{word.text}"' if isinstance(word, Expanded) else shlex.quote(word)
+        if len(lines[-1]) + len(quoted) > _COLUMNS and not valued:
+            lines.append("  ")
+        lines[-1] += f" {quoted}" if lines[-1].strip() else quoted
+        valued = quoted.startswith("-") and "=" not in quoted  # its value stays beside it
+    return " \\\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which JAX process a GPU machine runs. TPU machines find that out themselves."""
+
+    coordinator: Word  # host of process 0
+    index: Word
+
+
+def trainer_words(cluster: Cluster, router: Word, process: Process | None) -> list[Word]:
+    """The trainer on one host. The same command again goes on from the work directory."""
+    mesh = cluster.trainer.mesh
+    words: list[Word] = ["python", "-m", "launch.train"]
+    words += [f"--config={cluster.trainer.config}", f"--workdir={cluster.workdir}"]
+    words += [f"--config.base.path={cluster.model_path}"]
+    words += [f"--config.mesh.{axis}={size}" for axis, size in dict(mesh).items()]
+    words += ["--config.engine.kind=sglang", join("--config.engine.url=", join("http://", router, f":{ROUTER_PORT}"))]
+    if cluster.environments:
+        words += [f"--environments={','.join(cluster.environments)}"]
+    if cluster.trainer.machines > 1:
+        words += ["--distributed"]
+        if process:
+            words += [join("--coordinator_address=", process.coordinator, f":{COORDINATOR_PORT}")]
+            words += [f"--num_processes={cluster.trainer.machines}", join("--process_id=", process.index)]
+    return [*words, *cluster.trainer.flags]
+
+
+def trainer_script(cluster: Cluster, router: Word, process: Process | None) -> str:
+    """Wait until the router has servers, then become the trainer, so that SIGTERM reaches it."""
+    url = join("--url=", join("http://", router, f":{ROUTER_PORT}/readiness"))
+    wait: list[Word] = ["python", "-m", "launch.clusters.wait", url, f"--seconds={cluster.startup_seconds}"]
+    return f"set -euo pipefail\n{shell(wait)}\nexec {shell(trainer_words(cluster, router, process))}\n"
+
+
+def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0") -> list[Word]:
+    """One SGLang server. ``host`` is the address to listen on: never a public one, for it has no password."""
+    rollout = cluster.rollout
+    return [
+        *("python3", "-m", "sglang.launch_server", "--model-path", cluster.model_path),
+        *("--host", host, "--port", port, "--base-gpu-id", first_gpu, "--tp-size", str(rollout.tensor_parallel)),
+        *("--enable-lora", "--max-lora-rank", str(rollout.max_lora_rank), "--lora-target-modules", "all"),
+        *("--max-loras-per-batch", str(rollout.max_loras_per_batch), "--enable-metrics"),
+        *rollout.flags,
+    ]
+
+
+def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[Word]:
+    """The router before all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server."""
+    return [
+        *("python3", "-m", "sglang_router.launch_router", "--host", host, "--port", str(ROUTER_PORT)),
+        *("--policy", "cache_aware", "--worker-startup-timeout-secs", str(cluster.startup_seconds)),
+        *("--worker-urls", *(join("http://", server) for server in servers)),
+    ]
+
+
+def platforms(cluster: Cluster) -> str:
+    """JAX_PLATFORMS of the trainer: a machine whose accelerator does not start fails, rather than train on its CPU."""
+    return "tpu,cpu" if cluster.trainer.tpu else "cuda,cpu"
+
+
+def join(before: str, word: Word, after: str = "") -> Word:
+    """One word of three parts."""
+    if isinstance(word, Expanded):
+        return Expanded(f"{before}{word.text}{after}")
+    return f"{before}{word}{after}"
