@@ -197,12 +197,13 @@ def _check_hosts(field: str, hosts: tuple[str, ...], machines: int) -> None:
         raise ContractError(f"{field} names a machine twice: name each one once")
     for host in hosts:
         try:
-            private = ipaddress.ip_address(address(host)).is_private
+            found = ipaddress.ip_address(address(host))
+            internal = not (found.is_global or found.is_unspecified or found.is_loopback)
         except ValueError:
-            private = False
-        if not private:
+            internal = False
+        if not internal:
             raise ContractError(
-                f"{field}: {host!r} is not user@private-address: servers have no password and must not be on a public "
+                f"{field}: {host!r} is not user@internal-address: servers have no password and must not be on a public "
                 "address; use the internal one and reach it through a jump host (ProxyJump)"
             )
 

@@ -11,6 +11,7 @@ Target = Literal["gke", "skypilot", "ssh"]
 Count = Annotated[int, Field(ge=0)]
 # What goes into a path, an image or a name: nothing that a shell, YAML or Kubernetes would expand.
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+=,-]*$")]
+Flag = Annotated[str, Field(pattern=r"^[^\n]+$")]
 Label = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=30)]  # XPK allows 40; Kubernetes 63
 
 
@@ -32,7 +33,7 @@ class Trainer(Part):
     """The machines that train: ``topology`` and ``slices`` say how many for TPUs, ``hosts`` for GPUs."""
 
     config: Plain
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     accelerator: str
     topology: Plain
     slices: PositiveInt
@@ -74,7 +75,7 @@ class Rollout(Part):
     spot: bool
     max_lora_rank: PositiveInt
     max_loras_per_batch: PositiveInt
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
     @property
     def servers_per_machine(self) -> int:

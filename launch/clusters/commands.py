@@ -13,6 +13,7 @@ ROUTER_PORT = 30000
 SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
 COORDINATOR_PORT = 8476
 _COLUMNS = 110
+_BREAK = " \\\n  "  # in the middle of a command
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ def shell(words: Sequence[Word]) -> str:
     for word in words:
         quoted = f'"{word.text}"' if isinstance(word, Expanded) else shlex.quote(word)
         if len(lines[-1]) + len(quoted) > _COLUMNS and not valued:
-            lines.append("  ")
-        lines[-1] += f" {quoted}" if lines[-1].strip() else quoted
+            lines.append("")
+        lines[-1] += f" {quoted}" if lines[-1] else quoted
         valued = quoted.startswith("-") and "=" not in quoted  # its value stays beside it
-    return " \\\n".join(lines)
+    return _BREAK.join(lines)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def trainer_script(cluster: Cluster, router: Word, process: Process | None) -> s
     url = join("--url=", join("http://", router, f":{ROUTER_PORT}/readiness"))
     wait: list[Word] = ["python", "-m", "launch.clusters.wait", url, f"--seconds={cluster.startup_seconds}"]
     return f"set -euo pipefail\n{shell(wait)}\nexec {shell(trainer_words(cluster, router, process))}\n"
+
+
+def one_line(script: str) -> str:
+    """``script`` in one line, for programs that paste it into a line of their own."""
+    return script.replace(_BREAK, " ").strip().replace("\n", "; ")
 
 
 def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0") -> list[Word]:

@@ -57,7 +57,7 @@ def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
     words: list[Word] = ["sudo", *([f"--preserve-env={','.join(kept)}"] if kept else [])]
     words += ["docker", "run", "--rm", "--init", "--name", name, "--network", "host"]
     words += ["--stop-timeout", str(cluster.grace_seconds)]
-    words += ["--privileged"] if cluster.trainer.tpu else ["--gpus", "all", "--ipc", "host"]
+    words += ["--ipc", "host", *(["--privileged"] if cluster.trainer.tpu else ["--gpus", "all"])]
     words += _mounts(cluster)
     if not cluster.workdir.startswith("gs://"):
         words += ["--volume", f"{cluster.workdir}:{cluster.workdir}"]

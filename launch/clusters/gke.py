@@ -15,6 +15,7 @@ from launch.clusters.commands import (
     SERVER_PORT,
     Expanded,
     Process,
+    one_line,
     platforms,
     router_words,
     server_words,
@@ -56,7 +57,7 @@ def render_gke(cluster: Cluster) -> Rendered:
             where=where,
             env=_plain(cluster),
             tpu_type=tpu.cloud_type(cluster.trainer.topology),
-            script=trainer_script(cluster, _router_host(cluster), None),
+            script=_literal(one_line(trainer_script(cluster, _router_host(cluster), None))),
         )
         commands.append("or, with XPK: bash gke/xpk.sh")
     return Rendered("gke", files, commands)

@@ -94,8 +94,10 @@ def test_tpu7x_has_two_devices_a_chip(cluster):
         (GPU, {"trainer.chips_per_host": 6, "trainer.mesh.fsdp": 6}, "have 1, 2, 4 or 8 GPUs"),
         (GPU, {"rollout.accelerator": "H200"}, "a SkyPilot task has one kind of machine"),
         (GPU, {"rollout.spot": False}, "a SkyPilot task has one kind of machine"),
-        (GPU, {"ssh.rollout_hosts": ("me@8.8.8.8",)}, "'me@8.8.8.8' is not user@private-address"),
-        (GPU, {"ssh.rollout_hosts": ("me@gpu.example.com",)}, "is not user@private-address"),
+        (GPU, {"ssh.rollout_hosts": ("me@8.8.8.8",)}, "'me@8.8.8.8' is not user@internal-address"),
+        (GPU, {"ssh.rollout_hosts": ("me@gpu.example.com",)}, "is not user@internal-address"),
+        (GPU, {"ssh.trainer_hosts": ("me@127.0.0.1",)}, "is not user@internal-address"),
+        (GPU, {"trainer.flags": ("--note=a\nb",)}, "trainer.flags.0 is"),
         (GPU, {"project": ""}, "project is empty: secrets come from its Secret Manager"),
     ],
 )
