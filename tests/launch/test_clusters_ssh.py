@@ -118,6 +118,7 @@ def test_a_trainer_ends_its_predecessor_and_fetches_its_secrets(cluster, machine
     assert result.stdout.splitlines()[-1] == "key s3cret"
     stop, remove, run = [call for call in machine.calls("docker") if "trace-8b-h100-trainer" in call]
     assert stop[1:4] == ["stop", "-t", "15"] and remove[1] == "rm" and run[1] == "run"
+    assert run[run.index("WANDB_API_KEY") - 1] == "--env"  # by name: docker takes the value from the environment
     assert "s3cret" not in machine.log.read_text()
 
 
