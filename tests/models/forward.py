@@ -33,7 +33,7 @@ def noisy_lora(rng, config: DecoderConfig, rank: int, alpha: float, targets=TARG
         return jnp.asarray(rng.normal(0, 0.1, (num_adapters, config.num_layers, *shape)), jnp.float32)
 
     shapes = {target: target_shapes(config)[target] for target in targets}
-    weights = {target: {"a": random(i, rank), "b": random(rank, o)} for target, (i, o) in shapes.items()}
+    weights = {t: {"a": random(*lead, i, rank), "b": random(*lead, rank, o)} for t, (*lead, i, o) in shapes.items()}
     return LoRA(weights, jnp.full((num_adapters,), alpha / rank, jnp.float32))
 
 

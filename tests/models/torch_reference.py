@@ -2,20 +2,35 @@
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)  # fmt: skip
 
 SIZES = dict(
     vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=256)  # fmt: skip
+EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, norm_topk_prob=True)
+_FAMILIES = {
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
 
 
 def torch_model(family: str, tied: bool, seed: int, **changes) -> PreTrainedModel:
     """Unlike the family's defaults: head_dim is not D / N, theta and epsilon are unusual, norms are not 1."""
     torch.manual_seed(seed)
-    kind, model = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[family]
-    settings = SIZES | dict(head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=tied) | changes
-    theta = settings.pop("rope_theta", 54321.0)
-    config = kind(**settings, rope_parameters={"rope_type": "default", "rope_theta": theta})
+    kind, model = _FAMILIES[family]
+    settings = SIZES | dict(head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=tied)
+    settings |= (EXPERTS if family == "qwen3_moe" else {}) | changes
+    rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta", 54321.0), **settings.pop("rope", {})}
+    config = kind(**settings, rope_parameters=rope)
     reference = model(config).float().eval()
     with torch.no_grad():
         for name, parameter in reference.named_parameters():

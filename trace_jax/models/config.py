@@ -1,13 +1,31 @@
 """The shape of a decoder, read from and written to a Hugging Face ``config.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trace_jax.contract.record import ContractError
 
 MODEL_TYPES = ("qwen3", "qwen3_moe", "llama")
-_QWEN3_HEAD_DIM = 128  # transformers' default when config.json names none
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_QWEN3_HEAD_DIM, _MAX_WINDOW_LAYERS = 128, 28  # transformers' defaults when config.json names none
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """How Llama 3.1 and later stretch the rotary positions (``rope_type: "llama3"``); see ``rope.rope_frequencies``."""
+
+    factor: float  # wavelengths beyond the original context grow by this
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int  # context of the pre-training, in tokens
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low_freq_factor < self.high_freq_factor or self.factor < 1:
+            raise ContractError(
+                f"rope_scaling has factor {self.factor}, low_freq_factor {self.low_freq_factor} and high_freq_factor "
+                f"{self.high_freq_factor}: factor must be at least 1, and the low one positive and below the high one"
+            )
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,9 @@ class DecoderConfig:
     num_experts_per_tok: int = 0
     moe_intermediate_size: int = 0  # width of one expert
     norm_topk_prob: bool = False  # the chosen experts' probabilities are rescaled to sum to 1
+    rope_scaling: Llama3Scaling | None = None
+    # Tokens that a query of each layer sees, itself included; None: all before it. Empty: every layer sees all.
+    layer_windows: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -44,6 +65,12 @@ class DecoderConfig:
             raise ContractError(
                 f"num_experts {self.num_experts} with num_experts_per_tok {self.num_experts_per_tok} and "
                 f"moe_intermediate_size {self.moe_intermediate_size}: give both, and choose no more than there are"
+            )
+        windows = {window for window in self.layer_windows if window is not None}
+        if self.layer_windows and (len(self.layer_windows) != self.num_layers or len(windows) != 1 or min(windows) < 1):
+            raise ContractError(
+                f"layer_windows {self.layer_windows} must be empty, or hold one entry for each of the "
+                f"{self.num_layers} layers: None, or the one window of all windowed layers, at least 1"
             )
 
     @property
@@ -56,8 +83,8 @@ class DecoderConfig:
         """Read a ``config.json`` as transformers 4 or 5 writes it; refuse what would compute something else.
 
         Raises:
-            ContractError: an unsupported ``model_type``, rope scaling, sliding window, bias, activation or mixture of
-                dense and expert layers; a missing or ill-typed field.
+            ContractError: an unsupported ``model_type``, rope scaling, layer type, bias, activation, quantization or
+                mixture of dense and expert layers; a missing or ill-typed field.
         """
         model_type = data.get("model_type")
         if model_type not in MODEL_TYPES:
@@ -79,6 +106,8 @@ class DecoderConfig:
                 tie_embeddings=bool(_given(data, "tie_word_embeddings", False)),
                 qk_norm=model_type != "llama",
                 max_position_embeddings=int(_given(data, "max_position_embeddings", 32768)),
+                rope_scaling=_rope_scaling(data),
+                layer_windows=_layer_windows(data),
                 **(_experts(data) if model_type == "qwen3_moe" else {}),
             )
         except KeyError as error:
@@ -95,6 +124,7 @@ class DecoderConfig:
             "moe_intermediate_size": self.moe_intermediate_size,
             "norm_topk_prob": self.norm_topk_prob,
         }
+        scaling = {"rope_type": "llama3", **asdict(self.rope_scaling)} if self.rope_scaling else {}
         return {
             "architectures": [f"{architecture}ForCausalLM"],
             "model_type": self.model_type,
@@ -106,8 +136,9 @@ class DecoderConfig:
             "head_dim": self.head_dim,
             "intermediate_size": self.intermediate_size,
             "hidden_act": "silu",
-            "rope_theta": self.rope_theta,  # read by transformers 4; version 5 reads rope_parameters
-            "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
+            "rope_theta": self.rope_theta,  # this and rope_scaling are read by transformers 4, the third by version 5
+            "rope_scaling": scaling or None,
+            "rope_parameters": {"rope_type": "default", **scaling, "rope_theta": self.rope_theta},
             "rms_norm_eps": self.rms_norm_eps,
             "tie_word_embeddings": self.tie_embeddings,
             "attention_bias": False,
@@ -115,7 +146,15 @@ class DecoderConfig:
             "bos_token_id": None,  # without these two, transformers fills in the family's own ids
             "eos_token_id": None,
             **(experts if self.num_experts else {}),
+            **(self._windows_to_huggingface() if self.layer_windows else {}),
         }
+
+    def _windows_to_huggingface(self) -> dict[str, Any]:
+        window = next(window for window in self.layer_windows if window is not None)
+        data: dict[str, Any] = {"use_sliding_window": True, "sliding_window": window}
+        if not self.num_experts:  # transformers' Qwen3-MoE knows one kind of layer only
+            data["layer_types"] = [_FULL if window is None else _SLIDING for window in self.layer_windows]
+        return data
 
 
 def _given(data: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -128,6 +167,48 @@ def _rope(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _rope_scaling(data: Mapping[str, Any]) -> Llama3Scaling | None:
+    scaling = data.get("rope_scaling") or _rope(data)
+    rope_type = _given(scaling, "rope_type", _given(scaling, "type", "default"))
+    if rope_type == "default":
+        return None
+    if rope_type != "llama3":
+        raise ContractError(f"rope_scaling {rope_type!r} is not supported; use a model with 'default' or 'llama3'")
+    return Llama3Scaling(
+        factor=float(scaling["factor"]),
+        low_freq_factor=float(scaling["low_freq_factor"]),
+        high_freq_factor=float(scaling["high_freq_factor"]),
+        original_max_position_embeddings=int(scaling["original_max_position_embeddings"]),
+    )
+
+
+def _layer_windows(data: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """The layers that slide, as transformers decides: Qwen3 by ``layer_types``, else from ``max_window_layers`` on."""
+    layers, family, window = int(data["num_hidden_layers"]), data["model_type"], int(_given(data, "sliding_window", 0))
+    sliding = bool(data.get("use_sliding_window")) and data.get("sliding_window") is not None
+    if (sliding or window) and family == "llama":
+        raise ContractError(f"sliding_window {window!r} is not supported for model_type 'llama'; use full attention")
+    kinds, first = data.get("layer_types"), data.get("max_window_layers")
+    if kinds and (len(kinds) != layers or set(kinds) - {_FULL, _SLIDING} or (_SLIDING in kinds and not sliding)):
+        raise ContractError(
+            f"layer_types {sorted(set(kinds))} for {len(kinds)} of {layers} layers is not supported; use {_FULL!r}, or "
+            f"{_SLIDING!r} together with use_sliding_window and sliding_window"
+        )
+    if not sliding:
+        return ()
+    if family == "qwen3_moe":
+        if first or _FULL in (kinds or ()):
+            raise ContractError(
+                f"max_window_layers {first!r} and layer_types {kinds!r} with use_sliding_window mean different things "
+                "to different versions of transformers for model_type 'qwen3_moe': leave both out if every layer slides"
+            )
+        return (window,) * layers
+    start = int(_given(data, "max_window_layers", _MAX_WINDOW_LAYERS))
+    kinds = kinds or [_SLIDING if index >= start else _FULL for index in range(layers)]
+    windows = tuple(window if kind == _SLIDING else None for kind in kinds)
+    return windows if any(entry is not None for entry in windows) else ()
+
+
 def _experts(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "num_experts": int(data["num_experts"] if "num_experts" in data else data["num_local_experts"]),
@@ -138,14 +219,9 @@ def _experts(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unsupported(data: Mapping[str, Any]) -> None:
-    scaling = data.get("rope_scaling") or _rope(data)
-    rope_type = _given(scaling, "rope_type", _given(scaling, "type", "default"))
-    if rope_type != "default":
-        raise ContractError(f"rope_scaling {rope_type!r} is not supported; use a model with plain rotary positions")
-    if data.get("use_sliding_window") or (data.get("sliding_window") and data.get("model_type") == "llama"):
-        raise ContractError(f"sliding_window {data.get('sliding_window')!r} is not supported; use full attention")
-    if any(kind != "full_attention" for kind in data.get("layer_types") or ()):
-        raise ContractError(f"layer_types {sorted(set(data['layer_types']))} is not supported; use full attention")
+    if quantization := data.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
+        raise ContractError(f"quantization_config {method!r} is not supported; use the unquantized weights")
     if (activation := _given(data, "hidden_act", "silu")) != "silu":
         raise ContractError(f"hidden_act {activation!r} is not supported; use a model with 'silu'")
     experts = data.get("num_experts") or data.get("num_local_experts")

@@ -1,83 +1,154 @@
 """Base models in Hugging Face's format: ``config.json`` and safetensors, in one file or in shards with an index.
 
-    decoder, config = load("Qwen3-0.6B")
-    save(decoder, config, "out", tokenizer_files=["Qwen3-0.6B/tokenizer.json"])
+decoder, config = load("Qwen3-0.6B")
+save(decoder, config, "out", tokenizer_files=["Qwen3-0.6B/tokenizer.json"])
 """
 
 import hashlib
 import json
+import math
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
 
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.storage import replace_bytes
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder, layer_shapes
+from trace_jax.models.streaming import Index, stream
 from trace_jax.models.tensors import TensorFiles
+from trace_jax.models.writing import CONFIG, INDEX, WEIGHTS, Tensor, write_model
 
-_CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
+_LARGEST_BLOCK = 64 << 20  # bytes read before they go to the devices
 _EMBED, _NORM, _HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 _MODULES = {
     "input_norm": "input_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")},
     **{name: f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")},
+    "router": "mlp.gate",
 }
 
 
-def module_name(layer: int, name: str) -> str:
-    """Hugging Face's module path of one layer's parameter, such as ``model.layers.3.mlp.up_proj``."""
-    return f"model.layers.{layer}.{_MODULES[name]}"
+@dataclass(frozen=True)
+class Parameter:
+    """One of the decoder's parameters, and the tensors of the files that it is stacked from."""
+
+    path: tuple[str, ...]  # in the tree of parameters
+    shape: tuple[int, ...]
+    names: np.ndarray  # of str, its shape the parameter's leading axes: [], [L] or [L, E]
+    matrix: bool  # [in, out], stored as [out, in]
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """Shape of each tensor as stored."""
+        shape = self.shape[self.names.ndim :]
+        return shape[::-1] if self.matrix else shape
+
+    def dtype(self, dtype: Any) -> Any:
+        """What it is held in when the model is held in ``dtype``: a router's choice should not hang on rounding."""
+        return np.dtype(jnp.float32 if self.path[-1] == "router" else dtype)
 
 
-def load(directory: str | os.PathLike[str], dtype: Any = jnp.float32) -> tuple[Decoder, DecoderConfig]:
-    """Read a model, its parameters cast to ``dtype``.
+def parameters(config: DecoderConfig) -> list[Parameter]:
+    """All parameters of a decoder."""
+    V, D = config.vocab_size, config.hidden_size
+
+    def alone(path: str, name: str, *shape: int) -> Parameter:
+        return Parameter((path,), shape, np.array(name, object), matrix=False)
+
+    found = [alone("embed", _EMBED, V, D), alone("final_norm", _NORM, D)]
+    if not config.tie_embeddings:
+        found.append(alone("lm_head", _HEAD, V, D))
+    for name, shape in layer_shapes(config).items():
+        names = module_names(config, name) + ".weight"
+        found.append(Parameter(("layers", name), (config.num_layers, *shape), names, matrix=len(shape) >= 2))
+    return found
+
+
+def module_names(config: DecoderConfig, name: str) -> np.ndarray:
+    """Hugging Face's module paths of one of a layer's parameters, for all layers ``[L]`` or their experts ``[L, E]``.
+
+    For instance ``model.layers.3.mlp.up_proj``, or ``model.layers.3.mlp.experts.17.up_proj``.
+    """
+    paths = [f"model.layers.{layer}.{_MODULES[name]}" for layer in range(config.num_layers)]
+    if len(layer_shapes(config)[name]) < 3:
+        return np.array(paths, object)
+    experts = range(config.num_experts)
+    return np.array([[path.replace("mlp.", f"mlp.experts.{expert}.") for expert in experts] for path in paths], object)
+
+
+def load(
+    directory: str | os.PathLike[str],
+    dtype: Any = jnp.float32,
+    shardings: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Decoder, DecoderConfig]:
+    """Read a model, its parameters cast to ``dtype`` (routers to float32), block by block onto the devices.
+
+    Args:
+        shardings: where each parameter goes: a tree like that of the parameters, ``{"embed": ..., "layers": {name:
+            ...}, "final_norm": ..., "lm_head": ...}``, of NamedSharding. A process reads what its own devices hold.
+            None: all on the default device.
+        progress: called with how many of how many tensors are read.
 
     Raises:
         ContractError: an unsupported architecture (see ``DecoderConfig.from_huggingface``); a truncated or missing
-            file; a missing, unknown, misshapen or non-finite tensor.
+            file; a missing, unknown, misshapen or non-finite tensor; a tokenizer with more tokens than the model; a
+            sharding that is missing or does not fit.
     """
     path = Path(directory)
-    config = DecoderConfig.from_huggingface(read_json(path / _CONFIG))
-    files = TensorFiles(_weight_files(path))
-    shapes = dict(_tensor_shapes(config))
-    # Left-overs of old exporters that change nothing: rotary frequencies, and a tied model's head (checked below).
-    optional = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)}
-    files.require(shapes, optional | ({_HEAD} if config.tie_embeddings else set()))
+    config = DecoderConfig.from_huggingface(read_json(path / CONFIG))
+    if config.layer_windows or config.rope_scaling:  # not yet known to the decoder
+        raise ContractError(f"{path} has a sliding window or rope scaling, which the decoder does not compute yet")
+    files = open_weights(path, config)
+    params: dict[str, Any] = {"layers": {}}
+    wanted = parameters(config)
+    total, done = sum(parameter.names.size for parameter in wanted), 0
+    largest = max(math.prod(parameter.tensor_shape) * parameter.dtype(dtype).itemsize for parameter in wanted)
+    block_bytes = min(largest // 8, _LARGEST_BLOCK)
+    for parameter in wanted:
+        sharding = None if shardings is None else _at(shardings, parameter.path)
+        tensors = parameter.names.size
 
-    def read(name: str, matrix: bool = False) -> np.ndarray:
-        value = files.read(name, shapes[name]).astype(dtype)
-        return value.T if matrix else value
+        def report(fraction: float, done: int = done, tensors: int = tensors) -> None:
+            progress(done + math.floor(fraction * tensors), total)
 
-    def stacked(name: str) -> Any:
-        value = np.empty((config.num_layers, *layer_shapes(config)[name]), dtype)
-        for index in range(config.num_layers):
-            value[index] = read(f"{module_name(index, name)}.weight", matrix=name.endswith("proj"))
-        return jnp.asarray(value)
-
-    params: dict[str, Any] = {
-        "embed": jnp.asarray(read(_EMBED)),
-        "layers": {name: stacked(name) for name in layer_shapes(config)},
-        "final_norm": jnp.asarray(read(_NORM)),
-    }
-    if not config.tie_embeddings:
-        params["lm_head"] = jnp.asarray(read(_HEAD))
-    elif _HEAD in files.names() and not np.array_equal(
-        files.read(_HEAD, shapes[_EMBED]), files.read(_EMBED, shapes[_EMBED])
-    ):
-        raise ContractError(f"{path}: {_HEAD} differs from {_EMBED}: set tie_word_embeddings to false in {_CONFIG}")
+        read = _reader(files, parameter)
+        value = stream(parameter.shape, parameter.dtype(dtype), read, block_bytes, sharding, parameter.matrix, report)
+        node = params["layers"] if len(parameter.path) > 1 else params
+        node[parameter.path[-1]] = value
+        done += tensors
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graphdef, state), config
+
+
+def open_weights(path: Path, config: DecoderConfig) -> TensorFiles:
+    """The weights in a directory, with every tensor's name, shape and dtype checked, and the tokenizer's size."""
+    _check_tokenizer(path / TOKENIZER, config)
+    files = TensorFiles(_weight_files(path))
+    shapes = {name: parameter.tensor_shape for parameter in parameters(config) for name in parameter.names.flat}
+    # Left-overs of old exporters that change nothing: rotary frequencies, and a tied model's head.
+    optional = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq" for layer in range(config.num_layers)}
+    files.require(shapes, optional | ({_HEAD} if config.tie_embeddings else set()))
+    if config.tie_embeddings and _HEAD in files.names():
+        files.require({**shapes, _HEAD: shapes[_EMBED]}, optional)
+        for start in range(0, config.vocab_size, 1024):
+            rows = (slice(start, start + 1024),)
+            if not np.array_equal(files.read(_HEAD, rows), files.read(_EMBED, rows)):
+                raise ContractError(
+                    f"{path}: {_HEAD} differs from {_EMBED}: set tie_word_embeddings to false in {CONFIG}"
+                )
+    return files
 
 
 def save(
@@ -86,31 +157,34 @@ def save(
     directory: str | os.PathLike[str],
     tokenizer_files: Sequence[str | os.PathLike[str]] = (),
 ) -> None:
-    """Write a model that transformers and inference servers read; ``tokenizer_files`` are copied beside it."""
-    path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
-    tensors = {_EMBED: np.asarray(decoder.embed[...]), _NORM: np.asarray(decoder.final_norm[...])}
-    if not config.tie_embeddings:
-        tensors[_HEAD] = np.asarray(decoder.lm_head[...])
-    for name in layer_shapes(config):
-        for index, value in enumerate(np.asarray(decoder.layers[name][...])):
-            tensors[f"{module_name(index, name)}.weight"] = np.ascontiguousarray(
-                value.T if name.endswith("proj") else value
-            )
-    temporary = path / f".{_WEIGHTS}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path / _WEIGHTS)
-    for source in tokenizer_files:
-        shutil.copyfile(source, path / Path(source).name)
-    data = {**config.to_huggingface(), "dtype": str(tensors[_EMBED].dtype)}
-    replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it makes the directory a model
+    """Write a model that transformers and inference servers read; ``tokenizer_files`` are copied beside it.
+
+    Tensors are fetched one at a time. Raises ContractError for one that holds NaN or infinity, before anything in
+    ``directory`` is replaced, and for parameters that other processes hold.
+    """
+    params = nnx.to_pure_dict(nnx.state(decoder))
+    tensors, where = [], {}
+    for parameter in parameters(config):
+        value = _at(params, parameter.path)
+        if not value.is_fully_addressable:
+            raise ContractError(f"parameter {'.'.join(parameter.path)} is held by several processes: save from one")
+        for position, name in np.ndenumerate(parameter.names):
+            tensors.append(Tensor(name, parameter.tensor_shape, value.dtype))
+            where[name] = (value, position, parameter.matrix)
+
+    def read(name: str) -> np.ndarray:
+        value, position, matrix = where[name]
+        return np.asarray(_take(value, np.asarray(position, np.int32), matrix))
+
+    data = {**config.to_huggingface(), "dtype": str(decoder.embed.dtype)}
+    write_model(directory, tensors, read, data, tokenizer_files)
 
 
 def revision(directory: str | os.PathLike[str]) -> str:
     """Content hash of a model: 16 hex digits of SHA-256 over ``config.json``, the weights and a ``tokenizer.json``."""
     path, digest = Path(directory), hashlib.sha256()
     tokenizer = [path / TOKENIZER] if (path / TOKENIZER).exists() else []
-    for file in [path / _CONFIG, *_weight_files(path), *tokenizer]:
+    for file in [path / CONFIG, *_weight_files(path), *tokenizer]:
         if not file.exists():
             raise ContractError(f"{file} is missing: download or save the model again")
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
@@ -133,22 +207,58 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+@partial(jax.jit, static_argnums=2)
+def _take(value: jax.Array, position: jax.Array, matrix: bool) -> jax.Array:
+    """One tensor of a parameter, as stored."""
+    for index in position:
+        value = jax.lax.dynamic_index_in_dim(value, index, keepdims=False)
+    return value.T if matrix else value
+
+
+def _at(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    for key in path:
+        if key not in tree:
+            raise ContractError(f"nothing is given for the model's parameter {'.'.join(path)}: add {key!r}")
+        tree = tree[key]
+    return tree
+
+
+def _reader(files: TensorFiles, parameter: Parameter) -> Callable[[Index], np.ndarray]:
+    """Reads a part of a parameter; matrices as stored, ``[..., out, in]``."""
+    names, dtypes = parameter.names, {files.dtype(name) for name in parameter.names.flat}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)  # which holds all others exactly
+
+    def read(index: Index) -> np.ndarray:
+        stacked, part = index[: names.ndim], index[names.ndim :]
+        part = part[::-1] if parameter.matrix else part
+        chosen = np.asarray(names[stacked], object)
+        out = np.empty((*chosen.shape, *(axis.stop - axis.start for axis in part)), dtype)
+        for position, name in np.ndenumerate(chosen):
+            files.read(name, part, out[position])
+        return out
+
+    return read
+
+
 def _weight_files(path: Path) -> list[Path]:
     """The single file if there is one (as transformers decides), else the shards of the index, sorted."""
-    if (path / _WEIGHTS).exists() or not (path / _INDEX).exists():
-        return [path / _WEIGHTS]
-    weight_map = read_json(path / _INDEX).get("weight_map")
+    if (path / WEIGHTS).exists() or not (path / INDEX).exists():
+        return [path / WEIGHTS]
+    weight_map = read_json(path / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ContractError(f"{path / _INDEX} has no weight_map: download it again")
+        raise ContractError(f"{path / INDEX} has no weight_map: download it again")
     return [path / name for name in sorted({str(name) for name in weight_map.values()})]
 
 
-def _tensor_shapes(config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor in the files; projections are stored ``[out, in]``."""
-    yield _EMBED, (config.vocab_size, config.hidden_size)
-    yield _NORM, (config.hidden_size,)
-    if not config.tie_embeddings:
-        yield _HEAD, (config.vocab_size, config.hidden_size)
-    for name, shape in layer_shapes(config).items():
-        for index in range(config.num_layers):
-            yield f"{module_name(index, name)}.weight", shape[::-1]
+def _check_tokenizer(path: Path, config: DecoderConfig) -> None:
+    """Raise ContractError if a tokenizer beside the model has ids that the model's vocabulary lacks."""
+    if not path.exists():
+        return
+    data = read_json(path)
+    vocab, added = data.get("model", {}).get("vocab", {}), data.get("added_tokens", [])
+    ids = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *(token["id"] for token in added)]
+    if (largest := max(ids, default=-1)) >= config.vocab_size:
+        raise ContractError(
+            f"{path} has token ids up to {largest}, the model's vocab_size is {config.vocab_size}: "
+            f"put the model's own tokenizer there, or its own {CONFIG}"
+        )

@@ -12,8 +12,9 @@ from safetensors.numpy import save as to_bytes
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import replace_bytes
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.huggingface import module_name, read_json
-from trace_jax.models.lora import TARGETS, LoRA, target_shapes
+from trace_jax.models.decoder import layer_shapes
+from trace_jax.models.huggingface import module_names, read_json
+from trace_jax.models.lora import TARGETS, LoRA
 from trace_jax.models.tensors import TensorFiles
 
 _CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
@@ -44,18 +45,18 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
     if lora.num_adapters != 1:
         raise ContractError(f"{lora.num_adapters} adapters cannot go into one PEFT directory: select one first")
     path, tensors = Path(directory), {}
-    shapes = target_shapes(config)
     for target, pair in lora.weights.items():
         a, b = np.asarray(pair["a"][0]), np.asarray(pair["b"][0])
-        expected = (config.num_layers, *shapes[target])
-        if (found := (a.shape[0], a.shape[1], b.shape[2])) != expected:
-            raise ContractError(f"adapter target {target!r} has layers, in, out {found}; the base has {expected}")
+        expected = (config.num_layers, *layer_shapes(config)[target])
+        if (found := (*a.shape[:-1], b.shape[-1])) != expected:
+            raise ContractError(
+                f"adapter target {target!r} has layers, (experts,) in, out {found}; the base has {expected}"
+            )
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise ContractError(f"adapter target {target!r} holds NaN or infinity: use an earlier checkpoint")
-        for layer in range(config.num_layers):
-            name = _PREFIX + module_name(layer, target)
-            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a[layer].T)
-            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b[layer].T)
+        for position, module in np.ndenumerate(module_names(config, target)):
+            tensors[f"{_PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a[position].T)
+            tensors[f"{_PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b[position].T)
     alpha = float(lora.scale[0]) * lora.rank
     data = {
         "peft_type": "LORA",
@@ -93,22 +94,24 @@ def load_peft(
             f"{path} was trained for base {data.get('base_model_name_or_path')!r}, not {base!r}: use its own base"
         )
     rank, alpha, targets = _shape(path, data)
-    names = {
-        (layer, target, half): f"{_PREFIX}{module_name(layer, target)}.lora_{half}.weight"
-        for layer in range(config.num_layers)
-        for target in targets
-        for half in "AB"
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    names: dict[str, dict[str, np.ndarray]] = {}
+    for target in targets:
+        fan_in, fan_out = layer_shapes(config)[target][-2:]
+        modules = _PREFIX + module_names(config, target)
+        names[target] = {half: modules + f".lora_{half}.weight" for half in "AB"}
+        shapes |= dict.fromkeys(names[target]["A"].flat, (rank, fan_in))
+        shapes |= dict.fromkeys(names[target]["B"].flat, (fan_out, rank))
     files = TensorFiles([path / _WEIGHTS])
-    files.require(names.values())
-    shapes = target_shapes(config)
+    files.require(shapes)
 
-    def stacked(target: str, half: str) -> Any:
-        shape = (rank, shapes[target][0]) if half == "A" else (shapes[target][1], rank)
-        layers = [files.read(names[layer, target, half], shape).T for layer in range(config.num_layers)]
-        return jnp.asarray(np.stack(layers)[None].astype(dtype))
+    def stacked(names: np.ndarray) -> Any:
+        value = np.empty((1, *names.shape, *shapes[names.flat[0]][::-1]), dtype)
+        for position, name in np.ndenumerate(names):
+            value[0][position] = files.read(name).T
+        return jnp.asarray(value)
 
-    weights = {target: {"a": stacked(target, "A"), "b": stacked(target, "B")} for target in targets}
+    weights = {target: {"a": stacked(names[target]["A"]), "b": stacked(names[target]["B"])} for target in targets}
     return LoRA(weights, jnp.full((1,), alpha / rank, jnp.float32))
 
 
