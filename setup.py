@@ -13,7 +13,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["trace_jax", "trace_jax.*"]),
-    package_data={"trace_jax": ["py.typed", "contract/schemas/*.json"]},
+    package_data={"trace_jax": ["py.typed", "contract/schemas/*.json", "planning/targets/*.txtpb"]},
     install_requires=[
         JAX,
         "absl-py>=2.1",
@@ -43,6 +43,7 @@ setup(
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU
             "krippendorff>=0.8",
             "mypy>=1.15",
             "peft>=0.17",

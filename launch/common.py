@@ -34,7 +34,16 @@ Main = Callable[[ConfigDict, epath.Path], None]
 
 def run(main: Main) -> NoReturn:
     """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit."""
-    app.run(lambda _: _call(main), flags_parser=lambda arguments: parse(arguments, WORKDIR))
+    app.run(
+        lambda _: _call(lambda: main(CONFIG.value, epath.Path(WORKDIR.value))),
+        flags_parser=lambda arguments: parse(arguments, WORKDIR),
+    )
+    raise AssertionError("app.run exits")
+
+
+def run_without_workdir(main: Callable[[ConfigDict], None]) -> NoReturn:
+    """As ``run``, for a program that leaves no results behind: it is called as ``main(config)``."""
+    app.run(lambda _: _call(lambda: main(CONFIG.value)), flags_parser=lambda arguments: parse(arguments, None))
     raise AssertionError("app.run exits")
 
 
@@ -66,21 +75,21 @@ def fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def parse(arguments: Sequence[str], results: flags.FlagHolder) -> list[str]:
+def parse(arguments: Sequence[str], results: flags.FlagHolder | None) -> list[str]:
     """Parse the command line, or end the program with status 2. A dry run does not need the flag ``results``."""
     try:
         rest = parse_flags(arguments)
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
         _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
-        if results.value is None and not DRY_RUN.value:
+        if results is not None and results.value is None and not DRY_RUN.value:
             raise flags.Error(f"--{results.name} is missing: name a directory for the results, or use --dry_run")
     except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         fail(_unknown_key(error) or str(error), 2)
     return rest
 
 
-def _call(main: Main) -> int:
+def _call(main: Callable[[], None]) -> int:
     if DRY_RUN.value:
         print(CONFIG.value)
         return 0
@@ -89,7 +98,7 @@ def _call(main: Main) -> int:
         from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none
 
         enable_compilation_cache()
-        main(CONFIG.value, epath.Path(WORKDIR.value))
+        main()
 
     return guarded(configured)
 

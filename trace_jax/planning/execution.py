@@ -1,0 +1,47 @@
+"""What a program executes, and how often: the computations that its entry reaches, loops multiplied out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trace_jax.planning.hlo import Computation, Instruction, Module
+from trace_jax.planning.trips import trip_count
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One instruction and its executions. ``estimated``: it stands in a loop of unknown length, counted as one run,
+    or in one branch of a conditional, all of which are counted. ``behind``: it was started and is awaited later."""
+
+    instruction: Instruction
+    computation: Computation
+    times: int
+    estimated: bool = False
+    behind: bool = False
+
+
+def execute(module: Module) -> tuple[Executed, ...]:
+    """All instructions that are scheduled on their own; what a fusion holds is part of the fusion."""
+    return tuple(_walk(module, module.entry, 1, False, False))
+
+
+def open_loops(module: Module, executed: tuple[Executed, ...]) -> tuple[str, ...]:
+    """Names of the loops whose length depends on data."""
+    return tuple(
+        one.instruction.op_name or one.instruction.name
+        for one in executed
+        if one.instruction.opcode == "while" and trip_count(module, one.computation, one.instruction) is None
+    )
+
+
+def _walk(module: Module, computation: Computation, times: int, estimated: bool, behind: bool) -> Iterator[Executed]:
+    for instruction in computation.instructions.values():
+        yield Executed(instruction, computation, times, estimated, behind)
+        if instruction.opcode == "fusion":
+            continue
+        inner_times, inner_estimated = times, estimated or instruction.opcode == "conditional"
+        if instruction.opcode == "while":
+            trips = trip_count(module, computation, instruction)
+            inner_times, inner_estimated = times * (1 if trips is None else trips), estimated or trips is None
+        started = behind or instruction.opcode.endswith("-start")
+        for name in instruction.called():
+            yield from _walk(module, module.computations[name], inner_times, inner_estimated, started)

@@ -1,0 +1,203 @@
+"""A compiled program's text (``compiled.as_text()``), as computations of instructions with their source lines."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from trace_jax.contract.record import ContractError
+from trace_jax.planning.shapes import Array, Shape, leaves, parse_shape, split
+
+_HEADER = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)$")
+_END = re.compile(r"\}(, execution_thread=.*)?")
+_CALLS = {
+    "fusion": ("calls",),
+    "call": ("to_apply",),
+    "call-start": ("to_apply",),  # on another core of the chip
+    "while": ("body",),
+    "conditional": ("true_computation", "false_computation", "branch_computations"),
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """``name = shape opcode(operands), attributes``; ``literal`` is what stands between the parentheses."""
+
+    name: str
+    shape: Shape
+    opcode: str
+    literal: str
+    attributes: str
+
+    @cached_property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the operands."""
+        parts = split(self.literal)
+        return tuple(part.split()[-1].removeprefix("%") for part in parts if "%" in part)
+
+    def attribute(self, name: str) -> str | None:
+        """The first word of an attribute, for instance ``body`` of a loop."""
+        match = re.search(rf"(?<![\w-]){re.escape(name)}=\{{?%?([^\s,}}]+)", self.attributes)
+        return match.group(1) if match else None
+
+    def called(self) -> tuple[str, ...]:
+        """Names of the computations that run when this instruction runs; not those applied to single elements."""
+        names = _CALLS.get(self.opcode, ("calls",) if self.opcode.endswith("-start") else ())
+        found: list[str] = []
+        for name in names:
+            match = re.search(rf"(?<![\w-]){name}=(\{{[^}}]*\}}|[^\s,]+)", self.attributes)
+            if match:
+                found += [part.strip().removeprefix("%") for part in match.group(1).strip("{}").split(",")]
+        return tuple(found)
+
+    @property
+    def op_name(self) -> str:
+        """The path of JAX's primitive, for instance ``jit(step)/while/body/all_gather``; empty where XLA left none."""
+        match = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
+        return match.group(1) if match else ""
+
+    @property
+    def frame(self) -> int:
+        """Identity of the stack frame that made it; 0 where there is none."""
+        match = re.search(r"stack_frame_id=(\d+)", self.attributes)
+        return int(match.group(1)) if match else 0
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Instructions by name, in order; ``root`` is the result."""
+
+    name: str
+    instructions: Mapping[str, Instruction]
+    root: Instruction
+
+    def operand(self, instruction: Instruction, index: int) -> Instruction:
+        """An operand's instruction."""
+        return self.instructions[instruction.operands[index]]
+
+    def users(self, instruction: Instruction) -> list[Instruction]:
+        """Instructions that take this one's result."""
+        return [one for one in self.instructions.values() if instruction.name in one.operands]
+
+    def arrays(self, instruction: Instruction) -> Iterator[Array]:
+        """The arrays of all operands."""
+        for name in instruction.operands:
+            yield from leaves(self.instructions[name].shape)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A whole program for one device out of ``partitions``."""
+
+    name: str
+    entry: Computation
+    computations: Mapping[str, Computation]
+    partitions: int
+    frames: Mapping[int, str] = field(default_factory=dict)  # stack frame → "file.py:12 function"
+
+    def source(self, instruction: Instruction) -> str:
+        """``file.py:12 function`` of an instruction; empty where XLA left none."""
+        return self.frames.get(instruction.frame, "")
+
+
+def parse_module(text: str) -> Module:
+    """Read a program. Raises ContractError for text that is none."""
+    lines = text.splitlines()
+    if not lines or not lines[0].startswith("HloModule "):
+        raise ContractError(f"not a compiled program: {text[:40]!r}; give what compiled.as_text() returns")
+    computations: dict[str, Computation] = {}
+    inside: dict[str, Instruction] | None = None
+    root: Instruction | None = None
+    entry, name = None, ""
+    for line in _joined(lines):
+        if inside is None:
+            header = _HEADER.match(line)
+            if header:
+                name, inside, root = header.group(2), {}, None
+                entry = name if header.group(1) else entry
+        elif _END.fullmatch(line):
+            if root is None:
+                raise ContractError(f"computation {name!r} has no ROOT: the program's text is cut off")
+            computations[name] = Computation(name, inside, root)
+            inside = None
+        else:
+            match = _INSTRUCTION.match(line)
+            if match:
+                instruction = _instruction(match.group(2), match.group(3))
+                inside[instruction.name] = instruction
+                root = instruction if match.group(1) else root
+    if entry is None or entry not in computations:
+        raise ContractError(f"{lines[0][:60]!r}: the program has no ENTRY: its text is cut off")
+    count = re.search(r"num_partitions=(\d+)", lines[0])
+    module = re.match(r"HloModule ([^\s,]+)", lines[0])
+    assert module is not None
+    return Module(
+        module.group(1), computations[entry], computations, int(count.group(1)) if count else 1, _frames(lines)
+    )
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Lines of computations, those that a kernel's attributes were broken into put together again."""
+    held: list[str] = []
+    for line in lines:
+        if held and line and not line.startswith(" ") and not _END.fullmatch(line):
+            held.append(line)
+            continue
+        if held:
+            yield "".join(held)
+            held = []
+        if line.startswith("  "):
+            held = [line]
+        else:
+            yield line
+    if held:
+        yield "".join(held)
+
+
+def _instruction(name: str, text: str) -> Instruction:
+    end = _closing(text) if text.startswith("(") else text.index(" ")
+    shape, rest = text[:end], text[end:].lstrip()
+    opcode, _, _ = rest.partition("(")
+    close = _closing(rest, len(opcode))
+    return Instruction(name, parse_shape(shape), opcode, rest[len(opcode) + 1 : close - 1], rest[close:])
+
+
+def _closing(text: str, start: int = 0) -> int:
+    """Position after the parenthesis that closes the one at ``start``. Quoted text may hold any."""
+    depth, quoted = 0, False
+    for position in range(start, len(text)):
+        character = text[position]
+        if character == '"' and text[position - 1] != "\\":
+            quoted = not quoted
+        elif not quoted and character in "()":
+            depth += 1 if character == "(" else -1
+            if depth == 0:
+                return position + 1
+    raise ContractError(f"unbalanced parentheses in {text[:60]!r}: the program's text is cut off")
+
+
+def _frames(lines: list[str]) -> dict[int, str]:
+    """Where each stack frame is, from the tables before the computations."""
+    tables: dict[str, dict[int, str]] = {}
+    table: dict[int, str] | None = None
+    for line in lines[1:]:
+        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+            table = tables.setdefault(line, {})
+        elif table is not None and line[:1].isdigit():
+            number, _, rest = line.partition(" ")
+            table[int(number)] = rest
+        elif line:
+            break
+    files, functions = tables.get("FileNames", {}), tables.get("FunctionNames", {})
+    places = {}
+    for place, text in tables.get("FileLocations", {}).items():
+        fields = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
+        file = files.get(fields.get("file_name_id", 0), '""').strip('"').rsplit("/", 1)[-1]
+        function = functions.get(fields.get("function_name_id", 0), '""').strip('"').rsplit(".", 1)[-1]
+        places[place] = f"{file}:{fields.get('line', 0)} {function}"
+    frames = {}
+    for frame, text in tables.get("StackFrames", {}).items():
+        match = re.search(r"file_location_id=(\d+)", text)
+        frames[frame] = places.get(int(match.group(1)), "") if match else ""
+    return frames

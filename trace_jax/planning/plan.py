@@ -1,0 +1,142 @@
+"""Compile programs for a topology that is not here, and report what they need and take.
+
+    prepare_environment()                                  # before JAX is imported
+    topology = parse_topology("v5p:4x4x4")
+    mesh = jax.sharding.Mesh(np.array(describe_devices(topology)).reshape(1, 64, 1, 1), AXES)
+    report = plan(Job((Program("train_step", jax.jit(step), arguments, mesh),), tokens=131072), topology)
+
+The arguments are abstract; nothing runs, and no accelerator is needed.
+"""
+
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trace_jax.contract.record import ContractError
+from trace_jax.planning.collectives import Collective, find_collectives
+from trace_jax.planning.compile import Compiled, Job, Program, compile_program
+from trace_jax.planning.devices import slice_of
+from trace_jax.planning.execution import execute, open_loops
+from trace_jax.planning.hlo import parse_module
+from trace_jax.planning.interconnect import collective_seconds
+from trace_jax.planning.report import CollectiveUse, Cost, KindTotal, PlanReport, ProgramPlan
+from trace_jax.planning.roofline import program_cost, step_estimate
+from trace_jax.planning.topology import Topology
+from trace_jax.planning.verdict import memory_use
+
+_PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
+
+
+def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
+    """Compile all programs of a job for ``topology``.
+
+    ``level``: of the compiler's optimisation. Memory and collectives are nearly the same at O0, which compiles several
+    times faster, as at ``default``; only there are collectives started early and is memory traffic kept down.
+    Raises ContractError for programs on different meshes, or on another number of devices than the topology has.
+    """
+    programs = job.programs
+    if not programs:
+        raise ContractError("there is no program to plan: name one")
+    meshes = {tuple(program.mesh.shape.items()) for program in programs}
+    if len(meshes) > 1:
+        raise ContractError(f"the programs have different meshes, {sorted(meshes)}: plan them one by one")
+    for program in programs:
+        if program.mesh.size != topology.devices:
+            raise ContractError(
+                f"program {program.name!r} is for {program.mesh.size} devices, {topology.name} has {topology.devices}: "
+                "make its mesh of the topology's devices"
+            )
+    plans = tuple(_plan_program(program, topology, level) for program in programs)
+    return PlanReport(
+        topology=topology.name,
+        chips=topology.chips,
+        devices=topology.devices,
+        mesh=dict(programs[0].mesh.shape),
+        compiler=_versions(),
+        tokens_per_step=job.tokens,
+        model_flops_per_step=job.model_flops,
+        programs=plans,
+        step=step_estimate(plans, topology, job.tokens, job.model_flops),
+    )
+
+
+def _plan_program(program: Program, topology: Topology, level: str) -> ProgramPlan:
+    compiled = compile_program(program, level, topology.chip.hbm // topology.chip.devices)
+    memory = memory_use(program, compiled)
+    cost, collectives, warnings = _read(program, compiled, topology) if compiled.text else (None, (), ())
+    if level == "O0" and cost is not None:
+        warnings = (*warnings, "compiled at O0: memory traffic, and the time that it takes, are upper bounds")
+    return ProgramPlan(
+        name=program.name,
+        times=program.times,
+        level=level,
+        compile_seconds=compiled.seconds,
+        memory=memory,
+        cost=cost if memory.fits else None,
+        totals=_totals(collectives),
+        collectives=collectives,
+        warnings=warnings,
+    )
+
+
+def _read(
+    program: Program, compiled: Compiled, topology: Topology
+) -> tuple[Cost, tuple[CollectiveUse, ...], tuple[str, ...]]:
+    module = parse_module(compiled.text)
+    executed = execute(module)
+    devices = program.mesh.devices.flatten().tolist()
+    axes = tuple(program.mesh.shape.items())
+    found = find_collectives(module, executed, axes, [slice_of(device) for device in devices])
+    uses = _uses(found, devices, topology)
+    cost, unknown = program_cost(module, executed, program.formulas, sum(one.seconds for one in uses), topology)
+    warnings = [f"loop {name} runs as often as data say: counted once" for name in open_loops(module, executed)]
+    warnings += [f"kernel {name} does not tell its FLOPs: counted as none" for name in unknown]
+    if any(one.instruction.opcode == "conditional" for one in executed):
+        warnings.append("the program has conditionals: every branch is counted")
+    return cost, uses, tuple(warnings)
+
+
+def _uses(found: Iterable[Collective], devices: Sequence[Any], topology: Topology) -> tuple[CollectiveUse, ...]:
+    """Collectives of the same kind, place and purpose as one, the longest first."""
+    merged: dict[tuple[Any, ...], CollectiveUse] = {}
+    for one in found:
+        key = (one.kind, one.axes, one.group, one.op_name, one.source, one.asynchronous, one.estimated)
+        seconds = one.times * collective_seconds(one, devices, topology)
+        before = merged.get(key)
+        merged[key] = CollectiveUse(
+            kind=one.kind,
+            axes=one.axes,
+            group=one.group,
+            count=one.times + (before.count if before else 0),
+            payload_bytes=one.times * one.payload + (before.payload_bytes if before else 0),
+            sent_bytes=round(one.times * one.sent) + (before.sent_bytes if before else 0),
+            seconds=seconds + (before.seconds if before else 0.0),
+            purpose=one.op_name,
+            source=one.source,
+            asynchronous=one.asynchronous,
+            estimated=one.estimated,
+        )
+    return tuple(sorted(merged.values(), key=lambda use: -use.seconds))
+
+
+def _totals(uses: Sequence[CollectiveUse]) -> tuple[KindTotal, ...]:
+    return tuple(
+        KindTotal(
+            kind=kind,
+            count=sum(one.count for one in uses if one.kind == kind),
+            payload_bytes=sum(one.payload_bytes for one in uses if one.kind == kind),
+            sent_bytes=sum(one.sent_bytes for one in uses if one.kind == kind),
+            seconds=sum(one.seconds for one in uses if one.kind == kind),
+        )
+        for kind in sorted({one.kind for one in uses})
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

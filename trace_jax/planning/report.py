@@ -1,0 +1,125 @@
+"""The record of a plan: what each program needs and takes on each device. Sizes are in bytes, times in seconds."""
+
+from trace_jax.contract.record import Part, Record
+
+
+class CollectiveUse(Part):
+    """Executions of one collective in one run of a program. Bytes are of all executions together, on one chip.
+
+    ``payload_bytes``: of the arrays that are gathered, reduced or moved; ``sent_bytes``: what the chip sends for it.
+    ``purpose`` is the path of the operation in the program, ``source`` its line; both are empty where XLA made it up.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    group: int
+    count: int
+    payload_bytes: int
+    sent_bytes: int
+    seconds: float
+    purpose: str
+    source: str
+    asynchronous: bool
+    estimated: bool
+
+
+class KindTotal(Part):
+    """All collectives of one kind."""
+
+    kind: str
+    count: int
+    payload_bytes: int
+    sent_bytes: int
+    seconds: float
+
+
+class BufferUse(Part):
+    """One array that is alive when memory is fullest."""
+
+    bytes: int
+    shape: str
+    purpose: str
+    source: str
+
+
+class MemoryUse(Part):
+    """Memory of one device. ``temporaries`` and the like are None where the compiler gave up before it knew them."""
+
+    arguments: int
+    outputs: int | None
+    aliased: int | None
+    temporaries: int | None
+    program: int | None
+    peak: int
+    available: int
+    verdict: str
+    buffers: tuple[BufferUse, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program can be loaded."""
+        return self.peak <= self.available
+
+
+class Cost(Part):
+    """Work of one device in one run, and the least time that each resource takes for it.
+
+    ``operations_seconds``: one operation after another, each bound by arithmetic or by memory, whichever is slower.
+    """
+
+    flops: float
+    hbm_bytes: int
+    compute_seconds: float
+    memory_seconds: float
+    operations_seconds: float
+    interconnect_seconds: float
+
+
+class ProgramPlan(Part):
+    """One program. ``cost`` is None if it does not fit."""
+
+    name: str
+    times: float
+    level: str
+    compile_seconds: float
+    memory: MemoryUse
+    cost: Cost | None
+    totals: tuple[KindTotal, ...]
+    collectives: tuple[CollectiveUse, ...]
+    warnings: tuple[str, ...]
+
+
+class StepEstimate(Part):
+    """One optimiser step of all programs, by the roofline.
+
+    ``seconds`` assumes that collectives hide behind computation as far as they are shorter: the longer of the two.
+    ``seconds_without_overlap`` is their sum. ``mfu`` is the useful share (the model's FLOPs, recomputation left out) of
+    the chips' peak over ``seconds``, ``hardware_utilisation`` the executed share; None where tokens or FLOPs of the
+    model were not told.
+    """
+
+    seconds: float
+    seconds_without_overlap: float
+    bottleneck: str
+    tokens_per_second: float | None
+    mfu: float | None
+    hardware_utilisation: float
+
+
+class PlanReport(Record):
+    """A plan: programs compiled for a topology that was not there. ``step`` is None if one does not fit."""
+
+    topology: str
+    chips: int
+    devices: int
+    mesh: dict[str, int]
+    compiler: dict[str, str]  # package → version
+    tokens_per_step: int | None
+    model_flops_per_step: float | None
+    programs: tuple[ProgramPlan, ...]
+    step: StepEstimate | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether every program fits."""
+        return all(program.memory.fits for program in self.programs)

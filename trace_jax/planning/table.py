@@ -1,0 +1,125 @@
+"""A plan on the terminal."""
+
+import sys
+
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+from trace_jax.planning.chips import GIB
+from trace_jax.planning.report import PlanReport, ProgramPlan
+
+_WIDTH = 160  # of a table that goes to a file
+_SHOWN = 12  # collectives a program; the JSON holds all
+
+
+def print_plan(report: PlanReport, console: Console | None = None) -> None:
+    """Memory, work and collectives of each program on each device, then the step."""
+    out = console or Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    mesh = " × ".join(f"{name} {size}" for name, size in report.mesh.items())
+    versions = ", ".join(f"{name} {version}" for name, version in report.compiler.items())
+    out.print(f"{report.topology}: {report.chips} chips, mesh {mesh} ({versions})", markup=False)
+    for program in report.programs:
+        out.print()
+        out.print(f"{program.name}: {program.memory.verdict}", style="" if program.memory.fits else "red", markup=False)
+        out.print(_resources(program))
+        out.print(_buffers(program))
+        if program.collectives:
+            out.print(_totals(program))
+            out.print(_collectives(program))
+        for warning in program.warnings:
+            out.print(f"note: {warning}", markup=False)
+    if report.step is not None:
+        out.print()
+        out.print(_step(report), markup=False)
+
+
+def _resources(program: ProgramPlan) -> Table:
+    table = _table(f"{program.name}, each device, one run ({program.times:g} a step)", "what", ">amount")
+    memory = program.memory
+    for name, size in (
+        ("arguments", memory.arguments),
+        ("outputs", memory.outputs),
+        ("of them in place of arguments", memory.aliased),
+        ("temporaries", memory.temporaries),
+        ("program", memory.program),
+        ("peak", memory.peak),
+        ("there is", memory.available),
+    ):
+        if size is not None:
+            table.add_row(name, f"{size / GIB:,.2f} GiB")
+    if program.cost is not None:
+        cost = program.cost
+        table.add_row("arithmetic", f"{cost.flops / 1e12:,.2f} TFLOP, {_ms(cost.compute_seconds)}")
+        table.add_row("memory traffic", f"{cost.hbm_bytes / 1e9:,.2f} GB, {_ms(cost.memory_seconds)}")
+        table.add_row("operations, the slower of the two each", _ms(cost.operations_seconds))
+        table.add_row("interconnect", _ms(cost.interconnect_seconds))
+    table.add_row(f"compiled at {program.level} in", f"{program.compile_seconds:.1f} s")
+    return table
+
+
+def _buffers(program: ProgramPlan) -> Table:
+    table = _table("largest buffers at the peak", ">size", "shape", "from", "line")
+    for one in program.memory.buffers:
+        table.add_row(f"{one.bytes / GIB:.3f} GiB", one.shape, _short(one.purpose), one.source)
+    return table
+
+
+def _totals(program: ProgramPlan) -> Table:
+    table = _table("collectives by kind", "kind", ">count", ">payload", ">sent", ">time")
+    for one in program.totals:
+        table.add_row(one.kind, f"{one.count:,}", _mb(one.payload_bytes), _mb(one.sent_bytes), _ms(one.seconds))
+    return table
+
+
+def _collectives(program: ProgramPlan) -> Table:
+    table = _table("collectives by purpose", "kind", "over", ">count", ">payload", ">time", "for", "line")
+    for one in program.collectives[:_SHOWN]:
+        over = f"{', '.join(one.axes)} ({one.group})"
+        count = f"{one.count:,}{'?' if one.estimated else ''}{' async' if one.asynchronous else ''}"
+        table.add_row(
+            one.kind, over, count, _mb(one.payload_bytes), _ms(one.seconds), _short(one.purpose), one.source or "XLA"
+        )
+    rest = program.collectives[_SHOWN:]
+    if rest:
+        size = sum(one.payload_bytes for one in rest)
+        table.add_row(f"{len(rest)} more", "", "", _mb(size), _ms(sum(one.seconds for one in rest)), "", "")
+    return table
+
+
+def _step(report: PlanReport) -> str:
+    step = report.step
+    assert step is not None
+    parts = [
+        f"step by the roofline: {_ms(step.seconds)} if collectives hide behind computation, "
+        f"{_ms(step.seconds_without_overlap)} if none does; bound by {step.bottleneck}"
+    ]
+    if step.tokens_per_second is not None:
+        parts.append(f"{step.tokens_per_second:,.0f} tokens/s")
+    if step.mfu is not None:
+        parts.append(f"MFU at most {100 * step.mfu:.1f} %")
+    return "; ".join(parts)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Columns that start with ``>`` are numbers."""
+    table = Table(title=title, title_justify="left", box=None)
+    for name in columns:
+        justify: JustifyMethod = "right" if name.startswith(">") else "left"
+        table.add_column(
+            name.removeprefix(">"), justify=justify, header_style="bold", no_wrap=name not in ("for", "from")
+        )
+    return table
+
+
+def _short(path: str) -> str:
+    """The end of an operation's path, which tells the most."""
+    parts = [part for part in path.split("/") if part not in ("body", "while", "eval_jaxpr", "shard_map")]
+    return "/".join(parts[-3:])
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.2f} ms"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

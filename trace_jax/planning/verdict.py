@@ -1,0 +1,72 @@
+"""Whether a program fits, in a sentence, and what to change if it does not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from trace_jax.planning.chips import GIB
+from trace_jax.planning.compile import Compiled, Program
+from trace_jax.planning.report import BufferUse, MemoryUse
+
+_SHARD = "shard them over more chips (a longer fsdp, tensor or expert axis)"
+_TIGHT = 0.95  # of the memory: above it, fragmentation and what else runs there may decide
+
+
+def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
+    """Memory of one device, with the verdict."""
+    memory = compiled.memory
+    arguments = memory.arguments if memory else argument_bytes(program.arguments)
+    buffers = tuple(
+        BufferUse(bytes=one.bytes, shape=one.shape, purpose=one.op_name, source=one.source) for one in compiled.buffers
+    )
+    return MemoryUse(
+        arguments=arguments,
+        outputs=memory.outputs if memory else None,
+        aliased=memory.aliased if memory else None,
+        temporaries=memory.temporaries if memory else None,
+        program=memory.program if memory else None,
+        peak=compiled.needed,
+        available=compiled.available,
+        verdict=_verdict(compiled.needed, compiled.available, arguments, buffers),
+        buffers=buffers,
+    )
+
+
+def argument_bytes(arguments: Any) -> int:
+    """Bytes of one device's shards of a tree of ``jax.ShapeDtypeStruct`` with shardings."""
+    total = 0
+    for leaf in jax.tree.leaves(arguments):
+        elements = 1
+        for size in leaf.sharding.shard_shape(leaf.shape):
+            elements *= size
+        total += elements * leaf.dtype.itemsize
+    return total
+
+
+def _verdict(needed: int, available: int, arguments: int, buffers: Sequence[BufferUse]) -> str:
+    used = f"{needed / GIB:.2f} of {available / GIB:.2f} GiB"
+    if needed <= available:
+        tight = needed > _TIGHT * available
+        return f"fits: {used}" + (", which is tight: leave 5 % for fragmentation" if tight else "")
+    largest = ", ".join(f"{one.shape or one.purpose} {one.bytes / GIB:.2f} GiB ({_where(one)})" for one in buffers[:3])
+    return (
+        f"does not fit: {used}"
+        + (f"; the largest buffers are {largest}" if largest else "")
+        + f"; {_remedy(available, arguments)}"
+    )
+
+
+def _remedy(available: int, arguments: int) -> str:
+    if arguments > available:
+        return f"arguments alone take {arguments / GIB:.2f} GiB: {_SHARD}"
+    if 2 * arguments > available:
+        return f"arguments take {arguments / GIB:.2f} GiB of it: {_SHARD}, or make the batch smaller"
+    return (
+        f"arguments take only {arguments / GIB:.2f} GiB, the rest is temporary: fewer or shorter rows a chip "
+        "(a smaller batch, a longer data axis), or a remat policy that saves less"
+    )
+
+
+def _where(buffer: BufferUse) -> str:
+    return buffer.source or buffer.purpose or "made by XLA"
