@@ -22,7 +22,13 @@ CONFIG = DecoderConfig(97, 32, 3, 4, 2, 16, 48)
 
 
 @pytest.mark.parametrize(
-    "family,rank,alpha,targets", [("qwen3", 4, 10.5, TARGETS), ("llama", 8, 16.0, ("v_proj", "gate_proj"))]
+    "family,rank,alpha,targets",
+    [
+        ("qwen3", 4, 10.5, TARGETS),
+        ("llama", 8, 16.0, ("v_proj", "gate_proj")),
+        ("qwen3_moe", 3, 10.5, TARGETS),
+        ("qwen3_moe", 4, 6.0, ("q_proj", "down_proj")),
+    ],
 )
 def test_exported_adapters_compute_the_same_in_peft(family, rank, alpha, targets, rng, tmp_path):
     reference = torch_model(family, True, int(rng.integers(2**31)))
@@ -36,6 +42,77 @@ def test_exported_adapters_compute_the_same_in_peft(family, rank, alpha, targets
     assert np.abs(expected - base).max() > 0.5
     np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path / "adapter", config, str(tmp_path / "base")), lora)
+
+
+EXPERT_TARGETS = ("gate_proj", "up_proj", "down_proj")
+
+
+class Experts(torch.nn.Module):
+    """A mixture of experts that are modules of their own, as transformers 4 built them."""
+
+    def __init__(self, block, config) -> None:
+        super().__init__()
+        self.gate = block.gate
+        fused = block.experts
+        self.experts = torch.nn.ModuleList()
+        for gate_up, down in zip(fused.gate_up_proj, fused.down_proj, strict=True):
+            expert = torch.nn.Module()
+            for name, weight in zip(EXPERT_TARGETS, (*gate_up.chunk(2), down), strict=True):
+                linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+                linear.weight.data = weight.data.clone()
+                expert.add_module(name, linear)
+            self.experts.append(expert)
+
+    def forward(self, hidden):
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        _, weights, chosen = self.gate(rows)
+        out = torch.zeros_like(rows)
+        for index, expert in enumerate(self.experts):
+            row, rank = torch.where(chosen == index)
+            x = rows[row]
+            y = expert.down_proj(torch.nn.functional.silu(expert.gate_proj(x)) * expert.up_proj(x))
+            out.index_add_(0, row, y * weights[row, rank, None])
+        return out.reshape(hidden.shape)
+
+
+def with_separate_experts(model):
+    for layer in model.model.layers:
+        layer.mlp = Experts(layer.mlp, model.config)
+    model.config.model_type = "separate_experts"  # else PEFT converts adapters to fused experts
+    return model
+
+
+@pytest.mark.parametrize("targets", [EXPERT_TARGETS, ("gate_proj", "q_proj"), ("up_proj",), ("gate_proj", "up_proj")])
+def test_any_adapters_of_experts_compute_the_same_where_experts_are_modules(targets, rng, tmp_path):
+    seed = int(rng.integers(2**31))
+    reference = torch_model("qwen3_moe", False, seed)
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    lora, tokens = noisy_lora(rng, config, 3, 7.5, targets), rng.integers(0, 97, (2, 15))
+    base = torch_logits(reference, tokens)
+    separate = with_separate_experts(reference)
+    np.testing.assert_allclose(torch_logits(separate, tokens), base, atol=1e-5)
+    save_peft(lora, config, tmp_path / "adapter", base=str(tmp_path / "base"))
+    expected = torch_logits(PeftModel.from_pretrained(separate, tmp_path / "adapter").eval(), tokens)
+    assert np.abs(expected - base).max() > 0.5
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
+
+
+def test_adapters_trained_on_separate_experts_are_imported(rng, tmp_path):
+    reference = torch_model("qwen3_moe", False, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    tokens = rng.integers(0, 97, (2, 15))
+    settings = LoraConfig(r=3, lora_alpha=7, target_modules=["down_proj", "gate_proj"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(with_separate_experts(reference), settings).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    lora = load_peft(tmp_path / "adapter", config)
+    assert lora.weights["gate_proj"]["a"].shape == (1, 3, 6, 32, 3)
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), torch_logits(adapted, tokens), atol=1e-4)
 
 
 def test_imported_adapters_compute_the_same_as_in_peft(rng, tmp_path):
@@ -98,6 +175,21 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
     refused("up_proj.lora_B.weight' holds NaN or infinity")
     path.unlink()
     refused("adapter_model.safetensors is missing")
+
+
+def test_a_router_is_never_adapted(rng, tmp_path):
+    config = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+    save_peft(noisy_lora(rng, config, 4, 8.0), config, tmp_path, base="base")
+    settings, tensors = tmp_path / "adapter_config.json", load_file(tmp_path / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 2 * (4 + 3 * 4) and not any("mlp.gate." in name for name in tensors)
+    assert "base_model.model.model.layers.1.mlp.experts.3.gate_proj.lora_A.weight" in tensors
+    name = "base_model.model.model.layers.0.mlp.gate.lora_A.weight"
+    save_file({**tensors, name: np.zeros((4, 32), np.float32)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ContractError, match="holds tensor 'base_model.model.model.layers.0.mlp.gate.lora_A.weight'"):
+        load_peft(tmp_path, config)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["gate", "up_proj"]}))
+    with pytest.raises(ContractError, match="target_modules .*'gate'"):
+        load_peft(tmp_path, config)
 
 
 def test_what_cannot_be_exported_is_refused_by_name(rng, tmp_path):

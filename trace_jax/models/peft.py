@@ -41,7 +41,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[str], base: str) -> None:
-    """Write one adapter (A = 1) for PEFT and inference servers. ``base`` is the name or path of its base model."""
+    """Write one adapter (A = 1) for PEFT and inference servers. ``base`` is the name or path of its base model.
+
+    Experts have their adapters one by one (``….mlp.experts.3.gate_proj.lora_A.weight``), as inference servers and
+    transformers 4 name them. Where transformers 5 holds experts in one tensor, PEFT (0.21) converts them, but only
+    those of gate_proj, up_proj and down_proj together: it refuses one of the first two alone, and ignores both without
+    down_proj.
+    """
     if lora.num_adapters != 1:
         raise ContractError(f"{lora.num_adapters} adapters cannot go into one PEFT directory: select one first")
     path, tensors = Path(directory), {}
@@ -76,6 +82,11 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
     replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it completes it
 
 
+def recorded_base(directory: str | os.PathLike[str]) -> str:
+    """What an adapter says that its base is: a name, a path, or for our own the base's revision."""
+    return str(read_json(Path(directory) / _CONFIG).get("base_model_name_or_path") or "")
+
+
 def load_peft(
     directory: str | os.PathLike[str], config: DecoderConfig, base: str | None = None, dtype: Any = jnp.float32
 ) -> LoRA:
@@ -89,10 +100,8 @@ def load_peft(
     path = Path(directory)
     data = read_json(path / _CONFIG)
     _refuse_unsupported(path, data)
-    if base is not None and data.get("base_model_name_or_path") != base:
-        raise ContractError(
-            f"{path} was trained for base {data.get('base_model_name_or_path')!r}, not {base!r}: use its own base"
-        )
+    if base is not None and (recorded := recorded_base(path)) != base:
+        raise ContractError(f"{path} was trained for base {recorded!r}, not {base!r}: use its own base")
     rank, alpha, targets = _shape(path, data)
     shapes: dict[str, tuple[int, ...]] = {}
     names: dict[str, dict[str, np.ndarray]] = {}

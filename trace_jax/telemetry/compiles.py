@@ -32,9 +32,9 @@ class Compile:
 class CompileLog:
     """Collects the compilations of a ``with`` block in ``compiles``, and in a JSON Lines file if ``path`` is given.
 
-        with CompileLog() as log:
-            step(batch)
-        assert log.count("jit(step)") == 1
+    with CompileLog() as log:
+        step(batch)
+    assert log.count("jit(step)") == 1
     """
 
     def __init__(self, path: PathLike | None = None) -> None:
