@@ -107,7 +107,7 @@ def test_each_kind_in_a_scan(found, kind, axes, group, payload, sent):
     (one,) = [one for one in found if one.kind == kind and one.axes == axes]
     assert (one.times, one.group, one.payload, one.sent) == (LAYERS, group, payload, sent)
     assert not one.estimated
-    assert one.source.endswith(" layer")
+    assert [place.split()[-1] for place in one.source.split(" < ")[:2]] == ["layer", "step"]
 
 
 def test_one_after_the_scan(found):

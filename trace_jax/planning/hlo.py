@@ -10,6 +10,7 @@ from trace_jax.planning.shapes import Array, Shape, leaves, parse_shape, split
 
 _HEADER = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)$")
+_CALLERS = 3  # frames of a source, so that it tells who called a helper
 _END = re.compile(r"\}(, execution_thread=.*)?")
 _CALLS = {
     "fusion": ("calls",),
@@ -55,7 +56,7 @@ class Instruction:
     def op_name(self) -> str:
         """The path of JAX's primitive, for instance ``jit(step)/while/body/all_gather``; empty where XLA left none."""
         match = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
-        return match.group(1) if match else ""
+        return re.sub(r"\\(.)", r"\1", match.group(1)) if match else ""
 
     @property
     def frame(self) -> int:
@@ -94,10 +95,10 @@ class Module:
     entry: Computation
     computations: Mapping[str, Computation]
     partitions: int
-    frames: Mapping[int, str] = field(default_factory=dict)  # stack frame → "file.py:12 function"
+    frames: Mapping[int, str] = field(default_factory=dict)  # stack frame → "file.py:12 function < file.py:34 caller"
 
     def source(self, instruction: Instruction) -> str:
-        """``file.py:12 function`` of an instruction; empty where XLA left none."""
+        """Where it was written: ``file.py:12 function < file.py:34 caller``; empty where XLA left nothing of it."""
         return self.frames.get(instruction.frame, "")
 
 
@@ -196,8 +197,20 @@ def _frames(lines: list[str]) -> dict[int, str]:
         file = files.get(fields.get("file_name_id", 0), '""').strip('"').rsplit("/", 1)[-1]
         function = functions.get(fields.get("function_name_id", 0), '""').strip('"').rsplit(".", 1)[-1]
         places[place] = f"{file}:{fields.get('line', 0)} {function}"
-    frames = {}
+    stack: dict[int, tuple[str, int]] = {}
     for frame, text in tables.get("StackFrames", {}).items():
-        match = re.search(r"file_location_id=(\d+)", text)
-        frames[frame] = places.get(int(match.group(1)), "") if match else ""
-    return frames
+        fields = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
+        # Frames are numbered from 1 and callers from 0, one lower: 1 is "no caller".
+        stack[frame] = places.get(fields.get("file_location_id", 0), ""), fields.get("parent_frame_id", 1) - 1
+    return {frame: _chain(stack, frame) for frame in stack}
+
+
+def _chain(stack: Mapping[int, tuple[str, int]], frame: int) -> str:
+    """A frame and its callers, innermost first."""
+    places: list[str] = []
+    while frame in stack and len(places) < _CALLERS:
+        place, caller = stack[frame]
+        if place and place not in places:
+            places.append(place)
+        frame = caller if caller < frame else 0
+    return " < ".join(places)

@@ -60,7 +60,7 @@ def _resources(program: ProgramPlan) -> Table:
 def _buffers(program: ProgramPlan) -> Table:
     table = _table("largest buffers at the peak", ">size", "shape", "from", "line")
     for one in program.memory.buffers:
-        table.add_row(f"{one.bytes / GIB:.3f} GiB", one.shape, _short(one.purpose), one.source)
+        table.add_row(f"{one.bytes / GIB:.3f} GiB", one.shape, _short(one.purpose), _lines(one.source))
     return table
 
 
@@ -77,7 +77,13 @@ def _collectives(program: ProgramPlan) -> Table:
         over = f"{', '.join(one.axes)} ({one.group})"
         count = f"{one.count:,}{'?' if one.estimated else ''}{' async' if one.asynchronous else ''}"
         table.add_row(
-            one.kind, over, count, _mb(one.payload_bytes), _ms(one.seconds), _short(one.purpose), one.source or "XLA"
+            one.kind,
+            over,
+            count,
+            _mb(one.payload_bytes),
+            _ms(one.seconds),
+            _short(one.purpose),
+            _lines(one.source) or "XLA",
         )
     rest = program.collectives[_SHOWN:]
     if rest:
@@ -115,6 +121,11 @@ def _short(path: str) -> str:
     """The end of an operation's path, which tells the most."""
     parts = [part for part in path.split("/") if part not in ("body", "while", "eval_jaxpr", "shard_map")]
     return "/".join(parts[-3:])
+
+
+def _lines(source: str) -> str:
+    """The line and who called it; the JSON has one caller more."""
+    return " < ".join(source.split(" < ")[:2])
 
 
 def _ms(seconds: float) -> str:

@@ -69,4 +69,4 @@ def _remedy(available: int, arguments: int) -> str:
 
 
 def _where(buffer: BufferUse) -> str:
-    return buffer.source or buffer.purpose or "made by XLA"
+    return buffer.source.split(" < ")[0] or buffer.purpose or "made by XLA"
