@@ -86,7 +86,8 @@ def get_config() -> ConfigDict:
         "up_proj",
         "down_proj",
     )  # tuple of str: projections that carry LoRA
-    training.micro_batch_rows = 8  # int, episodes that go through the model at once
+    training.micro_batch_tokens = 4096  # int, tokens that go through the model at once on a device; the longest row
+    training.remat = placeholder(str)  # str or None: none, attention, projections or full: what is kept for gradients
     training.save_steps = 1  # int, steps between checkpoints
     training.snapshots = ()  # tuple of float, fractions of the run at which an adapter is exported
     training.epsilon = 0.2  # float: the ratio is clipped to [1 - epsilon, 1 + epsilon_high]

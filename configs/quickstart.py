@@ -25,5 +25,5 @@ def get_config() -> ConfigDict:
     config.training.beta = 0.02
     config.training.rank = 8
     config.training.alpha = 16.0
-    config.training.micro_batch_rows = 16
+    config.training.micro_batch_tokens = 8192
     return config.lock()

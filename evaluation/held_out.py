@@ -21,7 +21,7 @@ from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.trainer import MANIFEST
+from trace_jax.training.run import MANIFEST
 
 REPORT = "evaluation/report.json"
 BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (

@@ -34,7 +34,7 @@ from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.routing.router import Router
-from trace_jax.training.trainer import MANIFEST
+from trace_jax.training.run import MANIFEST
 
 Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest
 RATES = (0.5, 2.0)  # learning rates of GRPO on the target, as multiples of the run's

@@ -30,7 +30,7 @@ from trace_jax.synthesis.embedded import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.trainer import StepReport
+from trace_jax.training.run import StepReport
 
 
 class StageTime(Record):

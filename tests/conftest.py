@@ -1,9 +1,10 @@
-"""All tests run on the CPU and share a persistent compilation cache. pytest reads this before any test imports JAX."""
+"""All tests run on the CPU, as eight devices, with one persistent compilation cache: set before JAX is imported."""
 
 import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"  # for meshes
 CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

@@ -26,10 +26,10 @@ from trace_jax.routing.select import Policy, choices
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
-from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.ground import TrainingGround
-from trace_jax.training.trainer import MANIFEST, StepReport, train
+from trace_jax.training.run import MANIFEST, Job, StepReport
+from trace_jax.training.trainer import train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
@@ -81,11 +81,11 @@ def train_adapter(
         TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
     ]
-    capabilities = tuple(m.capability for m in manifests)
     same = agent.temperature == config.temperature
     calibrations = [calibration_groups(m, environments) for m in manifests if same]
     played = [group for turn in itertools.zip_longest(*calibrations) for group in turn if group is not None]
-    return _train(agent, grounds, played, name, capabilities, config, directory, progress, tensorboard, wandb)
+    job = Job(name, directory, grounds, tuple(m.capability for m in manifests), played)
+    return _train(agent, job, config, progress, tensorboard, wandb)
 
 
 def train_on_target(
@@ -104,37 +104,30 @@ def train_on_target(
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
     ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
-    return _train(agent, [ground], [], name, (), config, directory, progress, tensorboard, wandb)
+    return _train(agent, Job(name, directory, [ground], ()), config, progress, tensorboard, wandb)
 
 
 def _train(
     agent: Agent,
-    grounds: Sequence[TrainingGround],
-    played: Sequence[Group],
-    name: str,
-    capabilities: tuple[str, ...],
+    job: Job,
     config: GRPOConfig,
-    directory: Path,
     progress: Callable[[StepReport], None],
     tensorboard: bool,
     wandb: bool,
 ) -> AdapterManifest:
-    return train(
-        grounds,
+    (manifest,) = train(
+        [job],
         decoder=agent.decoder,
         engine=agent.engine,
         renderer=agent.renderer,
         config=config,
-        directory=directory,
-        name=name,
         base=agent.revision,
-        capabilities=capabilities,
         limits=agent.limits,
-        played=played,
         tensorboard=tensorboard,
         wandb=wandb,
         progress=progress,
     )
+    return manifest
 
 
 def build_router(

@@ -13,9 +13,9 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.telemetry.compiles import CompileLog
-from trace_jax.training.batch import Row
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
+from trace_jax.training.sample import Sample
 
 MODEL = DecoderConfig(
     vocab_size=61, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=24,
@@ -33,7 +33,7 @@ def _rows(rng, decoder, lora, lengths, noise=0.0, temperature=1.0):
         trained = rng.random(length) < 0.4
         trained[0], trained[-1] = False, True
         logprobs = _logprobs(decoder, lora, tokens, temperature) + rng.normal(0, noise, length)
-        rows.append(Row(tokens, trained, np.where(trained, logprobs, 0.0), float(rng.normal())))
+        rows.append(Sample(tokens, trained, np.where(trained, logprobs, 0.0), float(rng.normal())))
     return rows
 
 
@@ -58,7 +58,7 @@ def _perturbed(rng):
 
 
 def _learner(decoder, lora, **settings):
-    learner = Learner(decoder, GRPOConfig(max_steps=1, rank=4, alpha=8.0, micro_batch_rows=3, **settings))
+    learner = Learner(decoder, GRPOConfig(max_steps=1, rank=4, alpha=8.0, micro_batch_tokens=150, **settings))
     learner.weights = lora.weights
     return learner
 
@@ -91,7 +91,7 @@ def test_update_equals_plain_autodiff_and_adamw(loss_type):
     advantages, shares = jnp.array([r.advantage for r in rows])[:, None], jnp.asarray(share[loss_type])[:, None]
     loss, gradient = _plain_loss(*nnx.split(decoder), lora.weights, lora.scale, *padded, advantages, shares)
     transformation = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4, weight_decay=0.0))
-    metrics = learner.update(rows)
+    metrics = learner.update(rows)[0]
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-5)
     assert metrics["grad_norm"] == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
     expected = optax.apply_updates(
@@ -108,11 +108,11 @@ def test_mismatch_is_that_of_the_sampling_weights_in_every_iteration():
     decoder, lora = DECODER, _perturbed(rng)
     rows = _rows(rng, decoder, lora, [20, 25, 30, 14])
     learner = _learner(decoder, lora, num_iterations=3, learning_rate=1e-2)
-    metrics = learner.update(rows)
+    metrics = learner.update(rows)[0]
     assert metrics["mismatch/max_abs_delta"] < 1e-4 and metrics["mismatch/kl"] < 1e-6
-    moved = [_logprobs(decoder, learner.lora, r.tokens_T, 1.0) - r.logprobs_T for r in rows]
+    moved = [_logprobs(decoder, learner.lora(), r.tokens_T, 1.0) - r.logprobs_T for r in rows]
     assert max(float(jnp.abs(m[r.trained_T]).max()) for m, r in zip(moved, rows, strict=True)) > 1e-2  # it did learn
-    single = _learner(decoder, lora).update(rows)
+    single = _learner(decoder, lora).update(rows)[0]
     assert single["ratio/mean"] == pytest.approx(1.0, abs=1e-4)
     assert 0.0 < single["entropy"] <= np.log(61) + 1e-5
 
@@ -122,9 +122,9 @@ def test_update_raises_the_probability_of_what_was_rewarded():
     decoder, lora = DECODER, _perturbed(rng)
     rows = _rows(rng, decoder, lora, [24] * 6)
     learner = _learner(decoder, lora, learning_rate=1e-3)
-    learner.update(rows)
+    learner.update(rows)[0]
     moved = [
-        r.advantage * float(jnp.sum(r.trained_T * (_logprobs(decoder, learner.lora, r.tokens_T, 1.0) - r.logprobs_T)))
+        r.advantage * float(jnp.sum(r.trained_T * (_logprobs(decoder, learner.lora(), r.tokens_T, 1.0) - r.logprobs_T)))
         for r in rows
     ]
     assert sum(moved) > 0
@@ -133,7 +133,7 @@ def test_update_raises_the_probability_of_what_was_rewarded():
 def test_equal_shapes_compile_once_whatever_the_run():
     rng = np.random.default_rng()
     decoder, lora = DECODER, _perturbed(rng)
-    first, second = (_rows(rng, decoder, lora, lengths) for lengths in ([40] * 6, [45, 36, 33, 41, 38, 47]))
+    first, second = (_rows(rng, decoder, lora, lengths) for lengths in ([44] * 6, [45, 42, 48, 41, 43, 47]))
     for r in first + second:
         r.trained_T[:] = np.arange(len(r.tokens_T)) % 2 == 1
     _learner(decoder, lora).update(first)
@@ -150,5 +150,5 @@ def test_what_is_not_finite_is_named_and_changes_nothing():
     learner = _learner(decoder, lora)
     before = learner.weights
     with pytest.raises(FloatingPointError, match="loss is (nan|inf|-inf)"):
-        learner.update([Row(r.tokens_T, r.trained_T, r.logprobs_T, np.inf) for r in rows])
+        learner.update([Sample(r.tokens_T, r.trained_T, r.logprobs_T, np.inf) for r in rows])
     assert learner.weights is before

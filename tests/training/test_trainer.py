@@ -15,7 +15,7 @@ from trace_jax.contract.files import read_document
 from trace_jax.contract.record import ContractError
 from trace_jax.models.peft import load_peft
 from trace_jax.rollout.engine import EngineError, Sampling
-from trace_jax.training.trainer import MANIFEST
+from trace_jax.training.run import MANIFEST
 
 
 def _rows(directory):
@@ -23,7 +23,7 @@ def _rows(directory):
 
 
 def test_run_learns_and_leaves_a_manifest_metrics_and_an_adapter_that_loads(tmp_path):
-    settings = {"groups_per_step": 4, "num_generations": 8, "learning_rate": 3e-2, "micro_batch_rows": 16}
+    settings = {"groups_per_step": 4, "num_generations": 8, "learning_rate": 3e-2, "micro_batch_tokens": 2048}
     manifest = toy.run(tmp_path, max_steps=15, **settings)
     assert read_document(tmp_path / MANIFEST, AdapterManifest) == manifest
     rows = _rows(tmp_path)

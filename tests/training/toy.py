@@ -20,6 +20,7 @@ from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.ground import GroupSource, TrainingGround
+from trace_jax.training.run import Job
 from trace_jax.training.trainer import train
 
 
@@ -80,12 +81,12 @@ def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=Non
     decoder, renderer, engine = parts()
     defaults = dict(
         max_steps=5, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2, max_turn_tokens=10,
-        micro_batch_rows=6, max_recollections=1, seed=11)  # fmt: skip
-    return train(
-        grounds or [ground(environment)], decoder=decoder, engine=engine, renderer=renderer,
-        config=GRPOConfig(**(defaults | settings)), directory=Path(directory), name="toy-adapter", base=base,
-        capabilities=("early_letters",), limits=Limits(4, 96, 60.0), played=played, tensorboard=False,
-        progress=progress)  # fmt: skip
+        micro_batch_tokens=600, max_recollections=1, seed=11)  # fmt: skip
+    job = Job("toy-adapter", Path(directory), grounds or [ground(environment)], ("early_letters",), played)
+    (manifest,) = train(
+        [job], decoder=decoder, engine=engine, renderer=renderer, config=GRPOConfig(**(defaults | settings)), base=base,
+        limits=Limits(4, 96, 60.0), tensorboard=False, progress=progress)  # fmt: skip
+    return manifest
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
+from trace_jax.models.rope import rope_frequencies
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -23,10 +25,13 @@ def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Arra
     return related & jnp.tril(jnp.ones((T, T), bool))
 
 
-def cache_mask(start_B: jax.Array, length: int, capacity: int) -> jax.Array:
-    """``[B, length, capacity]`` bool: the token at position ``start + i`` sees cache columns ``0 .. start + i``."""
-    position_BS = start_B[:, None] + jnp.arange(length, dtype=start_B.dtype)
-    return jnp.arange(capacity, dtype=start_B.dtype) <= position_BS[:, :, None]
+def cache_mask(start_B: jax.Array, length: int, capacity: int, window: int | None = None) -> jax.Array:
+    """``[B, length, capacity]`` bool: the token at position ``start + i`` sees cache columns ``0 .. start + i``, of
+    these the last ``window`` only if there is one."""
+    position_BS1 = start_B[:, None, None] + jnp.arange(length, dtype=start_B.dtype)[:, None]
+    column_C = jnp.arange(capacity, dtype=start_B.dtype)
+    seen = column_C <= position_BS1
+    return seen if window is None else seen & (position_BS1 - column_C < window)
 
 
 def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
@@ -45,17 +50,26 @@ def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: ja
     return out.transpose(0, 3, 1, 2, 4).reshape(B, S, N, H).astype(q_BSNH.dtype)
 
 
-def attend_packed(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array, execution: Execution) -> Attention:
+def attend_packed(
+    segment_ids_BT: jax.Array,
+    parent_ids_BT: jax.Array,
+    execution: Execution,
+    seen_BTT: jax.Array | None = None,
+) -> Attention:
     """Attention of whole packed rows, the mask always that of ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])``
     to ``[B, T, N, H]``. This is the one place that chooses a kernel.
+
+    ``seen_BTT`` narrows the mask further (sliding windows), which the flash kernel does not do: XLA's then serves.
 
     xla, one row at a time: recomputed in the backward pass, a row's scores stay in the cache of a CPU and are never
     written to memory, which halves the time of attention and its gradient. flash: ``flash.flash_attention``, for TPUs.
     cudnn: NVIDIA's kernel, bfloat16 only, with the mask as its bias.
     """
-    if execution.attention == "flash":
+    if execution.attention == "flash" and seen_BTT is None:
         raise NotImplementedError  # until the kernel lands
     mask_BTT = packed_mask(segment_ids_BT, parent_ids_BT)
+    if seen_BTT is not None:
+        mask_BTT &= seen_BTT
     if execution.attention == "cudnn":
         return partial(jax.nn.dot_product_attention, mask=mask_BTT[:, None], implementation="cudnn")
 
@@ -72,10 +86,9 @@ def attend_packed(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array, execution
     return by_row if execution.attention_rows else whole
 
 
-def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of the angles position · theta^(-2i/H), each float32 ``[B, T, 1, H/2]`` (RoFormer, eq. 15)."""
-    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency
+def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of the angles position · frequency (``rope_frequencies``), each float32 ``[B, T, 1, H/2]``."""
+    angle = positions_BT.astype(jnp.float32)[:, :, None, None] * rope_frequencies(config)
     return jnp.cos(angle), jnp.sin(angle)
 
 

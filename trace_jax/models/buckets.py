@@ -1,12 +1,13 @@
 """Lengths rounded up to few values: few shapes, few compiles."""
 
 
-def bucket(length: int, shortest: int = 16) -> int:
-    """The smallest ``2^k`` or ``1.5 * 2^k`` that holds ``length``: 16, 24, 32, 48, 64, 96, …
+def bucket(length: int, shortest: int = 16, steps: int = 2) -> int:
+    """The smallest of ``steps`` sizes an octave that holds ``length``: with 2, 16, 24, 32, 48, 64, …; with 4, 16, 20, …
 
-    ``shortest``, a power of two, is the least that is returned.
+    ``shortest``, a power of two and a multiple of ``steps``, is the least that is returned.
     """
-    size = shortest
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
+    octave = shortest
+    while 2 * octave < length:
+        octave *= 2
+    step = octave // steps
+    return max(octave, -(-length // step) * step)

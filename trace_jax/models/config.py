@@ -73,6 +73,10 @@ class DecoderConfig:
                 f"{self.num_layers} layers: None, or the one window of all windowed layers, at least 1"
             )
 
+    def window(self, layer: int) -> int | None:
+        """How many of the last tokens a layer's attention sees; None: all."""
+        return self.layer_windows[layer] if self.layer_windows else None
+
     @property
     def model_type(self) -> str:
         """The Hugging Face family that computes the same function."""

@@ -19,6 +19,7 @@ from trace_jax.parallel.collectives import axis_index, exchange, gather, reduce_
 
 Cache = dict[str, tuple[jax.Array, ...]]  # "k" and "v", for each layer one [B, K, C, H]
 Layer = dict[str, jax.Array]
+Params = dict[str, Any]
 
 
 def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -79,17 +80,25 @@ class Decoder(nnx.Module):
         A token sees earlier tokens of its row that are of its segment or of its parent segment; segment 0 is padding
         (see ``packed_mask``). ``adapter_ids_B`` int32 names each row's adapter in ``lora``, -1 none.
         """
-        angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
+        angles = rotary_angles(positions_BT, self.config)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
         attention = attend_packed(segment_ids_BT, parent_ids_BT, execution)
         real_BT = segment_ids_BT != 0
 
-        def step(x_BTD: jax.Array, slices: tuple[Layer, Any]) -> tuple[jax.Array, None]:
-            return self.layer(x_BTD, *slices, gates, angles, attention, real_BT, execution), None
+        def step(x_BTD: jax.Array, slices: tuple[Layer, Any, jax.Array | None]) -> tuple[jax.Array, None]:
+            layer, pairs, window = slices
+            attend_here = attention
+            if window is not None:
+                seen_BTT = positions_BT[:, :, None] - positions_BT[:, None, :] < window
+                attend_here = attend_packed(segment_ids_BT, parent_ids_BT, execution, seen_BTT)
+            return self.layer(x_BTD, layer, pairs, gates, angles, attend_here, real_BT, execution), None
 
         pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
         step = rematerialised(step, execution.remat)
-        x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (self._stacked(), pairs))
+        windows = None
+        if self.config.layer_windows:
+            windows = jnp.array([window or self.config.max_position_embeddings for window in self.config.layer_windows])
+        x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (self._stacked(), pairs, windows))
         return self.normed(x_BTD)
 
     def extend(
@@ -108,9 +117,8 @@ class Decoder(nnx.Module):
         and the cache; donate the cache to ``jit`` to update it in place.
         """
         B, S = tokens_BS.shape
-        mask = cache_mask(start_B, S, cache_capacity(cache))
         positions = start_B[:, None] + jnp.arange(S, dtype=start_B.dtype)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        angles = rotary_angles(positions, self.config)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
         rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embedded(tokens_BS)
         keys: list[jax.Array] = []
@@ -122,6 +130,7 @@ class Decoder(nnx.Module):
         def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             keys.append(write(cache["k"][len(keys)], k))
             values.append(write(cache["v"][len(values)], v))
+            mask = cache_mask(start_B, S, cache_capacity(cache), self.config.window(len(keys) - 1))
             return attend(q, keys[-1], values[-1], mask)
 
         for index in range(self.config.num_layers):  # unrolled, so that every layer's cache is updated in place
@@ -197,6 +206,18 @@ class Decoder(nnx.Module):
             return x_BTD + y_UD.reshape(x_BTD.shape)
         inner = jax.nn.silu(project(h, "gate_proj")) * project(h, "up_proj")
         return x_BTD + reduce_sum(project(inner, "down_proj"), "tensor")
+
+
+def params_of(decoder: Decoder) -> Params:
+    """The decoder's weights as a plain tree of arrays, which is what crosses ``jit``: see ``Decoder`` for its names."""
+    return nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
+
+
+def decoder_of(config: DecoderConfig, params: Params) -> Decoder:
+    """The decoder with these weights, or with a device's parts of them."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config)))
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graphdef, state)
 
 
 def init_cache(config: DecoderConfig, batch: int, capacity: int, dtype: Any = jnp.float32) -> Cache:

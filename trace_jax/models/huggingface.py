@@ -107,8 +107,6 @@ def load(
     """
     path = Path(directory)
     config = DecoderConfig.from_huggingface(read_json(path / CONFIG))
-    if config.layer_windows or config.rope_scaling:  # not yet known to the decoder
-        raise ContractError(f"{path} has a sliding window or rope scaling, which the decoder does not compute yet")
     files = open_weights(path, config)
     params: dict[str, Any] = {"layers": {}}
     wanted = parameters(config)

@@ -45,8 +45,8 @@ class Checkpoints:
         """
         self._checkpointer.save_async(step, state, custom_metadata={"identity": self.identity})
 
-    def restore(self, abstract: Any) -> tuple[int, Any] | None:
-        """The step and state of the last whole checkpoint; None if there is none.
+    def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any] | None:
+        """The step and state of the last whole checkpoint, or of that of ``step``; None if there is none.
 
         ``abstract`` is a tree of the same structure (arrays or ShapeDtypeStructs with shardings, numbers): arrays come
         back in its shapes, dtypes and shardings.
@@ -55,14 +55,14 @@ class Checkpoints:
             ContractError: the checkpoint's identity is another one (the message names both values), or the checkpoint
                 cannot be read (the message names its directory).
         """
-        latest = self._checkpointer.latest
-        if latest is None:
+        steps = [found.step for found in self._checkpointer.checkpoints if step is None or found.step == step]
+        if not steps:
             return None
-        with self._readable(latest.step):
-            identity = dict(self._checkpointer.metadata(latest.step).custom_metadata["identity"])
-        self._refuse_foreign(latest.step, identity)
-        with self._readable(latest.step):
-            return latest.step, self._checkpointer.load(latest.step, abstract)
+        with self._readable(steps[-1]):
+            identity = dict(self._checkpointer.metadata(steps[-1]).custom_metadata["identity"])
+        self._refuse_foreign(steps[-1], identity)
+        with self._readable(steps[-1]):
+            return steps[-1], self._checkpointer.load(steps[-1], abstract)
 
     def wait(self) -> None:
         """Return when everything saved so far is on disk; raise if that failed."""

@@ -18,6 +18,12 @@ def manual_axes(axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(axis for axis in axes if axis in bound)
 
 
+def varying_axes(x: jax.Array) -> frozenset[str]:
+    """The axes over which the type of a value lets it vary."""
+    kind = jax.typeof(x)
+    return kind.vma if hasattr(kind, "vma") else kind.mat.varying  # JAX up to 0.10, and since
+
+
 def axis_index(axis: str) -> jax.Array | int:
     """This device's place along ``axis``."""
     return jax.lax.axis_index(axis) if manual_axes([axis]) else 0
@@ -59,7 +65,7 @@ def vary(tree: Tree, axes: Sequence[str]) -> Tree:
     """The same values, typed as varying over ``axes``: their gradients then stay local, to be summed by hand."""
 
     def one(x: jax.Array) -> jax.Array:
-        missing = tuple(axis for axis in manual_axes(axes) if axis not in jax.typeof(x).vma)
+        missing = tuple(axis for axis in manual_axes(axes) if axis not in varying_axes(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(one, tree)

@@ -135,7 +135,7 @@ def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B
         rows: Callable[[jax.Array], jax.Array],
     ) -> tuple[jax.Array, Cache]:
         """Hidden states ``[B, W, D]`` and the cache; ``rows`` takes the slots of the rows from a block."""
-        angles = rotary_angles(column_BW, config.head_dim, config.rope_theta)
+        angles = rotary_angles(column_BW, config)
         keys, values = list(cache["k"]), list(cache["v"])
         x = params["embed"][tokens_BW]
         for index, layer in enumerate(params["layers"]):

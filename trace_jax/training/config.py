@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trace_jax.contract.record import ContractError
+from trace_jax.models.execution import Remat
 from trace_jax.models.lora import TARGETS
 
 LossType = Literal["grpo", "dapo", "dr_grpo"]
@@ -69,7 +70,8 @@ class GRPOConfig(PolicyLossConfig):
     rank: int = 16
     alpha: float = 16.0
     target_modules: tuple[str, ...] = TARGETS
-    micro_batch_rows: int = 8  # episodes that go through the model at once
+    micro_batch_tokens: int = 4096  # tokens that go through the model at once on each device; the longest packed row
+    remat: Remat | None = None  # what the backward pass keeps; None: all on a CPU, else only the inputs of layers
     save_steps: int = 1  # steps between checkpoints
     snapshots: tuple[float, ...] = ()  # fractions of the run at which an adapter is exported, e.g. (0.25, 0.5)
     seed: int = 0
@@ -77,12 +79,14 @@ class GRPOConfig(PolicyLossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("scale_rewards", self.scale_rewards, ScaleRewards)
+        if self.remat is not None:
+            _one_of("remat", self.remat, Remat)
         if self.max_steps is None and self.max_rollouts is None:
             raise ContractError("max_steps and max_rollouts are both None: give at least one of them")
         for name, low in (
             ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
             ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
-            ("micro_batch_rows", 1), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
+            ("micro_batch_tokens", 16), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
         ):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)

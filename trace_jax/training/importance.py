@@ -11,7 +11,6 @@ def importance_ratio(
     old_logprobs_M: jax.Array,
     mask_M: jax.Array,
     sequence_M: jax.Array,
-    num_sequences: int,
     level: RatioLevel = "token",
 ) -> jax.Array:
     """π(token) / π_old(token), or its length-normalised episode mean, ``[M]``.
@@ -22,8 +21,9 @@ def importance_ratio(
     log_ratio_M = jnp.where(mask_M, logprobs_M - old_logprobs_M, 0.0)
     if level == "token":
         return jnp.exp(log_ratio_M)
-    total_S = jax.ops.segment_sum(log_ratio_M, sequence_M, num_sequences)
-    count_S = jax.ops.segment_sum(mask_M.astype(log_ratio_M.dtype), sequence_M, num_sequences)
+    M = log_ratio_M.shape[0]  # there are no more episodes than tokens
+    total_S = jax.ops.segment_sum(log_ratio_M, sequence_M, M)
+    count_S = jax.ops.segment_sum(mask_M.astype(log_ratio_M.dtype), sequence_M, M)
     return jnp.exp(total_S / jnp.maximum(count_S, 1.0))[sequence_M]
 
 

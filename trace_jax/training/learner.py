@@ -1,4 +1,4 @@
-"""One adapter being learnt: its weights, its optimiser, and the update that a batch of episodes makes."""
+"""Adapters being learnt together on one frozen base: weights, optimisers, and the update that a batch makes."""
 
 import math
 from collections.abc import Sequence
@@ -6,85 +6,150 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from trace_jax.models.decoder import Decoder
-from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.training.batch import MicroBatch, Row, micro_batches
+from trace_jax.models.decoder import Decoder, params_of
+from trace_jax.models.execution import Execution, execution_for
+from trace_jax.models.lora import LoRA, init_lora, select
+from trace_jax.models.sharding import check_mesh, shardings
+from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, batch_shards, make_mesh
+from trace_jax.parallel.placement import to_host, to_mesh
+from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.step import add_up, apply_function, gradient_function, optimizer, score_function
+from trace_jax.training.flops import attention_tokens
+from trace_jax.training.sample import Sample
+from trace_jax.training.step import Program, add_up, apply_function, gradient_function, optimizer, score_function
 from trace_jax.training.summary import update_metrics
 
 Tree = Any
 
 
 class Learner:
-    """Holds ``weights`` (LoRA's, A = 1) and ``optimizer_state``, both plain trees that a checkpoint may replace."""
+    """Holds ``weights`` (LoRA's, ``num_adapters`` of them) and ``optimizer_state``, plain trees that a checkpoint may
+    replace. Adapters share the base and the passes through it, and nothing else: each learns as it would alone.
 
-    def __init__(self, decoder: Decoder, config: GRPOConfig) -> None:
-        self._config = config
-        self._graphdef, self._params = nnx.split(decoder)
-        lora = init_lora(
+    Args:
+        mesh: where to compute; by default the first local device alone.
+        execution: kernels and rematerialisation; by default those of the mesh's platform.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        config: GRPOConfig,
+        num_adapters: int = 1,
+        mesh: Mesh | None = None,
+        execution: Execution | None = None,
+    ) -> None:
+        mesh = mesh or make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
+        check_mesh(decoder.config, mesh)
+        platform = mesh.devices.flat[0].platform
+        self._config, self._num_adapters = config, num_adapters
+        self._program = Program(
+            decoder.config, mesh, execution or execution_for(platform, config.remat), tuple(config.target_modules)
+        )
+        self._params = jax.device_put(params_of(decoder), shardings(mesh, self._program.param_specs))
+        fresh = init_lora(
             decoder.config, config.rank, config.alpha, config.target_modules, key=jax.random.key(config.seed)
         )
-        self._scale = lora.scale
+        self._scale = to_mesh(np.repeat(np.asarray(fresh.scale), num_adapters), mesh, P())
         self._transformation = optimizer(config.learning_rate, config.warmup_steps, config.max_grad_norm)
-        self.weights: Tree = lora.weights
-        self.optimizer_state: Tree = self._transformation.init(lora.weights)
+        split = shardings(mesh, self._program.lora_specs)
+        self.weights: Tree = jax.tree.map(
+            lambda x, where: jax.device_put(np.repeat(np.asarray(x), num_adapters, axis=0), where), fresh.weights, split
+        )
+        self.optimizer_state: Tree = jax.jit(self._transformation.init)(self.weights)
 
     @property
-    def lora(self) -> LoRA:
-        """The adapter as it is now."""
+    def loras(self) -> LoRA:
+        """All adapters as they are now."""
         return LoRA(self.weights, self._scale)
 
-    def update(self, rows: Sequence[Row]) -> dict[str, float]:
-        """``num_iterations`` optimiser steps on ``rows``; returns their mean metrics.
+    def lora(self, adapter: int = 0) -> LoRA:
+        """One adapter (A = 1) as it is now, on the host. With several processes, all have to call it."""
+        return jax.tree.map(jnp.asarray, to_host(select(self.loras, adapter)))
+
+    def state(self, adapter: int) -> dict[str, Tree]:
+        """What a checkpoint of one adapter holds: the same, whatever adapters learn beside it."""
+        held = {"weights": self.weights, "optimizer": self.optimizer_state}
+        return jax.tree.map(lambda x: x[adapter : adapter + 1], held)
+
+    def load_state(self, adapter: int, state: dict[str, Tree]) -> None:
+        """Go on from what ``state`` gave."""
+
+        def put(held: jax.Array, own: jax.Array) -> jax.Array:
+            return held.at[adapter : adapter + 1].set(own)
+
+        self.weights = jax.tree.map(put, self.weights, state["weights"])
+        self.optimizer_state = jax.tree.map(put, self.optimizer_state, state["optimizer"])
+
+    def update(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
+        """``num_iterations`` optimiser steps on ``samples``; their mean metrics for every adapter.
+
+        An adapter without a sample stays as it is, and has no metrics.
 
         Raises:
             FloatingPointError: the loss or a gradient is NaN or infinite; the message names it. The weights are then as
                 they were before that optimiser step.
         """
-        config = self._config
-        batches = micro_batches(rows, config.micro_batch_rows, config.loss_type, config.max_completion_length)
-        batches = [jax.tree.map(jnp.asarray, micro) for micro in batches]
+        config, program = self._config, self._program
+        batches = [
+            to_mesh(micro, program.mesh, P(BATCH_AXES))
+            for micro in micro_batches(
+                samples,
+                config.micro_batch_tokens,
+                config.loss_type,
+                config.max_completion_length,
+                batch_shards(program.mesh),
+                attention_tokens(program.model),
+            )
+        ]
         # The mismatch is that of the weights which sampled; a single update still has them, later ones do not.
-        old = self._scores(batches, self.lora) if config.num_iterations > 1 else [None] * len(batches)
-        reference = self._scores(batches, None) if config.beta > 0 else [None] * len(batches)
-        gradients = gradient_function(self._graphdef, config.policy_loss)
-        totals: dict[str, float] = {}
+        old = self._scores(batches, True) if config.num_iterations > 1 else [None] * len(batches)
+        reference = self._scores(batches, False) if config.beta > 0 else [None] * len(batches)
+        gradients = gradient_function(program, config.policy_loss)
+        active = np.isin(np.arange(self._num_adapters), [one.adapter for one in samples])
+        totals: dict[str, np.ndarray] = {}
         for _ in range(config.num_iterations):
             result = None
             for micro, old_M, reference_M in zip(batches, old, reference, strict=True):
-                part = gradients(self._params, self.lora, micro, old_M, reference_M)
+                part = gradients(self._params, self.loras, micro, old_M, reference_M)
                 result = part if result is None else add_up(result, part)
             assert result is not None
-            for name, value in self._apply(*result).items():
-                before = totals.get(name, 0.0)
-                totals[name] = max(before, value) if name.startswith("max_") else before + value
+            for name, value in self._apply(*result, active).items():
+                before = totals.get(name, np.zeros_like(value))
+                totals[name] = np.maximum(before, value) if name.startswith("max_") else before + value
         for name in ("loss", "grad_norm"):
-            totals[name] /= config.num_iterations
-        return {**update_metrics(totals), "grad_norm": totals["grad_norm"]}
+            totals[name] = totals[name] / config.num_iterations
+        return [
+            update_metrics({name: float(value[index]) for name, value in totals.items()}) if active[index] else {}
+            for index in range(self._num_adapters)
+        ]
 
-    def _scores(self, batches: Sequence[MicroBatch], lora: LoRA | None) -> list[jax.Array]:
-        score = score_function(self._graphdef, self._config.temperature)
-        return [score(self._params, lora, micro) for micro in batches]
+    def _scores(self, batches: Sequence[MicroBatch], adapted: bool) -> list[jax.Array]:
+        score = score_function(self._program, self._config.temperature, adapted)
+        return [score(self._params, self.loras, micro) for micro in batches]
 
-    def _apply(self, gradient: Tree, terms: dict[str, jax.Array]) -> dict[str, float]:
+    def _apply(self, gradient: Tree, terms: dict[str, jax.Array], active: np.ndarray) -> dict[str, np.ndarray]:
         apply = apply_function(self._transformation)
-        weights, state, norm = apply(self.weights, self.optimizer_state, gradient)
-        values = {name: float(value) for name, value in {**terms, "grad_norm": norm}.items()}
+        weights, state, norm = apply(self.weights, self.optimizer_state, gradient, active)
+        values = {name: np.asarray(value, np.float64) for name, value in {**terms, "grad_norm": norm}.items()}
         _check_finite(values["loss"], values["grad_norm"], gradient)
         self.weights, self.optimizer_state = weights, state
         return values
 
 
-def _check_finite(loss: float, norm: float, gradient: Tree) -> None:
+def _check_finite(loss_A: np.ndarray, norm_A: np.ndarray, gradient: Tree) -> None:
     remedy = "lower learning_rate, or look at the last metrics for what grew"
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"loss is {loss}: {remedy}")
-    if not math.isfinite(norm):
-        for path, leaf in jax.tree.leaves_with_path(gradient):
-            if not bool(jnp.isfinite(leaf).all()):
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise FloatingPointError(f"gradient of {name} is not finite: {remedy}")
-        raise FloatingPointError(f"norm of the gradient is {norm}: {remedy}")
+    for loss in loss_A:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss}: {remedy}")
+    for norm in norm_A:
+        if not math.isfinite(norm):
+            for path, leaf in jax.tree.leaves_with_path(gradient):
+                if not bool(jnp.isfinite(leaf).all()):
+                    name = jax.tree_util.keystr(path, simple=True, separator=".")
+                    raise FloatingPointError(f"gradient of {name} is not finite: {remedy}")
+            raise FloatingPointError(f"norm of the gradient is {norm}: {remedy}")

@@ -29,13 +29,12 @@ class Publisher:
     Since every version has its own name, nothing that the engine caches by adapter name outlives its weights.
     """
 
-    def __init__(self, engine: Engine, name: str, config: DecoderConfig, base: str) -> None:
-        self._engine, self._name, self._config, self._base = engine, name, config, base
+    def __init__(self, engine: Engine, config: DecoderConfig, base: str) -> None:
+        self._engine, self._config, self._base = engine, config, base
         self._loaded: str | None = None
 
-    def publish(self, step: int, lora: LoRA) -> str:
-        """Unload the version before, load ``lora`` (A = 1) as ``NAME@STEP``, and return that name."""
-        name = f"{self._name}@{step}"
+    def publish(self, name: str, lora: LoRA) -> None:
+        """Unload the version before and load ``lora`` (A = 1) under a name never used before."""
         self.close()
         if isinstance(self._engine, InMemoryEngine):
             self._engine.flush()
@@ -48,7 +47,6 @@ class Publisher:
             finally:
                 shutil.rmtree(directory)
         self._loaded = name
-        return name
 
     def close(self) -> None:
         """Unload what is loaded."""

@@ -1,20 +1,28 @@
 """The compiled pieces of an update: score, accumulate gradients, apply them.
 
-Each is compiled once per shape and kept for the life of the process, so that runs of one base share them. Weights are
-arguments, never constants. Frozen and trained weights are two trees: ``params`` (of ``nnx.split``) and ``weights`` (of
-LoRA).
+Each is one program for any mesh, a ``shard_map`` in which every device works on its own rows, and is compiled once per
+shape and kept for the life of the process, so that runs of one base share them. Weights are arguments, never constants.
+Frozen and trained weights are two trees: ``params`` (``decoder.params_of``) and ``weights`` (LoRA's).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import decoder_of, layer_shapes
+from trace_jax.models.execution import Execution
 from trace_jax.models.lora import LoRA
+from trace_jax.models.sharding import lora_specs, param_specs
+from trace_jax.parallel.collectives import vary
+from trace_jax.parallel.mesh import AXES, BATCH_AXES
 from trace_jax.training.batch import MicroBatch
 from trace_jax.training.config import PolicyLossConfig
 from trace_jax.training.head import token_logprobs
@@ -23,11 +31,33 @@ from trace_jax.training.loss import Terms, policy_loss
 Tree = Any
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a compiled piece depends on beyond the shapes of its arguments."""
+
+    model: DecoderConfig
+    mesh: Mesh
+    execution: Execution
+    targets: tuple[str, ...]
+
+    @property
+    def param_specs(self) -> Tree:
+        return param_specs(self.model, tuple(layer_shapes(self.model)))
+
+    @property
+    def lora_specs(self) -> Tree:
+        return lora_specs(self.model, self.targets)
+
+    @property
+    def adapter_specs(self) -> Tree:
+        return LoRA(self.lora_specs, P())  # type: ignore[arg-type]
+
+
 def trained_logprobs(
-    graphdef: Any, params: Tree, lora: LoRA | None, micro: MicroBatch, temperature: float
+    program: Program, params: Tree, lora: LoRA | None, micro: MicroBatch, temperature: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy, ``[M]`` each, of a micro-batch's trained tokens; ``lora`` None is the base."""
-    model = nnx.merge(graphdef, params)
+    """Log-probability and entropy, ``[M]`` each, of a shard's trained tokens; ``lora`` None is the base."""
+    model = decoder_of(program.model, params)
     hidden_BTD = model(
         micro.tokens_BT,
         micro.positions_BT,
@@ -35,56 +65,69 @@ def trained_logprobs(
         micro.parent_ids_BT,
         lora=lora,
         adapter_ids_B=None if lora is None else micro.adapter_ids_B,
+        execution=program.execution,
     )
     # Only what is trained meets the head: about a third of an episode's tokens.
     hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[micro.source_M]
-    return token_logprobs(hidden_MD, model.head_VD(), jnp.asarray(micro.target_M), temperature)
+    return token_logprobs(hidden_MD, model.head_VD(), micro.target_M, temperature, program.execution.logits_elements)
 
 
 @cache
-def score_function(graphdef: Any, temperature: float) -> Callable[..., jax.Array]:
-    """``(params, lora | None, micro) → logprobs_M``, for the reference policy and for old log-probabilities."""
+def score_function(program: Program, temperature: float, adapted: bool) -> Callable[..., jax.Array]:
+    """``(params, lora, micro) → logprobs_M``: old log-probabilities or, not ``adapted``, those of the base."""
 
-    @jax.jit
-    def score(params: Tree, lora: LoRA | None, micro: MicroBatch) -> jax.Array:
-        return trained_logprobs(graphdef, params, lora, micro, temperature)[0]
+    def score(params: Tree, lora: LoRA, micro: MicroBatch) -> jax.Array:
+        return trained_logprobs(program, params, lora if adapted else None, micro, temperature)[0]
 
-    return score
+    in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES)
+    return jax.jit(jax.shard_map(score, mesh=program.mesh, in_specs=in_specs, out_specs=P(BATCH_AXES)))
 
 
 @cache
-def gradient_function(graphdef: Any, config: PolicyLossConfig) -> Callable[..., tuple[Tree, Terms]]:
-    """``(params, lora, micro, old_M | None, reference_M | None) → (gradients by lora.weights, terms)``."""
+def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..., tuple[Tree, Terms]]:
+    """``(params, lora, micro, old_M | None, reference_M | None) → (gradients by lora.weights, terms [A])``.
 
-    @jax.jit
+    Gradients are summed over devices once, at the end, and not in every layer.
+    """
+
     def gradients(
-        params: Tree,
-        lora: LoRA,
-        micro: MicroBatch,
-        old_M: jax.Array | None,
-        reference_M: jax.Array | None,
+        params: Tree, lora: LoRA, micro: MicroBatch, old_M: jax.Array | None, reference_M: jax.Array | None
     ) -> tuple[Tree, Terms]:
         def loss_of(weights: Tree) -> tuple[jax.Array, Terms]:
             logprobs_M, entropy_M = trained_logprobs(
-                graphdef, params, LoRA(weights, lora.scale), micro, config.temperature
+                program, params, LoRA(weights, lora.scale), micro, config.temperature
             )
-            loss, terms = policy_loss(
+            loss_M, terms = policy_loss(
                 logprobs_M,
                 old_M,
-                jnp.asarray(micro.sampler_logprobs_M),
+                micro.sampler_logprobs_M,
                 reference_M,
-                jnp.asarray(micro.advantages_M),
-                jnp.asarray(micro.weights_M),
-                jnp.asarray(micro.sequence_M),
-                micro.tokens_BT.shape[0],
+                micro.advantages_M,
+                micro.weights_M,
+                micro.sequence_M,
                 config,
             )
-            entropy = jnp.sum(jnp.where(micro.weights_M > 0, entropy_M, 0.0))
-            return loss, {**terms, "loss": loss, "entropy": entropy}
+            entropy_M = jnp.where(micro.weights_M > 0, entropy_M, 0.0)
+            return jnp.sum(loss_M), {**terms, "loss": jax.lax.stop_gradient(loss_M), "entropy": entropy_M}
 
-        return jax.grad(loss_of, has_aux=True)(lora.weights)
+        gradient, terms_M = jax.grad(loss_of, has_aux=True)(vary(lora.weights, AXES))
+        gradient = jax.tree.map(_sum_unsplit, gradient, program.lora_specs)
+        A = lora.scale.shape[0]
+        terms = {name: jax.ops.segment_sum(value_M, micro.adapter_M, A) for name, value_M in terms_M.items()}
+        largest_A = jax.ops.segment_max(terms_M["abs_delta"], micro.adapter_M, A)
+        return gradient, {
+            **jax.lax.psum(terms, BATCH_AXES),
+            "max_abs_delta": jax.lax.pmax(jnp.maximum(largest_A, 0.0), BATCH_AXES),
+        }
 
-    return gradients
+    in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES), P(BATCH_AXES), P(BATCH_AXES)
+    return jax.jit(jax.shard_map(gradients, mesh=program.mesh, in_specs=in_specs, out_specs=(program.lora_specs, P())))
+
+
+def _sum_unsplit(gradient: jax.Array, spec: P) -> jax.Array:
+    """The sum over all axes along which the weight is the same everywhere."""
+    split = {axis for part in spec if part for axis in ((part,) if isinstance(part, str) else part)}
+    return jax.lax.psum(gradient, tuple(axis for axis in AXES if axis not in split))
 
 
 @jax.jit
@@ -103,21 +146,37 @@ def add_up(first: tuple[Tree, Terms], second: tuple[Tree, Terms]) -> tuple[Tree,
 
 @cache
 def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> optax.GradientTransformation:
-    """AdamW without weight decay, global-norm clipping, linear warm-up to a constant rate (step 1 already learns)."""
+    """AdamW without weight decay, global-norm clipping, linear warm-up to a constant rate (step 1 already learns).
+
+    Every leaf has the axis of adapters first, and each adapter has moments, a norm and a count of steps of its own.
+    """
 
     def rate(count: jax.Array) -> jax.Array:
         return learning_rate * jnp.minimum(1.0, (count + 1) / max(warmup_steps, 1))
 
-    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(rate, weight_decay=0.0))
+    one = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(rate, weight_decay=0.0))
+
+    def update(gradient: Tree, state: Tree, weights: Tree | None = None) -> tuple[Tree, Tree]:
+        return jax.vmap(one.update)(gradient, state, weights)
+
+    return optax.GradientTransformation(jax.vmap(one.init), update)
 
 
 @cache
 def apply_function(transformation: optax.GradientTransformation) -> Callable[..., tuple[Tree, Tree, jax.Array]]:
-    """``(weights, optimiser state, gradients) → (weights, optimiser state, global norm before clipping)``."""
+    """``(weights, state, gradients, active_A) → (weights, state, norms [A] before clipping)``.
+
+    Adapters that are not active, since no sample was theirs, stay as they are, state included.
+    """
 
     @jax.jit
-    def apply(weights: Tree, state: Tree, gradient: Tree) -> tuple[Tree, Tree, jax.Array]:
-        updates, state = transformation.update(gradient, state, weights)
-        return optax.apply_updates(weights, updates), state, optax.tree.norm(gradient)
+    def apply(weights: Tree, state: Tree, gradient: Tree, active_A: jax.Array) -> tuple[Tree, Tree, jax.Array]:
+        updates, new_state = transformation.update(gradient, state, weights)
+
+        def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(active_A.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        new = jax.tree.map(keep, optax.apply_updates(weights, updates), weights)
+        return new, jax.tree.map(keep, new_state, state), jax.vmap(optax.tree.norm)(gradient)
 
     return apply

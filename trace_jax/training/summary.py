@@ -47,6 +47,7 @@ def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
         "mismatch/mean_abs_delta": terms["abs_delta"] / tokens,
         "mismatch/max_abs_delta": terms["max_abs_delta"],
         "mismatch/kl": terms["mismatch_kl"] / tokens,
+        "grad_norm": terms["grad_norm"],
     }
     if "kl" in terms:
         values["kl"] = terms["kl"] / tokens

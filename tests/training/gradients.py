@@ -1,0 +1,69 @@
+"""Gradients of random episodes on a mesh, for comparisons."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from trace_jax.models.decoder import params_of
+from trace_jax.models.execution import Execution
+from trace_jax.models.lora import init_lora
+from trace_jax.models.sharding import check_mesh, shardings
+from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, batch_shards, make_mesh
+from trace_jax.parallel.placement import to_host, to_mesh
+from trace_jax.training.batch import micro_batches
+from trace_jax.training.config import PolicyLossConfig
+from trace_jax.training.sample import Sample
+from trace_jax.training.step import Program, add_up, gradient_function
+
+
+def noisy(rng, lora, size=0.1):
+    """The adapters with weights that show in every gradient."""
+    return jax.tree.map(lambda x: x + jnp.asarray(size * rng.normal(size=x.shape), x.dtype) if x.ndim > 1 else x, lora)
+
+
+def fresh(rng, model, rank=4, adapters=1, targets=None):
+    kwargs = {} if targets is None else {"targets": targets}
+    return noisy(rng, init_lora(model, rank, 2.0 * rank, num_adapters=adapters, **kwargs))
+
+
+def groups_of_samples(rng, vocab, groups, size, prompt=12, longest=20, adapters=1):
+    """Groups that share a prompt; every completion has sampled and environment tokens."""
+    samples = []
+    for group in range(groups):
+        shared = rng.integers(0, vocab, int(rng.integers(3, prompt)))
+        for _ in range(size):
+            rest = rng.integers(0, vocab, int(rng.integers(2, longest)))
+            tokens = np.concatenate([shared, rest])
+            trained = np.concatenate([np.zeros(len(shared), bool), rng.random(len(rest)) < 0.6])
+            trained[len(shared)] |= bool(rng.random() < 0.5)
+            trained[-1] = True
+            logprobs = np.where(trained, -rng.gamma(4.0, 1.0, len(tokens)), 0.0)
+            samples.append(Sample(tokens, trained, logprobs, float(rng.normal()), group, group % adapters))
+    return samples
+
+
+def gradients(decoder, lora, samples, mesh=MeshConfig(data=1), execution=Execution(), tokens=64, **loss):  # noqa: B008
+    """``(gradients, terms)`` on the host, summed over micro-batches of ``tokens`` a shard."""
+    count = np.prod([getattr(mesh, name) for name in ("data", "fsdp", "tensor", "expert")])
+    grid = make_mesh(mesh, jax.devices()[:count])
+    check_mesh(decoder.config, grid)
+    program = Program(decoder.config, grid, execution, lora.targets)
+    params = jax.device_put(params_of(decoder), shardings(grid, program.param_specs))
+    placed = type(lora)(
+        jax.device_put(lora.weights, shardings(grid, program.lora_specs)), to_mesh(lora.scale, grid, P())
+    )
+    function = gradient_function(program, PolicyLossConfig(**loss))
+    result = None
+    for micro in micro_batches(samples, tokens, "dapo", 1, batch_shards(grid)):
+        part = function(params, placed, to_mesh(micro, grid, P(BATCH_AXES)), None, None)
+        result = part if result is None else add_up(result, part)
+    return to_host(result)
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    """Every array within ``tolerance`` of its largest entry."""
+    for (path, one), other in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(
+            one, other, rtol=0, atol=tolerance * max(np.abs(other).max(), 1e-3), err_msg=jax.tree_util.keystr(path)
+        )

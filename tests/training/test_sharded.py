@@ -1,0 +1,73 @@
+"""Eight devices compute what one computes: loss terms and gradients, for every axis alone and combined."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradients import assert_close, fresh, gradients, groups_of_samples
+
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.execution import Execution
+from trace_jax.models.sharding import check_mesh
+from trace_jax.parallel.mesh import MeshConfig, make_mesh
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from forward import noisy_decoder  # noqa: E402
+
+DENSE = DecoderConfig(96, 32, 2, 8, 8, 16, 48, tie_embeddings=True)
+EXPERTS = DecoderConfig(
+    96, 32, 2, 8, 8, 16, 0, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True
+)
+ALONE = [dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=8), dict(data=1, expert=8)]
+TOGETHER = [dict(data=2, fsdp=2, tensor=2), dict(data=1, fsdp=2, tensor=2, expert=2), dict(data=2, tensor=2, expert=2)]
+
+
+@pytest.mark.parametrize("mesh", ALONE + TOGETHER, ids=lambda sizes: str(MeshConfig(**sizes)))
+@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
+def test_sharded_equals_unsharded(mesh, model):
+    rng = np.random.default_rng()
+    decoder, lora = noisy_decoder(rng, model), fresh(rng, model, adapters=2)
+    samples = groups_of_samples(rng, 96, 6, 4, adapters=2)
+    expected = gradients(decoder, lora, samples)
+    assert_close(gradients(decoder, lora, samples, MeshConfig(**mesh), tokens=48), expected)
+
+
+def test_ragged_layout_and_rematerialisation_change_nothing():
+    rng = np.random.default_rng()
+    decoder, lora = noisy_decoder(rng, EXPERTS), fresh(rng, EXPERTS)
+    samples = groups_of_samples(rng, 96, 3, 4)
+    expected = gradients(decoder, lora, samples)
+    mesh = MeshConfig(data=1, fsdp=2, tensor=2, expert=2)
+    for remat, experts in (("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")):
+        execution = Execution(attention_rows=False, experts=experts, remat=remat, logits_elements=96 * 16)
+        assert_close(gradients(decoder, lora, samples, mesh, execution, tokens=48), expected)
+
+
+@pytest.mark.parametrize(
+    "mesh,words",
+    [
+        (dict(data=1, tensor=8), "tensor 8 does not divide num_attention_heads 4: use tensor 4"),
+        (dict(data=2, tensor=4), "tensor 4 does not divide num_key_value_heads 2: use tensor 2"),
+        (dict(data=1, fsdp=8), "fsdp 8 does not divide hidden_size 36: use fsdp 6"),
+        (dict(data=1, expert=8), "expert 8 does not divide num_experts 6: use expert 6"),
+    ],
+)
+def test_meshes_that_do_not_fit_the_model_are_refused(mesh, words):
+    model = DecoderConfig(96, 36, 1, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)
+    with pytest.raises(ContractError, match=words):
+        check_mesh(model, make_mesh(MeshConfig(**mesh)))
+
+
+@pytest.mark.parametrize("mesh,words", [(dict(data=3), "3 devices, there are 8"), (dict(fsdp=16), "multiple of 16")])
+def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, words):
+    with pytest.raises(ContractError, match=words):
+        make_mesh(MeshConfig(**mesh))
+
+
+def test_axes_must_be_positive():
+    with pytest.raises(ContractError, match="at most one -1"):
+        MeshConfig(data=-1, fsdp=-1)
+    with pytest.raises(ContractError, match="must be positive"):
+        MeshConfig(tensor=0)

@@ -1,0 +1,277 @@
+"""One adapter of a training run: what it collects, counts, keeps and writes."""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.files import write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.peft import save_peft
+from trace_jax.parallel.checkpoints import Checkpoints
+from trace_jax.parallel.processes import from_first, is_first
+from trace_jax.rollout.engine import Engine
+from trace_jax.telemetry.metrics import MetricsWriter, drop_metrics_after, read_metrics
+from trace_jax.training.advantages import group_advantages
+from trace_jax.training.collection import Group, Runner, collect_groups, group_sizes
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.ground import GroupSource, TrainingGround
+from trace_jax.training.learner import Learner
+from trace_jax.training.publish import Publisher
+from trace_jax.training.sample import Sample, sample
+from trace_jax.training.summary import rollout_metrics
+
+MANIFEST = "adapter.json"
+_LEARNT_STEPS = 2
+_TIMES = "time/"  # prefix of the metrics that differ between two equal runs
+
+
+@dataclass(frozen=True)
+class Job:
+    """An adapter to train: the engine sees its versions as ``NAME@STEP``.
+
+    ``played`` are groups that the base has played on these grounds at the training temperature. The first steps learn
+    from them, ``groups_per_step`` a step, and sample nothing: they count as steps, not as rollouts.
+    """
+
+    name: str
+    directory: Path
+    grounds: Sequence[TrainingGround]
+    capabilities: tuple[str, ...]
+    played: Sequence[Group] = ()
+
+
+@dataclass
+class Counters:
+    """How far a run has come: with the seed, all the RNG state, as sampling, tasks and order are functions of these."""
+
+    step: int = 0
+    groups: int = 0
+    rollouts: int = 0
+    learnt: int = 0  # steps in a row, up to the last, that the adapter played with at least ``stop_reward`` on the mean
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the progress callback gets after each step; ``tokens`` counts prompts and completions of the step."""
+
+    name: str
+    counters: Counters
+    tokens: int
+    metrics: dict[str, float]
+
+
+class Run:
+    """A job on its way, adapter ``number`` of the learner. It writes while it is entered, in the first process only."""
+
+    def __init__(
+        self,
+        job: Job,
+        learner: Learner,
+        number: int,
+        config: GRPOConfig,
+        base: str,
+        model: DecoderConfig,
+        engine: Engine | None,
+        rollouts: Runner,
+        tensorboard: bool,
+        wandb: bool,
+    ) -> None:
+        if not job.grounds:
+            raise ContractError(f"adapter {job.name} has no training ground: give at least one")
+        self.name, self.directory, self.number, self.counters = job.name, Path(job.directory), number, Counters()
+        self._job, self._learner, self._config, self._base, self._model = job, learner, config, base, model
+        self._rollouts, self._tensorboard, self._wandb = rollouts, tensorboard, wandb
+        self._source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
+        self._snapshots = sorted(config.snapshots)
+        self._publisher = None if engine is None else Publisher(engine, model, base)
+        self._metrics: MetricsWriter | None = None
+        self._groups: list[Group] = []
+        self._times: tuple[float, float] = (0.0, 0.0)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._checkpoints = stack.enter_context(Checkpoints(self.directory / "checkpoints", self._identity()))
+            if self._publisher is not None:
+                stack.enter_context(self._publisher)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def restore(self, step: int | None = None) -> bool:
+        """Go back to the last whole checkpoint, or to that of ``step``; False if there is none.
+
+        What the checkpoint does not hold is then written again.
+        """
+        found = self._checkpoints.restore(self._state(), step)
+        if found is not None:
+            state = found[1]
+            self._learner.load_state(self.number, {name: state[name] for name in ("weights", "optimizer")})
+            self.counters = Counters(**state["counters"])
+            done = self._fraction()
+            self._snapshots = [fraction for fraction in self._config.snapshots if fraction > done]
+        if is_first():
+            drop_metrics_after(self.directory, self.counters.step)
+        return found is not None
+
+    def finished(self) -> bool:
+        """True when ``max_steps`` is reached, the rollouts left make no group, or the task is learnt."""
+        config, counters = self._config, self.counters
+        if counters.learnt == _LEARNT_STEPS:
+            return True
+        if config.max_steps is not None and counters.step >= config.max_steps:
+            return True
+        return not group_sizes(1, config.num_generations, self._budget())
+
+    def collect(self) -> list[Sample]:
+        """What the next step learns from: the informative groups of those played before or, these used up, new ones."""
+        config, counters = self._config, self.counters
+        started = time.monotonic()
+        played = self._played()
+        self._groups = list(played or self._collect())
+        self._times = started, time.monotonic()
+        rollouts = [rollout for group in self._groups for rollout in group.rollouts]
+        if all(rollout.broken for rollout in rollouts):
+            raise ContractError(
+                f"step {counters.step + 1} of {self.name}: all {len(rollouts)} rollouts broke, the first with "
+                f"{rollouts[0].error!r}: mend the engine or the environment, then run again"
+            )
+        rewards = [group.rewards for group in self._groups]
+        advantages = group_advantages(rewards, config.scale_rewards, config.std_floor)
+        return [
+            sample(rollout, float(advantage), number, self.number)
+            for number, (group, values) in enumerate(zip(self._groups, advantages, strict=True))
+            if group.informative
+            for rollout, advantage in zip(group.graded, values, strict=True)
+            if rollout.usage.completion_tokens  # one without room left to sample teaches nothing
+        ]
+
+    def record(self, learnt: dict[str, float]) -> StepReport:
+        """Count the step and write its metrics and, if it is time, a snapshot and a checkpoint."""
+        config, counters, groups = self._config, self.counters, self._groups
+        (started, collected), ended = self._times, time.monotonic()
+        played = bool(self._played())
+        if not played:
+            counters.groups += len(groups)
+            counters.rollouts += sum(len(group.rollouts) for group in groups)
+        counters.step += 1
+        rewards = np.concatenate([group.rewards for group in groups])
+        learnt_now = not played and config.stop_reward is not None and rewards.mean() >= config.stop_reward
+        counters.learnt = counters.learnt + 1 if learnt_now else 0
+        usage = [rollout.usage for group in groups for rollout in group.rollouts]
+        tokens = sum(one.prompt_tokens + one.completion_tokens for one in usage)
+        metrics = {
+            "rollouts": float(counters.rollouts),
+            **rollout_metrics(groups),
+            **learnt,
+            f"{_TIMES}collect_seconds": collected - started,
+            f"{_TIMES}update_seconds": ended - collected,
+            f"{_TIMES}tokens_per_second": tokens / (ended - started),
+        }
+        # Metrics before the checkpoint: a checkpoint's rows are on disk, later rows are dropped on resume.
+        if is_first():
+            if self._metrics is None:
+                writer = MetricsWriter(self.directory, tensorboard=self._tensorboard, wandb=self._wandb)
+                self._metrics = self._stack.enter_context(writer)
+            self._metrics.write(counters.step, metrics)
+        self._snapshot()
+        if counters.step % config.save_steps == 0 or self.finished():
+            self._checkpoints.save(counters.step, self._state())
+        return StepReport(self.name, Counters(**vars(counters)), tokens, metrics)
+
+    def export(self, directory: Path, name: str) -> AdapterManifest:
+        """Write the PEFT directory, then the manifest that vouches for it. All processes have to call it."""
+        lora = self._learner.lora(self.number)
+
+        def write() -> bytes:
+            save_peft(lora, self._model, directory / "peft", self._base)
+            rows = read_metrics(self.directory) if self.counters.step else {}
+            manifest = AdapterManifest(
+                name=name,
+                capabilities=self._job.capabilities,
+                environments=self._environments(),
+                base=self._base,
+                rank=self._config.rank,
+                alpha=float(self._config.alpha),
+                target_modules=tuple(self._config.target_modules),
+                peft="peft",
+                checkpoint=os.path.relpath(self.directory / "checkpoints", directory),
+                steps=self.counters.step,
+                rollouts=self.counters.rollouts,
+                seed=self._config.seed,
+                metrics={
+                    key: value for key, value in rows.get(self.counters.step, {}).items() if not key.startswith(_TIMES)
+                },
+            )
+            write_document(directory / MANIFEST, manifest)
+            return manifest.model_dump_json().encode()
+
+        return AdapterManifest.model_validate_json(from_first(write))
+
+    def _identity(self) -> dict[str, object]:
+        return {
+            "base": self._base,
+            "rank": self._config.rank,
+            "alpha": float(self._config.alpha),
+            "target_modules": sorted(self._config.target_modules),
+            "seed": self._config.seed,
+            "environments": list(self._environments()),
+            "played": len(self._job.played),
+        }
+
+    def _environments(self) -> tuple[str, ...]:
+        return tuple(ground.name for ground in self._job.grounds)
+
+    def _state(self) -> dict[str, object]:
+        """What a checkpoint holds."""
+        return {**self._learner.state(self.number), "counters": dict(vars(self.counters))}
+
+    def _played(self) -> Sequence[Group]:
+        first = self.counters.step * self._config.groups_per_step
+        return self._job.played[first : first + self._config.groups_per_step]
+
+    def _collect(self) -> list[Group]:
+        """New groups, played with the adapter as it is now."""
+        config, counters = self._config, self.counters
+        lora = self._learner.lora(self.number)
+        adapter = f"{self.name}@{counters.step}"
+        if self._publisher is not None:
+            self._publisher.publish(adapter, lora)
+        return collect_groups(
+            lambda group, size: self._source.specs(group, size, adapter),
+            self._rollouts,
+            counters.groups,
+            config.groups_per_step,
+            config.num_generations,
+            config.max_recollections,
+            self._budget(),
+            config.stop_reward,
+        )
+
+    def _snapshot(self) -> None:
+        """Export the adapter if a fraction of ``config.snapshots`` has been reached by the last step."""
+        reached = [fraction for fraction in self._snapshots if fraction <= self._fraction()]
+        if reached:
+            self._snapshots = self._snapshots[len(reached) :]
+            where = f"{self.counters.rollouts:08d}"
+            self.export(self.directory / "snapshots" / where, f"{self.name}-{where}")
+
+    def _budget(self) -> int | None:
+        limit = self._config.max_rollouts
+        return None if limit is None else limit - self.counters.rollouts
+
+    def _fraction(self) -> float:
+        pairs = ((self.counters.step, self._config.max_steps), (self.counters.rollouts, self._config.max_rollouts))
+        return max((done / limit if limit else 1.0) for done, limit in pairs if limit is not None)
