@@ -17,8 +17,10 @@ from trace_jax.models.huggingface import TOKENIZER, load, revision
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.chat import RenderError, TinyRenderer
+from trace_jax.rollout.chat import Renderer
+from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.renderers import renderer_for
 
 DTYPES = ("float32", "bfloat16")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
@@ -31,7 +33,7 @@ class Base:
     decoder: Decoder
     config: DecoderConfig
     revision: str
-    renderer: TinyRenderer
+    renderer: Renderer
 
 
 def load_base(config: ConfigDict) -> Base:
@@ -47,11 +49,11 @@ def load_base(config: ConfigDict) -> Base:
     return Base(decoder, shape, revision(directory), _renderer(directory / TOKENIZER))
 
 
-def _renderer(path: Path) -> TinyRenderer:
+def _renderer(path: Path) -> Renderer:
     if not path.is_file():
         raise ContractError(f"{path} is missing: put the tokenizer that the model was trained with there")
     try:
-        return TinyRenderer(Tokenizer.from_file(os.fspath(path)))
+        return renderer_for(Tokenizer.from_file(os.fspath(path)))
     except RenderError as error:
         raise ContractError(f"{path}: {error}") from None
     except Exception as error:  # the library raises nothing narrower

@@ -24,12 +24,11 @@ from trace_jax.environments.helpdesk.ticket import Ticket
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.huggingface import save
-from trace_jax.rollout.chat import Renderer, TinyRenderer, text_of
+from trace_jax.rollout.chat import TinyRenderer, text_of
 from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
-
-Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back
+from trace_jax.training.demonstrations import Turn, tokenized, turns_of
+from trace_jax.training.supervised import SupervisedConfig, train_supervised
 
 
 def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
@@ -51,22 +50,8 @@ def number_of_lessons(config: ConfigDict) -> int:
 def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) -> tuple[tuple[Message, ...], list[Turn]]:
     """The opening messages and the turns of one demonstration."""
     desk = Desk("practice", lambda _: ticket)
-    opening, turns = desk.reset(0).messages, []
-    for message in Demonstrator(rng, wrong_share)(desk):
-        turns.append((message, desk.step(message).messages))
-    return opening, turns
-
-
-def tokenize(opening: tuple[Message, ...], turns: list[Turn], renderer: Renderer) -> Demonstration:
-    """The demonstration as an agent loop would have recorded it."""
-    tokens = list(renderer.prompt(opening, ()))
-    trained = [False] * len(tokens)
-    for number, (message, answer) in enumerate(turns, start=1):
-        said = renderer.assistant(message)
-        heard = renderer.continuation(said, answer) if number < len(turns) else ()
-        tokens += [*said, *heard]
-        trained += [True] * len(said) + [False] * len(heard)
-    return Demonstration(tuple(tokens), tuple(trained))
+    opening = desk.reset(0).messages
+    return opening, turns_of(desk, Demonstrator(rng, wrong_share)(desk))
 
 
 def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
@@ -94,7 +79,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             "small model does not learn to copy: raise it"
         )
     renderer = TinyRenderer(tokenizer)
-    demonstrations = [tokenize(*demo, renderer) for demo in shown]
+    demonstrations = [tokenized(opening, (), turns, renderer) for opening, turns in shown]
 
     shape = DecoderConfig(
         vocab_size=tokenizer.get_vocab_size(),

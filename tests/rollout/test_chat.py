@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from trace_jax.contract.trajectory import Message, ToolCall
-from trace_jax.rollout.chat import RenderError, TinyRenderer, read_arguments
+from trace_jax.rollout.chat import TinyRenderer, read_arguments
+from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,7 +21,10 @@ TARGETS = "trace_jax.targets"
 ENVIRONMENTS = "trace_jax.environments"
 
 _BUILT_IN: dict[str, dict[str, str]] = {
-    TARGETS: {"helpdesk": "trace_jax.environments.helpdesk.target:Helpdesk"},
+    TARGETS: {
+        "helpdesk": "trace_jax.environments.helpdesk.target:Helpdesk",
+        "helpdesk_short": "trace_jax.environments.helpdesk.short:ShortHelpdesk",
+    },
     ENVIRONMENTS: {},
 }
 _METHODS = {TARGETS: ("tasks", "environment"), ENVIRONMENTS: ("reset", "step", "grade")}

@@ -23,7 +23,8 @@ from trace_jax.contract.trajectory import (
     Usage,
 )
 from trace_jax.environments.protocol import Environment, Observation, Outcome
-from trace_jax.rollout.chat import Renderer, RenderError, read_arguments
+from trace_jax.rollout.chat import Renderer, read_arguments
+from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.deadline import Overrun, deadline
 from trace_jax.rollout.engine import Completion, Engine, EngineError, Sampling
 

@@ -8,13 +8,10 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.rollout.codec import Codec, RenderError
 from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
 
 _MAX_DEPTH = 64  # levels of nesting; pydantic reads back 200 at most, of which a trajectory takes its own
-
-
-class RenderError(ValueError):
-    """A message cannot be written as tokens; the message is one line and names the offending part."""
 
 
 class Renderer(Protocol):
@@ -88,16 +85,9 @@ class TinyRenderer:
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        # Special tokens that occur as text are spelled out, so no content can open or close a turn.
-        self._tokenizer.encode_special_tokens = True
-        ids = {token: self._tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-        missing = [token for token, index in ids.items() if index is None]
-        if missing:
-            raise RenderError(f"tokenizer lacks the special tokens {missing}: add them before training it")
-        self._id: dict[str, int] = {token: index for token, index in ids.items() if index is not None}
+        self._codec = Codec(tokenizer, SPECIAL_TOKENS)
+        self._id = self._codec.id
         self._header = {role: self._id[f"<|{role}|>"] for role in ("system", "user", "assistant", "tool")}
-        self._specials = frozenset(self._id.values())
         self._end, self._call = self._id["<|end|>"], self._id["<|call|>"]
         self.pad_token_id = self._id["<|pad|>"]
         self.stop_token_ids: tuple[int, ...] = (self._end,)
@@ -108,12 +98,12 @@ class TinyRenderer:
     def assistant(self, message: Message) -> tuple[int, ...]:
         if message.role != "assistant":
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
-        ids = self._encode(message.content or "")
+        ids = self._codec.encode(message.content or "")
         for call in message.tool_calls:
             if call.name.split() != [call.name]:
                 raise RenderError(f"tool name {call.name!r} is empty or holds white space: rename the tool")
             written = call.raw_arguments or "" if call.arguments is None else text_of(call.arguments)
-            ids += [self._call, *self._encode(f"{call.name} {written}")]
+            ids += [self._call, *self._codec.encode(f"{call.name} {written}")]
         return (*ids, self._end)
 
     def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
@@ -131,8 +121,8 @@ class TinyRenderer:
                 parts.append([])
             else:
                 parts[-1].append(index)
-        content = self._decode(parts[0]) or None
-        calls = tuple(self._read_call(number, self._decode(part)) for number, part in enumerate(parts[1:]))
+        content = self._codec.decode(parts[0]) or None
+        calls = tuple(self._read_call(number, self._codec.decode(part)) for number, part in enumerate(parts[1:]))
         return Message(role="assistant", content=content, tool_calls=calls)
 
     @staticmethod
@@ -150,17 +140,5 @@ class TinyRenderer:
             if message.role == "assistant":
                 ids += self.assistant(message)
             else:
-                ids += [*self._encode(message.content or ""), self._end]
+                ids += [*self._codec.encode(message.content or ""), self._end]
         return ids
-
-    def _encode(self, text: str) -> list[int]:
-        try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except (UnicodeEncodeError, TypeError) as error:  # tokenizers takes UTF-8 only; lone surrogates are not
-            raise RenderError(f"text {text[:40]!r} cannot be encoded: {error}") from error
-        if not self._specials.isdisjoint(ids):
-            raise RenderError(f"text {text[:40]!r} became a special token: train the tokenizer so that it cannot")
-        return ids
-
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
