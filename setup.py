@@ -38,9 +38,11 @@ setup(
     extras_require={
         "tpu": [JAX.replace("jax", "jax[tpu]")],
         "gpu": [JAX.replace("jax", "jax[cuda12]")],
+        "smollm2": ["gguf>=0.17"],  # reads the file that the small real model comes in
         "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
         # torch, transformers and peft are references that the tests compare with; trace_jax never imports them.
         "dev": [
+            "gguf>=0.17",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU

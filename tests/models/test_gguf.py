@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chatml_tokenizer import SPECIALS, small_tokenizer
 from forward import our_logits
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch_reference import torch_logits, torch_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -19,7 +20,6 @@ from trace_jax.models.huggingface import load
 
 gguf = pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
 
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -29,19 +29,7 @@ NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=[AddedToken(t, special=True, normalized=False) for t in SPECIALS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(
-        ["please cancel the order 123 and the other order 456\n\n  now, isn't it?"] * 9, trainer
-    )
-    return tokenizer
+    return small_tokenizer()
 
 
 def model(rng: np.random.Generator, tokenizer: Tokenizer, tied: bool) -> PreTrainedModel:

@@ -1,9 +1,10 @@
 """ChatML: token for token the family's template, read back equal, and nothing that is sampled breaks the reader."""
 
 import pytest
+from chatml_tokenizer import small_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
@@ -22,20 +23,7 @@ TEMPLATE = (  # SmolLM2's, less the default system message
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    """Byte-level BPE as SmolLM2's, with merges across white space."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = [AddedToken(t, special=True, normalized=False) for t in ("<|endoftext|>", START, END)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )  # fmt: skip
-    spoken = 'assistant\n\n\nuser\n\n  please /refund {"order_id":"O41","amount":12}\n\n/get_order {}\ntool\nsystem'
-    tokenizer.train_from_iterator([spoken] * 9, trainer)
-    return tokenizer
+    return small_tokenizer()
 
 
 @pytest.fixture(scope="module")

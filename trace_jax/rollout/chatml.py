@@ -46,8 +46,9 @@ class ChatMLRenderer:
         if message.role != "assistant":
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
         calls = [self._written(call) for call in message.tool_calls]
-        text = "\n".join([message.content] * bool(message.content) + calls)
-        if _CALL.search(message.content or "") or len(_CALL.findall(text)) != len(calls):
+        content = message.content or ""
+        text = "\n".join([content, *calls] if content else calls)
+        if _CALL.search(content) or len(_CALL.findall(text)) != len(calls):
             raise RenderError(
                 f"message {text[:60]!r} holds a line with a slash that begins no call: write it otherwise"
             )

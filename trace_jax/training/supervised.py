@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def train_supervised(
         optax.adamw(rate, b2=0.95, weight_decay=config.weight_decay),
     )
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=(0, 1))  # a model, its gradient and two moments: no room for a second set
     def step(
         params: nnx.State, state: optax.OptState, tokens_BT: jax.Array, trained_BT: jax.Array, real_BT: jax.Array
     ) -> tuple[nnx.State, optax.OptState, jax.Array]:
@@ -69,6 +70,7 @@ def train_supervised(
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, nll
 
+    params = jax.tree.map(jnp.copy, params)  # the caller's stay as they are
     state = optimizer.init(params)
     for number, batch in enumerate(batches(demonstrations, config.rows), start=1):
         params, state, nll = step(params, state, *batch)
