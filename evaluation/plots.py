@@ -96,9 +96,13 @@ def budget(points: Sequence[BudgetPoint]) -> Figure:
 
 
 def learning_curves(metrics: Mapping[str, Metrics]) -> Figure:
-    """Mean reward of the training rollouts and share of informative groups by step, one line an adapter."""
-    canvas, axes = figure(8.8, 3.2, 2)
-    series = (("reward/mean", "mean reward of the step's rollouts"), ("groups/live", "share of informative groups"))
+    """Mean reward of the training rollouts, share of informative groups and diversity by step, one line an adapter."""
+    series = (
+        ("reward/mean", "mean reward of the step's rollouts"),
+        ("groups/live", "share of informative groups"),
+        ("rollout/distinct", "distinct outputs in a group"),
+    )
+    canvas, axes = figure(8.8, 3.0, len(series))
     for axis, (key, title) in zip(axes, series, strict=True):
         for name, color in zip(metrics, _colors(list(metrics)), strict=True):
             steps = [(step, row[key]) for step, row in sorted(metrics[name].items()) if key in row]
