@@ -53,10 +53,10 @@ def draw_short(source: Source, seed: int) -> Ticket:
 class ShortDesk(Desk):
     """A desk of one request a ticket.
 
-    The reward is 1 iff every right call was made (a status that was guessed, or an order that was changed unseen, is not
-    right), the final state is the expected one and the reply holds the required words. Short of that it is ``PARTIAL``
-    times the share of the right calls among those made or wanted, and 0 once something was changed that should not have
-    been.
+    The reward is 1 iff every right call was made (a status that was guessed is not right, nor an order that was changed
+    unseen), the final state is the expected one and the reply holds the required words. Short of that it is ``PARTIAL``
+    times the share of the right calls among those made or wanted, and 0 once something was changed that should not
+    have been.
     """
 
     def __init__(self, source: Source) -> None:
