@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.training.std_floor = 0.2
     config.training.rank = 16
     config.training.alpha = 32.0
-    config.training.micro_batch_rows = 4
+    config.training.micro_batch_tokens = 1536
     with config.unlocked():
         warm = config.warm_start = ConfigDict()
         warm.demonstrations = 48  # int, practice tickets that are shown

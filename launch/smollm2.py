@@ -31,8 +31,8 @@ from trace_jax.rollout.chat import Renderer
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of
+from trace_jax.training.run import MANIFEST, StepReport
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
-from trace_jax.training.trainer import MANIFEST, StepReport
 
 WARM, GRPO = "warm start", "GRPO"
 REPORT = "evaluation.json"
