@@ -24,25 +24,27 @@ ALONE = [dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=8), dict(data=1
 TOGETHER = [dict(data=2, fsdp=2, tensor=2), dict(data=1, fsdp=2, tensor=2, expert=2), dict(data=2, tensor=2, expert=2)]
 
 
+@pytest.fixture(scope="module", params=[DENSE, EXPERTS], ids=["dense", "experts"])
+def case(request):
+    """A decoder, two adapters, samples, and what one device makes of them."""
+    rng = np.random.default_rng()
+    decoder, lora = noisy_decoder(rng, request.param), fresh(rng, request.param, adapters=2)
+    samples = groups_of_samples(rng, 96, 8, 4, adapters=2)
+    return decoder, lora, samples, gradients(decoder, lora, samples, tokens=512)
+
+
 @pytest.mark.parametrize("mesh", ALONE + TOGETHER, ids=lambda sizes: str(MeshConfig(**sizes)))
-@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
-def test_sharded_equals_unsharded(mesh, model):
-    rng = np.random.default_rng()
-    decoder, lora = noisy_decoder(rng, model), fresh(rng, model, adapters=2)
-    samples = groups_of_samples(rng, 96, 6, 4, adapters=2)
-    expected = gradients(decoder, lora, samples)
-    assert_close(gradients(decoder, lora, samples, MeshConfig(**mesh), tokens=48), expected)
+def test_sharded_equals_unsharded(mesh, case):
+    decoder, lora, samples, expected = case
+    assert_close(gradients(decoder, lora, samples, MeshConfig(**mesh), tokens=256), expected)
 
 
-def test_ragged_layout_and_rematerialisation_change_nothing():
-    rng = np.random.default_rng()
-    decoder, lora = noisy_decoder(rng, EXPERTS), fresh(rng, EXPERTS)
-    samples = groups_of_samples(rng, 96, 3, 4)
-    expected = gradients(decoder, lora, samples)
+@pytest.mark.parametrize("remat,experts", [("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")])
+def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
+    decoder, lora, samples, expected = case
+    execution = Execution(attention_rows=False, experts=experts, remat=remat, logits_elements=96 * 16)
     mesh = MeshConfig(data=1, fsdp=2, tensor=2, expert=2)
-    for remat, experts in (("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")):
-        execution = Execution(attention_rows=False, experts=experts, remat=remat, logits_elements=96 * 16)
-        assert_close(gradients(decoder, lora, samples, mesh, execution, tokens=48), expected)
+    assert_close(gradients(decoder, lora, samples, mesh, execution, tokens=256), expected)
 
 
 @pytest.mark.parametrize(
