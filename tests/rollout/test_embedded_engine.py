@@ -298,8 +298,12 @@ def test_an_interrupted_run_leaves_the_engine_usable(engine: EmbeddedEngine, for
         check(request, completion, forced)
 
 
-def test_groups_that_follow_one_another_through_used_slots(engine: EmbeddedEngine, forced) -> None:
+@pytest.mark.parametrize("slots", [SLOTS, 33], ids=["one lane", "two lanes"])
+def test_groups_that_follow_one_another_through_used_slots(
+    slots: int, decoder: Decoder, config: DecoderConfig, forced
+) -> None:
     """Equal prompts on slots that held others: prefixes are copied from slots that wait for copies themselves."""
+    engine = EmbeddedEngine(decoder, config, STOP, slots=slots, capacity=CAPACITY, max_rank=4, max_adapters=3)
     rng = np.random.default_rng()
     policy = prompt(rng, 40)
     for _ in range(4):
@@ -307,7 +311,7 @@ def test_groups_that_follow_one_another_through_used_slots(engine: EmbeddedEngin
         group = [
             (task, Sampling(int(rng.integers(2, 20)), 1.0, int(seed)), None)
             for task in tasks
-            for seed in rng.integers(0, 1 << 30, 5)
+            for seed in rng.integers(0, 1 << 30, slots * 2 // 3)
         ]
         for request, completion in zip(group, ask(engine, group), strict=True):
             check(request, completion, forced)

@@ -7,7 +7,15 @@ import pytest
 
 from trace_jax.rollout.sampling import sample, uniforms
 
-draw = jax.jit(sample)
+
+def draw(logits_BV: np.ndarray, temperature_B: np.ndarray, uniform_B: np.ndarray, width: int = 32):
+    """``sample`` of logits cut into groups of ``width`` tokens."""
+    B, V = logits_BV.shape
+    padded = np.pad(logits_BV, ((0, 0), (0, -V % width)), constant_values=-np.inf)
+    return _sample(padded.reshape(B, -1, width).swapaxes(0, 1), temperature_B, uniform_B)
+
+
+_sample = jax.jit(sample)
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 37, 300, 600])
@@ -34,7 +42,7 @@ def test_sampling_inverts_the_distribution_function(vocabulary: int) -> None:
 def test_frequencies_match_probabilities() -> None:
     logits = np.random.default_rng(0).standard_normal(20).astype(np.float32) * 1.5
     count = 40_000
-    uniform = uniforms(jnp.full(1, 7), jnp.arange(count)[None])[0]
+    uniform = np.asarray(uniforms(jnp.full(1, 7), jnp.arange(count)[None])[0])
     token, _ = draw(np.broadcast_to(logits, (count, 20)), np.full(count, 0.8, np.float32), uniform)
     probability = np.exp(logits / 0.8) / np.exp(logits / 0.8).sum()
     observed = np.bincount(np.asarray(token), minlength=20)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.lora import TARGETS, LoRA, pad_rank, target_shapes
+from trace_jax.models.lora import TARGETS, LoRA, target_shapes
 from trace_jax.rollout.engine import EngineError
 from trace_jax.rollout.steps import Params, decoder_params
 
@@ -19,7 +19,7 @@ _MERGED_KEPT = 2
 
 @jax.jit
 def _merged(layers: list[dict[str, jax.Array]], lora: LoRA) -> list[dict[str, jax.Array]]:
-    """W + scale · a b for every target of every layer."""
+    """W + scale · a b for every target of the adapter, in every layer."""
 
     def merge(weight: jax.Array, pair: dict[str, jax.Array], index: int) -> jax.Array:
         return (weight + lora.scale[0] * (pair["a"][0, index] @ pair["b"][0, index])).astype(weight.dtype)
@@ -47,6 +47,7 @@ class AdapterTable:
             for target in TARGETS
         }
         self._scale = np.zeros(max_adapters, np.float32)
+        self._targets: list[tuple[str, ...]] = [()] * max_adapters
         self._device_stack: LoRA | None = None
         self._merged: OrderedDict[int, Params] = OrderedDict()
 
@@ -74,23 +75,25 @@ class AdapterTable:
                 f"adapter {name!r} holds {lora.num_adapters} adapters of rank {lora.rank}: "
                 f"the engine takes one of rank at most {self._max_rank}"
             )
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(lora)):
+        given: LoRA = jax.tree.map(lambda leaf: np.asarray(leaf)[0], lora)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(given)):
             # In a mixed batch every row is multiplied with every adapter, and zero times NaN is NaN.
             raise EngineError(f"adapter {name!r} has weights that are not finite: take an earlier checkpoint")
-        index, padded = self._names.index(None), pad_rank(lora, self._max_rank)
+        index, R = self._names.index(None), lora.rank
         for target, pair in self._stack.items():
             for part, held in pair.items():
-                if target not in padded.weights:
-                    held[index] = 0
+                held[index] = 0
+                if target not in given.weights:
                     continue
-                new = np.asarray(padded.weights[target][part][0])
-                if new.shape != held[index].shape:
+                new = given.weights[target][part]
+                room = held[index][..., :R] if part == "a" else held[index][..., :R, :]
+                if new.shape != room.shape:
                     raise EngineError(
                         f"adapter {name!r} was made for another base: its {target}.{part} has shape {new.shape}, "
-                        f"expected {held[index].shape}"
+                        f"expected {room.shape}"
                     )
-                held[index] = new
-        self._scale[index] = float(lora.scale[0])
+                room[...] = new
+        self._scale[index], self._targets[index] = float(given.scale), lora.targets
         self._names[index] = name
         self._device_stack = None
 
@@ -111,11 +114,10 @@ class AdapterTable:
             return self._params, self._device_stack
         (index,) = ids
         if index not in self._merged:
-            one = LoRA(
-                jax.tree.map(lambda x: x[index : index + 1], self._stack), jnp.asarray(self._scale[index : index + 1])
-            )
-            old = self._params["layers"]
-            new = _merged([{target: layer[target] for target in TARGETS} for layer in old], one)
+            targets, here, old = self._targets[index], slice(index, index + 1), self._params["layers"]
+            pairs = {target: self._stack[target] for target in targets}
+            one = LoRA(jax.tree.map(lambda x: x[here], pairs), jnp.asarray(self._scale[here]))
+            new = _merged([{target: layer[target] for target in targets} for layer in old], one)
             layers = [{**layer, **merged} for layer, merged in zip(old, new, strict=True)]
             self._merged[index] = {**self._params, "layers": layers}
         self._merged.move_to_end(index)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from trace_jax.models.config import DecoderConfig
 
 # The letter Z stands for slots (conversations), C for columns (token positions).
-# One array per layer and block of columns, each [Z, K, BLOCK, H]: a step that needs few columns takes few blocks,
-# without a copy, and products over short blocks are faster on the CPU than over long ones.
+# One array per layer and block of columns: a step that needs few columns takes few blocks, without a copy, and products
+# over short blocks are faster on the CPU than over long ones. Keys are [Z, K, H, BLOCK], values [Z, K, BLOCK, H]: the
+# products with queries and with weights are then plain matrix products; transposed ones take twice as long.
 BLOCK = 128
 Blocks = tuple[tuple[jax.Array, ...], ...]  # [layer][block]
 Cache = dict[str, Blocks]  # "k" and "v"
@@ -18,12 +19,13 @@ Cache = dict[str, Blocks]  # "k" and "v"
 
 def new_cache(config: DecoderConfig, slots: int, capacity: int, dtype: Any) -> Cache:
     """An empty cache: ``slots`` conversations of up to ``capacity`` tokens, rounded up to whole blocks."""
-    shape, count = (slots, config.num_kv_heads, BLOCK, config.head_dim), -(-capacity // BLOCK)
+    count = -(-capacity // BLOCK)
 
-    def blocks() -> Blocks:
-        return tuple(tuple(jnp.zeros(shape, dtype) for _ in range(count)) for _ in range(config.num_layers))
+    def blocks(*shape: int) -> Blocks:
+        whole = (slots, config.num_kv_heads, *shape)
+        return tuple(tuple(jnp.zeros(whole, dtype) for _ in range(count)) for _ in range(config.num_layers))
 
-    return {"k": blocks(), "v": blocks()}
+    return {"k": blocks(config.head_dim, BLOCK), "v": blocks(BLOCK, config.head_dim)}
 
 
 def take_blocks(cache: Cache, count: int) -> Cache:
@@ -39,31 +41,45 @@ def put_blocks(cache: Cache, head: Cache) -> Cache:
     }
 
 
-def write(
+def write_keys(
     blocks: tuple[jax.Array, ...], slot_B: jax.Array, column_BW: jax.Array, new_BWKH: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Write one layer's new columns. Columns outside the blocks are dropped: -1 marks padding."""
-    column_BW = jnp.where(column_BW < 0, len(blocks) * BLOCK, column_BW)  # negative indices would count from the end
+    """Write one layer's new keys. Columns outside the blocks are dropped: -1 marks padding."""
+    return tuple(
+        block.at[slot_B[:, None], :, :, here].set(new_BWKH.astype(block.dtype), mode="drop")
+        for block, here in zip(blocks, _within(len(blocks), column_BW), strict=True)
+    )
 
-    def one(block: jax.Array, first: int) -> jax.Array:
-        here = jnp.where(column_BW >= first, column_BW - first, BLOCK)
-        return block.at[slot_B[:, None], :, here].set(new_BWKH.astype(block.dtype), mode="drop")
 
-    return tuple(one(block, index * BLOCK) for index, block in enumerate(blocks))
+def write_values(
+    blocks: tuple[jax.Array, ...], slot_B: jax.Array, column_BW: jax.Array, new_BWKH: jax.Array
+) -> tuple[jax.Array, ...]:
+    """As ``write_keys``, for values."""
+    return tuple(
+        block.at[slot_B[:, None], :, here].set(new_BWKH.astype(block.dtype), mode="drop")
+        for block, here in zip(blocks, _within(len(blocks), column_BW), strict=True)
+    )
+
+
+def _within(blocks: int, column_BW: jax.Array) -> list[jax.Array]:
+    """The columns as each block counts them; ``BLOCK``, which is outside, for those of other blocks and padding."""
+    starts = range(0, blocks * BLOCK, BLOCK)
+    return [jnp.where(column_BW >= start, column_BW - start, BLOCK) for start in starts]
 
 
 def attend(
     q_BWNH: jax.Array, keys: tuple[jax.Array, ...], values: tuple[jax.Array, ...], last_BW: jax.Array
 ) -> jax.Array:
-    """Grouped-query attention over blocks ``[B, K, BLOCK, H]``, softmax in float32.
+    """Grouped-query attention over blocks of keys ``[B, K, H, BLOCK]`` and values ``[B, K, BLOCK, H]``.
 
-    A query sees the columns up to ``last_BW``; query head n reads key head n // (N / K). Returns ``[B, W, N, H]``.
+    A query sees the columns up to ``last_BW``; query head n reads key head n // (N / K); the softmax is in float32.
+    Returns ``[B, W, N, H]``.
     """
     B, W, N, H = q_BWNH.shape
     K = keys[0].shape[1]
     q = (q_BWNH * H**-0.5).reshape(B, W, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
     score = jnp.concatenate(
-        [jnp.einsum("bkmh,bkch->bkmc", q, key, preferred_element_type=jnp.float32) for key in keys], axis=-1
+        [jnp.einsum("bkmh,bkhc->bkmc", q, key, preferred_element_type=jnp.float32) for key in keys], axis=-1
     ).reshape(B, K, N // K, W, -1)
     seen_BWC = jnp.arange(score.shape[-1]) <= last_BW[:, :, None]
     score = jnp.where(seen_BWC[:, None, None], score, jnp.finfo(jnp.float32).min)

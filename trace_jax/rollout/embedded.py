@@ -19,7 +19,6 @@ from trace_jax.rollout.adapters import AdapterTable
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
 from trace_jax.rollout.lanes import DecodeRow, Lanes, PrefillRow
 from trace_jax.rollout.slots import Placement, Slots
-from trace_jax.rollout.steps import PREFILL_WIDTH
 
 
 @dataclass
@@ -194,7 +193,7 @@ class EmbeddedEngine:
             self.stats.prefill_tokens += len(request.prompt) - 1 - placement.reused
 
     def _fill(self, requests: list[_Request], placements: list[Placement]) -> None:
-        """Bring every placed prompt but its last token into the cache: copies first, then block after block."""
+        """Bring every placed prompt but its last token into the cache: copies first, then what is new."""
         ready = self._slots.ready
         self._lanes.copy([(p.source, p.slot) for p in placements if p.source != p.slot and ready[p.slot] == p.reused])
         waiting = [p for p in placements if p.source != p.slot and ready[p.slot] != p.reused]
@@ -207,16 +206,14 @@ class EmbeddedEngine:
             held = {p.slot for p in waiting}
             todo = []
             for request, placement in zip(requests, placements, strict=True):
-                start = int(ready[placement.slot])
-                block = request.prompt[start : min(start + PREFILL_WIDTH, len(request.prompt) - 1)]
-                if placement.slot not in held and block.size:
-                    todo.append(PrefillRow(placement.slot, start, block, request.adapter))
-            if not (todo or waiting):
+                start, end = int(ready[placement.slot]), len(request.prompt) - 1
+                if placement.slot not in held and start < end:
+                    todo.append(PrefillRow(placement.slot, start, request.prompt[start:end], request.adapter))
+                    ready[placement.slot] = end
+            self._lanes.prefill(todo)
+            if not waiting:
                 return
             assert todo or can, "requests wait for each other's prefixes"
-            self._lanes.prefill(todo)
-            for row in todo:
-                ready[row.slot] += len(row.tokens)
 
     def _decode(self) -> None:
         rows = []

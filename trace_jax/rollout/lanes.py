@@ -20,14 +20,15 @@ from trace_jax.rollout.cache import BLOCK, clear_slot, copy_slot, new_cache, put
 _LOG = logging.getLogger(__name__)
 
 # On the CPU the operations of a small model are too small to be shared out among cores, so the slots are dealt to two
-# lanes, each with its own cache, which run at the same time. The number is fixed: results must not depend on the
-# machine's cores.
-_CPU_LANES = 2
+# lanes, each with its own cache, which run at the same time. A lane of few rows would spend most of a product reading
+# weights, which each lane does for itself: then there is one. The number does not depend on the machine's cores, as
+# results must not.
+_CPU_LANES, _LANE_ROWS = 2, 16
 
 
 @dataclass(frozen=True)
 class PrefillRow:
-    """The next tokens of a slot, at most ``steps.PREFILL_WIDTH`` of them, and the columns filled before."""
+    """The next tokens of a slot, and the columns filled before."""
 
     slot: int
     start: int
@@ -63,7 +64,7 @@ class Lanes:
     ):
         self._config, self._adapters = config, adapters
         self._stop = jnp.asarray(sorted(stop_token_ids) or [-1], jnp.int32)
-        self._count = min(slots, _CPU_LANES if jax.default_backend() == "cpu" else 1)
+        self._count = min(_CPU_LANES, max(1, slots // _LANE_ROWS)) if jax.default_backend() == "cpu" else 1
         self._rows = -(-slots // self._count)
         self._new = lambda: [new_cache(config, self._rows, capacity, dtype) for _ in range(self._count)]
         self._caches = self._new()
@@ -97,8 +98,19 @@ class Lanes:
             )
 
     def prefill(self, rows: Sequence[PrefillRow]) -> None:
-        """Compute the columns of some tokens of each row's slot."""
-        by_lane = self._deal(rows)
+        """Compute the columns of some tokens of each row's slot.
+
+        Tokens are cut into pieces; pieces of one row may share a call, since a call writes all its columns, layer by
+        layer, before it reads them.
+        """
+        width = steps.PREFILL_WIDTH
+        by_lane = self._deal(
+            [
+                PrefillRow(row.slot, row.start + first, row.tokens[first : first + width], row.adapter)
+                for row in rows
+                for first in range(0, len(row.tokens), width)
+            ]
+        )
         while any(by_lane):
             self._run([self._prefill(lane, dealt[: steps.PREFILL_ROWS]) for lane, dealt in enumerate(by_lane) if dealt])
             by_lane = [dealt[steps.PREFILL_ROWS :] for dealt in by_lane]

@@ -13,36 +13,42 @@ def uniforms(seed_B: jax.Array, position_BT: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(one, (None, 0)))(seed_B, position_BT)
 
 
-def sample(logits_BV: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tokens ``[B]`` int32 and their log-probabilities ``[B]`` float32 under ``logits / temperature``.
 
+    The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks places of no token.
     Temperature 0 takes the most likely token, with its log-probability at temperature 1. Sampling inverts the
     distribution function: the first token whose cumulative probability exceeds the row's uniform number.
     """
+    W = logits_GBW.shape[-1]
     greedy_B = temperature_B == 0.0
-    logp_BV = jax.nn.log_softmax(logits_BV / jnp.where(greedy_B, 1.0, temperature_B)[:, None])
-    token_B = jnp.where(greedy_B, _argmax(logp_BV), _invert(jnp.exp(logp_BV), uniform_B)).astype(jnp.int32)
-    return token_B, jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
+    scaled_GBW = logits_GBW / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
+    top_B = scaled_GBW.max(axis=(0, 2))
+    token_B, mass_B = _invert(jnp.exp(scaled_GBW - top_B[:, None]), uniform_B)  # the one pass of exponentials
+    best_B = jax.lax.cond(greedy_B.any(), _argmax, lambda *_: token_B, scaled_GBW, top_B)
+    token_B = jnp.where(greedy_B, best_B, token_B)
+    chosen_B = scaled_GBW[token_B // W, jnp.arange(token_B.size), token_B % W]
+    return token_B, chosen_B - top_B - jnp.log(mass_B)
 
 
-def _argmax(x_BN: jax.Array) -> jax.Array:
-    """First index of each row's maximum; two plain reductions, which XLA vectorises on the CPU, unlike its argmax."""
-    N = x_BN.shape[-1]
-    first_B = jnp.min(jnp.where(x_BN == x_BN.max(axis=-1, keepdims=True), jnp.arange(N), N), axis=-1)
-    return jnp.minimum(first_B, N - 1)  # a row of NaN has no maximum
+def _argmax(x_GBW: jax.Array, top_B: jax.Array) -> jax.Array:
+    """First place of each row's maximum, by a plain reduction, which XLA vectorises on the CPU, unlike its argmax."""
+    G, _, W = x_GBW.shape
+    place_G1W = jnp.arange(G * W, dtype=jnp.int32).reshape(G, 1, W)
+    first_B = jnp.min(jnp.where(x_GBW == top_B[:, None], place_G1W, G * W), axis=(0, 2))
+    return jnp.minimum(first_B, G * W - 1)  # a row of NaN has no maximum
 
 
-def _invert(prob_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """First group, then token within it: two short sums in place of one over the vocabulary."""
-    B, V = prob_BV.shape
-    width = 1 << ((V - 1).bit_length() + 1) // 2
-    groups = -(-V // width)
-    prob_BGW = jnp.pad(prob_BV, ((0, 0), (0, groups * width - V))).reshape(B, groups, width)
-    mass_BG = prob_BGW.sum(axis=-1)
-    target_B = uniform_B * mass_BG.sum(axis=-1)
-    group_B, rest_B = _first_above(mass_BG, target_B)
-    token_B, _ = _first_above(jnp.take_along_axis(prob_BGW, group_B[:, None, None], axis=1)[:, 0], rest_B)
-    return group_B * width + token_B
+def _invert(weight_GBW: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tokens drawn in proportion to the weights, int32 ``[B]``, and the sums of the weights.
+
+    First a group, then the token within it: two short running sums in place of one over the vocabulary.
+    """
+    mass_BG = weight_GBW.sum(axis=-1).T
+    mass_B = mass_BG.sum(axis=-1)
+    group_B, rest_B = _first_above(mass_BG, uniform_B * mass_B)
+    within_B, _ = _first_above(weight_GBW[group_B, jnp.arange(group_B.size)], rest_B)
+    return (group_B * weight_GBW.shape[-1] + within_B).astype(jnp.int32), mass_B
 
 
 def _first_above(weight_BN: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -50,6 +56,6 @@ def _first_above(weight_BN: jax.Array, target_B: jax.Array) -> tuple[jax.Array, 
     running_BN = jnp.cumsum(weight_BN, axis=-1)
     index_B = jnp.sum(running_BN <= target_B[:, None], axis=-1)
     # Rounding can leave the target at the very end of the sum; the likeliest entry is then as good as any.
-    index_B = jnp.where(index_B < weight_BN.shape[-1], index_B, _argmax(weight_BN))
+    index_B = jnp.where(index_B < weight_BN.shape[-1], index_B, _argmax(weight_BN[None], weight_BN.max(axis=-1)))
     before_BN = running_BN - weight_BN
     return index_B, target_B - jnp.take_along_axis(before_BN, index_B[:, None], axis=-1)[:, 0]

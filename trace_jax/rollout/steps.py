@@ -13,18 +13,20 @@ from trace_jax.models.attention import rotary_angles
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, row_gates
-from trace_jax.rollout.cache import Cache, attend, write
+from trace_jax.rollout.cache import Cache, attend, write_keys, write_values
 from trace_jax.rollout.sampling import sample, uniforms
 
 # The letter Z stands for cache slots, W for the tokens that one call appends to a row.
-# "embed" [V, D], "layers" (a dict of weights per layer), "final_norm" [D], "head" [D, V]: sliced and transposed once,
-# when the engine is made, since XLA would do it in every step; and plain dicts cross jit faster than module state.
+# "embed" [V, D], "layers" (a dict of weights per layer), "final_norm" [D], "head" [G, D, W]: sliced and transposed
+# once, when the engine is made, since XLA would do it in every step; plain dicts cross jit faster than module state.
+# The head's columns lie in groups, zeros behind the last: the CPU reads short rows faster than rows of a vocabulary.
 Params = dict[str, Any]
 
 DECODE_STEPS = 16  # tokens that a row may sample in one call
 # What a turn adds is short, and few rows ask for it at once: larger blocks would be mostly padding.
 PREFILL_ROWS = 8
 PREFILL_WIDTH = 16
+_HEAD_WIDTH = 256  # tokens of a group, at most
 
 
 def decoder_params(decoder: Decoder) -> Params:
@@ -34,15 +36,23 @@ def decoder_params(decoder: Decoder) -> Params:
         "embed": decoder.embed[...],
         "layers": [{name: weight[i] for name, weight in layers.items()} for i in range(decoder.config.num_layers)],
         "final_norm": decoder.final_norm[...],
-        "head": decoder.head_VD().T.copy(),
+        "head": _grouped(decoder.head_VD()),
     }
+
+
+def _grouped(head_VD: jax.Array) -> jax.Array:
+    V, D = head_VD.shape
+    groups = -(-V // _HEAD_WIDTH)
+    width = -(-V // (16 * groups)) * 16
+    padded = jnp.pad(head_VD, ((0, groups * width - V), (0, 0)))
+    return padded.reshape(groups, width, D).swapaxes(1, 2).copy()
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def prefill(
     config: DecoderConfig, params: Params, cache: Cache, rows_R4: jax.Array, tokens_RW: jax.Array, lora: LoRA | None
 ) -> Cache:
-    """Append up to ``W`` tokens to the slots of some rows.
+    """Append up to ``W`` tokens a row to the rows' slots. Rows of one slot must not overlap.
 
     Args:
         cache: the blocks that the new columns and all before them lie in.
@@ -84,6 +94,8 @@ def decode(
     token_Z, start_Z, adapter_Z, seed_Z, past_Z, allowed_Z = jnp.moveaxis(rows_Z6, 1, 0)
     Z, T = token_Z.shape[0], DECODE_STEPS
     slot_Z = jnp.arange(Z)
+    G, _, W = params["head"].shape
+    real_G1W = jnp.arange(G * W).reshape(G, 1, W) < config.vocab_size
     uniform_ZT = uniforms(seed_Z, past_Z[:, None] + jnp.arange(T))
     forward = _forward(config, params, lora, adapter_Z)
     inactive_Z = allowed_Z <= 0
@@ -93,7 +105,9 @@ def decode(
         column_Z = start_Z + i
         written_Z = jnp.where(done_Z, -1, column_Z)
         x_Z1D, cache = forward(token_Z[:, None], column_Z[:, None], written_Z[:, None], slot_Z, cache, lambda x: x)
-        logits = jnp.einsum("zd,dv->zv", x_Z1D[:, 0], params["head"], preferred_element_type=jnp.float32)
+        x_GZD = jnp.broadcast_to(x_Z1D[:, 0], (G, Z, x_Z1D.shape[-1]))
+        logits = jnp.einsum("gzd,gdw->gzw", x_GZD, params["head"], preferred_element_type=jnp.float32)
+        logits = jnp.where(real_G1W, logits, -jnp.inf)
         uniform_Z = jax.lax.dynamic_index_in_dim(uniform_ZT, i, 1, keepdims=False)
         new_Z, logprob_Z = sample(logits, temperature_Z, uniform_Z)
         tokens_ZT = jax.lax.dynamic_update_index_in_dim(tokens_ZT, new_Z, i, 1)
@@ -141,8 +155,8 @@ def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B
         for index, layer in enumerate(params["layers"]):
 
             def attention(q: jax.Array, k: jax.Array, v: jax.Array, index: int = index) -> jax.Array:
-                keys[index] = write(keys[index], slot_B, written_BW, k)
-                values[index] = write(values[index], slot_B, written_BW, v)
+                keys[index] = write_keys(keys[index], slot_B, written_BW, k)
+                values[index] = write_values(values[index], slot_B, written_BW, v)
                 return attend(q, tuple(map(rows, keys[index])), tuple(map(rows, values[index])), column_BW)
 
             x = decoder.layer(x, layer, pairs[index], gates, angles, attention)
