@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart base smollm2 test clean
+.PHONY: quickstart base smollm2 bench-peers test clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed assets/tiny_agent/config.json
@@ -14,6 +14,14 @@ quickstart: $(VENV)/installed assets/tiny_agent/config.json
 # The quick start's base agent, taught from scratch.
 base: $(VENV)/installed
 	JAX_PLATFORMS=cpu $(PY) -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=assets/tiny_agent
+
+# The systems that benchmarks/train_step.py compares with, each in an environment of its own.
+bench-peers: .venv-trl/installed .venv-tunix/installed
+
+.venv-%/installed: benchmarks/peers/%.txt
+	python=$$(PYTHON="$(PYTHON)" sh .ci/find_python) && $$python -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 assets/tiny_agent/config.json:
 	$(MAKE) base
