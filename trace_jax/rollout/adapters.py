@@ -8,7 +8,7 @@ import numpy as np
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.lora import TARGETS, LoRA, target_shapes
+from trace_jax.models.lora import LoRA, target_shapes
 from trace_jax.rollout.engine import EngineError
 from trace_jax.rollout.steps import Params, decoder_params
 
@@ -37,15 +37,14 @@ class AdapterTable:
         self._params = decoder_params(decoder)
         self._config, self._max_rank = config, max_rank
         self._names: list[str | None] = [None] * max_adapters
-        L, shapes = config.num_layers, target_shapes(config)
         dtype = decoder.embed[...].dtype
-        self._stack = {
-            target: {
-                "a": np.zeros((max_adapters, L, shapes[target][0], max_rank), dtype),
-                "b": np.zeros((max_adapters, L, max_rank, shapes[target][1]), dtype),
+        self._stack = {}
+        for target, (*experts, fan_in, fan_out) in target_shapes(config).items():
+            lead = (max_adapters, config.num_layers, *experts)
+            self._stack[target] = {
+                "a": np.zeros((*lead, fan_in, max_rank), dtype),
+                "b": np.zeros((*lead, max_rank, fan_out), dtype),
             }
-            for target in TARGETS
-        }
         self._scale = np.zeros(max_adapters, np.float32)
         self._targets: list[tuple[str, ...]] = [()] * max_adapters
         self._device_stack: LoRA | None = None

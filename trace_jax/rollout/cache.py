@@ -68,11 +68,15 @@ def _within(blocks: int, column_BW: jax.Array) -> list[jax.Array]:
 
 
 def attend(
-    q_BWNH: jax.Array, keys: tuple[jax.Array, ...], values: tuple[jax.Array, ...], last_BW: jax.Array
+    q_BWNH: jax.Array,
+    keys: tuple[jax.Array, ...],
+    values: tuple[jax.Array, ...],
+    last_BW: jax.Array,
+    window: int | None = None,
 ) -> jax.Array:
     """Grouped-query attention over blocks of keys ``[B, K, H, BLOCK]`` and values ``[B, K, BLOCK, H]``.
 
-    A query sees the columns up to ``last_BW``; query head n reads key head n // (N / K); the softmax is in float32.
+    A query sees the columns up to ``last_BW``, of these the last ``window`` if there is one; query head n reads key head n // (N / K); the softmax is in float32.
     Returns ``[B, W, N, H]``.
     """
     B, W, N, H = q_BWNH.shape
@@ -81,7 +85,10 @@ def attend(
     score = jnp.concatenate(
         [jnp.einsum("bkmh,bkhc->bkmc", q, key, preferred_element_type=jnp.float32) for key in keys], axis=-1
     ).reshape(B, K, N // K, W, -1)
-    seen_BWC = jnp.arange(score.shape[-1]) <= last_BW[:, :, None]
+    column_C = jnp.arange(score.shape[-1])
+    seen_BWC = column_C <= last_BW[:, :, None]
+    if window is not None:
+        seen_BWC &= last_BW[:, :, None] - column_C < window
     score = jnp.where(seen_BWC[:, None, None], score, jnp.finfo(jnp.float32).min)
     weight = jax.nn.softmax(score, axis=-1).reshape(B, K, N // K * W, -1).astype(values[0].dtype)
     out = jnp.zeros_like(q)

@@ -157,9 +157,10 @@ def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B
             def attention(q: jax.Array, k: jax.Array, v: jax.Array, index: int = index) -> jax.Array:
                 keys[index] = write_keys(keys[index], slot_B, written_BW, k)
                 values[index] = write_values(values[index], slot_B, written_BW, v)
-                return attend(q, tuple(map(rows, keys[index])), tuple(map(rows, values[index])), column_BW)
+                held = tuple(map(rows, keys[index])), tuple(map(rows, values[index]))
+                return attend(q, *held, column_BW, config.window(index))
 
-            x = decoder.layer(x, layer, pairs[index], gates, angles, attention)
+            x = decoder.layer(x, layer, pairs[index], gates, angles, attention, written_BW >= 0)
         return decoder.normed(x), {"k": tuple(keys), "v": tuple(values)}
 
     return forward

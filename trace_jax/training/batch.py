@@ -68,7 +68,8 @@ def micro_batches(
     packing = pack(samples, micro_batch_tokens, shards, attention_tokens)
     batches = []
     for dealt in packing.batches:
-        rows = bucket(max(len(shard) for shard in dealt), 2) if max(len(shard) for shard in dealt) > 1 else 1
+        most = max(len(shard) for shard in dealt)
+        rows = 1 if most == 1 else min(bucket(most, 2), micro_batch_tokens // packing.row_tokens)
         trained = bucket(max(sum(_trained(row) for row in shard) for shard in dealt))
         parts = [_shard(shard, rows, packing.row_tokens, trained, weight_of) for shard in dealt]
         batches.append(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
