@@ -76,7 +76,8 @@ def attend(
 ) -> jax.Array:
     """Grouped-query attention over blocks of keys ``[B, K, H, BLOCK]`` and values ``[B, K, BLOCK, H]``.
 
-    A query sees the columns up to ``last_BW``, of these the last ``window`` if there is one; query head n reads key head n // (N / K); the softmax is in float32.
+    A query sees the columns up to ``last_BW``, of these the last ``window`` if there is one; query head n reads key
+    head n // (N / K); the softmax is in float32.
     Returns ``[B, W, N, H]``.
     """
     B, W, N, H = q_BWNH.shape
