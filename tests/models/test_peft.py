@@ -115,6 +115,60 @@ def test_adapters_trained_on_separate_experts_are_imported(rng, tmp_path):
     np.testing.assert_allclose(our_logits(decoder, tokens, lora), torch_logits(adapted, tokens), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "modules,parameters",
+    [
+        (["q_proj"], ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+        ([], ["mlp.experts.gate_up_proj"]),
+        (["o_proj"], ["mlp.experts.down_proj"]),
+        (
+            ["q_proj", "gate_proj", "up_proj", "down_proj"],
+            [],
+        ),  # converted by PEFT, with twice the rank for gate_up_proj
+    ],
+)
+def test_adapters_trained_on_fused_experts_are_imported(modules, parameters, rng, tmp_path):
+    reference = torch_model("qwen3_moe", False, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    tokens = rng.integers(0, 97, (2, 15))
+    base = torch_logits(reference, tokens)
+    settings = LoraConfig(
+        r=3, lora_alpha=7, target_modules=modules, target_parameters=parameters, task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(reference, settings).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    expected = torch_logits(adapted, tokens)
+    assert np.abs(expected - base).max() > 0.3
+    lora = load_peft(tmp_path / "adapter", config)
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
+    save_peft(lora, config, tmp_path / "again", base="base")
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path / "again", config), lora)
+
+
+def test_unknown_parameters_and_patterns_are_refused_by_name(rng, tmp_path):
+    config = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+    save_peft(noisy_lora(rng, config, 4, 8.0), config, tmp_path, base="base")
+    settings = tmp_path / "adapter_config.json"
+    original = json.loads(settings.read_text())
+    pattern, fused = r".*\.gate_up_proj", ["gate_up_proj", "down_proj"]
+
+    def refused(words, config=config, **changes):
+        settings.write_text(json.dumps(original | changes))
+        with pytest.raises(ContractError, match=words):
+            load_peft(tmp_path, config)
+
+    refused("target_parameters .*mlp.gate.weight", target_parameters=["mlp.gate.weight"])
+    refused("target_parameters .*gate_up_proj", config=CONFIG, target_parameters=fused)
+    refused("rank_pattern .*8.* and alpha_pattern {}", target_parameters=fused, rank_pattern={pattern: 8})
+    refused("alpha_pattern .*q_proj", target_parameters=fused, alpha_pattern={"q_proj": 3})
+    refused("lacks tensor .*experts.base_layer.lora_A", target_modules=[], target_parameters=fused)
+
+
 def test_imported_adapters_compute_the_same_as_in_peft(rng, tmp_path):
     reference = torch_model("qwen3", False, int(rng.integers(2**31)))
     reference.save_pretrained(tmp_path / "base")

@@ -14,24 +14,23 @@ from trace_jax.contract.storage import replace_bytes
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import layer_shapes
 from trace_jax.models.huggingface import module_names, read_json
-from trace_jax.models.lora import TARGETS, LoRA
+from trace_jax.models.lora import TARGETS, LoRA, pad_rank
+from trace_jax.models.peft_fused import fused_module, fused_ranks, fused_shape, unfused
 from trace_jax.models.tensors import TensorFiles
 
 _CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 # Settings of PEFT that make an adapter compute something other than scale · x a b; each must be absent or neutral.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "alora_invocation_tokens": (),
-    "alpha_pattern": ({},),
     "arrow_config": (),
     "fan_in_fan_out": (False,),
     "layer_replication": (),
     "layers_to_transform": (),
     "lora_bias": (False,),
     "modules_to_save": ([],),
-    "rank_pattern": ({},),
-    "target_parameters": ([],),
     "trainable_token_indices": (),
     "use_bdlora": (),
     "use_dora": (False,),
@@ -61,8 +60,8 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise ContractError(f"adapter target {target!r} holds NaN or infinity: use an earlier checkpoint")
         for position, module in np.ndenumerate(module_names(config, target)):
-            tensors[f"{_PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a[position].T)
-            tensors[f"{_PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b[position].T)
+            tensors[f"{_PREFIX}{module}{_A}"] = np.ascontiguousarray(a[position].T)
+            tensors[f"{_PREFIX}{module}{_B}"] = np.ascontiguousarray(b[position].T)
     alpha = float(lora.scale[0]) * lora.rank
     data = {
         "peft_type": "LORA",
@@ -90,7 +89,7 @@ def recorded_base(directory: str | os.PathLike[str]) -> str:
 def load_peft(
     directory: str | os.PathLike[str], config: DecoderConfig, base: str | None = None, dtype: Any = jnp.float32
 ) -> LoRA:
-    """Read one adapter (A = 1) for the base described by ``config``.
+    """Read one adapter (A = 1) for the base described by ``config``; of experts, one by one or fused (``peft_fused``).
 
     Raises:
         ContractError: not a plain LoRA adapter; made for another base (its recorded name differs from ``base``, if
@@ -103,14 +102,20 @@ def load_peft(
     if base is not None and (recorded := recorded_base(path)) != base:
         raise ContractError(f"{path} was trained for base {recorded!r}, not {base!r}: use its own base")
     rank, alpha, targets = _shape(path, data)
-    shapes: dict[str, tuple[int, ...]] = {}
-    names: dict[str, dict[str, np.ndarray]] = {}
+    fused = fused_ranks(path, data, config, rank, alpha)
+
+    # What is stored: module paths, in, out, and the columns of a.
+    stored: dict[str, tuple[np.ndarray, int, int, int]] = {}
     for target in targets:
         fan_in, fan_out = layer_shapes(config)[target][-2:]
-        modules = _PREFIX + module_names(config, target)
-        names[target] = {half: modules + f".lora_{half}.weight" for half in "AB"}
-        shapes |= dict.fromkeys(names[target]["A"].flat, (rank, fan_in))
-        shapes |= dict.fromkeys(names[target]["B"].flat, (fan_out, rank))
+        stored[target] = module_names(config, target), fan_in, fan_out, rank
+    for name, own_rank in fused.items():
+        paths = [f"model.layers.{layer}.{fused_module(name, fused)}" for layer in range(config.num_layers)]
+        stored[name] = np.array(paths, object), *fused_shape(config, name), own_rank * config.num_experts
+    shapes: dict[str, tuple[int, ...]] = {}
+    for modules, fan_in, fan_out, columns in stored.values():
+        shapes |= dict.fromkeys((_PREFIX + modules + _A).flat, (columns, fan_in))
+        shapes |= dict.fromkeys((_PREFIX + modules + _B).flat, (fan_out, columns))
     files = TensorFiles([path / _WEIGHTS])
     files.require(shapes)
 
@@ -120,8 +125,17 @@ def load_peft(
             value[0][position] = files.read(name).T
         return jnp.asarray(value)
 
-    weights = {target: {"a": stacked(names[target]["A"]), "b": stacked(names[target]["B"])} for target in targets}
-    return LoRA(weights, jnp.full((1,), alpha / rank, jnp.float32))
+    weights: dict[str, dict[str, Any]] = {}
+    for name, (modules, *_) in stored.items():
+        pair = {"a": stacked(_PREFIX + modules + _A), "b": stacked(_PREFIX + modules + _B)}
+        found = unfused(config, name, pair) if name in fused else {name: pair}
+        if twice := sorted(found.keys() & weights.keys()):
+            raise ContractError(f"{path} adapts {twice[0]} twice, alone and in {name}: give it one of the two")
+        weights |= found
+    scale, largest = jnp.full((1,), alpha / rank, jnp.float32), max([rank, *fused.values()])
+    return LoRA(
+        {name: pad_rank(LoRA({name: pair}, scale), largest).weights[name] for name, pair in weights.items()}, scale
+    )
 
 
 def _refuse_unsupported(path: Path, data: dict[str, Any]) -> None:
@@ -139,6 +153,8 @@ def _shape(path: Path, data: dict[str, Any]) -> tuple[int, float, tuple[str, ...
         raise ContractError(f"{path} has r {rank!r} and lora_alpha {alpha!r}; both must be positive numbers")
     if modules == "all-linear":
         return rank, float(alpha), TARGETS
+    if data.get("target_parameters") and not modules:
+        return rank, float(alpha), ()
     if not isinstance(modules, list) or not modules or set(modules) - set(TARGETS):
         raise ContractError(f"{path} has target_modules {modules!r}; supported are lists of {', '.join(TARGETS)}")
     return rank, float(alpha), tuple(name for name in TARGETS if name in modules)
