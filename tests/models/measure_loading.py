@@ -1,4 +1,4 @@
-"""Load a model on host devices in a process of its own and print, as JSON, what it took and whether it is right.
+"""Load a model on host devices in a process of its own, save it, and print as JSON what memory and time it took.
 
     python measure_loading.py DIRECTORY DTYPE DEVICES TINY
 
@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from trace_jax.models.config import DecoderConfig  # noqa: E402
 from trace_jax.models.decoder import Decoder  # noqa: E402
-from trace_jax.models.huggingface import load  # noqa: E402
+from trace_jax.models.huggingface import load, save  # noqa: E402
 
 MESH = jax.make_mesh((devices // 2, 1, 2), ("fsdp", "tensor", "expert")) if devices > 1 else None
 
@@ -61,7 +61,11 @@ decoder, config = load(directory, dtype, tree, progress=lambda done, total: step
 seconds, peak = time.monotonic() - started, status("VmHWM")
 params = nnx.to_pure_dict(nnx.state(decoder))
 shards = sum(shard.data.nbytes for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards)
+Path("/proc/self/clear_refs").write_text("5")
+loaded = status("VmRSS")
+save(decoder, config, directory.parent / "saved")
+saving = status("VmHWM") - loaded
 print(json.dumps({
     "above": peak - before, "shards": shards, "largest": params["embed"].nbytes, "seconds": seconds,
-    "last_step": steps[-1], "rising": steps == sorted(steps),
+    "last_step": steps[-1], "rising": steps == sorted(steps), "saving": saving,
 }))  # fmt: skip

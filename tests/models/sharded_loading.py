@@ -1,4 +1,5 @@
 """Load a model onto a mesh, alone or as one of several processes, and compare every part held here with a reference.
+A process alone also saves it and compares the files.
 
     python sharded_loading.py DIRECTORY REFERENCE.pkl PROCESS PROCESSES PORT
 
@@ -19,9 +20,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
 
 from trace_jax.models import tensors  # noqa: E402
-from trace_jax.models.huggingface import load  # noqa: E402
+from trace_jax.models.huggingface import load, save  # noqa: E402
 
 if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
@@ -51,7 +53,7 @@ def counted(self, *arguments):
 
 tensors.TensorFiles.read = counted
 shardings = jax.tree_util.tree_map_with_path(sharding, expected)
-decoder, _ = load(directory, "float32", shardings)
+decoder, config = load(directory, "float32", shardings)
 params = nnx.to_pure_dict(nnx.state(decoder))
 assert jax.tree.structure(params) == jax.tree.structure(expected)
 compared = 0
@@ -63,4 +65,10 @@ for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     for shard in leaf.addressable_shards:
         np.testing.assert_array_equal(np.asarray(shard.data), whole[shard.index], err_msg=jax.tree_util.keystr(path))
         compared += 1
+if processes == 1:
+    save(decoder, config, directory.parent / "saved")
+    original, saved = (load_file(where / "model.safetensors") for where in (directory, directory.parent / "saved"))
+    assert original.keys() == saved.keys()
+    for name, value in original.items():
+        np.testing.assert_array_equal(saved[name], value, err_msg=name)
 print(json.dumps({"compared": compared, "leaves": len(jax.tree.leaves(params)), "read": read_bytes}))

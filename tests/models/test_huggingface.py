@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from trace_jax.contract.record import ContractError
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.decoder import init_cache
 from trace_jax.models.huggingface import load, revision, save
 
 MIXTURE = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
@@ -35,7 +36,7 @@ FAMILIES = ["qwen3", "qwen3_moe", "llama"]
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_logits_equal_transformers(family, tied, rng, tmp_path):
-    theta = float(rng.uniform(1e3, 5e6))
+    theta = 777_777.0  # not drawn: frequencies are constants of the program, which would be compiled anew at every run
     reference = torch_model(family, tied, int(rng.integers(2**31)), rope_theta=theta)
     reference.save_pretrained(tmp_path)
     decoder, config = load(tmp_path)
@@ -51,6 +52,39 @@ def test_unscaled_expert_probabilities_are_used_as_they_are(rng, tmp_path):
     reference.save_pretrained(tmp_path)
     tokens = rng.integers(0, 97, (2, 15))
     np.testing.assert_allclose(our_logits(load(tmp_path)[0], tokens), torch_logits(reference, tokens), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_with_scaled_rotary_positions_equal_transformers(family, rng, tmp_path):
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, **scaling}
+    seed, tokens = int(rng.integers(2**31)), rng.integers(0, 97, (2, 40))
+    reference = torch_model(family, False, seed, rope=rope)
+    reference.save_pretrained(tmp_path)
+    expected = torch_logits(reference, tokens)
+    assert np.abs(expected - torch_logits(torch_model(family, False, seed, rope_theta=1e4), tokens)).max() > 0.1
+    np.testing.assert_allclose(our_logits(load(tmp_path)[0], tokens), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "family,settings",
+    [
+        ("qwen3", {"max_window_layers": 1}),
+        ("qwen3", {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+        ("qwen3_moe", {}),
+    ],
+)
+def test_logits_of_sliding_windows_equal_transformers(family, settings, rng, tmp_path):
+    seed, tokens = int(rng.integers(2**31)), rng.integers(0, 97, (2, 40))
+    window = 5
+    reference = torch_model(family, False, seed, use_sliding_window=True, sliding_window=window, **settings)
+    reference.save_pretrained(tmp_path)
+    decoder, config = load(tmp_path)
+    expected = torch_logits(reference, tokens)
+    assert np.abs(expected - torch_logits(torch_model(family, False, seed), tokens))[:, window:].max() > 0.1
+    np.testing.assert_allclose(our_logits(decoder, tokens), expected, atol=1e-4)
+    cached, _ = decoder.extend(jnp.asarray(tokens), jnp.zeros(2, jnp.int32), init_cache(config, 2, 48))
+    np.testing.assert_allclose(decoder.logits(cached), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

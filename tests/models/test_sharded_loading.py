@@ -72,4 +72,5 @@ def test_the_host_needs_little_beside_its_shards(experts, dtype, devices, rng, t
     needed = sum(value.size for value in tensors.values()) * (2 if dtype == "bfloat16" else 4)
     assert needed > 200e6 and needed <= report["shards"] < 1.01 * needed
     assert report["above"] <= 1.5 * report["largest"] + report["shards"]
+    assert report["saving"] <= 2.5 * report["largest"]
     assert report["rising"] and report["last_step"] == [len(tensors)] * 2

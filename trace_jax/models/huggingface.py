@@ -171,8 +171,7 @@ def save(
             where[name] = (value, position, parameter.matrix)
 
     def read(name: str) -> np.ndarray:
-        value, position, matrix = where[name]
-        return np.asarray(_take(value, np.asarray(position, np.int32), matrix))
+        return _fetched(*where[name])
 
     data = {**config.to_huggingface(), "dtype": str(decoder.embed.dtype)}
     write_model(directory, tensors, read, data, tokenizer_files)
@@ -205,12 +204,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def _fetched(value: jax.Array, position: tuple[int, ...], matrix: bool) -> np.ndarray:
+    """One tensor of a parameter, as stored, put together from the devices' parts without moving data among them."""
+    shape = value.shape[len(position) :]
+    out = np.empty(shape[::-1] if matrix else shape, value.dtype)
+    for shard in value.addressable_shards:
+        lead, rest = shard.index[: len(position)], shard.index[len(position) :]
+        local = [at - (axis.start or 0) for at, axis in zip(position, lead, strict=True)]
+        held = all(0 <= at < size for at, size in zip(local, shard.data.shape, strict=False))
+        if shard.replica_id == 0 and held:
+            part = _taken(shard.data, np.asarray(local, np.int32), matrix)
+            out[rest[::-1] if matrix else rest] = part
+    return out
+
+
 @partial(jax.jit, static_argnums=2)
-def _take(value: jax.Array, position: jax.Array, matrix: bool) -> jax.Array:
-    """One tensor of a parameter, as stored."""
+def _taken(data: jax.Array, position: jax.Array, matrix: bool) -> jax.Array:
     for index in position:
-        value = jax.lax.dynamic_index_in_dim(value, index, keepdims=False)
-    return value.T if matrix else value
+        data = jax.lax.dynamic_index_in_dim(data, index, keepdims=False)
+    return data.T if matrix else data
 
 
 def _at(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
