@@ -1,0 +1,96 @@
+"""Which blocks of queries meet which blocks of keys in packed rows: the list of work of the attention kernels."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LANES = 128
+NO_ID = -1  # of a query that has no segment or no parent; no key has it
+
+
+class Blocks(NamedTuple):
+    """Rows are cut into blocks of ``query`` and of ``key`` tokens; both divide the length and are multiples of 128."""
+
+    query: int
+    key: int
+
+
+class Pairs(NamedTuple):
+    """The pairs of blocks to compute, for each row in order; entries from ``count`` on repeat the last pair.
+
+    A repeated pair moves no data and is not computed. ``query_BP`` and ``key_BP`` number the blocks, int32 ``[B, P]``;
+    ``count_B`` int32 ``[B]``.
+    """
+
+    query_BP: jax.Array
+    key_BP: jax.Array
+    count_B: jax.Array
+
+
+def choose_blocks(length: int, group: int) -> Blocks:
+    """Blocks for rows of ``length`` (a multiple of 128), ``group`` query heads to a key head.
+
+    The heads of a group are stacked, so that a step multiplies ``group · query`` rows with ``key`` columns. Up to 2^19
+    scores a step: four float32 arrays of that size are alive in the backward pass, 8 MiB, and with the double-buffered
+    blocks of q, k, v, dout and the accumulators (≤ 6 MiB at H = 256) that is within the 16 MiB of VMEM that a kernel
+    gets by default on every TPU. Queries come in the finest blocks that fill the matrix unit with 1024 stacked rows:
+    small blocks cross fewer borders of segments.
+    """
+    query = _largest_divisor(length, max(1024 // group, LANES))
+    key = _largest_divisor(length, max(2**19 // (group * query), LANES), 512)
+    return Blocks(query, key)
+
+
+def _largest_divisor(length: int, *limits: int) -> int:
+    """The largest multiple of 128 that divides ``length`` and exceeds no limit."""
+    return max(size for size in range(LANES, min(length, *limits) + 1, LANES) if length % size == 0)
+
+
+def block_pairs(
+    query_ids_BIT: jax.Array, key_ids_BIT: jax.Array, blocks: Blocks, window: int | None, by_key: bool
+) -> Pairs:
+    """All pairs of blocks in which a query may see a key; a superset is harmless, no related pair is left out.
+
+    ``query_ids_BIT`` holds segment, parent and, with a window, position; ``key_ids_BIT`` segment and position. Pairs
+    come in the order of the query blocks, or ``by_key`` of the key blocks. Pairs above the diagonal are left out at
+    trace time. Of the others those are kept whose ranges of ids meet (a block of packed segments has a narrow range)
+    and those on the diagonal, so that each block is visited.
+    """
+    T = query_ids_BIT.shape[-1]
+    q, k = np.indices((T // blocks.query, T // blocks.key))
+    first_q, first_k = q * blocks.query, k * blocks.key
+    causal = first_k < first_q + blocks.query
+    on_diagonal = causal & (first_q < first_k + blocks.key)
+
+    ranges_q, ranges_k = _ranges(query_ids_BIT, blocks.query), _ranges(key_ids_BIT, blocks.key)
+    low_q, high_q = (part[:, :, :, None] for part in ranges_q)
+    low_k, high_k = (part[:, :, None, :] for part in ranges_k)
+    meet = (low_q[:, :2] <= high_k[:, :1]) & (low_k[:, :1] <= high_q[:, :2])
+    related = meet.any(axis=1)
+    if window is not None:
+        related &= low_q[:, 2] - high_k[:, 1] < window
+
+    q, k = np.nonzero(causal)
+    if by_key:
+        order = np.lexsort((q, k))
+        q, k = q[order], k[order]
+    active_BP = (related | on_diagonal)[:, q, k]
+    count_B = active_BP.sum(axis=1, dtype=jnp.int32)
+    order_BP = jnp.argsort(~active_BP, axis=1, stable=True)
+    order_BP = jnp.take_along_axis(order_BP, jnp.minimum(jnp.arange(len(q)), count_B[:, None] - 1), axis=1)
+    return Pairs(jnp.asarray(q, jnp.int32)[order_BP], jnp.asarray(k, jnp.int32)[order_BP], count_B)
+
+
+def _ranges(ids_BIT: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Least and greatest id of each block of ``size`` tokens, padding left out: two arrays ``[B, I, T / size]``.
+
+    A block of padding alone has an empty range, its least above its greatest. Tokens count as padding by their
+    segment for all their ids; a missing parent counts as padding too.
+    """
+    B, I, T = ids_BIT.shape
+    ids = ids_BIT.reshape(B, I, T // size, size)
+    real = (ids[:, :1] > 0) & (ids >= 0)
+    low = jnp.where(real, ids, jnp.iinfo(jnp.int32).max).min(axis=-1)
+    return low, jnp.where(real, ids, NO_ID).max(axis=-1)
