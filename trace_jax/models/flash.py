@@ -54,7 +54,7 @@ def flash_attention(
         k.transpose(0, 2, 1, 3),
         v.transpose(0, 2, 1, 3),
     )
-    settings = Settings(choose_blocks(q.shape[1], N // K), window, interpret)
+    settings = Settings(choose_blocks(q.shape[1], N // K, q.dtype.itemsize), window, interpret)
     out = _attention(settings, *_vary_alike(operands))
     return out.transpose(0, 3, 1, 2, 4).reshape(B, -1, N, H)[:, :T]
 
@@ -89,15 +89,23 @@ def _vary_alike(arrays: Operands) -> Operands:
     varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
     union = frozenset().union(*varying)
     missing = [tuple(sorted(union - own)) for own in varying]
-    return Operands(*(jax.lax.pcast(x, axes, to="varying") if axes else x for x, axes in zip(arrays, missing, strict=True)))
+    return Operands(*(jax.lax.pcast(x, axes, to="varying") for x, axes in zip(arrays, missing, strict=True)))
 
 
-def _check(q, k, v, segment_ids, parent_ids, window, positions) -> None:
+def _check(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    parent_ids: jax.Array,
+    window: int | None,
+    positions: jax.Array | None,
+) -> None:
     B, T, N, H = q.shape
     K = k.shape[2]
     if k.shape != (B, T, K, H) or v.shape != k.shape or N % K:
         raise ContractError(
-            f"attention of q {q.shape} with k {k.shape} and v {v.shape}: k and v must be [B, T, K, H] with K a divisor of N"
+            f"attention of q {q.shape} with k {k.shape} and v {v.shape}: k and v must be [B, T, K, H], K a divisor of N"
         )
     if not q.dtype == k.dtype == v.dtype or q.dtype not in (jnp.bfloat16, jnp.float32):
         raise ContractError(f"attention of {q.dtype}, {k.dtype}, {v.dtype}: q, k and v must all be bfloat16 or float32")

@@ -35,7 +35,8 @@ def backward_q(settings: Settings, operands: Operands, gradients: Gradients) -> 
         pltpu.VMEM((G * Q, LANES), jnp.float32),
         pltpu.VMEM((G * Q, H), jnp.float32),
     ]
-    return run_pairs(flash_backward_q, settings, operands, gradients, ["q"], scratch, by_key=False)[0]
+    (dq,) = run_pairs(flash_backward_q, settings, operands, gradients, ["q"], scratch, by_key=False, products=3)
+    return dq
 
 
 def backward_kv(settings: Settings, operands: Operands, gradients: Gradients) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +47,7 @@ def backward_kv(settings: Settings, operands: Operands, gradients: Gradients) ->
         pltpu.VMEM((C, H), jnp.float32),
         pltpu.VMEM((C, H), jnp.float32),
     ]
-    dk, dv = run_pairs(flash_backward_kv, settings, operands, gradients, ["k", "k"], scratch, by_key=True)
+    dk, dv = run_pairs(flash_backward_kv, settings, operands, gradients, ["k", "k"], scratch, by_key=True, products=4)
     return dk, dv
 
 

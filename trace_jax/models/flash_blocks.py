@@ -21,7 +21,8 @@ class Pairs(NamedTuple):
     """The pairs of blocks to compute, for each row in order; entries from ``count`` on repeat the last pair.
 
     A repeated pair moves no data and is not computed. ``query_BP`` and ``key_BP`` number the blocks, int32 ``[B, P]``;
-    ``count_B`` int32 ``[B]``.
+    ``count_B`` int32 ``[B]``. They lie in the 1 MiB of scalar memory: P is 544 for rows of 8,192 tokens and groups of
+    8 heads, 8,448 for 32,768.
     """
 
     query_BP: jax.Array
@@ -29,17 +30,19 @@ class Pairs(NamedTuple):
     count_B: jax.Array
 
 
-def choose_blocks(length: int, group: int) -> Blocks:
-    """Blocks for rows of ``length`` (a multiple of 128), ``group`` query heads to a key head.
+def choose_blocks(length: int, group: int, itemsize: int) -> Blocks:
+    """Blocks for rows of ``length`` (a multiple of 128), ``group`` query heads to a key head, inputs of so many bytes.
 
-    The heads of a group are stacked, so that a step multiplies ``group · query`` rows with ``key`` columns. Up to 2^19
-    scores a step: four float32 arrays of that size are alive in the backward pass, 8 MiB, and with the double-buffered
-    blocks of q, k, v, dout and the accumulators (≤ 6 MiB at H = 256) that is within the 16 MiB of VMEM that a kernel
-    gets by default on every TPU. Queries come in the finest blocks that fill the matrix unit with 1024 stacked rows:
-    small blocks cross fewer borders of segments.
+    The heads of a group are stacked, so that a step multiplies ``group · query`` rows with ``key`` columns. Bfloat16
+    inputs get 2^19 scores a step: four float32 arrays of that size are alive in the backward pass, 8 MiB, and with the
+    double-buffered blocks of q, k, v, dout and the accumulators that fits the 16 MiB of VMEM which a kernel gets on
+    every TPU; float32 inputs, whose products take several passes over parts of them, get half. Twice the scores gain
+    nothing in the compiled schedules of v5e and v6e, half cost a tenth more an element. Queries come in the finest
+    blocks that stack to 1024 rows, for small blocks cross fewer borders of segments.
     """
-    query = _largest_divisor(length, max(1024 // group, LANES))
-    key = _largest_divisor(length, max(2**19 // (group * query), LANES), 512)
+    scores = 2**20 // itemsize
+    query = _largest_divisor(length, max(scores // 512 // group, LANES))
+    key = _largest_divisor(length, max(scores // (group * query), LANES), 512)
     return Blocks(query, key)
 
 
@@ -84,13 +87,12 @@ def block_pairs(
 
 
 def _ranges(ids_BIT: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Least and greatest id of each block of ``size`` tokens, padding left out: two arrays ``[B, I, T / size]``.
+    """Least and greatest of each kind of id in each block of ``size`` tokens, padding left out: ``[B, I, T / size]``.
 
     A block of padding alone has an empty range, its least above its greatest. Tokens count as padding by their
     segment for all their ids; a missing parent counts as padding too.
     """
-    B, I, T = ids_BIT.shape
-    ids = ids_BIT.reshape(B, I, T // size, size)
+    ids = ids_BIT.reshape(*ids_BIT.shape[:2], -1, size)
     real = (ids[:, :1] > 0) & (ids >= 0)
     low = jnp.where(real, ids, jnp.iinfo(jnp.int32).max).min(axis=-1)
     return low, jnp.where(real, ids, NO_ID).max(axis=-1)

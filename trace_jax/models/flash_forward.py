@@ -22,7 +22,7 @@ from trace_jax.models.flash_tiles import (
 
 
 def forward(settings: Settings, operands: Operands) -> tuple[jax.Array, jax.Array]:
-    """Attention ``[B, K, G, T, H]`` in the dtype of q, and the base-2 logsumexp of its scores, float32 ``[B, K, G, T]``.
+    """Attention ``[B, K, G, T, H]`` in the dtype of q, and its base-2 logsumexp, float32 ``[B, K, G, T]``.
 
     Queries that see nothing (padding) get 0 in both.
     """
@@ -34,7 +34,7 @@ def forward(settings: Settings, operands: Operands) -> tuple[jax.Array, jax.Arra
         pltpu.VMEM((G * Q, LANES), jnp.float32),
         pltpu.VMEM((G * Q, H), jnp.float32),
     ]
-    out, lse = run_pairs(flash_forward, settings, operands, None, ["q", "lse"], scratch, by_key=False)
+    out, lse = run_pairs(flash_forward, settings, operands, None, ["q", "lse"], scratch, by_key=False, products=2)
     return out, lse
 
 

@@ -17,6 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 from trace_jax.models.flash_blocks import LANES, Blocks, block_pairs
 
 MASKED = -1e30  # added to the score of an unrelated pair, whose exponential is then exactly 0
+# Bytes. Usual shapes stay under the 16 MiB that a kernel gets by default; float32 groups of 16 heads and more do not.
+VMEM_LIMIT = 32 * 2**20
 
 
 class Settings(NamedTuple):
@@ -63,17 +65,21 @@ def run_pairs(
     outputs: Sequence[str],
     scratch: Sequence[Any],
     by_key: bool,
+    products: int,
 ) -> list[jax.Array]:
     """Run ``kernel`` over all pairs of blocks of all rows and key heads; see ``Step`` for their order.
 
     ``outputs`` names what each output is shaped and blocked like: ``"q"``, ``"k"`` or ``"lse"``. The kernel gets
     ``(settings, step, *operands, *gradients, *outputs, *scratch)`` with the axes of row and key head taken off.
+    ``products`` counts its matrix products a step: XLA weighs collectives to overlap against a cost estimate, which is
+    that of rows of one segment each.
     """
     B, K, G, T, H = operands.q_BKGTH.shape
-    (Q, C), (_, I, _), J = settings.blocks, operands.query_ids_BIT.shape, operands.key_ids_BIT.shape[1]
+    Q, C = settings.blocks
     pairs = block_pairs(operands.query_ids_BIT, operands.key_ids_BIT, settings.blocks, settings.window, by_key)
-    query_ids = pl.BlockSpec((None, I, Q), lambda b, h, s, q, k, n: (b, 0, q[b, s]))
-    key_ids = pl.BlockSpec((None, J, C), lambda b, h, s, q, k, n: (b, 0, k[b, s]))
+    query_kinds, key_kinds = operands.query_ids_BIT.shape[1], operands.key_ids_BIT.shape[1]
+    query_ids = pl.BlockSpec((None, query_kinds, Q), lambda b, h, s, q, k, n: (b, 0, q[b, s]))
+    key_ids = pl.BlockSpec((None, key_kinds, C), lambda b, h, s, q, k, n: (b, 0, k[b, s]))
     specs = {
         "q": pl.BlockSpec((None, None, G, Q, H), lambda b, h, s, q, k, n: (b, h, 0, q[b, s], 0)),
         "k": pl.BlockSpec((None, None, C, H), lambda b, h, s, q, k, n: (b, h, k[b, s], 0)),
@@ -84,6 +90,11 @@ def run_pairs(
         "k": (operands.k_BKTH.shape, operands.k_BKTH.dtype),
         "lse": ((B, K, G, T), jnp.float32),
     }
+    arrays = [*operands, *(gradients or ())]
+    scores = pairs.query_BP.size * K * G * Q * C
+    cost = pl.CostEstimate(
+        flops=2 * products * scores * H, transcendentals=scores, bytes_accessed=sum(x.nbytes for x in arrays)
+    )
     # The outputs vary over the same mesh axes as q (and, see flash.py, all other operands) inside a shard_map.
     vary = jax.typeof(operands.q_BKGTH).manual_axis_type
 
@@ -102,11 +113,14 @@ def run_pairs(
             out_specs=[specs[name] for name in outputs],
             scratch_shapes=list(scratch),
         ),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VMEM_LIMIT
+        ),
+        cost_estimate=cost,
         interpret=settings.interpret,
         name=kernel.__name__,
     )
-    return call(*pairs, *operands, *(gradients or ()))
+    return call(*pairs, *arrays)
 
 
 def _step(query_blocks, key_blocks, counts, blocks: Blocks, by_key: bool) -> Step:
@@ -119,7 +133,9 @@ def _step(query_blocks, key_blocks, counts, blocks: Blocks, by_key: bool) -> Ste
     return Step(first, last, number <= end, ahead)
 
 
-def bias(settings: Settings, step: Step, query_ids: Sequence[Any], key_ids: Sequence[Any], query_axis: int) -> jax.Array:
+def bias(
+    settings: Settings, step: Step, query_ids: Sequence[Any], key_ids: Sequence[Any], query_axis: int
+) -> jax.Array:
     """0 where the query may see the key and ``MASKED`` elsewhere, float32 ``[Q, C]`` or, for query axis 1, ``[C, Q]``.
 
     Ids are one array an id, those of queries and of keys broadcasting against one another.
