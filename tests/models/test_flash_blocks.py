@@ -9,22 +9,24 @@ from packed_rows import packed_ids
 from trace_jax.models.attention import packed_mask
 from trace_jax.models.flash_blocks import LANES, NO_ID, Blocks, block_pairs, choose_blocks
 
-_block_pairs = jax.jit(block_pairs, static_argnums=(2, 3, 4))
+_block_pairs = jax.jit(block_pairs, static_argnums=(2, 3))
 
 
 def _listed(segment, parent, positions, blocks, window, by_key):
     query_ids = [jnp.where(segment > 0, segment, NO_ID), jnp.where((segment > 0) & (parent > 0), parent, NO_ID)]
-    with_window = [] if window is None else [positions]
-    query_ids, key_ids = jnp.stack([*query_ids, *with_window], 1), jnp.stack([segment, *with_window], 1)
-    return [np.asarray(part) for part in _block_pairs(query_ids, key_ids, blocks, window, by_key)]
+    key_ids = [segment]
+    if window is not None:
+        query_ids.append(jnp.maximum(positions - window + 1, 0))
+        key_ids.append(positions)
+    return [np.asarray(part) for part in _block_pairs(jnp.stack(query_ids, 1), jnp.stack(key_ids, 1), blocks, by_key)]
 
 
 @pytest.mark.parametrize(
     ("blocks", "window"), [(Blocks(128, 128), None), (Blocks(128, 512), 60), (Blocks(512, 256), None)]
 )
 @pytest.mark.parametrize("by_key", [False, True])
-def test_no_related_pair_is_missing(blocks, window, by_key):
-    segment, parent, positions = packed_ids(np.random.default_rng(), 3, 2048)
+def test_no_related_pair_is_missing(rng, blocks, window, by_key):
+    segment, parent, positions = packed_ids(rng, 3, 2048)
     queries, keys, counts = _listed(segment, parent, positions, blocks, window, by_key)
     sees = np.array(packed_mask(segment, parent) & (segment > 0)[:, :, None])
     if window is not None:

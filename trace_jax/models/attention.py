@@ -5,9 +5,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
+from trace_jax.models.flash import flash_attention
 from trace_jax.models.rope import rope_frequencies
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -53,25 +55,27 @@ def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: ja
 def attend_packed(
     segment_ids_BT: jax.Array,
     parent_ids_BT: jax.Array,
+    positions_BT: jax.Array,
     execution: Execution,
-    seen_BTT: jax.Array | None = None,
+    window: jax.Array | None = None,
 ) -> Attention:
     """Attention of whole packed rows, the mask always that of ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])``
     to ``[B, T, N, H]``. This is the one place that chooses a kernel.
 
-    ``seen_BTT`` narrows the mask further (sliding windows), which the flash kernel does not do: XLA's then serves.
+    With a ``window`` (a number) a token sees only what lies less than so many positions before it.
 
     xla, one row at a time: recomputed in the backward pass, a row's scores stay in the cache of a CPU and are never
-    written to memory, which halves the time of attention and its gradient. flash: ``flash.flash_attention``, for TPUs.
-    cudnn: NVIDIA's kernel, bfloat16 only, with the mask as its bias.
+    written to memory, which halves the time of attention and its gradient. flash: ``flash.flash_attention``, for TPUs,
+    where padding gets 0. cudnn: NVIDIA's kernel, bfloat16 only, with the mask as its bias.
+
+    The output has the checkpoint name "attention"; flash gives it to the logsumexp that its gradient needs, too.
     """
-    if execution.attention == "flash" and seen_BTT is None:
-        raise NotImplementedError  # until the kernel lands
+    if execution.attention == "flash":
+        ids = {"segment_ids_BT": segment_ids_BT, "parent_ids_BT": parent_ids_BT, "positions_BT": positions_BT}
+        return partial(flash_attention, window=window, **ids)
     mask_BTT = packed_mask(segment_ids_BT, parent_ids_BT)
-    if seen_BTT is not None:
-        mask_BTT &= seen_BTT
-    if execution.attention == "cudnn":
-        return partial(jax.nn.dot_product_attention, mask=mask_BTT[:, None], implementation="cudnn")
+    if window is not None:
+        mask_BTT &= positions_BT[:, :, None] - positions_BT[:, None, :] < window
 
     def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT)
@@ -83,7 +87,10 @@ def attend_packed(
 
         return jax.lax.map(one, (q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT))
 
-    return by_row if execution.attention_rows else whole
+    kernel: Attention = by_row if execution.attention_rows else whole
+    if execution.attention == "cudnn":
+        kernel = partial(jax.nn.dot_product_attention, mask=mask_BTT[:, None], implementation="cudnn")
+    return lambda q, k, v: checkpoint_name(kernel(q, k, v), "attention")
 
 
 def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:

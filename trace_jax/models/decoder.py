@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from trace_jax.models.attention import attend, attend_packed, cache_mask, rotary_angles, rotate
 from trace_jax.models.config import DecoderConfig
@@ -82,15 +81,14 @@ class Decoder(nnx.Module):
         """
         angles = rotary_angles(positions_BT, self.config)
         gates = None if lora is None else row_gates(lora, adapter_ids_B, tokens_BT.shape[0])
-        attention = attend_packed(segment_ids_BT, parent_ids_BT, execution)
+        attention = attend_packed(segment_ids_BT, parent_ids_BT, positions_BT, execution)
         real_BT = segment_ids_BT != 0
 
         def step(x_BTD: jax.Array, slices: tuple[Layer, Any, jax.Array | None]) -> tuple[jax.Array, None]:
             layer, pairs, window = slices
             attend_here = attention
             if window is not None:
-                seen_BTT = positions_BT[:, :, None] - positions_BT[:, None, :] < window
-                attend_here = attend_packed(segment_ids_BT, parent_ids_BT, execution, seen_BTT)
+                attend_here = attend_packed(segment_ids_BT, parent_ids_BT, positions_BT, execution, window)
             return self.layer(x_BTD, layer, pairs, gates, angles, attend_here, real_BT, execution), None
 
         pairs = None if lora is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), lora.weights)
@@ -196,7 +194,7 @@ class Decoder(nnx.Module):
         if config.qk_norm:
             q = _rms_norm(q, layer["q_norm"], config.rms_norm_eps)
             k = _rms_norm(k, layer["k_norm"], config.rms_norm_eps)
-        out = checkpoint_name(attention(rotate(q, angles), rotate(k, angles), v), "attention")
+        out = attention(rotate(q, angles), rotate(k, angles), v)
         x_BTD = x_BTD + reduce_sum(project(out.reshape(B, T, -1), "o_proj"), "tensor")
         h = _rms_norm(x_BTD, layer["post_attention_norm"], config.rms_norm_eps)
         if config.num_experts:

@@ -20,7 +20,7 @@ def flash_attention(
     v_BTKH: jax.Array,
     segment_ids_BT: jax.Array,
     parent_ids_BT: jax.Array,
-    window: int | None = None,
+    window: int | jax.Array | None = None,
     *,
     positions_BT: jax.Array | None = None,
     interpret: Any = False,
@@ -28,8 +28,9 @@ def flash_attention(
     """softmax(q kᵀ H^-0.5) v over what ``packed_mask`` relates: causal ∧ (segment ∨ parent); ``[B, T, N, H]`` like q.
 
     Query head n reads key head n // (N / K). Inputs are bfloat16 or float32, the softmax is float32. Padding (segment
-    0) gets 0, and its gradients are 0. With a ``window`` a query sees only keys less than so many positions before it;
-    positions are needed then, since behind a shared prefix the distance in the row is not the distance in the text.
+    0) gets 0, and its gradients are 0. With a ``window``, a number that may be traced, a query sees only keys less than
+    so many positions before it; positions are needed then, since behind a shared prefix the distance in the row is not
+    the distance in the text.
 
     Differentiable in q, k and v. Inside ``shard_map`` all shapes are local. Output and logsumexp carry the checkpoint
     name ``"attention"``: a policy that saves it spares the backward pass the forward kernel. ``interpret`` runs the
@@ -44,8 +45,8 @@ def flash_attention(
     q, k, v, segment, parent = (_padded(x) for x in (q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, parent_ids_BT))
     query_ids = [jnp.where(segment > 0, segment, NO_ID), jnp.where((segment > 0) & (parent > 0), parent, NO_ID)]
     key_ids = [segment]
-    if positions_BT is not None:
-        query_ids.append(_padded(positions_BT))
+    if window is not None and positions_BT is not None:
+        query_ids.append(_padded(jnp.maximum(positions_BT - window + 1, 0)))
         key_ids.append(_padded(positions_BT))
     operands = Operands(
         jnp.stack(query_ids, axis=1).astype(jnp.int32),
@@ -54,7 +55,7 @@ def flash_attention(
         k.transpose(0, 2, 1, 3),
         v.transpose(0, 2, 1, 3),
     )
-    settings = Settings(choose_blocks(q.shape[1], N // K, q.dtype.itemsize), window, interpret)
+    settings = Settings(choose_blocks(q.shape[1], N // K, q.dtype.itemsize), interpret)
     out = _attention(settings, *_vary_alike(operands))
     return out.transpose(0, 3, 1, 2, 4).reshape(B, -1, N, H)[:, :T]
 
@@ -98,7 +99,7 @@ def _check(
     v: jax.Array,
     segment_ids: jax.Array,
     parent_ids: jax.Array,
-    window: int | None,
+    window: int | jax.Array | None,
     positions: jax.Array | None,
 ) -> None:
     B, T, N, H = q.shape
@@ -111,9 +112,9 @@ def _check(
         raise ContractError(f"attention of {q.dtype}, {k.dtype}, {v.dtype}: q, k and v must all be bfloat16 or float32")
     if segment_ids.shape != (B, T) or parent_ids.shape != (B, T):
         raise ContractError(f"ids {segment_ids.shape} and {parent_ids.shape} of attention: both must be {(B, T)}")
-    if (window is None) != (positions is None):
-        raise ContractError(f"attention window {window}: give positions_BT with a window and only then")
+    if window is not None and positions is None:
+        raise ContractError(f"attention window {window} without positions: give positions_BT as well")
     if positions is not None and positions.shape != (B, T):
         raise ContractError(f"positions {positions.shape} of attention: must be {(B, T)}")
-    if window is not None and window < 1:
+    if isinstance(window, int) and window < 1:
         raise ContractError(f"attention window {window}: must be at least 1")

@@ -51,15 +51,13 @@ def _largest_divisor(length: int, *limits: int) -> int:
     return max(size for size in range(LANES, min(length, *limits) + 1, LANES) if length % size == 0)
 
 
-def block_pairs(
-    query_ids_BIT: jax.Array, key_ids_BIT: jax.Array, blocks: Blocks, window: int | None, by_key: bool
-) -> Pairs:
+def block_pairs(query_ids_BIT: jax.Array, key_ids_BIT: jax.Array, blocks: Blocks, by_key: bool) -> Pairs:
     """All pairs of blocks in which a query may see a key; a superset is harmless, no related pair is left out.
 
-    ``query_ids_BIT`` holds segment, parent and, with a window, position; ``key_ids_BIT`` segment and position. Pairs
-    come in the order of the query blocks, or ``by_key`` of the key blocks. Pairs above the diagonal are left out at
-    trace time. Of the others those are kept whose ranges of ids meet (a block of packed segments has a narrow range)
-    and those on the diagonal, so that each block is visited.
+    ``query_ids_BIT`` holds segment, parent and, with a window, the earliest position seen; ``key_ids_BIT`` segment and,
+    with a window, position. Pairs come in the order of the query blocks, or ``by_key`` of the key blocks. Pairs above
+    the diagonal are left out at trace time. Of the others those are kept whose ranges of ids meet (a block of packed
+    segments has a narrow range) and those on the diagonal, so that each block is visited.
     """
     T = query_ids_BIT.shape[-1]
     q, k = np.indices((T // blocks.query, T // blocks.key))
@@ -72,8 +70,8 @@ def block_pairs(
     low_k, high_k = (part[:, :, None, :] for part in ranges_k)
     meet = (low_q[:, :2] <= high_k[:, :1]) & (low_k[:, :1] <= high_q[:, :2])
     related = meet.any(axis=1)
-    if window is not None:
-        related &= low_q[:, 2] - high_k[:, 1] < window
+    if query_ids_BIT.shape[1] == 3:
+        related &= low_q[:, 2] <= high_k[:, 1]
 
     q, k = np.nonzero(causal)
     if by_key:

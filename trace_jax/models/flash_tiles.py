@@ -22,10 +22,9 @@ VMEM_LIMIT = 32 * 2**20
 
 
 class Settings(NamedTuple):
-    """What is static about a call: the blocks, the window in positions, and Pallas's ``interpret``."""
+    """What is static about a call: the blocks, and Pallas's ``interpret``."""
 
     blocks: Blocks
-    window: int | None
     interpret: Any
 
 
@@ -76,7 +75,7 @@ def run_pairs(
     """
     B, K, G, T, H = operands.q_BKGTH.shape
     Q, C = settings.blocks
-    pairs = block_pairs(operands.query_ids_BIT, operands.key_ids_BIT, settings.blocks, settings.window, by_key)
+    pairs = block_pairs(operands.query_ids_BIT, operands.key_ids_BIT, settings.blocks, by_key)
     query_kinds, key_kinds = operands.query_ids_BIT.shape[1], operands.key_ids_BIT.shape[1]
     query_ids = pl.BlockSpec((None, query_kinds, Q), lambda b, h, s, q, k, n: (b, 0, q[b, s]))
     key_ids = pl.BlockSpec((None, key_kinds, C), lambda b, h, s, q, k, n: (b, 0, k[b, s]))
@@ -138,14 +137,14 @@ def bias(
 ) -> jax.Array:
     """0 where the query may see the key and ``MASKED`` elsewhere, float32 ``[Q, C]`` or, for query axis 1, ``[C, Q]``.
 
-    Ids are one array an id, those of queries and of keys broadcasting against one another.
+    Ids are one array a kind, those of queries and of keys broadcasting against one another.
     """
-    (segment, parent, *position_q), (key, *position_k) = query_ids, key_ids
+    (segment, parent, *earliest), (key, *position) = query_ids, key_ids
     size = settings.blocks if query_axis == 0 else settings.blocks[::-1]
     distance = _iota(size, query_axis) - _iota(size, 1 - query_axis) + step.ahead
     sees = ((segment == key) | (parent == key)) & (distance >= 0)
-    if settings.window is not None:
-        sees &= position_q[0] - position_k[0] < settings.window
+    if earliest:
+        sees &= position[0] >= earliest[0]
     return jnp.where(sees, 0.0, MASKED)
 
 
