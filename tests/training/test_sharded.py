@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from gradients import assert_close, fresh, gradients, groups_of_samples
@@ -12,6 +13,8 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
 from trace_jax.models.sharding import check_mesh
 from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.learner import Learner
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from forward import noisy_decoder  # noqa: E402
@@ -73,3 +76,20 @@ def test_axes_must_be_positive():
         MeshConfig(data=-1, fsdp=-1)
     with pytest.raises(ContractError, match="must be positive"):
         MeshConfig(tensor=0)
+
+
+def test_the_state_of_the_optimiser_is_split_as_the_weights_are():
+    rng = np.random.default_rng()
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
+    learner = Learner(noisy_decoder(rng, EXPERTS), GRPOConfig(max_steps=1, micro_batch_tokens=48), mesh=mesh)
+
+    def check():
+        adam = learner.optimizer_state[1][0]
+        for moments in (adam.mu, adam.nu):
+            for moment, weight in zip(jax.tree.leaves(moments), jax.tree.leaves(learner.weights), strict=True):
+                assert moment.sharding.is_equivalent_to(weight.sharding, moment.ndim)
+                assert moment.addressable_shards[0].data.shape == weight.addressable_shards[0].data.shape
+
+    check()
+    learner.update(groups_of_samples(rng, 96, 2, 4))
+    check()

@@ -20,7 +20,15 @@ from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.flops import attention_tokens
 from trace_jax.training.sample import Sample
-from trace_jax.training.step import Program, add_up, apply_function, gradient_function, optimizer, score_function
+from trace_jax.training.step import (
+    Program,
+    add_up,
+    apply_function,
+    gradient_function,
+    optimizer,
+    score_function,
+    state_specs,
+)
 from trace_jax.training.summary import update_metrics
 
 Tree = Any
@@ -60,7 +68,9 @@ class Learner:
         self.weights: Tree = jax.tree.map(
             lambda x, where: jax.device_put(np.repeat(np.asarray(x), num_adapters, axis=0), where), fresh.weights, split
         )
-        self.optimizer_state: Tree = jax.jit(self._transformation.init)(self.weights)
+        init = self._transformation.init
+        specs = state_specs(jax.eval_shape(init, self.weights), self.weights, self._program.lora_specs)
+        self.optimizer_state: Tree = jax.jit(init, out_shardings=shardings(mesh, specs))(self.weights)
 
     @property
     def loras(self) -> LoRA:

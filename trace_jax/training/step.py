@@ -162,6 +162,16 @@ def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> 
     return optax.GradientTransformation(jax.vmap(one.init), update)
 
 
+def state_specs(state: Tree, weights: Tree, specs: Tree) -> Tree:
+    """PartitionSpecs of an optimiser's ``state``: moments lie as the weights do (``specs``), all else everywhere."""
+    outline = jax.tree.structure(weights)
+
+    def moments(node: Tree) -> bool:
+        return jax.tree.structure(node) == outline
+
+    return jax.tree.map(lambda node: specs if moments(node) else P(), state, is_leaf=moments)
+
+
 @cache
 def apply_function(transformation: optax.GradientTransformation) -> Callable[..., tuple[Tree, Tree, jax.Array]]:
     """``(weights, state, gradients, active_A) → (weights, state, norms [A] before clipping)``.
