@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from trace_jax.models.execution import Experts
+from trace_jax.models.grouped import grouped_outer
 from trace_jax.parallel.collectives import axis_index, gather
 
 # Letters beyond the project's: U tokens (of all rows, flat), S experts chosen for a token, Q = U · S assignments,
 # X rows of a round, P devices along the mesh axis ``expert``.
 _SLACK = 1.25  # rows of a round ÷ rows that an even load would fill; an uneven load takes more rounds
-_MULTIPLE = 8
+_MULTIPLE = {"ragged": 128, "capacity": 8}  # rows; a TPU's ragged product works in tiles that divide them, at most 128
+_BLOCK = 128  # tokens whose rows one product sums
 
 
 @partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
@@ -35,17 +37,22 @@ class Queues:
 
 
 @partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
-    "token_X", "choice_X", "valid_X", "row_US", "sizes_L"])  # fmt: skip
+    "token_X", "choice_X", "valid_X", "row_US", "sizes_L", "order_X", "taken_G"])  # fmt: skip
 @dataclass(frozen=True)
 class Round:
     """Rows of one round: each row's token, which of its choices, and whether there is one at all; the row of every
-    assignment, X where it is not in this round; the rows of each expert, None where all have equally many."""
+    assignment, X where it is not in this round.
+
+    Ragged: the rows of each expert, the rows in the order of their tokens, and how many each block of 128 tokens has.
+    """
 
     token_X: jax.Array
     choice_X: jax.Array
     valid_X: jax.Array
     row_US: jax.Array
-    sizes_L: jax.Array | None
+    sizes_L: jax.Array | None = None
+    order_X: jax.Array | None = None
+    taken_G: jax.Array | None = None
 
 
 def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
@@ -60,8 +67,10 @@ def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
     first_E = jnp.cumsum(count_E) - count_E
     turn_US = (jnp.argsort(order_Q).astype(jnp.int32) - first_E[flat_Q]).reshape(chosen_US.shape)
 
-    order_PQ, count_PE, first_PE = (gather(x[None], "expert", 0) for x in (order_Q, count_E, first_E))
-    chosen_US, turn_US = (gather(x, "expert", 0) for x in (chosen_US, turn_US))
+    told = order_Q, flat_Q, turn_US.reshape(-1), count_E, first_E  # in one message
+    ends = [sum(x.size for x in told[: i + 1]) for i in range(len(told) - 1)]
+    order_PQ, *wanted, count_PE, first_PE = jnp.split(gather(jnp.concatenate(told)[None], "expert", 0), ends, axis=1)
+    chosen_US, turn_US = (x.reshape(-1, chosen_US.shape[1]) for x in wanted)
     offset = axis_index("expert") * local
     count_LP, first_LP = (jax.lax.dynamic_slice_in_dim(x, offset, local, axis=1).T for x in (count_PE, first_PE))
     end_LP = jnp.cumsum(count_LP.reshape(-1)).reshape(count_LP.shape)
@@ -84,7 +93,7 @@ def round_size(assignments: int, local: int, shards: int, layout: Experts, token
     """
     experts = 1 if layout == "ragged" else local
     even = -(-assignments // (shards * experts))
-    slack = -(-int(even * _SLACK + 1) // _MULTIPLE) * _MULTIPLE
+    slack = -(-int(even * _SLACK + 1) // _MULTIPLE[layout]) * _MULTIPLE[layout]
     return min(slack, assignments if layout == "ragged" else tokens) * experts
 
 
@@ -111,13 +120,19 @@ def round_of(queue: Queues, number: jax.Array, size: int, layout: Experts) -> Ro
         capacity = size // L
         place_X = start_L[row_X // capacity] + number * capacity + row_X % capacity
         valid_X = place_X < end_L[row_X // capacity]
-        sizes_L = None
         expert_US = jnp.minimum(queue.expert_US, L - 1)
         turn_US = queue.place_US - start_L[expert_US] - number * capacity
         row_US = expert_US * capacity + turn_US
         inside_US = (turn_US >= 0) & (turn_US < capacity)
     token_X, choice_X = _assignment(queue, jnp.where(valid_X, place_X, 0))
-    return Round(token_X, choice_X, valid_X, jnp.where(inside_US & own_US, row_US, size), sizes_L)
+    row_US = jnp.where(inside_US & own_US, row_US, size)
+    if layout == "capacity":
+        return Round(token_X, choice_X, valid_X, row_US)
+    blocks = -(-row_US.shape[0] // _BLOCK)
+    block_X = jnp.where(valid_X, token_X // _BLOCK, blocks)
+    _, order_X = jax.lax.sort((block_X, row_X), num_keys=1, is_stable=False)
+    taken_G = jnp.sum(block_X[:, None] == jnp.arange(blocks), axis=0, dtype=jnp.int32)
+    return Round(token_X, choice_X, valid_X, row_US, sizes_L, order_X, taken_G)
 
 
 def _assignment(queue: Queues, place_X: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -135,16 +150,28 @@ def _assignment(queue: Queues, place_X: jax.Array) -> tuple[jax.Array, jax.Array
 
 @jax.custom_vjp
 def spread(x_UD: jax.Array, rows: Round) -> jax.Array:
-    """The token of every row, ``[X, D]``; zeros where there is none. Its gradient is ``collect``."""
-    return jnp.where(rows.valid_X[:, None], x_UD[rows.token_X], 0)
+    """The token of every row, ``[X, D]``. Its gradient is ``collect``.
+
+    A row without one gets zeros, for the matrices' gradients; in ragged layout such rows lie behind all groups, where
+    no product and no sum reads them.
+    """
+    x_XD = x_UD[rows.token_X]
+    return x_XD if rows.sizes_L is not None else jnp.where(rows.valid_X[:, None], x_XD, 0)
 
 
 @jax.custom_vjp
 def collect(y_XD: jax.Array, rows: Round) -> jax.Array:
     """The sum of every token's rows, ``[U, D]``, in float32. Its gradient is ``spread``.
 
-    By reading: a token's rows are known, and adding rows into tokens would be done one after the other.
+    Adding rows into tokens would be done one after the other. A TPU sums the rows of a block of tokens by a product
+    with ones and zeros, which reads each row once. Elsewhere a token reads its rows, and some that are not there.
     """
+    if rows.order_X is not None:
+        lane_X = rows.token_X[rows.order_X] % _BLOCK
+        ones_XG = (lane_X[:, None] == jnp.arange(_BLOCK)).astype(y_XD.dtype)
+        return grouped_outer(ones_XG, y_XD[rows.order_X], rows.taken_G).reshape(-1, y_XD.shape[1])[
+            : rows.row_US.shape[0]
+        ]
     size, total_UD = y_XD.shape[0], jnp.float32(0)
     for choice in range(rows.row_US.shape[1]):
         row_U = rows.row_US[:, choice]

@@ -19,8 +19,8 @@ def grouped_matmul(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None)
 
 def _product(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None, transposed: bool = False) -> jax.Array:
     w = w_EKN.swapaxes(1, 2) if transposed else w_EKN
-    if sizes_E is not None:
-        return jax.lax.ragged_dot(x_XK, w, sizes_E, preferred_element_type=jnp.float32).astype(x_XK.dtype)
+    if sizes_E is not None:  # a TPU accumulates in float32, whatever it writes: half the bytes for bfloat16
+        return jax.lax.ragged_dot(x_XK, w, sizes_E, preferred_element_type=x_XK.dtype)
     x_ECK = x_XK.reshape(w.shape[0], -1, x_XK.shape[1])
     out_ECN = jnp.einsum("eck,ekn->ecn", x_ECK, w, preferred_element_type=jnp.float32)
     return out_ECN.reshape(-1, w.shape[2]).astype(x_XK.dtype)
@@ -51,13 +51,17 @@ def _forward_trained(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | Non
 def _backward_trained(kept: tuple, dy_XN: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     x_XK, w_EKN, sizes_E = kept
     dx_XK = _product(dy_XN, w_EKN.astype(x_XK.dtype), sizes_E, transposed=True)
-    if sizes_E is None:
-        E = w_EKN.shape[0]
-        pair = x_XK.reshape(E, -1, x_XK.shape[1]), dy_XN.reshape(E, -1, dy_XN.shape[1])
-        dw_EKN = jnp.einsum("eck,ecn->ekn", *pair, preferred_element_type=jnp.float32)
-    else:
-        dw_EKN = jax.lax.ragged_dot_general(x_XK, dy_XN, sizes_E, _OUTER, preferred_element_type=jnp.float32)
+    if sizes_E is not None:
+        return dx_XK, grouped_outer(x_XK, dy_XN, sizes_E).astype(w_EKN.dtype), None
+    E = w_EKN.shape[0]
+    pair = x_XK.reshape(E, -1, x_XK.shape[1]), dy_XN.reshape(E, -1, dy_XN.shape[1])
+    dw_EKN = jnp.einsum("eck,ecn->ekn", *pair, preferred_element_type=jnp.float32)
     return dx_XK, dw_EKN.astype(w_EKN.dtype), None
+
+
+def grouped_outer(x_XK: jax.Array, y_XN: jax.Array, sizes_E: jax.Array) -> jax.Array:
+    """``x_eᵀ y_e`` of every group's rows, float32 ``[E, K, N]``: a ragged product, for TPUs. It has no gradient."""
+    return jax.lax.ragged_dot_general(x_XK, y_XN, sizes_E, _OUTER, preferred_element_type=jnp.float32)
 
 
 # Contract the rows, which are ragged: one [K, N] a group.
