@@ -95,7 +95,7 @@ class Decoder(nnx.Module):
         step = rematerialised(step, execution.remat)
         windows = None
         if self.config.layer_windows:
-            windows = jnp.array([window or self.config.max_position_embeddings for window in self.config.layer_windows])
+            windows = jnp.array([window or jnp.iinfo(jnp.int32).max for window in self.config.layer_windows], jnp.int32)
         x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (self._stacked(), pairs, windows))
         return self.normed(x_BTD)
 

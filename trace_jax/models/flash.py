@@ -12,6 +12,7 @@ from trace_jax.models.flash_backward import backward_kv, backward_q
 from trace_jax.models.flash_blocks import LANES, NO_ID, choose_blocks
 from trace_jax.models.flash_forward import forward
 from trace_jax.models.flash_tiles import Gradients, Operands, Settings
+from trace_jax.parallel.collectives import vary, varying_axes
 
 
 def flash_attention(
@@ -87,10 +88,7 @@ def _padded(x: jax.Array) -> jax.Array:
 
 def _vary_alike(arrays: Operands) -> Operands:
     """All arrays made to vary over the same mesh axes (inside ``shard_map``; the transpose sums their gradients)."""
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
-    union = frozenset().union(*varying)
-    missing = [tuple(sorted(union - own)) for own in varying]
-    return Operands(*(jax.lax.pcast(x, axes, to="varying") for x, axes in zip(arrays, missing, strict=True)))
+    return vary(arrays, sorted(frozenset().union(*(varying_axes(x) for x in arrays))))
 
 
 def _check(

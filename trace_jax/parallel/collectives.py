@@ -20,8 +20,7 @@ def manual_axes(axes: Sequence[str]) -> tuple[str, ...]:
 
 def varying_axes(x: jax.Array) -> frozenset[str]:
     """The axes over which the type of a value lets it vary."""
-    kind = jax.typeof(x)
-    return kind.vma if hasattr(kind, "vma") else kind.mat.varying  # JAX up to 0.10, and since
+    return jax.typeof(x).manual_axis_type.varying
 
 
 def axis_index(axis: str) -> jax.Array | int:
