@@ -163,7 +163,8 @@ def test_a_base_that_cannot_be_used_is_named_with_its_file(run, config, tmp_path
     changed, path = config.copy_and_resolve_references(), tmp_path / "base" / "tokenizer.json"
     changed.base.path = str(tmp_path / "base")
     for text, words in [
-        (path.read_text()[:-50], "is damaged (.*): put"),
+        (path.read_text()[:-50], "is not JSON (.*): download"),
+        ("{}", "is damaged (.*): put"),
         (Tokenizer(models.BPE()).to_str(), ": tokenizer lacks the special tokens"),
         (None, "is missing: put"),
     ]:
