@@ -1,12 +1,16 @@
 """The table of methods on the terminal."""
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from evaluation import statistics
+from evaluation.report_data import Metrics
 from evaluation.style import decoding, label, points
 from trace_jax.contract.capability import Interval
 from trace_jax.contract.evaluation import Comparison, EvaluationReport
+
+_LEARNING = ("reward/mean", "reward/success", "groups/live", "rollout/distinct")
 
 
 def print_evaluation(report: EvaluationReport, console: Console | None = None) -> None:
@@ -51,6 +55,24 @@ def print_differences(comparisons: tuple[Comparison, ...], console: Console | No
             decoding(item.temperature),
             points(item.difference.mean),
             interval(item.difference),
+        )
+    (console or Console(highlight=False)).print(table)
+
+
+def print_learning(metrics: Metrics, console: Console | None = None, window: int = 10) -> None:
+    """Means over every ``window`` steps of a training run, and the least of live groups and of diversity."""
+    table = Table(title=f"training, means over {window} steps", title_justify="left", box=None)
+    for name in ("steps", "reward", "success %", "live groups %", "least", "distinct %", "least"):
+        table.add_column(name, justify="right", header_style="bold")
+    steps = sorted(metrics)
+    for first in range(0, len(steps), window):
+        rows = [metrics[step] for step in steps[first : first + window]]
+        series = {key: [row[key] for row in rows if key in row] for key in _LEARNING}
+        reward, success, live, distinct = (np.array(values or [np.nan]) for values in series.values())
+        table.add_row(
+            f"{steps[first]}–{steps[first] + len(rows) - 1}",
+            f"{reward.mean():.3f}",
+            *(f"{100 * x:.0f}" for x in (success.mean(), live.mean(), live.min(), distinct.mean(), distinct.min())),
         )
     (console or Console(highlight=False)).print(table)
 

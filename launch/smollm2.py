@@ -16,7 +16,7 @@ from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from evaluation.serving import Base, embedded_engine, limits, load_adapters, load_base
-from evaluation.terminal import print_evaluation
+from evaluation.terminal import print_evaluation, print_learning
 from launch.common import run
 from launch.convert_smollm2 import make_model
 from launch.stages import Clock, open_run
@@ -139,6 +139,8 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         write_document(stages.root / SUMMARY, summary)
     data = load_report_data(workdir)
     write_report(data, workdir / "report.html")
+    for metrics in data.metrics.values():
+        print_learning(metrics)
     print_evaluation(data.evaluation)
     print(f"{sum(data.stage_seconds.values()):.0f} s in all; see {workdir / 'report.html'}")
 

@@ -67,6 +67,8 @@ def test_every_stage_runs_once_and_an_interrupted_run_goes_on(config, tmp_path, 
     ]  # fmt: skip
     assert {c.baseline for c in report.comparisons} == {"warm start"}
     assert "warm start" in (workdir / "report.html").read_text()
+    printed = capsys.readouterr().out
+    assert "training, means over 10 steps" in printed and "1–2" in printed
     before = nnx.state(load(config.base.path)[0])
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, nnx.state(taught))
     assert min(jax.tree.leaves(moved)) > 0  # all weights were taught
