@@ -12,21 +12,21 @@ def get_config() -> ConfigDict:
     config.target.environment = "helpdesk_short"
     config.target.train_tasks = 2000
     config.target.held_out_tasks = 140
-    config.engine.slots = 32
+    config.engine.slots = 48
     config.engine.capacity = 384
     config.rollout.max_turns = 6
     config.rollout.max_episode_tokens = 384
     config.rollout.max_turn_tokens = 40
-    config.rollout.concurrency = 32
+    config.rollout.concurrency = 48
     config.evaluation.trials = 2
-    config.evaluation.temperature = 0.7
+    config.evaluation.temperature = 1.0
     config.training.max_steps = 60
-    config.training.groups_per_step = 6
-    config.training.num_generations = 4
+    config.training.groups_per_step = 8
+    config.training.num_generations = 6
     config.training.max_recollections = 0
     config.training.max_turn_tokens = 40
-    config.training.concurrency = 32
-    config.training.temperature = 0.7
+    config.training.concurrency = 48
+    config.training.temperature = 1.0
     config.training.learning_rate = 1e-4
     config.training.warmup_steps = 5
     config.training.std_floor = 0.2
@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
     config.training.micro_batch_tokens = 1536
     with config.unlocked():
         warm = config.warm_start = ConfigDict()
-        warm.demonstrations = 48  # int, practice tickets that are shown
-        warm.passes = 2  # int, times that all of them are shown
+        warm.demonstrations = 96  # int, practice tickets that are shown
+        warm.passes = 1  # int, times that all of them are shown
         warm.rows = 4  # int, demonstrations a step
-        warm.learning_rate = 2e-5  # float: of AdamW on all weights
+        warm.learning_rate = 1e-4  # float: of AdamW on all weights
     return config.lock()

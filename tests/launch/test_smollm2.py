@@ -63,7 +63,7 @@ def test_every_stage_runs_once_and_an_interrupted_run_goes_on(config, tmp_path, 
         assert {"groups/live", "rollout/distinct", "reward/mean"} <= set(row)
     report = read_document(workdir / "evaluation.json", EvaluationReport)
     assert [(m.method, m.temperature) for m in report.methods] == [
-        ("warm start", 0.0), ("warm start", 0.7), ("GRPO", 0.0), ("GRPO", 0.7)
+        ("warm start", 0.0), ("warm start", 1.0), ("GRPO", 0.0), ("GRPO", 1.0)
     ]  # fmt: skip
     assert {c.baseline for c in report.comparisons} == {"warm start"}
     assert "warm start" in (workdir / "report.html").read_text()
