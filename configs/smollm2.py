@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.training.max_turn_tokens = 40
     config.training.concurrency = 48
     config.training.temperature = 1.0
-    config.training.learning_rate = 1e-4
+    config.training.learning_rate = 2e-4
     config.training.warmup_steps = 5
     config.training.std_floor = 0.2
     config.training.rank = 16
