@@ -25,5 +25,6 @@ def get_config() -> ConfigDict:
     config.training.beta = 0.02
     config.training.rank = 8
     config.training.alpha = 16.0
-    config.training.micro_batch_tokens = 8192
+    config.training.micro_batch_tokens = 2048
+    config.training.row_tokens = 256
     return config.lock()

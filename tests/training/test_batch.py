@@ -142,6 +142,17 @@ def test_an_episode_longer_than_the_budget_is_named():
         pack([Sample(np.ones(90), np.ones(90) > 0, np.zeros(90), 1.0)], 64, 1, 1024.0)
 
 
+def test_rows_of_one_length_have_hardly_more_shapes_than_one():
+    rng = np.random.default_rng(0)
+    batches = [
+        batch
+        for groups in range(1, 20)
+        for batch in micro_batches(_samples(rng, groups, 4), 512, "dapo", 1, shards=2, row_tokens=64)
+    ]
+    assert {batch.tokens_BT.shape for batch in batches} <= {(16, 64), (8, 128)}  # samples may be longer than 64
+    assert len({batch.target_M.shape for batch in batches}) <= 3
+
+
 def test_few_shapes():
     rng = np.random.default_rng(0)
     shapes = {

@@ -12,6 +12,9 @@ from trace_jax.models.execution import Execution
 from trace_jax.models.flash import flash_attention
 from trace_jax.models.rope import rope_frequencies
 
+_BLOCKS = 8  # of queries in a row, at most, that are computed one after the other on a CPU
+_SHORTEST = 96  # queries of a block
+
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -83,7 +86,15 @@ def attend_packed(
     def by_row(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         @jax.checkpoint
         def one(row: tuple[jax.Array, ...]) -> jax.Array:
-            return attend(*(part[None] for part in row))[0]
+            q, k, v, mask = (part[None] for part in row)
+            # No query sees what comes behind its block: the scores above the diagonal are not computed.
+            block = max(_SHORTEST, -(-q.shape[1] // _BLOCKS))
+            ends = [*range(block, q.shape[1], block), q.shape[1]]
+            blocks = [
+                attend(q[:, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
+                for start, end in zip([0, *ends], ends, strict=False)
+            ]
+            return jnp.concatenate(blocks, axis=1)[0]
 
         return jax.lax.map(one, (q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT))
 

@@ -14,7 +14,8 @@ from trace_jax.models.experts import mixture
 from trace_jax.models.lora import LoRA, delta, row_gates, target_shapes
 from trace_jax.models.remat import rematerialised
 from trace_jax.models.sharding import EMBEDDING_AXES, gathered, layer_axes, lora_axes
-from trace_jax.parallel.collectives import axis_index, exchange, gather, reduce_sum
+from trace_jax.parallel.collectives import axis_index, exchange, gather, reduce_sum, vary
+from trace_jax.parallel.mesh import BATCH_AXES
 
 Cache = dict[str, tuple[jax.Array, ...]]  # "k" and "v", for each layer one [B, K, C, H]
 Layer = dict[str, jax.Array]
@@ -96,7 +97,9 @@ class Decoder(nnx.Module):
         windows = None
         if self.config.layer_windows:
             windows = jnp.array([window or jnp.iinfo(jnp.int32).max for window in self.config.layer_windows], jnp.int32)
-        x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (self._stacked(), pairs, windows))
+        # Typed here as what they are computed with: a conversion in the loop would be kept for the gradient, as a copy.
+        stacked, pairs = vary((self._stacked(), pairs), BATCH_AXES)
+        x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (stacked, pairs, windows))
         return self.normed(x_BTD)
 
     def extend(

@@ -19,7 +19,7 @@ class Execution:
     attention_rows: bool = True  # xla: one row at a time, recomputed in the backward pass
     experts: Experts = "capacity"  # how rows are laid out for their experts; see experts.py
     remat: Remat = "none"  # what a layer keeps for the backward pass; see decoder.REMAT_POLICIES
-    logits_elements: int = 1 << 24  # logits that the fused head holds at once
+    logits_elements: int = 1 << 19  # logits that the fused head holds at once: on a CPU, as fit its cache
 
 
 def execution_for(platform: str, remat: Remat | None = None) -> Execution:

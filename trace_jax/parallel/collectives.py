@@ -47,17 +47,23 @@ def reduce_max(x: jax.Array, *axes: str) -> jax.Array:
 
 def gather(x: jax.Array, axis: str, dimension: int) -> jax.Array:
     """The parts of all devices joined along ``dimension`` (all-gather); its gradient is ``sum_scatter``."""
-    return jax.lax.all_gather(x, axis, axis=dimension, tiled=True) if manual_axes([axis]) else x
+    if axis_size(axis) == 1:
+        return vary(x, [axis])
+    return jax.lax.all_gather(x, axis, axis=dimension, tiled=True)
 
 
 def sum_scatter(x: jax.Array, axis: str, dimension: int) -> jax.Array:
     """The sum over devices, each keeping its part of ``dimension`` (reduce-scatter)."""
-    return jax.lax.psum_scatter(x, axis, scatter_dimension=dimension, tiled=True) if manual_axes([axis]) else x
+    if axis_size(axis) == 1:
+        return vary(x, [axis])
+    return jax.lax.psum_scatter(x, axis, scatter_dimension=dimension, tiled=True)
 
 
 def exchange(x: jax.Array, axis: str, split: int, join: int) -> jax.Array:
     """Every device sends its parts along ``split`` and joins what it gets along ``join`` (all-to-all)."""
-    return jax.lax.all_to_all(x, axis, split, join, tiled=True) if manual_axes([axis]) else x
+    if axis_size(axis) == 1:
+        return vary(x, [axis])
+    return jax.lax.all_to_all(x, axis, split, join, tiled=True)
 
 
 def vary(tree: Tree, axes: Sequence[str]) -> Tree:

@@ -14,6 +14,7 @@ from trace_jax.training.config import LossType
 from trace_jax.training.packing import Row, pack
 from trace_jax.training.sample import Sample
 
+_TRAINED_FRACTIONS = (8, 4, 2, 1)  # a filled-up micro-batch has room for 1/8, 1/4, 1/2 or all tokens to be trained
 Array = Any  # of numpy on the host, of JAX in a step
 
 
@@ -53,10 +54,12 @@ def micro_batches(
     max_completion_length: int,
     shards: int = 1,
     attention_tokens: float = 1024.0,
+    row_tokens: int | None = None,
 ) -> list[MicroBatch]:
     """Pack ``samples`` (see ``packing.pack``) into micro-batches whose losses add up to each adapter's.
 
-    Numbers of rows and of trained tokens are rounded up to few values, so that few programs are compiled.
+    With ``row_tokens`` every micro-batch is filled up to as many rows as fit ``micro_batch_tokens``, so that there are
+    hardly more shapes than one; without, numbers of rows and of trained tokens are rounded up to few values.
     """
     adapters = np.array([one.adapter for one in samples])
     counts = np.array([one.trained_T.sum() for one in samples])
@@ -65,12 +68,16 @@ def micro_batches(
         own = adapters == adapter
         weights[own] = token_weights(counts[own], loss_type, max_completion_length)
     weight_of = {id(one): float(weight) for one, weight in zip(samples, weights, strict=True)}
-    packing = pack(samples, micro_batch_tokens, shards, attention_tokens)
+    packing = pack(samples, micro_batch_tokens, shards, attention_tokens, row_tokens)
     batches = []
     for dealt in packing.batches:
-        most = max(len(shard) for shard in dealt)
-        rows = 1 if most == 1 else min(bucket(most, 2), micro_batch_tokens // packing.row_tokens)
-        trained = bucket(max(sum(_trained(row) for row in shard) for shard in dealt))
+        most, fitting = max(len(shard) for shard in dealt), micro_batch_tokens // packing.row_tokens
+        trained = max(sum(_trained(row) for row in shard) for shard in dealt)
+        if row_tokens is not None:
+            rows, capacity = fitting, fitting * packing.row_tokens
+            trained = next(size for part in _TRAINED_FRACTIONS if (size := capacity // part) >= trained)
+        else:
+            rows, trained = 1 if most == 1 else min(bucket(most, 2), fitting), bucket(trained)
         parts = [_shard(shard, rows, packing.row_tokens, trained, weight_of) for shard in dealt]
         batches.append(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
     return batches

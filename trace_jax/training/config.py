@@ -71,6 +71,7 @@ class GRPOConfig(PolicyLossConfig):
     alpha: float = 16.0
     target_modules: tuple[str, ...] = TARGETS
     micro_batch_tokens: int = 4096  # tokens that go through the model at once on each device; the longest packed row
+    row_tokens: int | None = None  # length of packed rows; None: what costs least for each batch, and a compilation
     remat: Remat | None = None  # what the backward pass keeps; None: all on a CPU, else only the inputs of layers
     save_steps: int = 1  # steps between checkpoints
     snapshots: tuple[float, ...] = ()  # fractions of the run at which an adapter is exported, e.g. (0.25, 0.5)
@@ -86,10 +87,12 @@ class GRPOConfig(PolicyLossConfig):
         for name, low in (
             ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
             ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
-            ("micro_batch_tokens", 16), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
+            ("micro_batch_tokens", 16), ("row_tokens", 16), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
         ):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)
+        if self.row_tokens is not None and self.row_tokens > self.micro_batch_tokens:
+            raise ContractError(f"row_tokens {self.row_tokens} exceeds micro_batch_tokens {self.micro_batch_tokens}")
         for name in ("learning_rate", "max_grad_norm", "alpha"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ContractError(f"{name} {getattr(self, name)} must be positive and finite")

@@ -1,15 +1,13 @@
 """Log-probabilities of given tokens from hidden states, without ever forming all logits."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from trace_jax.parallel.collectives import axis_index, reduce_max, reduce_sum
 
-Results = TypeVar("Results", bound=tuple[jax.Array, ...])
+_MULTIPLE = 128  # columns of a block of the vocabulary
 
 
 def token_logprobs(
@@ -17,16 +15,16 @@ def token_logprobs(
     head_VD: jax.Array,
     targets_M: jax.Array,
     temperature: float = 1.0,
-    logits_elements: int = 1 << 24,
+    logits_elements: int = 1 << 19,
 ) -> tuple[jax.Array, jax.Array]:
     """log softmax(W h / τ)[y] and the entropy of that softmax, each ``[M]`` float32 (float64 for float64 input).
 
-    At most ``logits_elements`` logits are alive at once. Inside a shard_map ``head_VD`` is this device's part of the
-    vocabulary along the axis ``tensor``, and sums over the vocabulary go over all parts.
+    The vocabulary goes by in blocks of about ``logits_elements`` logits, which update a running softmax. The head is
+    frozen: it gets no gradient. Then ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ needs nothing that the forward pass lacks, so
+    it is formed there, block by block, and the backward pass is one multiplication. Entropy carries no gradient.
 
-    The head is frozen: it gets no gradient. Then ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ needs nothing that the forward
-    pass lacks, so it is formed there, chunk by chunk, and the backward pass is one multiplication. Entropy carries no
-    gradient.
+    Inside a shard_map ``head_VD`` is this device's part of the vocabulary along the axis ``tensor``, and sums over the
+    vocabulary go over all parts.
     """
     logprobs_M, entropy_M = _fused(hidden_MD, head_VD, targets_M, float(temperature), logits_elements)
     return logprobs_M, jax.lax.stop_gradient(entropy_M)
@@ -36,24 +34,14 @@ def token_logprobs(
 def _fused(
     hidden_MD: jax.Array, head_VD: jax.Array, targets_M: jax.Array, temperature: float, logits_elements: int
 ) -> tuple[jax.Array, jax.Array]:
-    def chunk(hidden_CD: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _scores(hidden_CD, head_VD, targets_C, temperature)[:2]
-
-    return _in_chunks(chunk, hidden_MD, targets_M, logits_elements // head_VD.shape[0])
+    return _scores(hidden_MD, head_VD, targets_M, temperature, logits_elements, False)[:2]
 
 
 def _forward(
     hidden_MD: jax.Array, head_VD: jax.Array, targets_M: jax.Array, temperature: float, logits_elements: int
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    def chunk(hidden_CD: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        logprobs_C, entropy_C, powers_CV, total_C = _scores(hidden_CD, head_VD, targets_C, temperature)
-        expected_CD = powers_CV.astype(head_VD.dtype) @ head_VD / total_C[:, None]
-        gradient_CD = reduce_sum(_rows_here(head_VD, targets_C) - expected_CD, "tensor") / temperature
-        return logprobs_C, entropy_C, gradient_CD.astype(hidden_CD.dtype)
-
-    results = _in_chunks(chunk, hidden_MD, targets_M, logits_elements // head_VD.shape[0])
-    logprobs_M, entropy_M, gradient_MD = results
-    return (logprobs_M, entropy_M), gradient_MD
+    logprobs_M, entropy_M, gradient_MD = _scores(hidden_MD, head_VD, targets_M, temperature, logits_elements, True)
+    return (logprobs_M, entropy_M), gradient_MD.astype(hidden_MD.dtype)
 
 
 def _backward(
@@ -64,46 +52,56 @@ def _backward(
 
 _fused.defvjp(_forward, _backward)
 
+Running = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # maximum, Σ e^z, Σ e^z z and Σ e^z W, relative to it
+
 
 def _scores(
-    hidden_CD: jax.Array, head_VD: jax.Array, targets_C: jax.Array, temperature: float
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Log-probabilities of the targets, entropies, and probabilities (as quotients) of a chunk, in at least float32."""
-    wide = jnp.promote_types(hidden_CD.dtype, jnp.float32)
-    logits_CV = jnp.einsum("cd,vd->cv", hidden_CD, head_VD, preferred_element_type=wide) / temperature
-    largest_C = reduce_max(jnp.max(logits_CV, axis=-1), "tensor")
-    powers_CV = jnp.exp(logits_CV - largest_C[:, None])
-    total_C = reduce_sum(jnp.sum(powers_CV, axis=-1), "tensor")
-    normaliser_C = jnp.log(total_C) + largest_C
-    local_C, here_C = _local(head_VD, targets_C)
-    chosen_C = jnp.where(here_C, jnp.take_along_axis(logits_CV, local_C[:, None], axis=-1)[:, 0], 0)
-    expected_C = jnp.sum(powers_CV * logits_CV, axis=-1) / total_C
-    chosen_C, expected_C = reduce_sum(jnp.stack([chosen_C, expected_C]), "tensor")
-    return chosen_C - normaliser_C, normaliser_C - expected_C, powers_CV, total_C
+    hidden_MD: jax.Array,
+    head_VD: jax.Array,
+    targets_M: jax.Array,
+    temperature: float,
+    logits_elements: int,
+    with_gradient: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of the targets, entropies, and gradients of the former by ``hidden`` (or nothing, [M, 0])."""
+    (M, D), V = hidden_MD.shape, head_VD.shape[0]
+    wide = jnp.promote_types(hidden_MD.dtype, jnp.float32)
 
+    def update(running: Running, block_WD: jax.Array) -> Running:
+        largest_M, total_M, weighed_M, mean_MD = running
+        logits_MW = jnp.einsum("md,wd->mw", hidden_MD, block_WD, preferred_element_type=wide) / temperature
+        new_M = jnp.maximum(largest_M, jnp.max(logits_MW, axis=1))
+        powers_MW, shrink_M = jnp.exp(logits_MW - new_M[:, None]), jnp.exp(largest_M - new_M)
+        total_M = total_M * shrink_M + jnp.sum(powers_MW, axis=1)
+        weighed_M = weighed_M * shrink_M + jnp.sum(powers_MW * logits_MW, axis=1)
+        if with_gradient:
+            part_MD = jnp.matmul(powers_MW.astype(block_WD.dtype), block_WD, preferred_element_type=wide)
+            mean_MD = mean_MD * shrink_M[:, None] + part_MD
+        return new_M, total_M, weighed_M, mean_MD
 
-def _local(head_VD: jax.Array, targets_C: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The targets' rows in this part of the vocabulary, and whether they lie in it."""
-    local_C = targets_C - axis_index("tensor") * head_VD.shape[0]
-    here_C = (local_C >= 0) & (local_C < head_VD.shape[0])
-    return jnp.where(here_C, local_C, 0), here_C
+    width = min(V, max(_MULTIPLE, logits_elements // M // _MULTIPLE * _MULTIPLE))
+    # The first block stands alone: the running values of the others then have its types.
+    zero_M = jnp.zeros_like(hidden_MD[:, 0], wide)
+    start = jnp.full_like(zero_M, -jnp.inf), zero_M, zero_M, jnp.zeros((M, D if with_gradient else 0), wide)
+    running = update(start, head_VD[:width])
+    if (whole := V // width) > 1:
 
+        def step(number: jax.Array, running: Running) -> Running:
+            return update(running, jax.lax.dynamic_slice_in_dim(head_VD, number * width, width))
 
-def _rows_here(head_VD: jax.Array, targets_C: jax.Array) -> jax.Array:
-    local_C, here_C = _local(head_VD, targets_C)
-    return jnp.where(here_C[:, None], head_VD[local_C], 0)
+        running = jax.lax.fori_loop(1, whole, step, running)
+    if V % width:
+        running = update(running, head_VD[whole * width :])
 
-
-def _in_chunks(
-    function: Callable[[jax.Array, jax.Array], Results], hidden_MD: jax.Array, targets_M: jax.Array, size: int
-) -> Results:
-    """``function`` over the tokens, ``size`` (at least 16) at a time; the last chunk is padded."""
-    M, size = hidden_MD.shape[0], max(16, size)
-    if size >= M:
-        return function(hidden_MD, targets_M)
-    chunks = -(-M // size)
-    padding = chunks * size - M
-    hidden = jnp.pad(hidden_MD, ((0, padding), (0, 0))).reshape(chunks, size, -1)
-    targets = jnp.pad(targets_M, (0, padding)).reshape(chunks, size)
-    results = jax.lax.map(lambda pair: function(*pair), (hidden, targets))
-    return jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:])[:M], results)
+    largest_M, *sums = running
+    everywhere_M = reduce_max(largest_M, "tensor")
+    shrink_M = jnp.exp(largest_M - everywhere_M)
+    local_M = targets_M - axis_index("tensor") * V
+    here_M = (local_M >= 0) & (local_M < V)
+    chosen_MD = jnp.where(here_M[:, None], head_VD[jnp.where(here_M, local_M, 0)], 0)
+    total_M, weighed_M = (reduce_sum(one * shrink_M, "tensor") for one in sums[:2])
+    mean_MD, chosen_MD = reduce_sum(sums[2] * shrink_M[:, None], "tensor"), reduce_sum(chosen_MD, "tensor")
+    logit_M = jnp.einsum("md,md->m", hidden_MD, chosen_MD, preferred_element_type=wide) / temperature
+    normaliser_M = jnp.log(total_M) + everywhere_M
+    gradient_MD = (chosen_MD - mean_MD / total_M[:, None]) / temperature if with_gradient else mean_MD
+    return logit_M - normaliser_M, normaliser_M - weighed_M / total_M, gradient_MD

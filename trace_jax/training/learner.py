@@ -114,6 +114,7 @@ class Learner:
                 config.max_completion_length,
                 batch_shards(program.mesh),
                 attention_tokens(program.model),
+                config.row_tokens,
             )
         ]
         # The mismatch is that of the weights which sampled; a single update still has them, later ones do not.

@@ -45,11 +45,18 @@ class Packing:
     batches: list[list[list[Row]]]
 
 
-def pack(samples: Sequence[Sample], micro_batch_tokens: int, shards: int, attention_tokens: float) -> Packing:
+def pack(
+    samples: Sequence[Sample],
+    micro_batch_tokens: int,
+    shards: int,
+    attention_tokens: float,
+    row_tokens: int | None = None,
+) -> Packing:
     """Rows for ``samples``, at most ``micro_batch_tokens`` tokens of them on each shard at once.
 
-    The row length is the one that costs least: longer rows repeat fewer prompts, and their attention costs more.
-    ``attention_tokens`` is the row length at which attention costs as much as all else.
+    Rows are ``row_tokens`` long or, where a sample is longer, twice that, four times, …: few lengths in all batches.
+    With None their length is the one that costs least for these samples: longer rows repeat fewer prompts, and their
+    attention costs more. ``attention_tokens`` is the row length at which attention costs as much as all else.
 
     Raises:
         ContractError: a sample is longer than ``micro_batch_tokens``.
@@ -62,19 +69,20 @@ def pack(samples: Sequence[Sample], micro_batch_tokens: int, shards: int, attent
         )
     groups = _groups(samples)
     whole = max(Unit(shared_prefix(group), group).length for group in groups)
+    lengths = [bucket(longest, steps=_STEPS)] if row_tokens is None else [row_tokens]
+    while row_tokens is not None and lengths[0] < longest:
+        lengths[0] *= 2
+    while row_tokens is None and lengths[-1] < whole:
+        lengths.append(bucket(lengths[-1] + 1, steps=_STEPS))
     best: tuple[float, int, list[Row]] | None = None
-    row_tokens = bucket(longest, steps=_STEPS)
-    while True:
-        tokens = min(row_tokens, micro_batch_tokens)
+    for tokens in sorted({min(length, micro_batch_tokens) for length in lengths}):
         rows = _first_fit([unit for group in groups for unit in _units(group, tokens)], tokens)
         cost = -(-len(rows) // shards) * shards * tokens * (1 + tokens / attention_tokens)
         if best is None or cost < best[0]:
             best = cost, tokens, rows
-        if row_tokens >= min(whole, micro_batch_tokens):
-            break
-        row_tokens = bucket(row_tokens + 1, steps=_STEPS)
+    assert best is not None
     _, tokens, rows = best
-    return Packing(tokens, _deal(rows, max(1, micro_batch_tokens // tokens), shards))
+    return Packing(tokens, _deal(rows, micro_batch_tokens // tokens, shards))
 
 
 def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
