@@ -29,8 +29,15 @@ def get_config() -> ConfigDict:
     base.path = ""  # str: Hugging Face directory of the base model
     base.dtype = "float32"  # str: dtype of the weights: float32 or bfloat16
 
+    mesh = config.mesh = ConfigDict()
+    mesh.data = -1  # int, devices along the axis, which splits batches; -1: as many as are left
+    mesh.fsdp = 1  # int, devices along the axis, which splits batches and the width of weights
+    mesh.tensor = 1  # int, devices along the axis, which splits heads, feed-forward width and vocabulary
+    mesh.expert = 1  # int, devices along the axis, which splits batches and experts
+
     engine = config.engine = ConfigDict()
     engine.kind = "embedded"  # str: embedded or sglang
+    engine.url = ""  # str: http://HOST:PORT of the servers' router; for sglang alone
     engine.slots = 64  # int, rows decoded at once
     engine.capacity = 512  # int, tokens of cache a row
 
@@ -90,6 +97,9 @@ def get_config() -> ConfigDict:
     training.row_tokens = placeholder(int)  # int or None, tokens of a packed row; None: cheapest, compiled each time
     training.remat = placeholder(str)  # str or None: none, attention, projections or full: what is kept for gradients
     training.save_steps = 1  # int, steps between checkpoints
+    training.max_to_keep = 2  # int, checkpoints kept: the last ones
+    training.keep_period = placeholder(int)  # int or None, steps: checkpoints of its multiples are kept as well
+    training.keep_best = 0  # int, checkpoints of highest mean reward that are kept as well
     training.snapshots = ()  # tuple of float, fractions of the run at which an adapter is exported
     training.epsilon = 0.2  # float: the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
     training.epsilon_high = placeholder(float)  # float or None: None is epsilon; 0.28 is clip-higher (DAPO)

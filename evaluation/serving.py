@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.record import ContractError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import TOKENIZER, load, revision
+from trace_jax.models.decoder import Decoder, layer_shapes
+from trace_jax.models.huggingface import TOKENIZER, load, read_config, revision
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
+from trace_jax.models.sharding import check_mesh, param_specs, shardings
+from trace_jax.models.writing import CONFIG
+from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.codec import RenderError
@@ -36,8 +40,12 @@ class Base:
     renderer: Renderer
 
 
-def load_base(config: ConfigDict) -> Base:
-    """The model in ``config.base.path``. Raises ContractError when none is named, or something of it cannot be used."""
+def load_base(config: ConfigDict, mesh: Mesh | None = None) -> Base:
+    """The model in ``config.base.path``: split over ``mesh``, or whole on the default device.
+
+    With several processes all call it, and each reads what its own devices hold. Raises ContractError when no model is
+    named, something of it cannot be used, the mesh does not fit it, or processes see different models.
+    """
     if not config.base.path:
         raise ContractError(
             "config.base.path is empty: name the Hugging Face directory of the base, --config.base.path=DIR"
@@ -45,8 +53,20 @@ def load_base(config: ConfigDict) -> Base:
     if config.base.dtype not in DTYPES:
         raise ContractError(f"config.base.dtype is {config.base.dtype!r}: use one of {', '.join(DTYPES)}")
     directory = Path(config.base.path)
-    decoder, shape = load(directory, config.base.dtype)
-    return Base(decoder, shape, revision(directory), _renderer(directory / TOKENIZER))
+    shape, where = read_config(directory), None
+    require_same(f"the model in {directory}", _outline(directory))
+    if mesh is not None:
+        check_mesh(shape, mesh)
+        where = shardings(mesh, param_specs(shape, tuple(layer_shapes(shape))))
+    decoder, shape = load(directory, config.base.dtype, where)
+    name = from_first(lambda: revision(directory).encode()).decode()
+    return Base(decoder, shape, name, _renderer(directory / TOKENIZER))
+
+
+def _outline(directory: Path) -> bytes:
+    """What tells apart two models that should be one, without reading the weights."""
+    sizes = sorted((path.name, path.stat().st_size) for path in directory.glob("*.safetensors"))
+    return (directory / CONFIG).read_bytes() + repr(sizes).encode()
 
 
 def _renderer(path: Path) -> Renderer:

@@ -6,7 +6,7 @@
         run(main)
 
 ``--config=FILE`` names a file with ``get_config()``; ``--config.key=value`` changes a field; unknown keys are refused.
-Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted.
+Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ended by SIGTERM (where a program goes on).
 """
 
 import logging
@@ -21,6 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from trace_jax.contract.record import ContractError
+from trace_jax.parallel.termination import Terminated
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file with get_config()", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
@@ -63,6 +64,9 @@ def guarded(main: Callable[[], None]) -> int:
         main()
     except EXPECTED as error:
         fail(str(error), 1)
+    except Terminated as ended:
+        print("terminated: the same command goes on from here", file=sys.stderr)
+        return ended.status
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130

@@ -151,7 +151,7 @@ class Stages:
         ``environments`` holds the manifests: this run's own directory if it is None.
         """
         environments = environments or self.root / "environments"
-        config = _grpo(self.config) if rollouts is None else self._spending(rollouts)
+        config = grpo_config(self.config) if rollouts is None else self._spending(rollouts)
         with self.clock.stage("training of the adapters"), self._training(name, config) as report:
             directory = self.root / "adapters" / name
             return pipeline.train_adapter(
@@ -199,7 +199,7 @@ class Stages:
 
     def _spending(self, rollouts: int, **changes: Any) -> GRPOConfig:
         """The training's settings for a comparison at equal rollouts: all of them are spent, learnt or not."""
-        return _grpo(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
+        return grpo_config(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
 
     def _writers(self) -> dict[str, bool]:
         return {"tensorboard": self.config.telemetry.tensorboard, "wandb": self.config.telemetry.wandb}
@@ -227,7 +227,7 @@ def _check(config: ConfigDict) -> None:
             f"training.max_rollouts is {config.training.max_rollouts}: the pipeline sets it for GRPO on the target, to "
             "what TRACE has spent; bound the adapters by training.max_steps"
         )
-    _grpo(config)
+    grpo_config(config)
     _synthesis(config)
     if config.routing.router not in ROUTERS:
         raise ContractError(f"routing.router {config.routing.router!r}: use one of {', '.join(ROUTERS)}")
@@ -240,7 +240,8 @@ def _check(config: ConfigDict) -> None:
             raise ContractError(f"{name} is {config[section][field]}: at least 1 is needed")
 
 
-def _grpo(config: ConfigDict, **changes: Any) -> GRPOConfig:
+def grpo_config(config: ConfigDict, **changes: Any) -> GRPOConfig:
+    """The training's settings with ``changes``."""
     return GRPOConfig(**{**config.training.to_dict(), "seed": config.seed, **changes})
 
 

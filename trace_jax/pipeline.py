@@ -14,6 +14,7 @@ from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouterKind
+from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory
@@ -77,15 +78,22 @@ def train_adapter(
     """
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
+    job = adapter_job(manifests, environments, name, directory, agent.temperature == config.temperature)
+    return _train(agent, job, config, progress, tensorboard, wandb)
+
+
+def adapter_job(
+    manifests: Sequence[EnvironmentManifest], environments: Path, name: str, directory: PathLike, played: bool
+) -> Job:
+    """One adapter for the environments of ``manifests``; ``played``: its first batches are the base's calibrations."""
     grounds = [
         TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
     ]
-    same = agent.temperature == config.temperature
-    calibrations = [calibration_groups(m, environments) for m in manifests if same]
-    played = [group for turn in itertools.zip_longest(*calibrations) for group in turn if group is not None]
-    job = Job(name, directory, grounds, tuple(m.capability for m in manifests), played)
-    return _train(agent, job, config, progress, tensorboard, wandb)
+    calibrations = [calibration_groups(m, environments) for m in manifests if played]
+    turns = itertools.zip_longest(*calibrations)
+    groups = [group for turn in turns for group in turn if group is not None]
+    return Job(name, directory, grounds, tuple(m.capability for m in manifests), groups)
 
 
 def train_on_target(
@@ -103,8 +111,13 @@ def train_on_target(
     """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
+    return _train(agent, target_job(target, target_name, tasks, name, directory), config, progress, tensorboard, wandb)
+
+
+def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
+    """One adapter for the target's own training ``tasks``."""
     ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
-    return _train(agent, Job(name, directory, [ground], ()), config, progress, tensorboard, wandb)
+    return Job(name, directory, [ground], ())
 
 
 def _train(

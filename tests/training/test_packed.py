@@ -37,7 +37,7 @@ def test_adapters_trained_together_equal_adapters_trained_alone(model):
     config = GRPOConfig(
         max_steps=1, rank=4, alpha=8.0, learning_rate=1e-3, warmup_steps=3, max_grad_norm=0.05, micro_batch_tokens=256)
     shaped = groups_of_samples(rng, 96, 6, 3, adapters=3)
-    together = Learner(decoder, config, num_adapters=3)
+    together = Learner(decoder, config, names=("a", "b", "c"))
     together.weights = noisy(rng, together.weights)
     alone = []
     for index in range(3):

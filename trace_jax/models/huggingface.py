@@ -106,7 +106,7 @@ def load(
             sharding that is missing or does not fit.
     """
     path = Path(directory)
-    config = DecoderConfig.from_huggingface(read_json(path / CONFIG))
+    config = read_config(path)
     files = open_weights(path, config)
     params: dict[str, Any] = {"layers": {}}
     wanted = parameters(config)
@@ -128,6 +128,11 @@ def load(
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype)))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graphdef, state), config
+
+
+def read_config(directory: str | os.PathLike[str]) -> DecoderConfig:
+    """The shape of a model. Raises ContractError for an unsupported architecture."""
+    return DecoderConfig.from_huggingface(read_json(Path(directory) / CONFIG))
 
 
 def open_weights(path: Path, config: DecoderConfig) -> TensorFiles:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from safetensors.numpy import save as to_bytes
 
 from trace_jax.contract.record import ContractError
@@ -49,7 +50,7 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
     """
     if lora.num_adapters != 1:
         raise ContractError(f"{lora.num_adapters} adapters cannot go into one PEFT directory: select one first")
-    path, tensors = Path(directory), {}
+    path, tensors = epath.Path(directory), {}
     for target, pair in lora.weights.items():
         a, b = np.asarray(pair["a"][0]), np.asarray(pair["b"][0])
         expected = (config.num_layers, *layer_shapes(config)[target])

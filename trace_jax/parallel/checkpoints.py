@@ -11,6 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike
+from trace_jax.parallel.processes import from_first
 
 _policies = ocp.training.save_decision_policies
 _preservation = ocp.training.preservation_policies
@@ -20,7 +21,9 @@ class Checkpoints:
     """The numbered checkpoints in ``directory``; only whole ones are ever listed, whenever the run was killed.
 
     ``identity`` (JSON values) says what the state belongs to, for instance the base model's revision and the LoRA rank.
-    It is stored with every checkpoint, and ``restore`` refuses one whose identity differs.
+    It is stored with every checkpoint, and ``restore`` refuses one whose identity differs. Kept are the last
+    ``max_to_keep`` checkpoints, those of every multiple of ``keep_period``, and the ``keep_best`` of highest reward.
+    With several processes all call every method, and the directory is one that they share.
 
         with Checkpoints(directory, {"base": revision, "rank": 16}) as checkpoints:
             step, state = checkpoints.restore(state) or (0, state)
@@ -28,22 +31,39 @@ class Checkpoints:
             checkpoints.save(step, state)
     """
 
-    def __init__(self, directory: PathLike, identity: Mapping[str, Any], keep: int = 2) -> None:
+    def __init__(
+        self,
+        directory: PathLike,
+        identity: Mapping[str, Any],
+        max_to_keep: int = 2,
+        keep_period: int | None = None,
+        keep_best: int = 0,
+    ) -> None:
+        kept = [_preservation.LatestN(max_to_keep)]
+        if keep_period is not None:
+            kept.append(_preservation.EveryNSteps(keep_period))
+        if keep_best:
+            kept.append(_preservation.BestN(n=keep_best, get_metric_fn=lambda metrics: metrics["reward"]))
         self.directory = epath.Path(directory).absolute()
         self.identity = {name: list(value) if isinstance(value, tuple) else value for name, value in identity.items()}
+        # Several checkpointers write at once, and their barriers between processes must not be taken for one another.
+        context = ocp.Context()
+        context.multiprocessing_options.barrier_sync_key_prefix = "/".join(self.directory.parts[-2:])
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
+            context=context,
             save_decision_policy=_policies.FixedIntervalPolicy(1),  # the caller decides when
-            preservation_policy=_preservation.LatestN(keep),
+            preservation_policy=_preservation.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
 
-    def save(self, step: int, state: Any) -> None:
-        """Write ``state``, a tree of arrays, PRNG keys and Python numbers, in the background.
+    def save(self, step: int, state: Any, reward: float = 0.0) -> None:
+        """Write ``state``, a tree of arrays, PRNG keys and Python numbers, in the background; steps only ever grow.
 
         A failed earlier write raises here. The arrays may be replaced, but not donated, before ``wait`` returns.
         """
-        self._checkpointer.save_async(step, state, custom_metadata={"identity": self.identity})
+        metadata = {"identity": self.identity}
+        self._checkpointer.save_async(step, state, metrics={"reward": reward}, custom_metadata=metadata)
 
     def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any] | None:
         """The step and state of the last whole checkpoint, or of that of ``step``; None if there is none.
@@ -63,6 +83,19 @@ class Checkpoints:
         self._refuse_foreign(steps[-1], identity)
         with self._readable(steps[-1]):
             return steps[-1], self._checkpointer.load(steps[-1], abstract)
+
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of all later steps, to go on from ``step``."""
+
+        def remove() -> bytes:
+            for found in [found.step for found in self._checkpointer.checkpoints if found.step > step]:
+                torn = self.directory / f"{found}.orbax-checkpoint-tmp"  # killed in between, it is half-written
+                (self.directory / str(found)).rename(torn).rmtree()
+            return b""
+
+        self.wait()
+        from_first(remove)
+        self._checkpointer.reload()
 
     def wait(self) -> None:
         """Return when everything saved so far is on disk; raise if that failed."""

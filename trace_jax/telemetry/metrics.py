@@ -91,11 +91,23 @@ def read_metrics(directory: PathLike) -> dict[int, dict[str, float]]:
 
 
 def drop_metrics_after(directory: PathLike, step: int) -> None:
-    """Take back the lines of the steps after ``step`` from a local ``metrics.jsonl``, if there is one."""
+    """Take back the lines of the steps after ``step`` from ``metrics.jsonl``, if there is one."""
     path = epath.Path(directory) / FILE
-    if path.is_file():
-        kept = [line.rstrip(b"\n") + b"\n" for where, line in read_lines(path) if _row(where, line)[0] <= step]
-        replace_bytes(path, b"".join(kept))
+    if not path.exists():
+        return
+    kept: dict[str, list[bytes]] = {}  # by file: the log itself, or its shards
+    for where, line in read_lines(path):
+        lines = kept.setdefault(where.rpartition(":")[0], [])
+        if _row(where, line)[0] <= step:
+            lines.append(line.rstrip(b"\n") + b"\n")
+    if path.is_dir():
+        for shard, lines in kept.items():
+            if lines:
+                replace_bytes(shard, b"".join(lines))
+            else:
+                epath.Path(shard).unlink()
+    else:
+        replace_bytes(path, b"".join(kept.get(os.fspath(path), [])))
 
 
 def _row(where: str, line: bytes) -> tuple[int, dict[str, float]]:

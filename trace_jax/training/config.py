@@ -74,6 +74,9 @@ class GRPOConfig(PolicyLossConfig):
     row_tokens: int | None = None  # length of packed rows; None: what costs least for each batch, and a compilation
     remat: Remat | None = None  # what the backward pass keeps; None: all on a CPU, else only the inputs of layers
     save_steps: int = 1  # steps between checkpoints
+    max_to_keep: int = 2  # checkpoints kept: the last ones (Orbax's LatestN)
+    keep_period: int | None = None  # and those of each multiple of so many steps (EveryNSteps)
+    keep_best: int = 0  # and so many of the highest mean reward (BestN)
     snapshots: tuple[float, ...] = ()  # fractions of the run at which an adapter is exported, e.g. (0.25, 0.5)
     seed: int = 0
 
@@ -87,7 +90,8 @@ class GRPOConfig(PolicyLossConfig):
         for name, low in (
             ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
             ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
-            ("micro_batch_tokens", 16), ("row_tokens", 16), ("save_steps", 1), ("max_steps", 0), ("max_rollouts", 0),
+            ("micro_batch_tokens", 16), ("row_tokens", 16), ("save_steps", 1), ("max_to_keep", 1), ("keep_period", 1),
+            ("keep_best", 0), ("max_steps", 0), ("max_rollouts", 0),
         ):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)

@@ -1,6 +1,5 @@
 """Adapters being learnt together on one frozen base: weights, optimisers, and the update that a batch makes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,10 +34,12 @@ Tree = Any
 
 
 class Learner:
-    """Holds ``weights`` (LoRA's, ``num_adapters`` of them) and ``optimizer_state``, plain trees that a checkpoint may
-    replace. Adapters share the base and the passes through it, and nothing else: each learns as it would alone.
+    """Holds ``weights`` (LoRA's, one adapter for each of ``names``) and ``optimizer_state``, plain trees that a
+    checkpoint may replace. Adapters share the base and the passes through it, and nothing else: each learns as it would
+    alone. With several processes, all call every method.
 
     Args:
+        names: what errors call the adapters.
         mesh: where to compute; by default the first local device alone.
         execution: kernels and rematerialisation; by default those of the mesh's platform.
     """
@@ -47,14 +48,14 @@ class Learner:
         self,
         decoder: Decoder,
         config: GRPOConfig,
-        num_adapters: int = 1,
+        names: Sequence[str] = ("the adapter",),
         mesh: Mesh | None = None,
         execution: Execution | None = None,
     ) -> None:
         mesh = mesh or make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
         check_mesh(decoder.config, mesh)
         platform = mesh.devices.flat[0].platform
-        self._config, self._num_adapters = config, num_adapters
+        self._config, self._names = config, tuple(names)
         self._program = Program(
             decoder.config, mesh, execution or execution_for(platform, config.remat), tuple(config.target_modules)
         )
@@ -62,11 +63,12 @@ class Learner:
         fresh = init_lora(
             decoder.config, config.rank, config.alpha, config.target_modules, key=jax.random.key(config.seed)
         )
-        self._scale = to_mesh(np.repeat(np.asarray(fresh.scale), num_adapters), mesh, P())
+        A = len(self._names)
+        self._scale = to_mesh(np.repeat(np.asarray(fresh.scale), A), mesh, P())
         self._transformation = optimizer(config.learning_rate, config.warmup_steps, config.max_grad_norm)
-        split = shardings(mesh, self._program.lora_specs)
+        self._fresh = jax.tree.map(np.asarray, fresh.weights)
         self.weights: Tree = jax.tree.map(
-            lambda x, where: jax.device_put(np.repeat(np.asarray(x), num_adapters, axis=0), where), fresh.weights, split
+            lambda x, spec: to_mesh(np.repeat(x, A, axis=0), mesh, spec), self._fresh, self._program.lora_specs
         )
         init = self._transformation.init
         specs = state_specs(jax.eval_shape(init, self.weights), self.weights, self._program.lora_specs)
@@ -86,14 +88,22 @@ class Learner:
         held = {"weights": self.weights, "optimizer": self.optimizer_state}
         return jax.tree.map(lambda x: x[adapter : adapter + 1], held)
 
+    def reset(self, adapter: int) -> None:
+        """Go back to the first step of one adapter."""
+        mesh, specs = self._program.mesh, self._program.lora_specs
+        weights = jax.tree.map(lambda x, spec: to_mesh(x, mesh, spec), self._fresh, specs)
+        self.load_state(adapter, {"weights": weights, "optimizer": jax.jit(self._transformation.init)(weights)})
+
     def load_state(self, adapter: int, state: dict[str, Tree]) -> None:
         """Go on from what ``state`` gave."""
+        held = {"weights": self.weights, "optimizer": self.optimizer_state}
 
-        def put(held: jax.Array, own: jax.Array) -> jax.Array:
-            return held.at[adapter : adapter + 1].set(own)
+        def put(held: Tree, own: Tree) -> Tree:
+            return jax.tree.map(lambda x, part: x.at[adapter : adapter + 1].set(part), held, own)
 
-        self.weights = jax.tree.map(put, self.weights, state["weights"])
-        self.optimizer_state = jax.tree.map(put, self.optimizer_state, state["optimizer"])
+        where = jax.tree.map(lambda x: x.sharding, held)
+        new = jax.jit(put, out_shardings=where)(held, state)
+        self.weights, self.optimizer_state = new["weights"], new["optimizer"]
 
     def update(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
         """``num_iterations`` optimiser steps on ``samples``; their mean metrics for every adapter.
@@ -101,8 +111,8 @@ class Learner:
         An adapter without a sample stays as it is, and has no metrics.
 
         Raises:
-            FloatingPointError: the loss or a gradient is NaN or infinite; the message names it. The weights are then as
-                they were before that optimiser step.
+            FloatingPointError: a log-probability, the loss or a gradient is NaN or infinite; the message names it and
+                the adapter. The weights are then as they were before that optimiser step.
         """
         config, program = self._config, self._program
         batches = [
@@ -121,7 +131,7 @@ class Learner:
         old = self._scores(batches, True) if config.num_iterations > 1 else [None] * len(batches)
         reference = self._scores(batches, False) if config.beta > 0 else [None] * len(batches)
         gradients = gradient_function(program, config.policy_loss)
-        active = np.isin(np.arange(self._num_adapters), [one.adapter for one in samples])
+        active = np.isin(np.arange(len(self._names)), [one.adapter for one in samples])
         totals: dict[str, np.ndarray] = {}
         for _ in range(config.num_iterations):
             result = None
@@ -136,7 +146,7 @@ class Learner:
             totals[name] = totals[name] / config.num_iterations
         return [
             update_metrics({name: float(value[index]) for name, value in totals.items()}) if active[index] else {}
-            for index in range(self._num_adapters)
+            for index in range(len(self._names))
         ]
 
     def _scores(self, batches: Sequence[MicroBatch], adapted: bool) -> list[jax.Array]:
@@ -147,20 +157,23 @@ class Learner:
         apply = apply_function(self._transformation)
         weights, state, norm = apply(self.weights, self.optimizer_state, gradient, active)
         values = {name: np.asarray(value, np.float64) for name, value in {**terms, "grad_norm": norm}.items()}
-        _check_finite(values["loss"], values["grad_norm"], gradient)
+        self._check_finite(values, gradient)
         self.weights, self.optimizer_state = weights, state
         return values
 
-
-def _check_finite(loss_A: np.ndarray, norm_A: np.ndarray, gradient: Tree) -> None:
-    remedy = "lower learning_rate, or look at the last metrics for what grew"
-    for loss in loss_A:
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss}: {remedy}")
-    for norm in norm_A:
-        if not math.isfinite(norm):
-            for path, leaf in jax.tree.leaves_with_path(gradient):
-                if not bool(jnp.isfinite(leaf).all()):
-                    name = jax.tree_util.keystr(path, simple=True, separator=".")
-                    raise FloatingPointError(f"gradient of {name} is not finite: {remedy}")
-            raise FloatingPointError(f"norm of the gradient is {norm}: {remedy}")
+    def _check_finite(self, values: dict[str, np.ndarray], gradient: Tree) -> None:
+        """Raise FloatingPointError with what is not finite first, in the order in which one makes the next."""
+        for term, what in (("delta", "log-probability"), ("loss", "loss"), ("grad_norm", "gradient")):
+            bad = ~np.isfinite(values[term])
+            if not bad.any():
+                continue
+            if term == "grad_norm":
+                leaves = jax.tree.leaves_with_path(gradient)
+                paths = [path for path, leaf in leaves if not bool(jnp.isfinite(leaf).all())]
+                name = jax.tree_util.keystr(paths[0], simple=True, separator=".") if paths else "all weights together"
+                what = f"gradient of {name}"
+            whose = ", ".join(name for name, its in zip(self._names, bad, strict=True) if its)
+            raise FloatingPointError(
+                f"{whose}: {what} is not finite ({values[term][bad][0]}): lower learning_rate, or look at the last "
+                "metrics for what grew"
+            )

@@ -10,7 +10,7 @@ from typing import Protocol, Self, runtime_checkable
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import save_peft
-from trace_jax.rollout.engine import Engine
+from trace_jax.rollout.engine import Engine, EngineError
 
 
 @runtime_checkable
@@ -60,4 +60,8 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except EngineError:  # still playing what was interrupted: no news beside the interruption
+            if error is None:
+                raise

@@ -5,15 +5,16 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from etils import epath
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
+from trace_jax.contract.storage import PathLike
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.peft import save_peft
 from trace_jax.parallel.checkpoints import Checkpoints
@@ -43,7 +44,7 @@ class Job:
     """
 
     name: str
-    directory: Path
+    directory: PathLike
     grounds: Sequence[TrainingGround]
     capabilities: tuple[str, ...]
     played: Sequence[Group] = ()
@@ -70,7 +71,10 @@ class StepReport:
 
 
 class Run:
-    """A job on its way, adapter ``number`` of the learner. It writes while it is entered, in the first process only."""
+    """A job on its way, adapter ``number`` of the learner. It writes while it is entered.
+
+    With several processes all call every method; only the first writes, and all write checkpoints.
+    """
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class Run:
     ) -> None:
         if not job.grounds:
             raise ContractError(f"adapter {job.name} has no training ground: give at least one")
-        self.name, self.directory, self.number, self.counters = job.name, Path(job.directory), number, Counters()
+        self.name, self.directory, self.number, self.counters = job.name, epath.Path(job.directory), number, Counters()
         self._job, self._learner, self._config, self._base, self._model = job, learner, config, base, model
         self._rollouts, self._tensorboard, self._wandb = rollouts, tensorboard, wandb
         self._source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
@@ -99,7 +103,16 @@ class Run:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._checkpoints = stack.enter_context(Checkpoints(self.directory / "checkpoints", self._identity()))
+            config = self._config
+            self._checkpoints = stack.enter_context(
+                Checkpoints(
+                    self.directory / "checkpoints",
+                    self._identity(),
+                    config.max_to_keep,
+                    config.keep_period,
+                    config.keep_best,
+                )
+            )
             if self._publisher is not None:
                 stack.enter_context(self._publisher)
             self._stack = stack.pop_all()
@@ -110,21 +123,40 @@ class Run:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def restore(self, step: int | None = None) -> bool:
-        """Go back to the last whole checkpoint, or to that of ``step``; False if there is none.
-
-        What the checkpoint does not hold is then written again.
-        """
-        found = self._checkpoints.restore(self._state(), step)
+    def restore(self) -> None:
+        """Go on from the last whole checkpoint, if there is one. What it does not hold is written again."""
+        found = self._checkpoints.restore(self._state())
         if found is not None:
-            state = found[1]
-            self._learner.load_state(self.number, {name: state[name] for name in ("weights", "optimizer")})
-            self.counters = Counters(**state["counters"])
-            done = self._fraction()
-            self._snapshots = [fraction for fraction in self._config.snapshots if fraction > done]
+            self._load(found[1])
         if is_first():
             drop_metrics_after(self.directory, self.counters.step)
-        return found is not None
+
+    def go_back(self, step: int) -> None:
+        """Forget everything after ``step``, which has a checkpoint or is 0. Raises ContractError if it has none."""
+        if step == 0:
+            self._learner.reset(self.number)
+            self.counters, self._snapshots = Counters(), sorted(self._config.snapshots)
+        else:
+            found = self._checkpoints.restore(self._state(), step)
+            if found is None:
+                raise ContractError(
+                    f"{self.directory} has no checkpoint of step {step}, which another adapter trained with it has "
+                    "reached: train them apart, or move its checkpoints away to train it anew"
+                )
+            self._load(found[1])
+        self._checkpoints.drop_after(step)
+        if is_first():
+            drop_metrics_after(self.directory, step)
+
+    def settle(self) -> None:
+        """Return when the last checkpoint is on disk; raise if writing it failed."""
+        self._checkpoints.wait()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._learner.load_state(self.number, {name: state[name] for name in ("weights", "optimizer")})
+        self.counters = Counters(**state["counters"])
+        done = self._fraction()
+        self._snapshots = [fraction for fraction in sorted(self._config.snapshots) if fraction > done]
 
     def finished(self) -> bool:
         """True when ``max_steps`` is reached, the rollouts left make no group, or the task is learnt."""
@@ -188,10 +220,10 @@ class Run:
             self._metrics.write(counters.step, metrics)
         self._snapshot()
         if counters.step % config.save_steps == 0 or self.finished():
-            self._checkpoints.save(counters.step, self._state())
+            self._checkpoints.save(counters.step, self._state(), metrics["reward/mean"])
         return StepReport(self.name, Counters(**vars(counters)), tokens, metrics)
 
-    def export(self, directory: Path, name: str) -> AdapterManifest:
+    def export(self, directory: epath.Path, name: str) -> AdapterManifest:
         """Write the PEFT directory, then the manifest that vouches for it. All processes have to call it."""
         lora = self._learner.lora(self.number)
 

@@ -1,15 +1,17 @@
 """GRPO from training grounds to adapters on disk, resumable at any step."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
+from etils import epath
 from jax.sharding import Mesh
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.decoder import Decoder
-from trace_jax.parallel.processes import from_first, is_first
+from trace_jax.parallel.processes import anywhere, from_first, is_first
+from trace_jax.parallel.termination import Terminated, Termination
 from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine
@@ -29,6 +31,7 @@ def train(
     base: str,
     limits: Limits,
     mesh: Mesh | None = None,
+    termination: Termination | None = None,
     tensorboard: bool = True,
     wandb: bool = False,
     progress: Callable[[StepReport], None] | None = None,
@@ -45,8 +48,11 @@ def train(
         engine: it must serve the same weights. With several processes the first one has it, and plays for all.
         base: revision of the base model.
         mesh: where to compute the updates; by default one device.
+        termination: SIGTERM gives up the rollouts of a step, or lets its update finish, and ends the run in all
+            processes when the last checkpoint is whole.
 
     Raises:
+        Terminated: SIGTERM has come to one of the processes.
         ContractError: a checkpoint belongs to another base, seed or LoRA shape, or is damaged, or the metrics are; the
             engine refused the adapter; every rollout of a step broke.
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
@@ -58,13 +64,19 @@ def train(
 
         def play() -> bytes:
             assert engine is not None, "the first process has the engine"
-            played.extend(collect(specs, engine, renderer, limits, base, config.concurrency))
+            with nullcontext() if termination is None else termination.interruptible():
+                played.extend(collect(specs, engine, renderer, limits, base, config.concurrency))
             return b"\n".join(trajectory.model_dump_json().encode() for trajectory in played)
 
         lines = from_first(play).split(b"\n")
         return played or [Trajectory.model_validate_json(line) for line in lines]
 
-    learner = Learner(decoder, config, len(jobs), mesh)
+    if len(jobs) > 1 and config.max_to_keep < 2:
+        raise ContractError(
+            f"max_to_keep {config.max_to_keep} is too few for {len(jobs)} adapters: a run killed between their "
+            "checkpoints goes back to the ones before, so keep 2"
+        )
+    learner = Learner(decoder, config, [job.name for job in jobs], mesh)
     with ExitStack() as stack:
         runs = [
             stack.enter_context(
@@ -74,10 +86,14 @@ def train(
         ]
         _align(runs)
         if is_first():
-            stack.enter_context(CompileLog(jobs[0].directory / "compiles.jsonl"))
+            stack.enter_context(CompileLog(epath.Path(jobs[0].directory) / "compiles.jsonl"))
         while going := [run for run in runs if not run.finished()]:
+            if anywhere(termination is not None and termination.asked):
+                raise Terminated
             samples = [one for run in going for one in run.collect()]
             metrics = learner.update(samples) if samples else [{}] * len(runs)
+            for run in going:
+                run.settle()  # all have the checkpoint before when one begins the next, so that ``_align`` finds it
             for run in going:
                 report = run.record(metrics[run.number])
                 if progress is not None:
@@ -92,8 +108,5 @@ def _align(runs: Sequence[Run]) -> None:
     going = [run for run in runs if not run.finished()]
     common = min((run.counters.step for run in going), default=0)
     for run in going:
-        if run.counters.step > common and not run.restore(common):
-            raise ContractError(
-                f"{run.directory}: checkpoints start at step {run.counters.step}, those of {going[0].directory} end at "
-                f"{common}: train them one by one, or move its checkpoints away to train it anew"
-            )
+        if run.counters.step > common:
+            run.go_back(common)

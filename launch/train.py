@@ -1,0 +1,193 @@
+"""Train adapters, all together on one frozen base, on one device or on a mesh of many machines.
+
+    python -m launch.train --config=configs/X.py --workdir=DIR --environments=RUN/environments
+    python -m launch.train --config=configs/X.py --workdir=DIR --target=helpdesk
+
+One adapter for each environment manifest (files, or directories of them), and one for the tasks of ``--target``, each
+in DIR/adapters/NAME. On several machines the same command runs on each with ``--distributed``; on GPUs and CPUs it says
+who it is as well: --coordinator_address=HOST:PORT --num_processes=N --process_id=I. The first process plays and writes;
+DIR is one that all share.
+
+SIGTERM gives up the rollouts of a step, or lets its update finish; when the last checkpoint is whole the program ends
+with status 143. The same command goes on from there: on another ``--config.mesh`` or number of processes, if need be.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from absl import flags
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from evaluation.serving import Base, embedded_engine, limits, load_base
+from launch.common import run
+from launch.stages import grpo_config
+from trace_jax import pipeline
+from trace_jax.base_agent import calibration_path
+from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.files import read_document, read_records
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.contract.workdir import open_workdir
+from trace_jax.environments.registry import load_target
+from trace_jax.models.huggingface import load
+from trace_jax.parallel import processes
+from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.termination import Termination
+from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.telemetry.progress import Progress
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.run import MANIFEST, Job, StepReport
+from trace_jax.training.trainer import train
+
+ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")
+TARGET = flags.DEFINE_string("target", None, "train on this target's own tasks: a registered name, or module:Class")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join other processes that run the same command")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0; TPUs find it by themselves")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes; TPUs find it by themselves")
+PROCESS = flags.DEFINE_integer("process_id", None, "which one this is, from 0; TPUs find it by themselves")
+TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "seconds in which all processes must have joined")
+
+# Settings that may change when a run goes on: they change how fast it is, what is kept, and rounding.
+_FREE = ("concurrency", "keep_best", "keep_period", "max_to_keep", "micro_batch_tokens", "remat", "save_steps")
+
+
+def main(config: ConfigDict, workdir: epath.Path) -> None:
+    """Train what is not trained yet."""
+    training = grpo_config(config)
+    _check(config)
+    if DISTRIBUTED.value:
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
+    with Termination() as termination:
+        asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
+        processes.require_same("the command line", json.dumps(asked).encode())
+        processes.require_shared(workdir)
+        mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
+        base = load_base(config, mesh)
+        processes.from_first(lambda: os.fsencode(open_workdir(workdir, _fixed(config, base))))
+        jobs = _unfinished(_jobs(config, base, workdir))
+        if not jobs:
+            print(f"{workdir}: every adapter is trained")
+            return
+        engine = _engine(config, base, mesh, len(jobs)) if processes.is_first() else None
+        with _progress(jobs, training) as report:
+            manifests = train(
+                jobs,
+                decoder=base.decoder,
+                engine=engine,
+                renderer=base.renderer,
+                config=training,
+                base=base.revision,
+                limits=limits(config),
+                mesh=mesh,
+                termination=termination,
+                tensorboard=config.telemetry.tensorboard,
+                wandb=config.telemetry.wandb,
+                progress=report,
+            )
+    if processes.is_first():
+        for job, manifest in zip(jobs, manifests, strict=True):
+            reward = manifest.metrics.get("reward/mean", float("nan"))
+            print(f"{job.directory}: {manifest.steps} steps, {manifest.rollouts} rollouts, mean reward {reward:.3f}")
+
+
+def _check(config: ConfigDict) -> None:
+    """What can be refused before anything is loaded."""
+    if not ENVIRONMENTS.value and TARGET.value is None:
+        raise ContractError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
+    if config.engine.kind != "embedded":
+        raise ContractError(
+            f"config.engine.kind is {config.engine.kind!r}: this build trains on rollouts of the embedded engine: "
+            "use --config.engine.kind=embedded"
+        )
+    given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
+    if given and not DISTRIBUTED.value:
+        raise ContractError(f"--{given[0]} without --distributed: add that flag, or leave out this one")
+
+
+def _fixed(config: ConfigDict, base: Base) -> dict[str, object]:
+    """The settings that a work directory belongs to: mesh, engine and number of processes are not among them."""
+    training = {name: value for name, value in config.training.to_dict().items() if name not in _FREE}
+    rollout = {name: config.rollout[name] for name in ("max_turns", "max_episode_tokens", "max_seconds")}
+    model = {"revision": base.revision, "dtype": config.base.dtype}
+    return {"seed": config.seed, "base": model, "training": training, "rollout": rollout}
+
+
+def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
+    """One for each environment, then the target's."""
+    jobs: list[Job] = []
+    for path in _manifests(ENVIRONMENTS.value):
+        manifest = read_document(path, EnvironmentManifest)
+        alike = config.rollout.temperature == config.training.temperature
+        played = alike and _played_by(manifest, path) == base.revision
+        directory = workdir / "adapters" / manifest.name
+        jobs.append(pipeline.adapter_job([manifest], path.parent, manifest.name, directory, played))
+    if TARGET.value is not None:
+        target = load_target(TARGET.value)
+        tasks, name = target.tasks("train")[: config.target.train_tasks], f"grpo_on_{target.name}"
+        jobs.append(pipeline.target_job(target, TARGET.value, tasks, name, workdir / "adapters" / name))
+    names = [job.name for job in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ContractError(f"two environments are called {name}: adapters go by their names, so leave one out")
+    seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.played]) for job in jobs]
+    processes.require_same("what --environments holds", json.dumps(seen).encode())
+    return jobs
+
+
+def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
+    for path in map(epath.Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(one for one in path.glob("*.json") if not one.name.endswith(".failed.json"))
+        if not found:
+            raise ContractError(f"{path}: holds no environment manifest: name files NAME.json, or their directory")
+        yield from found
+
+
+def _played_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:
+    """The base that calibrated an environment, if what it played lies beside the manifest."""
+    rollouts = calibration_path(path.parent, manifest.capability)
+    return next(read_records(rollouts, Trajectory)).policy.base if rollouts.exists() else None
+
+
+def _unfinished(jobs: Sequence[Job]) -> list[Job]:
+    def missing() -> bytes:
+        return json.dumps([not (epath.Path(job.directory) / MANIFEST).exists() for job in jobs]).encode()
+
+    return [job for job, wanted in zip(jobs, json.loads(processes.from_first(missing)), strict=True) if wanted]
+
+
+def _engine(config: ConfigDict, base: Base, mesh: Mesh, adapters: int) -> EmbeddedEngine:
+    """It decodes on the first device: where the base is split over several, with a second, whole copy there."""
+    if mesh.size > 1:
+        base = replace(base, decoder=load(config.base.path, config.base.dtype)[0])
+    return embedded_engine(base, {}, config, max_adapters=adapters, max_rank=config.training.rank)
+
+
+@contextmanager
+def _progress(jobs: Sequence[Job], config: GRPOConfig) -> Iterator[Callable[[StepReport], None] | None]:
+    """A bar for each job, in the first process."""
+    if not processes.is_first():
+        yield None
+        return
+    steps = config.max_steps or -(-(config.max_rollouts or 0) // (config.groups_per_step * config.num_generations))
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress())
+        bars = {job.name: stack.enter_context(progress.stage(f"training {job.name}", steps)) for job in jobs}
+
+        def report(step: StepReport) -> None:
+            bar = bars[step.name]
+            bar.advance(step.counters.step - bar.done, step.metrics.get("reward/mean"), step.tokens)
+
+        yield report
+
+
+if __name__ == "__main__":
+    with processes.together():
+        run(main)
