@@ -101,13 +101,7 @@ def embedded_engine(
     base: Base, adapters: Mapping[str, LoRA], config: ConfigDict, *, max_adapters: int = 1, max_rank: int = 1
 ) -> EmbeddedEngine:
     """An engine that holds all ``adapters``, with room for ``max_adapters`` of ``max_rank`` at least."""
-    if config.engine.kind != "embedded":
-        raise ContractError(f"config.engine.kind is {config.engine.kind!r}; these programs serve with 'embedded'")
-    if config.engine.capacity < config.rollout.max_episode_tokens:
-        raise ContractError(
-            f"engine.capacity {config.engine.capacity} is below rollout.max_episode_tokens "
-            f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
-        )
+    check_engine(config)
     engine = EmbeddedEngine(
         base.decoder,
         base.config,
@@ -120,6 +114,20 @@ def embedded_engine(
     for name, lora in adapters.items():
         engine.set_adapter(name, lora)
     return engine
+
+
+def check_engine(config: ConfigDict) -> None:
+    """Raise ContractError for settings of an engine that ``embedded_engine`` cannot make."""
+    if config.engine.kind != "embedded":
+        raise ContractError(
+            f"config.engine.kind is {config.engine.kind!r}; these programs play with the embedded engine: "
+            "use --config.engine.kind=embedded"
+        )
+    if config.engine.capacity < config.rollout.max_episode_tokens:
+        raise ContractError(
+            f"engine.capacity {config.engine.capacity} is below rollout.max_episode_tokens "
+            f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
+        )
 
 
 def limits(config: ConfigDict) -> Limits:

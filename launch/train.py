@@ -23,7 +23,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, embedded_engine, limits, load_base
+from evaluation.serving import Base, check_engine, embedded_engine, limits, load_base
 from launch.common import run
 from launch.stages import grpo_config
 from trace_jax import pipeline
@@ -68,8 +68,9 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         processes.require_shared(workdir)
         mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
         base = load_base(config, mesh)
+        jobs = _jobs(config, base, workdir)
         processes.from_first(lambda: os.fsencode(open_workdir(workdir, _fixed(config, base))))
-        jobs = _unfinished(_jobs(config, base, workdir))
+        jobs = _unfinished(jobs)
         if not jobs:
             print(f"{workdir}: every adapter is trained")
             return
@@ -99,11 +100,7 @@ def _check(config: ConfigDict) -> None:
     """What can be refused before anything is loaded."""
     if not ENVIRONMENTS.value and TARGET.value is None:
         raise ContractError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
-    if config.engine.kind != "embedded":
-        raise ContractError(
-            f"config.engine.kind is {config.engine.kind!r}: this build trains on rollouts of the embedded engine: "
-            "use --config.engine.kind=embedded"
-        )
+    check_engine(config)
     given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
     if given and not DISTRIBUTED.value:
         raise ContractError(f"--{given[0]} without --distributed: add that flag, or leave out this one")

@@ -81,7 +81,8 @@ def test_a_process_that_dies_ends_the_other_with_an_error_and_the_run_goes_on(wh
 def test_killed_while_a_checkpoint_is_written_the_one_before_is_in_force(tmp_path):
     toy_job.run(tmp_path / "whole")
     killed = tmp_path / "killed"
-    (process,) = started = pair.start(PROGRAM, json.dumps([{"directory": str(killed), "hold": 2}]), processes=1, devices=1)
+    runs = [{"directory": str(killed), "hold": 2}]
+    (process,) = started = pair.start(PROGRAM, json.dumps(runs), processes=1, devices=1)
     for _ in toy_job.NAMES:
         read_until(process, "held")
     process.kill()

@@ -163,17 +163,17 @@ class Learner:
 
     def _check_finite(self, values: dict[str, np.ndarray], gradient: Tree) -> None:
         """Raise FloatingPointError with what is not finite first, in the order in which one makes the next."""
-        for term, what in (("delta", "log-probability"), ("loss", "loss"), ("grad_norm", "gradient")):
+        for term, what in (("delta", "log-probability"), ("loss", "loss"), ("grad_norm", "")):
             bad = ~np.isfinite(values[term])
             if not bad.any():
                 continue
+            problem = f"{what} is {values[term][bad][0]}"
             if term == "grad_norm":
                 leaves = jax.tree.leaves_with_path(gradient)
                 paths = [path for path, leaf in leaves if not bool(jnp.isfinite(leaf).all())]
-                name = jax.tree_util.keystr(paths[0], simple=True, separator=".") if paths else "all weights together"
-                what = f"gradient of {name}"
+                where = jax.tree_util.keystr(paths[0], simple=True, separator=".") if paths else "all weights together"
+                problem = f"gradient of {where} is not finite"
             whose = ", ".join(name for name, its in zip(self._names, bad, strict=True) if its)
             raise FloatingPointError(
-                f"{whose}: {what} is not finite ({values[term][bad][0]}): lower learning_rate, or look at the last "
-                "metrics for what grew"
+                f"{whose}: {problem}: lower learning_rate, or look at the last metrics for what grew"
             )
