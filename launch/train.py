@@ -53,7 +53,16 @@ PROCESS = flags.DEFINE_integer("process_id", None, "which one this is, from 0; T
 TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "seconds in which all processes must have joined")
 
 # Settings that may change when a run goes on: they change how fast it is, what is kept, and rounding.
-_FREE = ("concurrency", "keep_best", "keep_period", "max_to_keep", "micro_batch_tokens", "remat", "save_steps")
+_FREE = (
+    "concurrency",
+    "keep_best",
+    "keep_period",
+    "max_to_keep",
+    "micro_batch_tokens",
+    "remat",
+    "row_tokens",
+    "save_steps",
+)
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
