@@ -35,6 +35,14 @@ def get_config() -> ConfigDict:
     mesh.tensor = 1  # int, devices along the axis, which splits heads, feed-forward width and vocabulary
     mesh.expert = 1  # int, devices along the axis, which splits batches and experts
 
+    plan = config.plan = ConfigDict()
+    plan.model = ""  # str: config.json of the model that launch.plan plans for; empty: that of base.path
+    plan.adapters = 1  # int, adapters that learn together
+    plan.prompt_tokens = 1024  # int, tokens of a prompt, which the rollouts of its group share
+    plan.completion_tokens = 1024  # int, tokens of an episode behind its prompt
+    plan.trained_share = 0.4  # float in [0, 1]: how many of these are sampled, and so trained
+    plan.decode_slots = 0  # int, slots a device of the engine's decode step, planned as well; 0: it is left out
+
     engine = config.engine = ConfigDict()
     engine.kind = "embedded"  # str: embedded or sglang
     engine.url = ""  # str: http://HOST:PORT of the servers' router; for sglang alone

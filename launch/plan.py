@@ -1,15 +1,23 @@
 """Know before you rent: what a configured job needs and takes on chips that are not here.
 
-    python -m launch.plan --config=configs/X.py --topology=v5p:4x4x4 --programs=module:function
+    python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:4x4x4
 
-Compiles the job's programs ahead of time for the topology (trace_jax.planning.topology has the spellings) and prints,
-for each chip: memory against what there is, FLOPs, memory traffic, every kind of collective and what each is for, and a
-roofline estimate of the step. ``--json=FILE`` keeps it as a PlanReport. Exit status 1, and what to change, if a program
-does not fit.
+Compiles the trainer's own programs ahead of time for the topology (trace_jax.planning.topology has the spellings) and
+prints, for each chip: memory against what there is, FLOPs, memory traffic, every kind of collective and what each is
+for, and a roofline estimate of the step. The config's sections ``mesh``, ``training`` and ``plan`` say what is run.
+``--json=FILE`` keeps it as a PlanReport. ``--programs=module:function`` plans other programs. Exit status 1, and what
+to change, if a program does not fit.
+
+    python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v6e:8x8 --sweep=runs/sweep
+
+plans the configured run on ``--meshes`` meshes, the best of them also with micro-batches of half to twice the size and
+with each policy of rematerialisation, and ranks all by speed. Every plan is a file in that directory, and the same
+command goes on from there.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -18,12 +26,18 @@ from ml_collections import ConfigDict
 from launch.common import run_without_workdir
 from trace_jax.contract.record import ContractError
 from trace_jax.planning.environment import prepare_environment
-from trace_jax.planning.topology import parse_topology
+from trace_jax.planning.report import PlanReport
+from trace_jax.planning.topology import Topology, parse_topology
 
 TOPOLOGY = flags.DEFINE_string("topology", None, "chips, for instance v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
-PROGRAMS = flags.DEFINE_string("programs", None, "module:function that makes a Job of (config, topology)")
+PROGRAMS = flags.DEFINE_string(
+    "programs", "launch.planned:training", "module:function that makes a Job of (config, topology)"
+)
 LEVEL = flags.DEFINE_string("level", "O0", "optimisation of the compiler: O0 (fast), O1, O2, O3 or default")
 JSON = flags.DEFINE_string("json", None, "file for the report")
+SWEEP = flags.DEFINE_string("sweep", None, "directory for the plans of a sweep")
+MESHES = flags.DEFINE_integer("meshes", 8, "meshes of a sweep, those with the least traffic", lower_bound=1)
+WORKERS = flags.DEFINE_integer("workers", 1, "plans of a sweep that are compiled at once, 2 GiB each", lower_bound=1)
 
 
 def main(config: ConfigDict) -> None:
@@ -35,6 +49,9 @@ def main(config: ConfigDict) -> None:
     if TOPOLOGY.value is None:
         raise ContractError("--topology is missing: name chips, for instance --topology=v5p:4x4x4")
     topology = parse_topology(TOPOLOGY.value)
+    if SWEEP.value is not None:
+        sweep_run(config, topology, Path(SWEEP.value))
+        return
     report = plan(find_function(PROGRAMS.value)(config, topology), topology, level=LEVEL.value)
     if JSON.value is not None:
         write_document(JSON.value, report)
@@ -44,10 +61,35 @@ def main(config: ConfigDict) -> None:
             raise ContractError(f"{report.topology}: {program.name} {program.memory.verdict}")
 
 
-def find_function(name: str | None) -> Callable[..., Any]:
+def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
+    """Plan the run in many ways, and print how they compare."""
+    from launch.planned import configured
+    from trace_jax.planning.sweep import Candidate, on_meshes, speed, sweep, variants
+    from trace_jax.planning.table import print_ranking
+    from trace_jax.telemetry.progress import Progress
+
+    with Progress() as progress:
+
+        def planned(name: str, chosen: Sequence[Candidate]) -> list[tuple[Candidate, PlanReport]]:
+            with progress.stage(name, len(chosen)) as stage:
+
+                def done(name: str, problem: str) -> None:
+                    stage.advance()
+                    if problem:
+                        progress.print(f"{name}: {problem}")
+
+                return sweep(chosen, directory, WORKERS.value, done)
+
+        found = on_meshes(configured(config), topology, LEVEL.value)
+        progress.print(f"{topology.name}: {len(found)} meshes may fit; the {MESHES.value} with the least traffic count")
+        plans = planned("meshes", found[: MESHES.value])
+        if plans:
+            plans += planned("micro-batches and policies", variants(plans[0][0]))
+    print_ranking([(one.name, report) for one, report in sorted(plans, key=lambda pair: -speed(pair[1]))])
+
+
+def find_function(name: str) -> Callable[..., Any]:
     """The function that ``module:function`` names. Raises ContractError if there is none."""
-    if name is None:
-        raise ContractError("--programs is missing: name a function of (config, topology), as module:function")
     module, _, function = name.partition(":")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)

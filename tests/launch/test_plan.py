@@ -55,7 +55,7 @@ def test_a_plan_that_does_not_fit():
     [
         (STAND_IN, "--topology is missing"),
         ((*STAND_IN, "--topology=v5p:4x4"), "v5p has 3 axes"),
-        (("--config=configs/base.py", "--topology=v5e:2x2"), "--programs is missing"),
+        (("--config=configs/base.py", "--topology=v5e:2x2"), "neither plan.model nor base.path is set"),
         (("--config=configs/base.py", "--topology=v5e:2x2", "--programs=yardstick:absent"), "yardstick:absent"),
     ],
 )

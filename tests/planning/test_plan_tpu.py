@@ -6,7 +6,7 @@ import pytest
 from yardstick import Sizes, mlp_job, single
 
 from trace_jax.planning.chips import GIB
-from trace_jax.planning.kernels import splash_attention
+from trace_jax.planning.kernels import attention_kernels
 from trace_jax.planning.plan import plan
 from trace_jax.planning.topology import parse_topology
 
@@ -138,7 +138,7 @@ def test_kernels_tell_their_flops_or_have_a_formula():
     program = plan(silent, topology).programs[0]
     assert program.cost.flops == 0
     assert sum("does not tell its FLOPs" in note for note in program.warnings) == 3
-    told, _ = single(gradients, [(N, T, H)] * 3, formulas=splash_attention(0.5))
+    told, _ = single(gradients, [(N, T, H)] * 3, formulas=attention_kernels(0.5))
     program = plan(told, topology).programs[0]
     assert program.cost.flops == (2 + 4 + 3) * product / 2
     assert not any("FLOPs" in note for note in program.warnings)

@@ -166,7 +166,7 @@ def collect(y_XD: jax.Array, rows: Round) -> jax.Array:
     Adding rows into tokens would be done one after the other. A TPU sums the rows of a block of tokens by a product
     with ones and zeros, which reads each row once. Elsewhere a token reads its rows, and some that are not there.
     """
-    if rows.order_X is not None:
+    if rows.order_X is not None and rows.taken_G is not None:
         lane_X = rows.token_X[rows.order_X] % _BLOCK
         ones_XG = (lane_X[:, None] == jnp.arange(_BLOCK)).astype(y_XD.dtype)
         return grouped_outer(ones_XG, y_XD[rows.order_X], rows.taken_G).reshape(-1, y_XD.shape[1])[

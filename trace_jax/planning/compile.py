@@ -25,16 +25,19 @@ class Program:
     """One program of a job. ``arguments``: trees of ``jax.ShapeDtypeStruct`` with shardings over ``mesh``'s devices.
 
     ``times``: runs in one optimiser step. ``formulas``: FLOPs of kernels that do not tell them, by a part of their
-    op_name, from the shapes of one chip's operands.
+    op_name, from the shapes of one chip's operands. ``beside``: bytes that each device holds for other programs of the
+    job meanwhile. ``notes``: what its plan shall say.
     """
 
     name: str
-    function: jax.stages.Wrapped  # what jax.jit returned
+    function: Any  # what jax.jit returned
     arguments: tuple[Any, ...]
     mesh: jax.sharding.Mesh
     times: float = 1.0
     formulas: Formulas = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # further options of the compiler
+    beside: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from trace_jax.planning.shapes import Array, leaves
 Formulas = Mapping[str, Callable[[tuple[Array, ...]], float]]
 
 # Custom calls that compute nothing.
-_HOLLOW = re.compile(r"Async|Allocate|Sharding|Assume|Pin|Annotat|MoveTo|Resize|Slice|Barrier|Layout|Rng|TopK|Sort")
+_HOLLOW = re.compile(
+    r"Async|Allocate|Sharding|Assume|Pin|Annotat|MoveTo|Resize|Slice|Barrier|Layout|Rng|TopK|Sort|Indices"
+)
 
 
 def instruction_flops(module: Module, computation: Computation, instruction: Instruction, formulas: Formulas) -> float:

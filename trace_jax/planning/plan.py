@@ -75,7 +75,7 @@ def _plan_program(program: Program, topology: Topology, level: str) -> ProgramPl
         cost=cost if memory.fits else None,
         totals=_totals(collectives),
         collectives=collectives,
-        warnings=warnings,
+        warnings=(*program.notes, *warnings),
     )
 
 

@@ -44,13 +44,17 @@ class BufferUse(Part):
 
 
 class MemoryUse(Part):
-    """Memory of one device. ``temporaries`` and the like are None where the compiler gave up before it knew them."""
+    """Memory of one device. ``temporaries`` and the like are None where the compiler gave up before it knew them.
+
+    ``beside`` is what other programs of the job keep there meanwhile; ``peak`` counts it.
+    """
 
     arguments: int
     outputs: int | None
     aliased: int | None
     temporaries: int | None
     program: int | None
+    beside: int
     peak: int
     available: int
     verdict: str

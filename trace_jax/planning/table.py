@@ -1,6 +1,7 @@
 """A plan on the terminal."""
 
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console, JustifyMethod
 from rich.table import Table
@@ -33,6 +34,25 @@ def print_plan(report: PlanReport, console: Console | None = None) -> None:
         out.print(_step(report), markup=False)
 
 
+def print_ranking(plans: Sequence[tuple[str, PlanReport]], console: Console | None = None) -> None:
+    """Plans of one run with their names, in the order given."""
+    out = console or Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    table = _table(
+        "tokens/s by the roofline", "plan", ">peak", ">of", ">tokens/s", ">without overlap", ">MFU", "bound by"
+    )
+    for name, report in plans:
+        fullest = max((program.memory for program in report.programs), key=lambda memory: memory.peak)
+        row = [name, f"{fullest.peak / GIB:,.2f} GiB", f"{fullest.available / GIB:,.2f} GiB"]
+        step = report.step
+        if step is None or step.tokens_per_second is None or step.mfu is None:
+            table.add_row(*row, "does not fit")
+            continue
+        apart = step.tokens_per_second * step.seconds / step.seconds_without_overlap
+        speeds = f"{step.tokens_per_second:,.0f}", f"{apart:,.0f}", f"{100 * step.mfu:.1f} %", step.bottleneck
+        table.add_row(*row, *speeds)
+    out.print(table)
+
+
 def _resources(program: ProgramPlan) -> Table:
     table = _table(f"{program.name}, each device, one run ({program.times:g} a step)", "what", ">amount")
     memory = program.memory
@@ -42,6 +62,7 @@ def _resources(program: ProgramPlan) -> Table:
         ("of them in place of arguments", memory.aliased),
         ("temporaries", memory.temporaries),
         ("program", memory.program),
+        ("kept for other programs", memory.beside),
         ("peak", memory.peak),
         ("there is", memory.available),
     ):

@@ -1,12 +1,10 @@
 """Whether a program fits, in a sentence, and what to change if it does not."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import jax
 
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.compile import Compiled, Program
+from trace_jax.planning.placed import bytes_held
 from trace_jax.planning.report import BufferUse, MemoryUse
 
 _SHARD = "shard them over more chips (a longer fsdp, tensor or expert axis)"
@@ -16,7 +14,7 @@ _TIGHT = 0.95  # of the memory: above it, fragmentation and what else runs there
 def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
     """Memory of one device, with the verdict."""
     memory = compiled.memory
-    arguments = memory.arguments if memory else argument_bytes(program.arguments)
+    arguments = memory.arguments if memory else bytes_held(program.arguments)
     buffers = tuple(
         BufferUse(bytes=one.bytes, shape=one.shape, purpose=one.op_name, source=one.source) for one in compiled.buffers
     )
@@ -26,22 +24,12 @@ def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
         aliased=memory.aliased if memory else None,
         temporaries=memory.temporaries if memory else None,
         program=memory.program if memory else None,
-        peak=compiled.needed,
+        beside=program.beside,
+        peak=compiled.needed + program.beside,
         available=compiled.available,
-        verdict=_verdict(compiled.needed, compiled.available, arguments, buffers),
+        verdict=_verdict(compiled.needed + program.beside, compiled.available, arguments + program.beside, buffers),
         buffers=buffers,
     )
-
-
-def argument_bytes(arguments: Any) -> int:
-    """Bytes of one device's shards of a tree of ``jax.ShapeDtypeStruct`` with shardings."""
-    total = 0
-    for leaf in jax.tree.leaves(arguments):
-        elements = 1
-        for size in leaf.sharding.shard_shape(leaf.shape):
-            elements *= size
-        total += elements * leaf.dtype.itemsize
-    return total
 
 
 def _verdict(needed: int, available: int, arguments: int, buffers: Sequence[BufferUse]) -> str:

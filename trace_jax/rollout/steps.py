@@ -8,11 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from trace_jax.models.attention import rotary_angles
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.decoder import Decoder
+from trace_jax.models.decoder import Decoder, layer_shapes
 from trace_jax.models.lora import LoRA, row_gates
+from trace_jax.models.sharding import layer_axes, lora_specs, spec
+from trace_jax.parallel.collectives import reduce_sum
+from trace_jax.parallel.mesh import BATCH_AXES
 from trace_jax.rollout.cache import Cache, attend, write_keys, write_values
 from trace_jax.rollout.sampling import sample, uniforms
 
@@ -117,12 +122,36 @@ def decode(
         return i + 1, new_Z, count_Z, done_Z, cache, tokens_ZT, logprobs_ZT
 
     def more(state: tuple) -> jax.Array:
-        return (state[0] < T) & (jnp.sum(state[3] & ~inactive_Z) < quorum)
+        finished = reduce_sum(jnp.sum(state[3] & ~inactive_Z), *BATCH_AXES)  # on a mesh all devices stop together
+        return (state[0] < T) & (finished < quorum)
 
     empty = jnp.zeros((Z, T), jnp.int32)
     state = (jnp.int32(0), token_Z, jnp.zeros_like(token_Z), inactive_Z, cache, empty, empty.astype(jnp.float32))
     _, _, count_Z, _, cache, tokens_ZT, logprobs_ZT = jax.lax.while_loop(more, step, state)
     return cache, tokens_ZT, logprobs_ZT, count_Z
+
+
+def decode_specs(config: DecoderConfig, targets: tuple[str, ...]) -> tuple[Any, ...]:
+    """PartitionSpecs of the arguments of ``sharded_decode``."""
+    layer = {name: spec(layer_axes(config, name)) for name in layer_shapes(config)}
+    params = {"embed": P(), "layers": [layer] * config.num_layers, "final_norm": P(), "head": P()}
+    lora = LoRA(lora_specs(config, targets), P())  # type: ignore[arg-type]
+    return params, P(BATCH_AXES, "tensor"), P(BATCH_AXES), P(BATCH_AXES), P(), P(), lora
+
+
+@memoised
+def sharded_decode(config: DecoderConfig, mesh: Mesh, targets: tuple[str, ...]) -> Callable[..., Any]:
+    """``decode`` of a model that is split over a mesh as in training: ``(params, cache, rows, …, lora)`` as there.
+
+    Slots and their cache lie over the batch axes, heads over ``tensor``. Embedding, head and norms are whole on every
+    device, and a width that is split over ``fsdp`` is gathered in every step.
+    """
+    specs = decode_specs(config, targets)
+    rows = P(BATCH_AXES)
+    body = partial(decode.__wrapped__, config)  # type: ignore[attr-defined]
+    # Nothing is differentiated, and rows stay the same along tensor: there is nothing to check.
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=(specs[1], rows, rows, rows), check_vma=False)
+    return jax.jit(mapped, donate_argnums=1)
 
 
 @memoised

@@ -164,7 +164,7 @@ def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> 
 
 def state_specs(state: Tree, weights: Tree, specs: Tree) -> Tree:
     """PartitionSpecs of an optimiser's ``state``: moments lie as the weights do (``specs``), all else everywhere."""
-    outline = jax.tree.structure(weights)
+    outline: Any = jax.tree.structure(weights)
 
     def moments(node: Tree) -> bool:
         return jax.tree.structure(node) == outline

@@ -1,0 +1,46 @@
+"""From a config to what ``launch.plan`` compiles."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from trace_jax.contract.record import ContractError
+from trace_jax.models.config import DecoderConfig
+from trace_jax.parallel.mesh import MeshConfig
+from trace_jax.planning.compile import Job
+from trace_jax.planning.job import Decoding, Run, training_job
+from trace_jax.planning.topology import Topology
+from trace_jax.training.config import GRPOConfig
+
+
+def training(config: ConfigDict, topology: Topology) -> Job:
+    """The programs of one optimiser step of the configured run."""
+    return training_job(configured(config), topology)
+
+
+def configured(config: ConfigDict) -> Run:
+    """The run that a config describes. Raises ContractError for a setting that it cannot have."""
+    settings = config.plan
+    return Run(
+        model=_model(settings.model or config.base.path),
+        training=GRPOConfig(**{**config.training, "max_steps": config.training.max_steps or 1}),
+        mesh=MeshConfig(**config.mesh),
+        dtype=config.base.dtype,
+        adapters=settings.adapters,
+        prompt_tokens=settings.prompt_tokens,
+        completion_tokens=settings.completion_tokens,
+        trained_share=settings.trained_share,
+        decoding=Decoding(settings.decode_slots, config.engine.capacity) if settings.decode_slots else None,
+    )
+
+
+def _model(name: str) -> DecoderConfig:
+    if not name:
+        raise ContractError("neither plan.model nor base.path is set: name the config.json of a model")
+    path = Path(name)
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        return DecoderConfig.from_huggingface(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read as a model's config.json ({error}): see plan.model") from None

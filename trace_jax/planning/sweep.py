@@ -1,0 +1,169 @@
+"""Plans of one run on many meshes, then with other micro-batches and remat policies on the best mesh, ranked by speed.
+
+What cannot fit is never compiled; of the rest, those meshes come first that send the fewest bytes for a token, roughly
+counted. Every plan is a file: a sweep that was interrupted goes on where it was.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from trace_jax.contract.files import read_document, write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.models.execution import Remat
+from trace_jax.models.sharding import check_mesh
+from trace_jax.parallel.mesh import AXES, MeshConfig
+from trace_jax.planning.chips import GIB
+from trace_jax.planning.environment import prepare_environment
+from trace_jax.planning.job import Run, held, training_job
+from trace_jax.planning.placed import bytes_held
+from trace_jax.planning.plan import plan
+from trace_jax.planning.report import PlanReport
+from trace_jax.planning.topology import Topology
+
+REMATS: tuple[Remat, ...] = ("full", "attention")
+_SCALES = (0.5, 1, 2)  # of the run's micro_batch_tokens
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run it. ``sent``: about as many bytes as a chip sends for a token of its own."""
+
+    run: Run
+    topology: Topology
+    level: str
+
+    @property
+    def name(self) -> str:
+        """What differs between candidates."""
+        sizes = "_".join(f"{name}{size}" for name, size in zip(AXES, astuple(self.run.mesh), strict=True))
+        return f"{sizes}_{self.run.training.micro_batch_tokens}_{self.run.training.remat}"
+
+    def path(self, directory: Path) -> Path:
+        """Its file, which tells whether any other setting was another one."""
+        digest = hashlib.sha256(repr((self.run, self.topology, self.level)).encode()).hexdigest()[:8]
+        return directory / f"{self.name}_{digest}.json"
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether there is as much memory as is surely needed."""
+        return self.least_memory <= self.topology.chip.hbm // self.topology.chip.devices
+
+    @cached_property
+    def least_memory(self) -> int:
+        """Bytes of a device that are surely needed: the weights, gradients and optimiser's state, and the inputs of all
+        layers for one episode."""
+        run = self.run
+        params, lora, state = (bytes_held(tree) for tree in held(run, _abstract(run.mesh)))
+        inputs = run.model.num_layers * (run.prompt_tokens + run.completion_tokens) * run.model.hidden_size
+        return params + 2 * lora + state + inputs * jnp.dtype(run.dtype).itemsize
+
+    @cached_property
+    def sent(self) -> float:
+        """Layers' weights over fsdp, forward and backward; tokens over tensor, two sums each way and in between; over
+        expert, three gathers and two scatters."""
+        run, mesh = self.run, self.run.mesh
+        params, _, _ = held(run, _abstract(replace(mesh, fsdp=1)))
+        tokens = run.training.micro_batch_tokens
+        token = run.model.hidden_size * jnp.dtype(run.dtype).itemsize * run.model.num_layers
+        weights = 2 * bytes_held(params["layers"]) * (mesh.fsdp - 1) / mesh.fsdp / tokens
+        sums = 6 * 2 * token * (mesh.tensor - 1) / mesh.tensor
+        experts = 5 * token * (mesh.expert - 1) if run.model.num_experts else 0
+        return weights + sums + experts
+
+
+def on_meshes(run: Run, topology: Topology, level: str) -> list[Candidate]:
+    """The run on all meshes where it may fit, the least traffic first. Raises ContractError if there is none."""
+    found = [Candidate(replace(run, mesh=mesh), topology, level) for mesh in meshes(run, topology)]
+    fitting = [one for one in found if one.may_fit]
+    if not fitting:
+        least = min((one.least_memory for one in found), default=0) / GIB
+        raise ContractError(
+            f"{topology.name}: this run fits on none of {len(found)} meshes, it takes {least:.1f} GiB a device: "
+            "use more chips"
+        )
+    return sorted(fitting, key=lambda one: one.sent)
+
+
+def variants(one: Candidate) -> list[Candidate]:
+    """The same mesh with micro-batches of half to twice the size and other policies, where they may fit."""
+    run, training = one.run, one.run.training
+    longest = run.prompt_tokens + run.completion_tokens
+    sizes = [size for scale in _SCALES if (size := int(scale * training.micro_batch_tokens)) >= longest]
+    found = [
+        replace(one, run=replace(run, training=replace(training, micro_batch_tokens=size, remat=remat)))
+        for size in sizes
+        for remat in REMATS
+    ]
+    return [other for other in found if other != one and other.may_fit]
+
+
+def meshes(run: Run, topology: Topology) -> Iterator[MeshConfig]:
+    """All meshes of the topology's devices that the model can be split over."""
+    sizes = [size for size in range(1, topology.devices + 1) if topology.devices % size == 0]
+    for fsdp in sizes:
+        for tensor in sizes:
+            for expert in sizes if run.model.num_experts else [1]:
+                data, rest = divmod(topology.devices, fsdp * tensor * expert)
+                if rest or data % topology.slices:
+                    continue
+                mesh = MeshConfig(data, fsdp, tensor, expert)
+                try:
+                    check_mesh(run.model, _abstract(mesh))
+                except ContractError:
+                    continue
+                yield mesh
+
+
+def sweep(
+    found: Sequence[Candidate], directory: Path, workers: int, done: Callable[[str, str], None]
+) -> list[tuple[Candidate, PlanReport]]:
+    """Plans of all candidates, the fastest first and those that do not fit last.
+
+    ``done`` hears the name of each, and why it cannot be compiled if that is so.
+    """
+    reports: dict[str, tuple[Candidate, PlanReport]] = {}
+    missing = []
+    for one in found:
+        if one.path(directory).exists():
+            reports[one.name] = one, read_document(one.path(directory), PlanReport)
+            done(one.name, "")
+        else:
+            missing.append(one)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=prepare_environment, max_tasks_per_child=4
+    ) as pool:
+        futures = {pool.submit(_plan, one): one for one in missing}
+        for future in as_completed(futures):
+            one = futures[future]
+            try:
+                report = future.result()
+            except (ContractError, jax.errors.JaxRuntimeError, NotImplementedError) as error:
+                done(one.name, str(error).splitlines()[0])
+                continue
+            write_document(one.path(directory), report)
+            reports[one.name] = one, report
+            done(one.name, "")
+    return sorted(reports.values(), key=lambda pair: -speed(pair[1]))
+
+
+def speed(report: PlanReport) -> float:
+    """Tokens a second; 0 if it does not fit."""
+    return report.step.tokens_per_second or 0.0 if report.step else 0.0
+
+
+def _plan(one: Candidate) -> PlanReport:
+    return plan(training_job(one.run, one.topology), one.topology, level=one.level)
+
+
+def _abstract(mesh: MeshConfig) -> Any:
+    return AbstractMesh(astuple(mesh), AXES)
