@@ -26,6 +26,7 @@ def get_config(chips: str = "v5p") -> ConfigDict:
     config.base.path = "models/Qwen3-30B-A3B"
     config.base.dtype = "bfloat16"
     config.mesh.expert, config.training.micro_batch_tokens, config.training.remat = _SETTINGS[chips]
+    config.training.row_tokens = 6144
     config.training.max_steps = 100
     config.training.groups_per_step = 64
     config.training.max_completion_length = 2048
