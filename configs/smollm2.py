@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.training.rank = 16
     config.training.alpha = 32.0
     config.training.micro_batch_tokens = 1536
+    config.training.row_tokens = 768  # room for a group of 6 with its prompt; two shapes to compile
     with config.unlocked():
         warm = config.warm_start = ConfigDict()
         warm.demonstrations = 96  # int, practice tickets that are shown
