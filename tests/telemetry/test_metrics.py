@@ -100,6 +100,17 @@ def test_rows_after_a_checkpoint_are_dropped_and_corrupt_lines_refused(tmp_path,
         drop_metrics_after(tmp_path, 2)
 
 
+def test_rows_are_taken_back_from_the_shards_of_an_object_store(tmp_path):
+    shards = tmp_path / FILE
+    shards.mkdir()
+    written = [['{"step": 1, "x": 1}'], ['{"step": 2, "x": 2}', '{"step": 3, "x": 3}'], ['{"step": 4}']]
+    for number, rows in enumerate(written):
+        (shards / f"{number:08d}.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    drop_metrics_after(tmp_path, 2)
+    assert read_metrics(tmp_path) == {1: {"x": 1.0}, 2: {"x": 2.0}}
+    assert sorted(path.name for path in shards.iterdir()) == ["00000000.jsonl", "00000001.jsonl"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
 def test_wandb_that_is_not_installed_is_named(tmp_path):
     with pytest.raises(ContractError, match="wandb.*pip install wandb"):

@@ -20,7 +20,7 @@ from trace_jax.contract.record import ContractError
 from trace_jax.parallel.termination import Terminated
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long counts as dead: JAX then ends all others
-_BUCKET = 1 << 12  # bytes; what is sent to all is padded to a power of two times this, for few compilations
+_BUCKET = 1 << 12  # bytes; what is sent to all is padded to a power of two, at least this: few compilations
 
 
 def start(
@@ -161,6 +161,8 @@ def together() -> Iterator[None]:
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            print("error: most likely another process has ended: look at what it said first", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         if distributed.global_state.process_id == 0:
