@@ -12,7 +12,7 @@ from trace_jax.models.execution import Execution
 from trace_jax.models.flash import flash_attention
 from trace_jax.models.rope import rope_frequencies
 
-_BLOCKS = 8  # of queries in a row, at most, that are computed one after the other on a CPU
+_BLOCKS = 4  # of queries in a row, at most, that are computed one after the other on a CPU
 _SHORTEST = 96  # queries of a block
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
