@@ -4,7 +4,8 @@
 
 Compiles the trainer's own programs ahead of time for the topology (trace_jax.planning.topology has the spellings) and
 prints, for each chip: memory against what there is, FLOPs, memory traffic, every kind of collective and what each is
-for, and a roofline estimate of the step. The config's sections ``mesh``, ``training`` and ``plan`` say what is run.
+for, and a roofline estimate of the step. The config's sections ``mesh``, ``training`` and ``plan`` say what is run;
+``plan.decode_slots`` adds the engine's decode step, whose layers are compiled one by one (8 s each for experts).
 ``--json=FILE`` keeps it as a PlanReport. ``--programs=module:function`` plans other programs. Exit status 1, and what
 to change, if a program does not fit.
 

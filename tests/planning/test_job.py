@@ -17,7 +17,7 @@ from trace_jax.models.attention import packed_mask
 from trace_jax.models.config import DecoderConfig
 from trace_jax.parallel.mesh import MeshConfig
 from trace_jax.planning.chips import GIB
-from trace_jax.planning.job import Run, training_job
+from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.plan import plan
 from trace_jax.planning.topology import parse_topology
 from trace_jax.training.batch import micro_batches
@@ -158,6 +158,21 @@ def test_programs_are_those_that_the_loss_needs():
     training = replace(TRAINING, beta=0.1, num_iterations=2)
     names = {one.name: one.times for one in training_job(tiny(training=training), topology).programs}
     assert names == {"old scores": 0.5, "reference scores": 0.5, "gradients": 1, "optimiser": 1}
+
+
+def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
+    slots, capacity, topology = 4, 256, parse_topology("v5e:2x2")
+    run = tiny(model=DENSE, mesh=MeshConfig(2, 1, 2, 1), decoding=Decoding(slots, capacity))
+    job = training_job(run, topology)
+    assert [one.name for one in job.programs][-2:] == ["optimiser", "decode"] and job.programs[-1].times == 0
+    program = plan(replace(job, programs=job.programs[-1:]), topology).programs[0]
+    cache = 2 * DENSE.num_layers * slots * capacity * DENSE.num_kv_heads // 2 * DENSE.head_dim * BF16
+    assert program.memory.aliased >= cache  # written in place
+    # After attention and after the feed-forward network of every layer. (How many rows have finished is summed in the
+    # loop's condition, which is not counted.)
+    assert {(one.kind, one.axes) for one in program.collectives} == {("all-reduce", ("tensor",))}
+    moved = sum(one.payload_bytes for one in program.collectives)
+    assert moved == 2 * DENSE.num_layers * slots * DENSE.hidden_size * BF16
 
 
 def test_what_cannot_be_planned_is_refused():

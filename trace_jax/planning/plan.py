@@ -89,7 +89,8 @@ def _read(
     found = find_collectives(module, executed, axes, [slice_of(device) for device in devices])
     uses = _uses(found, devices, topology)
     cost, unknown = program_cost(module, executed, program.formulas, sum(one.seconds for one in uses), topology)
-    warnings = [f"loop {name} runs as often as data say: counted once" for name in open_loops(module, executed)]
+    loops = dict.fromkeys(open_loops(module, executed))
+    warnings = [f"loop {name} runs as often as data say: counted once" for name in loops]
     warnings += [f"kernel {name} does not tell its FLOPs: counted as none" for name in unknown]
     if any(one.instruction.opcode == "conditional" for one in executed):
         warnings.append("the program has conditionals: every branch is counted")
