@@ -23,8 +23,7 @@ def get_config(chips: str = "v5e") -> ConfigDict:
     config.base.path = "models/Qwen3-8B"
     config.base.dtype = "bfloat16"
     config.mesh.fsdp, config.training.remat = _SETTINGS[chips]
-    config.training.micro_batch_tokens = 12288
-    config.training.row_tokens = 6144
+    config.training.micro_batch_tokens = config.training.row_tokens = 10240
     config.training.max_steps = 100
     config.training.groups_per_step = 32
     config.training.max_completion_length = 2048
