@@ -139,9 +139,8 @@ def sweep(
             done(one.name, "")
         else:
             missing.append(one)
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=prepare_environment, max_tasks_per_child=4
-    ) as pool:
+    # No max_tasks_per_child: a pool of one then waits for ever after it (CPython issue 115634).
+    with ProcessPoolExecutor(workers, get_context("spawn"), prepare_environment) as pool:
         futures = {pool.submit(_plan, one): one for one in missing}
         for future in as_completed(futures):
             one = futures[future]
