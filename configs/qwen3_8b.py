@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-_SETTINGS = {"v5e": (8, "full"), "h100": (1, "attention")}
+_FSDP = {"v5e": 8, "h100": 1}
 
 
 def get_config(chips: str = "v5e") -> ConfigDict:
@@ -22,7 +22,8 @@ def get_config(chips: str = "v5e") -> ConfigDict:
     config.plan.completion_tokens = 2048
     config.base.path = "models/Qwen3-8B"
     config.base.dtype = "bfloat16"
-    config.mesh.fsdp, config.training.remat = _SETTINGS[chips]
+    config.mesh.fsdp = _FSDP[chips]
+    config.training.remat = "attention"
     config.training.micro_batch_tokens = config.training.row_tokens = 10240
     config.training.max_steps = 100
     config.training.groups_per_step = 32
