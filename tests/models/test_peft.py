@@ -94,7 +94,7 @@ def test_any_adapters_of_experts_compute_the_same_where_experts_are_modules(targ
     np.testing.assert_allclose(torch_logits(separate, tokens), base, atol=1e-5)
     save_peft(lora, config, tmp_path / "adapter", base=str(tmp_path / "base"))
     expected = torch_logits(PeftModel.from_pretrained(separate, tmp_path / "adapter").eval(), tokens)
-    assert np.abs(expected - base).max() > 0.5
+    assert np.abs(expected - base).max() > 0.05
     np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
 
 
