@@ -51,7 +51,7 @@ def test_weights_are_the_labels_next_token_probabilities(decoder, reader, render
         prompt = router._prompt(RouteRequest(text, ask(text)))
         head = torch.tensor(np.asarray(decoder.head_VD()))
         logits = torch.tensor(np.asarray(hidden_of(decoder, prompt)[-1])) @ head.T
-        letters = [renderer._tokenizer.token_to_id(letter) for letter in "CAB"]  # the base has the last label
+        letters = [renderer._codec._tokenizer.token_to_id(letter) for letter in "CAB"]  # the base has the last label
         expected = torch.softmax(torch.log_softmax(logits.double(), -1)[letters] / 0.1, -1)
         np.testing.assert_allclose([decision.weights[name] for name in choices(table)], expected, atol=1e-4)
         assert not decision.undecided
