@@ -129,7 +129,10 @@ def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
     for path in _manifests(ENVIRONMENTS.value):
         manifest = read_document(path, EnvironmentManifest)
         alike = config.rollout.temperature == config.training.temperature
-        played = alike and _played_by(manifest, path) == base.revision
+        player = _played_by(manifest, path)
+        played = alike and player == base.revision
+        if player is not None and not played and processes.is_first():
+            print(f"{manifest.name}: calibrated by another base or at another temperature: nothing is learnt from that")
         directory = workdir / "adapters" / manifest.name
         jobs.append(pipeline.adapter_job([manifest], path.parent, manifest.name, directory, played))
     if TARGET.value is not None:

@@ -17,12 +17,12 @@ def get_config() -> ConfigDict:
     config.workdir = "gs://my-bucket/runs/qwen3-30b-v5p64"
     config.environments = ("gs://my-bucket/runs/synthesis/environments",)
     config.secrets = ("WANDB_API_KEY=wandb-api-key",)
-    config.trainer.config = "configs/qwen3_30b_a3b.py"
+    config.trainer.config = "configs/qwen3_30b_a3b.py:v5p"
     config.trainer.accelerator = "v5p"
     config.trainer.topology = "4x4x4"
     config.trainer.spot = True
-    config.trainer.mesh.fsdp = 8
-    config.trainer.mesh.expert = 8
+    config.trainer.mesh.data = 32
+    config.trainer.mesh.expert = 2
     config.rollout.image = "us-docker.pkg.dev/my-project/trace/rollout:cuda"
     config.rollout.machines = 2
     config.rollout.tensor_parallel = 2

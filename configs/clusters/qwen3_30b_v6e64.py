@@ -17,12 +17,12 @@ def get_config() -> ConfigDict:
     config.workdir = "gs://my-bucket/runs/qwen3-30b-v6e64"
     config.environments = ("gs://my-bucket/runs/synthesis/environments",)
     config.secrets = ("WANDB_API_KEY=wandb-api-key",)
-    config.trainer.config = "configs/qwen3_30b_a3b.py"
+    config.trainer.config = "configs/qwen3_30b_a3b.py:v6e"
     config.trainer.accelerator = "v6e"
     config.trainer.topology = "8x8"
     config.trainer.spot = True
-    config.trainer.mesh.fsdp = 8
-    config.trainer.mesh.expert = 8
+    config.trainer.mesh.data = 16
+    config.trainer.mesh.expert = 4
     config.rollout.image = "us-docker.pkg.dev/my-project/trace/rollout:cuda"
     config.rollout.machines = 2
     config.rollout.tensor_parallel = 2

@@ -16,12 +16,12 @@ def get_config() -> ConfigDict:
     config.workdir = "gs://my-bucket/runs/qwen3-8b-h100"
     config.environments = ("gs://my-bucket/runs/synthesis/environments",)
     config.secrets = ("WANDB_API_KEY=wandb-api-key",)
-    config.trainer.config = "configs/qwen3_8b.py"
+    config.trainer.config = "configs/qwen3_8b.py:h100"
     config.trainer.accelerator = "H100"
     config.trainer.hosts = 1
     config.trainer.chips_per_host = 8
     config.trainer.spot = True
-    config.trainer.mesh.fsdp = 8
+    config.trainer.mesh.data = 8
     config.rollout.image = "us-docker.pkg.dev/my-project/trace/rollout:cuda"
     config.rollout.spot = True
     config.ssh.trainer_hosts = ("me@10.128.0.10",)

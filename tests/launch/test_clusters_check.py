@@ -1,6 +1,8 @@
 """Clusters that cannot exist are refused with the value and the remedy; those that can have the hosts they should."""
 
+import importlib
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from configs.clusters import base
 from launch.clusters.accelerators import TPUS
 from trace_jax.contract.record import ContractError
+from trace_jax.parallel.mesh import MeshConfig
 
 TPU, GPU = "qwen3_30b_v6e64", "qwen3_8b_h100"
 
@@ -34,16 +37,16 @@ def test_a_long_shape_is_not_what_its_number_of_chips_names():
 
 
 def test_hosts_are_chips_over_chips_per_host_times_slices(cluster):
-    mesh = {"trainer.mesh.data": 3, "trainer.slices": 3}
+    mesh = {"trainer.mesh.data": 48, "trainer.slices": 3}
     assert cluster(TPU).trainer.machines == 16
     assert cluster(TPU, **mesh).trainer.machines == 48
     assert cluster(GPU).trainer.machines == 1
-    one_box = {"trainer.topology": "2x4", "trainer.chips_per_host": 8, "trainer.mesh.expert": 1}
+    one_box = {"trainer.topology": "2x4", "trainer.chips_per_host": 8, "trainer.mesh.data": 2}
     assert cluster(TPU, **one_box).trainer.machines == 1
 
 
 def test_tpu7x_has_two_devices_a_chip(cluster):
-    changes = {"trainer.accelerator": "tpu7x", "trainer.topology": "4x4x4", "trainer.mesh.data": 2}
+    changes = {"trainer.accelerator": "tpu7x", "trainer.topology": "4x4x4", "trainer.mesh.data": 32}
     made = cluster(TPU, **changes)
     assert (made.trainer.machines, made.trainer.devices) == (16, 128)
 
@@ -57,8 +60,12 @@ def test_tpu7x_has_two_devices_a_chip(cluster):
         (TPU, {"trainer.accelerator": "v5p", "trainer.topology": "8x4x4"}, "'8x4x4': not a topology of v5p"),
         (TPU, {"trainer.chips_per_host": 8}, "chips_per_host is 8: the 64 chips of a slice 8x8 lie in machines with 4"),
         (TPU, {"trainer.hosts": 8}, "trainer.hosts is 8: the topology gives 16 machines"),
-        (TPU, {"trainer.mesh.fsdp": 4}, "1 × 4 × 1 × 8 = 32 devices, but the machines have 64"),
-        (TPU, {"trainer.slices": 2, "trainer.mesh.tensor": 2}, "trainer.mesh.data is 1, not a multiple of 2 slices"),
+        (TPU, {"trainer.mesh.data": 8}, "8 × 1 × 1 × 4 = 32 devices, but the machines have 64"),
+        (
+            TPU,
+            {"trainer.slices": 2, "trainer.mesh.data": 1, "trainer.mesh.fsdp": 32},
+            "trainer.mesh.data is 1, not a multiple of 2 slices",
+        ),
         (TPU, {"workdir": ""}, "workdir is empty"),
         (TPU, {"workdir": "/data/run"}, "workdir '/data/run' is lost with a spot machine: use gs://"),
         (TPU, {"workdir": "/data/run", "trainer.spot": False}, "is local, but 16 hosts share it: use gs://"),
@@ -80,18 +87,18 @@ def test_tpu7x_has_two_devices_a_chip(cluster):
         (TPU, {"targets": ("skypilot",), "rollout.spot": True}, "address must last"),
         (
             TPU,
-            {"targets": ("skypilot",), "trainer.slices": 2, "trainer.mesh.data": 2},
+            {"targets": ("skypilot",), "trainer.slices": 2, "trainer.mesh.data": 32},
             "trainer.slices is 2: SkyPilot starts one slice",
         ),
         (
             TPU,
-            {"targets": ("ssh",), "trainer.accelerator": "tpu7x", "trainer.topology": "4x4x4", "trainer.mesh.data": 2},
+            {"targets": ("ssh",), "trainer.accelerator": "tpu7x", "trainer.topology": "4x4x4", "trainer.mesh.data": 32},
             "'tpu7x': no TPU VMs of it",
         ),
         (TPU, {"targets": ("ssh",)}, "ssh.rollout_hosts names 0 machines, but the configuration has 2"),
         (GPU, {"trainer.hosts": 0}, "trainer.hosts is 0"),
         (GPU, {"trainer.topology": "2x4"}, "GPUs have neither"),
-        (GPU, {"trainer.chips_per_host": 6, "trainer.mesh.fsdp": 6}, "have 1, 2, 4 or 8 GPUs"),
+        (GPU, {"trainer.chips_per_host": 6, "trainer.mesh.data": 6}, "have 1, 2, 4 or 8 GPUs"),
         (GPU, {"rollout.accelerator": "H200"}, "a SkyPilot task has one kind of machine"),
         (GPU, {"rollout.spot": False}, "a SkyPilot task has one kind of machine"),
         (GPU, {"ssh.rollout_hosts": ("me@8.8.8.8",)}, "'me@8.8.8.8' is not user@internal-address"),
@@ -125,3 +132,13 @@ def test_every_field_is_documented_with_its_type():
     documented = {name for name, _ in found}
     names = {name.removeprefix("trainer.") if "mesh." in name else name for name in leaves(base.get_config())}
     assert documented == names
+
+
+@pytest.mark.parametrize("name", ["qwen3_30b_v5p64", TPU, GPU])
+def test_a_shipped_cluster_has_the_mesh_of_its_training_config(cluster, name):
+    """Which is the one that was planned."""
+    trainer = cluster(name).trainer
+    path, _, chips = trainer.config.partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    planned = MeshConfig(**module.get_config(chips).mesh).resolve(trainer.devices)
+    assert dict(trainer.mesh) == asdict(planned)

@@ -102,7 +102,7 @@ def test_reserved_machines_are_asked_for_by_name(cluster):
 
 
 def test_several_slices_are_several_jobs_on_the_machines_own_network(cluster):
-    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 2})
+    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 32})
     job = roles(documents(render_gke(made))["JobSet"])["trainer"]
     assert (job["replicas"], job["template"]["spec"]["completions"]) == (2, 16)
     assert (pod(job)["hostNetwork"], pod(job)["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
@@ -110,7 +110,7 @@ def test_several_slices_are_several_jobs_on_the_machines_own_network(cluster):
 
 
 def test_gpu_trainers_are_told_their_coordinator_and_number(cluster):
-    made = cluster(GPU, **ON_GKE, **{"trainer.hosts": 2, "trainer.mesh.data": 2})
+    made = cluster(GPU, **ON_GKE, **{"trainer.hosts": 2, "trainer.mesh.data": 16})
     jobset = documents(render_gke(made))["JobSet"]
     trainer = roles(jobset)["trainer"]
     assert pod(trainer)["nodeSelector"]["cloud.google.com/gke-accelerator"] == "nvidia-h100-80gb"

@@ -68,7 +68,7 @@ def test_the_first_node_trains_beside_the_router(cluster, machine):
     assert option(trainer, "--name") == "trace-8b-h100-trainer"
     waited, trained = machine.calls("inner")
     assert waited[3:] == ["--url=http://10.0.0.1:30000/readiness", "--seconds=1800"]
-    assert {"--config.engine.url=http://10.0.0.1:30000", "--config.mesh.fsdp=8"} <= set(trained)
+    assert {"--config.engine.url=http://10.0.0.1:30000", "--config.mesh.data=8"} <= set(trained)
     assert "--workdir=gs://my-bucket/runs/qwen3-8b-h100" in trained and "--distributed" not in trained
     assert machine.calls("docker")[-1] == ["docker", "rm", "--force", "trace-8b-h100-router"]
     assert "s3cret" not in machine.log.read_text()
@@ -78,7 +78,7 @@ def test_trainers_are_numbered(cluster, machine):
     machine.program("docker", DOCKER)
     nodes = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2\n10.0.0.3", "SKYPILOT_NODE_RANK": "1"}
     made = cluster(
-        GPU, **{"trainer.hosts": 2, "trainer.mesh.data": 2, "ssh.trainer_hosts": ("a@10.0.0.1", "b@10.0.0.2")}
+        GPU, **{"trainer.hosts": 2, "trainer.mesh.data": 16, "ssh.trainer_hosts": ("a@10.0.0.1", "b@10.0.0.2")}
     )
     assert machine.run(task(made)["run"], WANDB_API_KEY="", **nodes).returncode == 0
     (trained,) = [call for call in machine.calls("inner") if "launch.train" in call]

@@ -72,7 +72,7 @@ def test_an_answer_that_does_not_come_creates_nothing(cluster, machine):
 
 
 def test_several_slices_are_several_nodes(cluster, machine):
-    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 2})
+    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 64})
     result = start(machine, render_ssh(made), ["NONE", "ACTIVE"], [0, 0])
     assert result.returncode == 0, result.stderr
     (create,) = machine.calls("gcloud", "compute", "tpus", "queued-resources", "create")
@@ -130,7 +130,7 @@ def test_a_failing_secret_starts_no_trainer(cluster, machine):
 
 def test_gpu_hosts_each_get_their_number(cluster, machine):
     hosts = ("a@10.0.0.1", "b@10.0.0.2")
-    made = cluster(GPU, **{"trainer.hosts": 2, "trainer.mesh.data": 2, "ssh.trainer_hosts": hosts})
+    made = cluster(GPU, **{"trainer.hosts": 2, "trainer.mesh.data": 16, "ssh.trainer_hosts": hosts})
     rendered = render_ssh(made)
     write(machine, rendered)
     assert machine.run(f"bash {machine.home}/start.sh").returncode == 0

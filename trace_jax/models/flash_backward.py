@@ -18,6 +18,7 @@ from trace_jax.models.flash_tiles import (
     bias,
     columns,
     dot,
+    masked_scores,
     run_pairs,
     score_scale,
     stack_heads,
@@ -81,11 +82,8 @@ def flash_backward_q(
 
     @pl.when(step.valid)
     def _() -> None:
-        query_columns = [widen(id_columns[i], C) for i in range(id_columns.shape[0])]
-        key_rows = [key_ids[pl.ds(j, 1), :] for j in range(key_ids.shape[0])]
-        scores = dot(q[...].reshape(G * Q, H), k[...], 1, 1) * score_scale(H)
-        scores = scores.reshape(G, Q, C) + bias(settings, step, query_columns, key_rows, query_axis=0)
-        weights = jnp.exp2(scores.reshape(G * Q, C) - widen(lse_column[...], C))
+        scores = masked_scores(settings, step, id_columns, key_ids, q, k)
+        weights = jnp.exp2(scores - widen(lse_column[...], C))
         dweights = dot(dout[...].reshape(G * Q, H), v[...], 1, 1)
         dscores = weights * (dweights - widen(delta_column[...], C))
         sum_dq[...] += dot(dscores.astype(k.dtype), k[...], 1, 0)

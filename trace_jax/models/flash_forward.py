@@ -11,12 +11,11 @@ from trace_jax.models.flash_tiles import (
     Operands,
     Settings,
     Step,
-    bias,
     columns,
     dot,
+    masked_scores,
     row,
     run_pairs,
-    score_scale,
     widen,
 )
 
@@ -54,11 +53,7 @@ def flash_forward(
 
     @pl.when(step.valid)
     def _() -> None:
-        query_columns = [widen(id_columns[i], C) for i in range(id_columns.shape[0])]
-        key_rows = [key_ids[pl.ds(j, 1), :] for j in range(key_ids.shape[0])]
-        scores = dot(q[...].reshape(G * Q, H), k[...], 1, 1) * score_scale(H)
-        scores = scores.reshape(G, Q, C) + bias(settings, step, query_columns, key_rows, query_axis=0)
-        scores = scores.reshape(G * Q, C)
+        scores = masked_scores(settings, step, id_columns, key_ids, q, k)
         before = most[...]
         now = jnp.maximum(before, scores.max(axis=1, keepdims=True))
         weights = jnp.exp2(scores - widen(now, C))

@@ -148,6 +148,17 @@ def bias(
     return jnp.where(sees, 0.0, MASKED)
 
 
+def masked_scores(settings: Settings, step: Step, id_columns: Any, key_ids: Any, q: Any, k: Any) -> jax.Array:
+    """Scores of a step's queries, float32 ``[R, C]``, unrelated pairs at ``MASKED``; ids as ``columns`` turns them."""
+    G, Q, H = q.shape
+    C = k.shape[0]
+    query_columns = [widen(id_columns[i], C) for i in range(id_columns.shape[0])]
+    key_rows = [key_ids[pl.ds(j, 1), :] for j in range(key_ids.shape[0])]
+    scores = dot(q[...].reshape(G * Q, H), k[...], 1, 1) * score_scale(H)
+    scores = scores.reshape(G, Q, C) + bias(settings, step, query_columns, key_rows, query_axis=0)
+    return scores.reshape(G * Q, C)
+
+
 def _iota(size: tuple[int, ...], axis: int) -> jax.Array:
     return jax.lax.broadcasted_iota(jnp.int32, size, axis)
 

@@ -73,6 +73,22 @@ def _finite(digits: str) -> float:
     return value
 
 
+def write_call(call: ToolCall) -> str:
+    """A tool call as text, ``NAME ARGUMENTS``. Raises RenderError for a name that could not be read back."""
+    if call.name.split() != [call.name]:
+        raise RenderError(f"tool name {call.name!r} is empty or holds white space: rename the tool")
+    return f"{call.name} {call.raw_arguments or '' if call.arguments is None else text_of(call.arguments)}"
+
+
+def read_call(number: int, text: str) -> ToolCall:
+    """The turn's call ``number`` from its text. Arguments that are no JSON object stay in ``raw_arguments``."""
+    name, _, written = text.partition(" ")
+    arguments = read_arguments(written)
+    return ToolCall(
+        id=f"call_{number}", name=name, arguments=arguments, raw_arguments=written if arguments is None else None
+    )
+
+
 class TinyRenderer:
     """The chat form of the tiny agents.
 
@@ -100,10 +116,7 @@ class TinyRenderer:
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
         ids = self._codec.encode(message.content or "")
         for call in message.tool_calls:
-            if call.name.split() != [call.name]:
-                raise RenderError(f"tool name {call.name!r} is empty or holds white space: rename the tool")
-            written = call.raw_arguments or "" if call.arguments is None else text_of(call.arguments)
-            ids += [self._call, *self._codec.encode(f"{call.name} {written}")]
+            ids += [self._call, *self._codec.encode(write_call(call))]
         return (*ids, self._end)
 
     def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
@@ -122,16 +135,8 @@ class TinyRenderer:
             else:
                 parts[-1].append(index)
         content = self._codec.decode(parts[0]) or None
-        calls = tuple(self._read_call(number, self._codec.decode(part)) for number, part in enumerate(parts[1:]))
+        calls = tuple(read_call(number, self._codec.decode(part)) for number, part in enumerate(parts[1:]))
         return Message(role="assistant", content=content, tool_calls=calls)
-
-    @staticmethod
-    def _read_call(number: int, text: str) -> ToolCall:
-        name, _, written = text.partition(" ")
-        arguments = read_arguments(written)
-        return ToolCall(
-            id=f"call_{number}", name=name, arguments=arguments, raw_arguments=written if arguments is None else None
-        )
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

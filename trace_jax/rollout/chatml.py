@@ -6,8 +6,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from trace_jax.contract.trajectory import Message, Tool, ToolCall
-from trace_jax.rollout.chat import read_arguments, text_of
+from trace_jax.contract.trajectory import Message, Tool
+from trace_jax.rollout.chat import read_call, text_of, write_call
 from trace_jax.rollout.codec import Codec, RenderError
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -45,7 +45,7 @@ class ChatMLRenderer:
         """
         if message.role != "assistant":
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
-        calls = [self._written(call) for call in message.tool_calls]
+        calls = [f"/{write_call(call)}" for call in message.tool_calls]
         content = message.content or ""
         text = "\n".join([content, *calls] if content else calls)
         if _CALL.search(content) or len(_CALL.findall(text)) != len(calls):
@@ -68,22 +68,8 @@ class ChatMLRenderer:
         said, *written = _CALL.split(text)
         if written:  # each call is the last thing on its line
             said, written = said.removesuffix("\n"), [*(w.removesuffix("\n") for w in written[:-1]), written[-1]]
-        calls = tuple(self._read(number, call) for number, call in enumerate(written))
+        calls = tuple(read_call(number, call) for number, call in enumerate(written))
         return Message(role="assistant", content=said or None, tool_calls=calls)
-
-    @staticmethod
-    def _written(call: ToolCall) -> str:
-        if call.name.split() != [call.name]:
-            raise RenderError(f"tool name {call.name!r} is empty or holds white space: rename the tool")
-        return f"/{call.name} {call.raw_arguments or '' if call.arguments is None else text_of(call.arguments)}"
-
-    @staticmethod
-    def _read(number: int, text: str) -> ToolCall:
-        name, _, written = text.partition(" ")
-        arguments = read_arguments(written)
-        return ToolCall(
-            id=f"call_{number}", name=name, arguments=arguments, raw_arguments=written if arguments is None else None
-        )
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []
