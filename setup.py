@@ -17,6 +17,7 @@ setup(
     install_requires=[
         JAX,
         "absl-py>=2.1",
+        "aiohttp>=3.11",
         "etils[epath]>=1.12",
         "flax>=0.12.8",
         "fsspec>=2024.6",
@@ -27,13 +28,17 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "prometheus-client>=0.21",
         "pydantic>=2.10",
         "pyyaml>=6.0",
         "rich>=13.7",
         "safetensors>=0.5",
         "scipy>=1.14",
+        "starlette>=0.45",
+        "tenacity>=9.0",
         "tensorboardX>=2.6.2",
         "tokenizers>=0.21",
+        "uvicorn>=0.34",
     ],
     extras_require={
         "tpu": [JAX.replace("jax", "jax[tpu]")],
@@ -48,6 +53,7 @@ setup(
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU
             "krippendorff>=0.8",
             "mypy>=1.15",
+            "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
             "ruff>=0.9",

@@ -68,6 +68,7 @@ def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
     values = {name: draw(of_field(field)) for name, field in model.model_fields.items() if name != "schema_version"}
     if model is trajectory.Segment:
         values["logprobs"] = tuple(draw(of_type(float)) for _ in values["tokens"]) if values["trained"] else ()
+        values["adapter"] = values["adapter"] if values["trained"] else None
     elif model is trajectory.Trajectory:
         graded = draw(st.booleans())
         values["reward"], values["error"] = (draw(st.floats(0, 1)), None) if graded else (None, draw(text))

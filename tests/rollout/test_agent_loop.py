@@ -61,7 +61,9 @@ class Recording:
         self.engine = engine
         self.calls: list[tuple[tuple[int, ...], Sampling, Completion]] = []
 
-    async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion:
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, **_: Any
+    ) -> Completion:
         completion = await self.engine.generate(token_ids, sampling, adapter)
         self.calls.append((token_ids, sampling, completion))
         return completion
@@ -123,7 +125,9 @@ class Script:
         self.turn, self.stop = turn, turn[-1]
         self.prompts: list[tuple[int, ...]] = []
 
-    async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion:
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, **_: Any
+    ) -> Completion:
         self.prompts.append(token_ids)
         turn = self.turn[: sampling.max_tokens]
         return Completion(turn, (0.0,) * len(turn), "stop" if turn[-1] == self.stop else "length")
@@ -363,7 +367,7 @@ def test_an_environment_that_hangs_is_broken_off(
 
 def test_an_engine_that_hangs_is_broken_off(renderer: TinyRenderer) -> None:
     class Asleep:
-        async def generate(self, *_: Any) -> Completion:
+        async def generate(self, *_: Any, **__: Any) -> Completion:
             await asyncio.sleep(60)
             raise AssertionError
 
@@ -380,7 +384,7 @@ def test_an_engine_s_refusal_breaks_the_episode_by_name(engine: EmbeddedEngine, 
 
 def test_a_fault_of_the_program_itself_is_not_swallowed(renderer: TinyRenderer) -> None:
     class Wrong:
-        async def generate(self, *_: Any) -> Completion:
+        async def generate(self, *_: Any, **__: Any) -> Completion:
             raise TypeError("a bug")
 
     with pytest.raises(TypeError, match="a bug"):

@@ -17,7 +17,9 @@ class Script:
     def __init__(self, said: list[tuple[int, ...]]) -> None:
         self._said = iter(said)
 
-    async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion:
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, **_: str
+    ) -> Completion:
         ids = next(self._said)
         return Completion(ids, (0.0,) * len(ids), "stop")
 

@@ -46,11 +46,18 @@ class Check(Part):
 
 
 class Segment(Part):
-    """Consecutive tokens of an episode. Sampled segments are ``trained`` and carry one log-probability a token."""
+    """Consecutive tokens of an episode. Sampled segments are ``trained`` and carry one log-probability a token.
+
+    ``adapter`` is the versioned name of what sampled them (None: the base), which may change within an episode.
+    ``fresh`` begins a new context: the engine saw none of the segments before it, because the model family's template
+    leaves out what came before. What follows is another sample of the same episode.
+    """
 
     tokens: tuple[int, ...]
     trained: bool
     logprobs: tuple[float, ...] = ()
+    adapter: str | None = None
+    fresh: bool = False
 
     @model_validator(mode="after")
     def _logprobs_match(self) -> Self:
@@ -59,6 +66,8 @@ class Segment(Part):
             raise ValueError(
                 f"segment of {len(self.tokens)} tokens (trained={self.trained}) has {len(self.logprobs)} logprobs"
             )
+        if self.adapter is not None and not self.trained:
+            raise ValueError(f"segment of {len(self.tokens)} rendered tokens names adapter {self.adapter!r}")
         return self
 
 
@@ -79,9 +88,11 @@ class Usage(Part):
 class Trajectory(Record):
     """One episode. Either it has a ``reward`` or it is broken and says why in ``error``; never both, never neither.
 
+    ``policy`` is what it set out with; each sampled segment tells what sampled it.
     ``extra`` keeps whatever an importer found that has no field here, so that import is lossless.
     """
 
+    schema_version: int = 2  # 2: segments name their adapter and may begin a new context
     id: str
     target: str
     task: str

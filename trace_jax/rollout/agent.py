@@ -71,9 +71,14 @@ class _Episode:
     tokens: list[int] = field(default_factory=list)
     tools: tuple[Tool, ...] = ()
 
-    def append(self, tokens: Sequence[int], logprobs: tuple[float, ...] | None = None) -> None:
+    def rendered(self, tokens: Sequence[int]) -> None:
         self.tokens.extend(tokens)
-        self.segments.append(Segment(tokens=tuple(tokens), trained=logprobs is not None, logprobs=logprobs or ()))
+        self.segments.append(Segment(tokens=tuple(tokens), trained=False))
+
+    def sampled(self, completion: Completion, adapter: str | None) -> None:
+        ids, logprobs = completion.token_ids, completion.logprobs
+        self.tokens.extend(ids)
+        self.segments.append(Segment(tokens=ids, trained=True, logprobs=logprobs, adapter=adapter))
 
 
 def turn_seed(seed: int, turn: int) -> int:
@@ -128,6 +133,7 @@ async def _play(
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
         return _call(limits.max_seconds - (time.monotonic() - started), function, *arguments)
 
+    affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin alike
     environment = call(spec.environment)
     episode.tools = call(lambda: _sound(environment.tools, Tool))
     observation: Observation = call(lambda: _observed(environment.reset(spec.seed)))
@@ -144,11 +150,11 @@ async def _play(
         if room <= 0:
             termination = "max_tokens"
             break
-        episode.append(waiting)
+        episode.rendered(waiting)
         allowed = min(room, spec.sampling.max_tokens)
         sampling = dataclasses.replace(spec.sampling, max_tokens=allowed, seed=turn_seed(spec.sampling.seed, turn))
-        completion: Completion = await engine.generate(tuple(episode.tokens), sampling, spec.adapter)
-        episode.append(completion.token_ids, completion.logprobs)
+        completion = await engine.generate(tuple(episode.tokens), sampling, spec.adapter, affinity=affinity)
+        episode.sampled(completion, spec.adapter)
         message = _numbered(renderer.parse(completion.token_ids), turn)
         episode.messages.append(message)
         if completion.finish_reason == "length" and allowed == room:

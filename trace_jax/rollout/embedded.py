@@ -86,8 +86,10 @@ class EmbeddedEngine:
         self._pump: asyncio.Task[None] | None = None
         self.stats = EngineStats()
 
-    async def generate(self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None) -> Completion:
-        """Sample after ``token_ids``.
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
+    ) -> Completion:
+        """Sample after ``token_ids``. There is one cache, so that ``affinity`` tells nothing.
 
         Raises:
             EngineError: unknown adapter; no prompt, token ids outside the vocabulary, more tokens than ``capacity``;

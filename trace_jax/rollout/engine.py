@@ -39,8 +39,10 @@ class Engine(Protocol):
     """Token ids in, token ids and log-probabilities out. ``adapter=None`` is the base model."""
 
     async def generate(
-        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None
-    ) -> Completion: ...
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
+    ) -> Completion:
+        """Sample after ``token_ids``. Requests of equal ``affinity`` begin alike: they belong on one server."""
+        ...
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load a PEFT directory under an immutable, versioned name."""
