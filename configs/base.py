@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     )  # tuple of str: projections that carry LoRA
     training.micro_batch_tokens = 4096  # int, tokens that go through the model at once on a device; the longest row
     training.row_tokens = placeholder(int)  # int or None, tokens of a packed row; None: cheapest, compiled each time
-    training.remat = placeholder(str)  # str or None: none, attention, projections or full: what is kept for gradients
+    training.remat = placeholder(str)  # str or None: none, projections, attention or full: what is kept for gradients
     training.save_steps = 1  # int, steps between checkpoints
     training.max_to_keep = 2  # int, checkpoints kept: the last ones
     training.keep_period = placeholder(int)  # int or None, steps: checkpoints of its multiples are kept as well

@@ -18,15 +18,18 @@ class Execution:
     attention: Attention = "xla"  # flash: our kernel for TPUs; see attention.attend_packed
     attention_rows: bool = True  # xla: one row at a time, recomputed in the backward pass
     experts: Experts = "capacity"  # how rows are laid out for their experts; see experts.py
-    remat: Remat = "none"  # what a layer keeps for the backward pass; see decoder.REMAT_POLICIES
+    remat: Remat = "none"  # what a layer keeps for the backward pass; see remat.py
     logits_elements: int = 1 << 19  # logits that the fused head holds at once: on a CPU, as fit its cache
 
 
 def execution_for(platform: str, remat: Remat | None = None) -> Execution:
-    """The kernels of a platform: ``cpu``, ``gpu`` (``cuda``) or ``tpu``; ``remat`` None: none on the CPU, else full."""
+    """The kernels of a platform: ``cpu``, ``gpu`` (``cuda``) or ``tpu``.
+
+    ``remat`` None: "full", but "projections" on the CPU, where all else is sooner computed again than kept.
+    """
     if platform not in _PLATFORMS:
         raise ContractError(f"platform {platform!r} is not supported; use one of {', '.join(_PLATFORMS)}")
     if platform == "cpu":
-        return Execution(remat=remat or "none")
+        return Execution(remat=remat or "projections")
     attention, experts = ("flash", "ragged") if platform == "tpu" else ("cudnn", "capacity")
     return Execution(attention, False, experts, remat or "full", 1 << 28)  # type: ignore[arg-type]

@@ -9,10 +9,13 @@ from trace_jax.models.execution import Remat
 
 Function = TypeVar("Function", bound=Callable)
 
+_ATTENTION = jax.checkpoint_policies.save_only_these_names("attention")
 _POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,  # only the layer's input
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),  # and the output of attention
-    "projections": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # and that of every projection
+    "attention": _ATTENTION,  # and the output of attention
+    "projections": jax.checkpoint_policies.save_from_both_policies(  # and that of every projection
+        _ATTENTION, jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
 }
 
 

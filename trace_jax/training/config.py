@@ -72,7 +72,7 @@ class GRPOConfig(PolicyLossConfig):
     target_modules: tuple[str, ...] = TARGETS
     micro_batch_tokens: int = 4096  # tokens that go through the model at once on each device; the longest packed row
     row_tokens: int | None = None  # length of packed rows; None: what costs least for each batch, and a compilation
-    remat: Remat | None = None  # what the backward pass keeps; None: all on a CPU, else only the inputs of layers
+    remat: Remat | None = None  # what the backward pass keeps; None: projections on a CPU, else full
     save_steps: int = 1  # steps between checkpoints
     max_to_keep: int = 2  # checkpoints kept: the last ones (Orbax's LatestN)
     keep_period: int | None = None  # and those of each multiple of so many steps (EveryNSteps)
