@@ -53,10 +53,11 @@ def get_config() -> ConfigDict:
     rollout.trials = 4  # int, episodes a train task that the analysis sees
     rollout.temperature = 1.0  # float: of sampling; 0 is greedy
     rollout.max_turns = 16  # int, agent turns an episode
-    rollout.max_episode_tokens = 512  # int, tokens an episode, prompts and completions together
+    rollout.max_episode_tokens = 512  # int, tokens of an episode's context, prompts and completions together
     rollout.max_turn_tokens = 256  # int, sampled tokens a turn
     rollout.max_seconds = 300.0  # float, seconds an episode
     rollout.concurrency = 64  # int, episodes in flight
+    rollout.thinking = placeholder(bool)  # bool or None: whether a hybrid Qwen3 thinks; None: as its template, it does
 
     analysis = config.analysis = ConfigDict()
     analysis.analyst = "embedded"  # str: embedded or llm

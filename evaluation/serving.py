@@ -24,7 +24,7 @@ from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.renderers import renderer_for
+from trace_jax.rollout.renderers import chat_template, renderer_for
 
 DTYPES = ("float32", "bfloat16")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
@@ -60,7 +60,7 @@ def load_base(config: ConfigDict, mesh: Mesh | None = None) -> Base:
         where = shardings(mesh, param_specs(shape, tuple(layer_shapes(shape))))
     decoder, shape = load(directory, config.base.dtype, where)
     name = from_first(lambda: revision(directory).encode()).decode()
-    return Base(decoder, shape, name, _renderer(directory / TOKENIZER))
+    return Base(decoder, shape, name, _renderer(directory, config.rollout.thinking))
 
 
 def _outline(directory: Path) -> bytes:
@@ -69,11 +69,12 @@ def _outline(directory: Path) -> bytes:
     return (directory / CONFIG).read_bytes() + repr(sizes).encode()
 
 
-def _renderer(path: Path) -> Renderer:
+def _renderer(directory: Path, thinking: bool | None) -> Renderer:
+    path = directory / TOKENIZER
     if not path.is_file():
         raise ContractError(f"{path} is missing: put the tokenizer that the model was trained with there")
     try:
-        return renderer_for(Tokenizer.from_file(os.fspath(path)))
+        return renderer_for(Tokenizer.from_file(os.fspath(path)), chat_template(directory), thinking)
     except RenderError as error:
         raise ContractError(f"{path}: {error}") from None
     except Exception as error:  # the library raises nothing narrower

@@ -23,7 +23,7 @@ from trace_jax.training.advantages import group_advantages
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.publish import Publisher
-from trace_jax.training.sample import sample
+from trace_jax.training.sample import samples
 
 
 class Step:
@@ -75,7 +75,8 @@ class Step:
         """One optimiser step on the group."""
         (advantages,) = group_advantages([np.array(rewards)])
         rollouts = [_trajectory(i, tokens, *pair) for i, pair in enumerate(zip(completions, rewards, strict=True))]
-        self.learner.update([sample(one, float(a), group=0) for one, a in zip(rollouts, advantages, strict=True)])
+        paired = zip(rollouts, advantages, strict=True)
+        self.learner.update([context for one, a in paired for context in samples(one, float(a), group=0)])
 
 
 def _trajectory(number: int, tokens: tuple[int, ...], completion: Completion, reward: float) -> Trajectory:

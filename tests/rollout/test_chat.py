@@ -76,9 +76,9 @@ def test_continuing_token_by_token_equals_rendering_the_whole_history(
 ) -> None:
     sampled = renderer.assistant(turn)
     whole = renderer.prompt([*start, turn, *then], ())
-    assert renderer.prompt(start, ()) + sampled + renderer.continuation(sampled, then) == whole
+    assert renderer.prompt(start, ()) + sampled + renderer.continuation([*start, turn], sampled, then) == whole
     cut = sampled[:-1]
-    assert renderer.prompt(start, ()) + cut + renderer.continuation(cut, then) == whole
+    assert renderer.prompt(start, ()) + cut + renderer.continuation([*start, turn], cut, then) == whole
 
 
 @SETTINGS
@@ -116,8 +116,8 @@ def test_the_form_is_the_documented_one(renderer: TinyRenderer, tokenizer: Token
     assert text(turn) == '<|call|>get_order {"order_id":"A1","n":[1,2]}<|call|>refund {}<|end|>'
     answers = [("ok", "x"), ("no", "y")]
     results = [Message(role="tool", content=content, tool_call_id=number) for content, number in answers]
-    assert text(renderer.continuation(turn, results)) == "<|tool|>ok<|end|><|tool|>no<|end|><|assistant|>"
-    assert text(renderer.continuation(turn[:-1], results)).startswith("<|end|><|tool|>ok")
+    assert text(renderer.continuation((), turn, results)) == "<|tool|>ok<|end|><|tool|>no<|end|><|assistant|>"
+    assert text(renderer.continuation((), turn[:-1], results)).startswith("<|end|><|tool|>ok")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_refused_by_name(renderer: TinyRenderer) -> No
     with pytest.raises(RenderError, match="role 'user'"):
         renderer.assistant(Message(role="user", content="x"))
     with pytest.raises(RenderError, match="assistant"):
-        renderer.continuation((), [Message(role="assistant", content="x")])
+        renderer.continuation((), (), [Message(role="assistant", content="x")])
     with pytest.raises(RenderError, match="cannot be encoded"):
         renderer.prompt([Message.model_construct(role="user", content="\ud800", tool_calls=())], ())
 

@@ -4,15 +4,13 @@ import pytest
 from chatml_tokenizer import small_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.environments.helpdesk.tools import TOOLS
-from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.chatml import END, START, ChatMLRenderer, signature, with_tools
 from trace_jax.rollout.codec import RenderError
-from trace_jax.rollout.renderers import renderer_for
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEMPLATE = (  # SmolLM2's, less the default system message
@@ -76,9 +74,9 @@ def test_continuing_token_by_token_equals_rendering_the_whole_history(
 ) -> None:
     sampled = renderer.assistant(turn)
     whole = renderer.prompt([*start, turn, *then], ())
-    assert renderer.prompt(start, ()) + sampled + renderer.continuation(sampled, then) == whole
+    assert renderer.prompt(start, ()) + sampled + renderer.continuation([*start, turn], sampled, then) == whole
     cut = sampled[:-1]
-    assert renderer.prompt(start, ()) + cut + renderer.continuation(cut, then) == whole
+    assert renderer.prompt(start, ()) + cut + renderer.continuation([*start, turn], cut, then) == whole
 
 
 ordinary = st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), max_size=30)
@@ -154,8 +152,8 @@ def test_the_form_is_the_documented_one(tokenizer: Tokenizer, renderer: ChatMLRe
         Message(role="tool", content=content, tool_call_id=number) for content, number in (("a", "x"), ("b", "y"))
     ]
     expected = "\n<|im_start|>tool\na<|im_end|>\n<|im_start|>tool\nb<|im_end|>\n<|im_start|>assistant\n"
-    assert text(renderer.continuation(turn, results)) == expected
-    assert text(renderer.continuation(turn[:-1], results)) == "<|im_end|>" + expected
+    assert text(renderer.continuation((), turn, results)) == expected
+    assert text(renderer.continuation((), turn[:-1], results)) == "<|im_end|>" + expected
 
 
 def test_tools_without_a_system_message_make_one() -> None:
@@ -180,9 +178,7 @@ def test_a_signature_tells_what_is_optional_and_nested() -> None:
 
 
 def call(name: str, raw: str) -> Message:
-    return Message(
-        role="assistant", tool_calls=(ToolCall(id="0", name=name, arguments=None, raw_arguments=raw),)
-    )
+    return Message(role="assistant", tool_calls=(ToolCall(id="0", name=name, arguments=None, raw_arguments=raw),))
 
 
 @pytest.mark.parametrize(
@@ -198,21 +194,3 @@ def call(name: str, raw: str) -> Message:
 def test_what_would_not_be_read_back_is_refused(renderer: ChatMLRenderer, message: Message, match: str) -> None:
     with pytest.raises(RenderError, match=match):
         renderer.assistant(message)
-
-
-def test_the_renderer_is_told_from_the_tokenizer(tokenizer: Tokenizer, tiny: Tokenizer) -> None:
-    assert isinstance(renderer_for(tokenizer), ChatMLRenderer)
-    assert isinstance(renderer_for(tiny), TinyRenderer)
-    qwen = Tokenizer.from_str(tokenizer.to_str())
-    qwen.add_tokens(["<tool_call>"])
-    with pytest.raises(RenderError, match="<tool_call>"):
-        renderer_for(qwen)
-    with pytest.raises(RenderError, match="lacks the special tokens"):
-        renderer_for(Tokenizer(models.BPE()))
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Tokenizer:
-    from trace_jax.rollout.tokenizer import train_tokenizer
-
-    return train_tokenizer(["the order"], 300)

@@ -8,7 +8,7 @@ from trace_jax.contract.trajectory import Policy, Segment, Trajectory
 from trace_jax.models.buckets import bucket
 from trace_jax.training.batch import micro_batches
 from trace_jax.training.packing import pack
-from trace_jax.training.sample import Sample, sample, shared_prefix
+from trace_jax.training.sample import Sample, samples, shared_prefix
 
 
 def _trajectory(*segments, reward=1.0):
@@ -33,7 +33,7 @@ def _samples(rng, groups, size, adapters=1, prompts=True):
 
 
 def test_a_sample_is_the_concatenation_that_the_engine_saw():
-    made = sample(
+    (made,) = samples(
         _trajectory(
             Segment(tokens=(5, 6), trained=False),
             Segment(tokens=(7, 8), trained=True, logprobs=(-0.5, -0.25)),
@@ -48,11 +48,29 @@ def test_a_sample_is_the_concatenation_that_the_engine_saw():
     assert made.advantage == 0.75
 
 
+def test_an_episode_of_several_contexts_is_a_sample_each():
+    segments = (
+        Segment(tokens=(5, 6), trained=False),
+        Segment(tokens=(7,), trained=True, logprobs=(-0.5,)),
+        Segment(tokens=(9,), trained=False),
+        Segment(tokens=(3,), trained=True, logprobs=(-1.5,)),
+        Segment(tokens=(5, 6, 4, 9), trained=False, fresh=True),
+        Segment(tokens=(8, 3), trained=True, logprobs=(-2.5, -3.5)),
+    )
+    made = samples(_trajectory(*segments), 0.75, group=4, adapter=1)
+    assert [one.tokens_T.tolist() for one in made] == [[5, 6, 7, 9, 3], [5, 6, 4, 9, 8, 3]]
+    assert [one.logprobs_T[one.trained_T].tolist() for one in made] == [[-0.5, -1.5], [-2.5, -3.5]]
+    assert {(one.advantage, one.group, one.adapter) for one in made} == {(0.75, 4, 1)}
+    assert shared_prefix(made) == 2
+    with pytest.raises(ContractError, match="no trained token"):
+        samples(_trajectory(*segments[:5]), 1.0)
+
+
 def test_episodes_that_cannot_be_trained_are_refused():
     with pytest.raises(ContractError, match="no trained token"):
-        sample(_trajectory(Segment(tokens=(1, 2), trained=False)), 1.0)
+        samples(_trajectory(Segment(tokens=(1, 2), trained=False)), 1.0)
     with pytest.raises(ContractError, match="first token is trained"):
-        sample(_trajectory(Segment(tokens=(1,), trained=True, logprobs=(-1.0,))), 1.0)
+        samples(_trajectory(Segment(tokens=(1,), trained=True, logprobs=(-1.0,))), 1.0)
 
 
 def test_what_is_shared_ends_where_samples_differ_or_one_was_sampled():

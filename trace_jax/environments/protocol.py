@@ -28,9 +28,10 @@ class Environment(Protocol):
     """One episode at a time; the same seed always gives the same episode.
 
     ``step`` takes the agent's assistant message. A message with tool calls is answered by one tool message per call
-    (a malformed or unknown call gets an error message, as a real tool server would give). A message without calls
-    ends the agent's turn: the user answers, or the episode is done. After ``done``, ``grade`` may be called; it may
-    also be called earlier (turn limit), and then grades the state as it is.
+    (a malformed or unknown call gets an error message, as a real tool server would give: ``calls.call_error`` words
+    one). A message without calls ends the agent's turn: the user answers, or the episode is done. What the agent only
+    thinks is not in the message. After ``done``, ``grade`` may be called; it may also be called earlier (turn limit),
+    and then grades the state as it is.
     """
 
     name: str

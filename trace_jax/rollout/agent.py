@@ -48,9 +48,11 @@ class EpisodeSpec:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one episode: agent turns, tokens (prompts and completions together), wall-clock seconds.
+    """Bounds of one episode: agent turns, tokens, wall-clock seconds.
 
-    An episode that meets the first two is graded as it stands; one that meets the third is broken.
+    ``max_episode_tokens`` bounds what the engine sees, prompts and completions together: where the renderer begins a
+    new context, each of them, and so each of the trainer's samples. An episode that meets the first two bounds is
+    graded as it stands; one that meets the third is broken.
     """
 
     max_turns: int = 16
@@ -68,16 +70,17 @@ class _Episode:
 
     messages: list[Message] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    context: list[int] = field(default_factory=list)  # what the engine sees; segments may hold earlier contexts
     tools: tuple[Tool, ...] = ()
 
     def rendered(self, tokens: Sequence[int]) -> None:
-        self.tokens.extend(tokens)
-        self.segments.append(Segment(tokens=tuple(tokens), trained=False))
+        fresh = bool(self.segments) and not self.context
+        self.context.extend(tokens)
+        self.segments.append(Segment(tokens=tuple(tokens), trained=False, fresh=fresh))
 
     def sampled(self, completion: Completion, adapter: str | None) -> None:
         ids, logprobs = completion.token_ids, completion.logprobs
-        self.tokens.extend(ids)
+        self.context.extend(ids)
         self.segments.append(Segment(tokens=ids, trained=True, logprobs=logprobs, adapter=adapter))
 
 
@@ -89,9 +92,11 @@ def turn_seed(seed: int, turn: int) -> int:
 async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, limits: Limits, base: str) -> Trajectory:
     """One episode, graded or broken.
 
-    The concatenation of the segments is what the engine saw. An environment that raises, exits, hangs, grades outside
-    [0, 1] or says what cannot be written to a file, an engine that refuses, and a message that has no token form break
-    the episode: ``error`` says why in one line and there is no reward. ``base`` is the revision of the base model.
+    The concatenation of the segments is what the engine saw: all of it, or, where the renderer has begun new contexts,
+    each of them from its ``fresh`` segment on. The environment hears what is spoken, not what is thought; ``messages``
+    keep both. An environment that raises, exits, hangs, grades outside [0, 1] or says what cannot be written to a file,
+    an engine that refuses, and a message that has no token form break the episode: ``error`` says why in one line and
+    there is no reward. ``base`` is the revision of the base model.
     """
     episode = _Episode()
     started = time.monotonic()
@@ -105,7 +110,7 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
         error = f"TimeoutError: episode took longer than max_seconds={limits.max_seconds:g}"
     except (EnvironmentFault, EngineError, RenderError) as fault:
         error = one_line(fault)
-    completion = sum(len(segment.tokens) for segment in episode.segments if segment.trained)
+    usage = {trained: sum(len(s.tokens) for s in episode.segments if s.trained == trained) for trained in (False, True)}
     return Trajectory(
         id=spec.id,
         target=spec.target,
@@ -121,7 +126,7 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
         checks=() if outcome is None else outcome.checks,
         termination=termination if error is None else "error",
         segments=tuple(episode.segments),
-        usage=Usage(prompt_tokens=len(episode.tokens) - completion, completion_tokens=completion),
+        usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
     )
@@ -146,24 +151,29 @@ async def _play(
         if turn == limits.max_turns:
             termination = "max_turns"
             break
-        room = limits.max_episode_tokens - len(episode.tokens) - len(waiting)
+        room = limits.max_episode_tokens - len(episode.context) - len(waiting)
         if room <= 0:
             termination = "max_tokens"
             break
         episode.rendered(waiting)
         allowed = min(room, spec.sampling.max_tokens)
         sampling = dataclasses.replace(spec.sampling, max_tokens=allowed, seed=turn_seed(spec.sampling.seed, turn))
-        completion = await engine.generate(tuple(episode.tokens), sampling, spec.adapter, affinity=affinity)
+        completion = await engine.generate(tuple(episode.context), sampling, spec.adapter, affinity=affinity)
         episode.sampled(completion, spec.adapter)
         message = _numbered(renderer.parse(completion.token_ids), turn)
         episode.messages.append(message)
         if completion.finish_reason == "length" and allowed == room:
             termination = "max_tokens"  # the turn was not finished, so it is not acted on
             break
-        observation = call(lambda said: _observed(environment.step(said)), message)
+        observation = call(lambda said: _observed(environment.step(said)), renderer.spoken(message))
+        history = tuple(episode.messages)
         episode.messages.extend(observation.messages)
         if not observation.done:
-            waiting = renderer.continuation(completion.token_ids, observation.messages)
+            following = renderer.continuation(history, completion.token_ids, observation.messages)
+            if following is None:
+                episode.context.clear()
+                following = renderer.prompt(episode.messages, episode.tools)
+            waiting = following
     return termination, call(lambda: _graded(environment.grade()))
 
 

@@ -27,12 +27,25 @@ class Renderer(Protocol):
         """What a perfect sampler would emit for ``message`` after the header, stop token included."""
         ...
 
-    def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
-        """What follows sampled tokens: the end of a turn that was cut, ``messages``, and the next assistant header."""
+    def continuation(
+        self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
+    ) -> tuple[int, ...] | None:
+        """What follows sampled tokens: the end of a turn that was cut, ``messages``, and the next assistant header.
+
+        None where the family's template leaves out something that stands before it: a new context then begins, with the
+        ``prompt`` of the whole conversation. ``history`` is the conversation up to and including the sampled turn.
+        """
         ...
 
     def parse(self, token_ids: Sequence[int]) -> Message:
-        """Sampled tokens as an assistant message. Never fails: what is no valid call stays in ``raw_arguments``."""
+        """Sampled tokens as an assistant message. Never fails: what is no valid call stays in ``raw_arguments``.
+
+        Thinking stays in the content, as sampled.
+        """
+        ...
+
+    def spoken(self, message: Message) -> Message:
+        """The assistant's ``message`` as an environment hears it: without its thinking."""
         ...
 
 
@@ -119,7 +132,9 @@ class TinyRenderer:
             ids += [self._call, *self._codec.encode(write_call(call))]
         return (*ids, self._end)
 
-    def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
+    def continuation(
+        self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
+    ) -> tuple[int, ...]:
         cut = not completion_ids or completion_ids[-1] != self._end
         for message in messages:
             if message.role == "assistant":
@@ -137,6 +152,9 @@ class TinyRenderer:
         content = self._codec.decode(parts[0]) or None
         calls = tuple(read_call(number, self._codec.decode(part)) for number, part in enumerate(parts[1:]))
         return Message(role="assistant", content=content, tool_calls=calls)
+
+    def spoken(self, message: Message) -> Message:
+        return message
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

@@ -54,7 +54,9 @@ class ChatMLRenderer:
             )
         return (*self._codec.encode(text), self._end)
 
-    def continuation(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
+    def continuation(
+        self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
+    ) -> tuple[int, ...]:
         """What follows sampled tokens: the end of a turn that was cut, ``messages``, and the next assistant header."""
         for message in messages:
             if message.role == "assistant":
@@ -70,6 +72,10 @@ class ChatMLRenderer:
             said, written = said.removesuffix("\n"), [*(w.removesuffix("\n") for w in written[:-1]), written[-1]]
         calls = tuple(read_call(number, call) for number, call in enumerate(written))
         return Message(role="assistant", content=said or None, tool_calls=calls)
+
+    def spoken(self, message: Message) -> Message:
+        """``message`` itself: these models do not think."""
+        return message
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

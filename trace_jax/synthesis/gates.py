@@ -11,6 +11,7 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
+from trace_jax.environments.calls import call_error
 from trace_jax.synthesis.designer import GeneratedEnvironment
 from trace_jax.synthesis.probes import Episode, Policy, always, at_random, calling, look_around, play, solve, spoil
 
@@ -124,11 +125,12 @@ def _wrong_change_costs(make: Factory, seeds: Sequence[int]) -> Check:
 
 def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
     environment = make()
-    bad = (
+    some = (
         ToolCall(id="a", name="no_such_tool", arguments={}),
         ToolCall(id="b", name=environment.tools[0].name, arguments=None, raw_arguments="{"),
         ToolCall(id="c", name=environment.tools[0].name, arguments={"no_such_argument": 1}),
     )
+    bad = [call for call in some if call_error(call, environment.tools)]  # a schema may allow any argument
 
     def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
         yield calling(*bad)
@@ -140,7 +142,8 @@ def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
         answers = [exchange.result for exchange in episode.exchanges[: len(bad)]]
         told = [answer.tool_call_id for answer in answers if "error" in (answer.content or "").lower()]
         if told != [call.id for call in bad]:
-            problems.append(f"seed {seed}: of calls a, b, c only {told} got an error")
+            wanted = ", ".join(call.id for call in bad)
+            problems.append(f"seed {seed}: of calls {wanted} only {told} got an error")
     return _check("bad_calls_answered", problems, "unknown tools, malformed and wrong arguments get an error each")
 
 

@@ -10,6 +10,8 @@ def token_weights(lengths_S: np.ndarray, loss_type: LossType, max_completion_len
 
     With n_s trained tokens: "grpo" 1 / (S n_s), the mean over sequences of token means; "dapo" 1 / Σ n, the mean over
     all tokens; "dr_grpo" 1 / (S max_completion_length), which favours neither short nor long episodes.
+    A sequence is a sample, a context of an episode. To "dapo" it makes no difference whether an episode was split into
+    several; to the others each of them counts as much as a whole episode, and S counts them all.
     S and Σ n are those of the whole batch, so that micro-batches *add up* to the exact loss and gradient.
     """
     lengths = np.maximum(np.asarray(lengths_S, np.float64), 1.0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.protocol import Environment
 from trace_jax.rollout.chat import Renderer
+from trace_jax.rollout.codec import RenderError
 from trace_jax.training.supervised import Demonstration
 
 Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back
@@ -18,12 +19,20 @@ def turns_of(environment: Environment, messages: Iterable[Message]) -> list[Turn
 def tokenized(
     opening: Sequence[Message], tools: Sequence[Tool], turns: Sequence[Turn], renderer: Renderer
 ) -> Demonstration:
-    """The demonstration as an agent loop would have recorded it; what the agent said is trained."""
+    """The demonstration as an agent loop would have recorded it; what the agent said is trained.
+
+    Raises RenderError where an agent loop would begin a new context: a demonstration is one.
+    """
+    history = list(opening)
     tokens = list(renderer.prompt(opening, tools))
     trained = [False] * len(tokens)
     for number, (message, answer) in enumerate(turns, start=1):
         said = renderer.assistant(message)
-        heard = renderer.continuation(said, answer) if number < len(turns) else ()
+        history.append(message)
+        heard = renderer.continuation(history, said, answer) if number < len(turns) else ()
+        if heard is None:
+            raise RenderError(f"a new context begins behind turn {number} of {len(turns)}: demonstrate up to there")
+        history += answer
         tokens += [*said, *heard]
         trained += [True] * len(said) + [False] * len(heard)
     return Demonstration(tuple(tokens), tuple(trained))

@@ -27,7 +27,7 @@ from trace_jax.training.config import GRPOConfig
 from trace_jax.training.ground import GroupSource, TrainingGround
 from trace_jax.training.learner import Learner
 from trace_jax.training.publish import Publisher
-from trace_jax.training.sample import Sample, sample
+from trace_jax.training.sample import Sample, samples
 from trace_jax.training.summary import rollout_metrics
 
 MANIFEST = "adapter.json"
@@ -183,11 +183,12 @@ class Run:
         rewards = [group.rewards for group in self._groups]
         advantages = group_advantages(rewards, config.scale_rewards, config.std_floor)
         return [
-            sample(rollout, float(advantage), number, self.number)
+            one
             for number, (group, values) in enumerate(zip(self._groups, advantages, strict=True))
             if group.informative
             for rollout, advantage in zip(group.graded, values, strict=True)
             if rollout.usage.completion_tokens  # one without room left to sample teaches nothing
+            for one in samples(rollout, float(advantage), number, self.number)
         ]
 
     def record(self, learnt: dict[str, float]) -> StepReport:

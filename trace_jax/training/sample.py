@@ -1,4 +1,4 @@
-"""An episode as the trainer sees it: exactly the tokens that the engine saw."""
+"""Episodes as the trainer sees them: exactly the tokens that the engine saw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.trajectory import Trajectory
+from trace_jax.contract.trajectory import Segment, Trajectory
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One episode, ``[T]`` each: tokens, which of them were sampled, the sampler's log-probabilities (0 elsewhere).
+    """One context, ``[T]`` each: tokens, which of them were sampled, the sampler's log-probabilities (0 elsewhere).
+
+    Most episodes are one sample. One is several where the model family's template left out what the engine had seen
+    (earlier thinking): each begins with the conversation rendered anew, and trains what was sampled behind it, so that
+    every sampled token is trained exactly once. The losses take each for a sequence of its own: see
+    ``aggregation.token_weights``; a sequence-level ratio (GSPO) is that of a context.
 
     Samples of the same ``group`` may share their prompt in a packed row; None shares with none. ``adapter`` is the
     place, in the learner, of the adapter that sampled it and that learns from it.
@@ -29,22 +34,31 @@ class Sample:
         return len(self.tokens_T)
 
 
-def sample(trajectory: Trajectory, advantage: float, group: int | None = None, adapter: int = 0) -> Sample:
-    """The episode as one sequence, with what the engine sampled marked as trained.
+def samples(trajectory: Trajectory, advantage: float, group: int | None = None, adapter: int = 0) -> list[Sample]:
+    """The contexts of the episode, in order, with what the engine sampled marked as trained; all share the advantage.
 
     Raises:
-        ContractError: nothing was sampled, or the first token was (nothing predicts it).
+        ContractError: nothing was sampled in a context, or its first token was (nothing predicts it).
         FloatingPointError: a sampler log-probability is not finite.
     """
-    segments = trajectory.segments
+    return [_sample(trajectory.id, context, advantage, group, adapter) for context in _contexts(trajectory.segments)]
+
+
+def _contexts(segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+    """Segments in a row that the engine saw together; one context, and an empty one, if there are none."""
+    starts = [0, *(number for number, segment in enumerate(segments) if segment.fresh and number)]
+    return [segments[start:end] for start, end in zip(starts, [*starts[1:], len(segments)], strict=True)]
+
+
+def _sample(name: str, segments: Sequence[Segment], advantage: float, group: int | None, adapter: int) -> Sample:
     tokens = np.array([token for s in segments for token in s.tokens], np.int32)
     trained = np.array([s.trained for s in segments for _ in s.tokens], bool)
     logprobs = np.array([value for s in segments for value in (s.logprobs if s.trained else [0.0] * len(s.tokens))])
     if not trained.any() or trained[0]:
         problem = "its first token is trained" if trained.any() else "no trained token"
-        raise ContractError(f"trajectory {trajectory.id}: {problem}: record episodes with token segments, prompt first")
+        raise ContractError(f"trajectory {name}: {problem}: record episodes with token segments, prompt first")
     if not np.isfinite(logprobs).all():
-        raise FloatingPointError(f"trajectory {trajectory.id}: a sampler log-probability is not finite")
+        raise FloatingPointError(f"trajectory {name}: a sampler log-probability is not finite")
     return Sample(tokens, trained, logprobs, advantage, group, adapter)
 
 

@@ -1,0 +1,50 @@
+"""What is wrong with a tool call, in the words of the server that refuses it."""
+
+import json
+from collections.abc import Sequence
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from trace_jax.contract.trajectory import Tool, ToolCall
+
+_LONGEST = 300  # characters: an agent's context is short, and a problem may quote all of the arguments
+
+
+def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
+    """One line that tells the agent what to mend in ``call``, or None if ``tools`` take it.
+
+    It is refused for a tool that is not there, arguments that are no JSON object, or arguments that break the tool's
+    JSON Schema (of which the most telling breach is named, with its place)::
+
+        no tool 'get_ordr': use one of get_order, refund
+        arguments of refund are not a JSON object: Expecting ',' delimiter at character 18 of '{"order_id":"O41" "a…'
+        arguments of refund do not fit: $.amount: '12' is not of type 'integer'
+    """
+    schemas = {tool.name: tool.parameters for tool in tools}
+    if call.name not in schemas:
+        return _one_line(f"no tool {call.name[:60]!r}: use one of {', '.join(schemas)}")
+    if call.arguments is None:
+        return _one_line(f"arguments of {call.name} are not a JSON object: {_flaw(call.raw_arguments or '')}")
+    breach = best_match(Draft202012Validator(schemas[call.name]).iter_errors(call.arguments))
+    if breach is None:
+        return None
+    return _one_line(f"arguments of {call.name} do not fit: {breach.json_path}: {breach.message}")
+
+
+def _flaw(written: str) -> str:
+    try:
+        value = json.loads(written)
+    except json.JSONDecodeError as error:
+        shown = written if len(written) <= 20 else f"{written[:20]}…"
+        return f"{error.msg} at character {error.pos} of {shown!r}"
+    except RecursionError:
+        return "nested too deeply"
+    if isinstance(value, dict):
+        return "it holds NaN, infinity, half a character, an integer beyond 64 bits or more than 64 levels"
+    return f"it is {json.dumps(value)}"
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
