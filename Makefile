@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart base smollm2 bench-peers test clean
+.PHONY: quickstart base smollm2 bench-peers test test-sglang clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed assets/tiny_agent/config.json
@@ -43,7 +43,21 @@ test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy trace_jax launch evaluation
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow and not sglang"
+
+# The tests that ask real SGLang servers: on the CPU, in an environment of their own (2.8 GB).
+test-sglang: export JAX_PLATFORMS := cpu
+test-sglang: $(VENV)/installed-dev .venv-sglang/installed
+	$(PY) -m pytest -m sglang tests/sglang
+
+# Python 3.11 if there is one, where this was found to work. SGLang without what it depends on: that is for GPUs.
+.venv-sglang/installed: tests/sglang/requirements.txt
+	python=$$(PYTHON="$(PYTHON)" sh .ci/find_python 3.11 2>/dev/null || PYTHON="$(PYTHON)" sh .ci/find_python 3.13) && \
+	    $$python -m venv .venv-sglang
+	.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    sglang==0.5.23 sglang-router==0.3.2 torchvision==0.28.0 triton==3.9.0
+	@touch $@
 
 # Run results in runs/ are not removed.
 clean:

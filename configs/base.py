@@ -45,9 +45,12 @@ def get_config() -> ConfigDict:
 
     engine = config.engine = ConfigDict()
     engine.kind = "embedded"  # str: embedded or sglang
-    engine.url = ""  # str: http://HOST:PORT of the servers' router; for sglang alone
-    engine.slots = 64  # int, rows decoded at once
-    engine.capacity = 512  # int, tokens of cache a row
+    engine.url = ""  # str: http://HOST:PORT of the servers, with commas, or of their router; for sglang alone
+    engine.relay_port_offset = placeholder(int)  # int or None: from a server's port to its relay's; None: a shared disk
+    engine.slots = 64  # int, rows decoded at once; of sglang, requests in flight a server
+    engine.capacity = 512  # int, tokens of cache a row; of sglang, of prompt and completion together
+    engine.request_seconds = 300.0  # float, seconds after which a server has failed a request; for sglang alone
+    engine.wait_seconds = 600.0  # float, seconds to wait when no server is left, before the run stops; sglang alone
 
     rollout = config.rollout = ConfigDict()
     rollout.trials = 4  # int, episodes a train task that the analysis sees

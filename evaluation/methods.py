@@ -9,9 +9,8 @@ from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodRe
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.environments.protocol import Target
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine, Sampling
+from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.engine import Sampling
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Evaluation:
 
 
 Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # keeps their order
 
 
 def evaluate_methods(
@@ -41,18 +41,12 @@ def evaluate_methods(
     split: Split,
     tasks: Sequence[int],
     trials: int,
-    engine: Engine,
-    renderer: Renderer,
-    base: str,
+    run: Runner,
     *,
-    limits: Limits,
     max_tokens: int,
     seed: int = 0,
     greedy_trials: int = 1,
     baselines: Sequence[str] = (),
-    concurrency: int = 64,
-    done: Mapping[str, Trajectory] | None = None,
-    on_episode: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
     """Play ``tasks`` × ``trials`` with every method.
 
@@ -61,12 +55,10 @@ def evaluate_methods(
     the very same episode, so it is played once and counted for each.
 
     Args:
-        base: revision of the base model, recorded in the trajectories.
-        limits: bounds of one episode; ``max_tokens`` bounds one turn.
+        run: plays episodes, or knows what was played of them before.
+        max_tokens: bounds one turn.
         greedy_trials: trials at temperature 0; one is enough for an engine whose greedy output does not vary.
         baselines: methods to compare the others with, at the same temperature.
-        done: episodes of an interrupted evaluation by their ids, which are not played again.
-        on_episode: called with each episode that is played.
 
     Raises:
         ContractError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
@@ -78,10 +70,7 @@ def evaluate_methods(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
     specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
-    known = dict(done or {})
-    played = collect([s for s in specs if s.id not in known], engine, renderer, limits, base, concurrency, on_episode)
-    known |= {trajectory.id: trajectory for trajectory in played}
-    trajectories = [known[spec.id] for spec in specs]
+    trajectories = run(specs)
     reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
     rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
     for episode, users in episodes.items():

@@ -1,17 +1,18 @@
 """Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
-from evaluation.serving import Base, embedded_engine, limits
-from trace_jax.contract.files import JsonLinesWriter, read_records
+from evaluation.serving import Base, limits, serve
 from trace_jax.contract.storage import PathLike
-from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.models.lora import LoRA
+from trace_jax.rollout.recording import Recording
 from trace_jax.telemetry.progress import Progress
 
 
@@ -45,28 +46,27 @@ def play(
     Episodes are appended to ``path`` as they end; those that it holds already are not played again. That they are of
     the same base, adapters and configuration is the caller's to see to (``open_workdir``).
     """
-    done = {one.id: one for one in read_records(path, Trajectory)} if epath.Path(path).exists() else {}
-    total = len(plan_episodes(methods, tasks, trials))
-    with progress.stage(label, total, len(done)) as bar, JsonLinesWriter(path) as writer:
-
-        def keep(trajectory: Trajectory) -> None:
-            writer.append(trajectory)
-            bar.episode(trajectory)
-
+    recording, total = Recording(path), len(plan_episodes(methods, tasks, trials))
+    with (
+        serve(config, base, loras, epath.Path(path).parent / "published") as engine,
+        progress.stage(label, total, len(recording.episodes)) as bar,
+    ):
         return evaluate_methods(
             methods,
             target,
             split,
             tasks,
             trials,
-            embedded_engine(base, loras, config),
-            base.renderer,
-            base.revision,
-            limits=limits(config),
+            partial(
+                recording.collect,
+                engine=engine,
+                renderer=base.renderer,
+                limits=limits(config),
+                base=base.revision,
+                concurrency=config.rollout.concurrency,
+                on_episode=bar.episode,
+            ),
             max_tokens=config.rollout.max_turn_tokens,
             seed=config.seed,
             baselines=baselines,
-            concurrency=config.rollout.concurrency,
-            done=done,
-            on_episode=keep,
         )

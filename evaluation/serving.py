@@ -1,9 +1,13 @@
 """From a config and adapter manifests to an engine that serves them."""
 
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from etils import epath
 from jax.sharding import Mesh
@@ -12,6 +16,7 @@ from tokenizers import Tokenizer
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.record import ContractError
+from trace_jax.contract.storage import PathLike
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder, layer_shapes
 from trace_jax.models.huggingface import TOKENIZER, load, read_config, revision
@@ -24,9 +29,14 @@ from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.renderers import chat_template, renderer_for
+from trace_jax.rollout.sglang import SGLangEngine
+from trace_jax.rollout.sglang_server import ServerFailed, SGLangServer
+from trace_jax.training.publish import Publisher
 
 DTYPES = ("float32", "bfloat16")
+ENGINES = ("embedded", "sglang")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
 
 
@@ -98,35 +108,87 @@ def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
     return found
 
 
-def embedded_engine(
-    base: Base, adapters: Mapping[str, LoRA], config: ConfigDict, *, max_adapters: int = 1, max_rank: int = 1
-) -> EmbeddedEngine:
-    """An engine that holds all ``adapters``, with room for ``max_adapters`` of ``max_rank`` at least."""
+def make_engine(config: ConfigDict, base: Base, *, max_adapters: int = 1, max_rank: int = 1) -> Engine:
+    """The engine that ``config.engine`` names. ``max_adapters`` of ``max_rank`` find room in an embedded one."""
     check_engine(config)
-    engine = EmbeddedEngine(
+    settings, stops = config.engine, base.renderer.stop_token_ids
+    if settings.kind == "sglang":
+        urls, offset = server_urls(settings.url), settings.relay_port_offset
+        return SGLangEngine(
+            urls,
+            base.config,
+            stops,
+            relays=() if offset is None else [relay_url(url, offset) for url in urls],
+            slots=settings.slots,
+            capacity=settings.capacity,
+            request_seconds=settings.request_seconds,
+            wait_seconds=settings.wait_seconds,
+        )
+    return EmbeddedEngine(
         base.decoder,
         base.config,
-        base.renderer.stop_token_ids,
-        slots=config.engine.slots,
-        capacity=config.engine.capacity,
-        max_rank=max([max_rank, *(lora.rank for lora in adapters.values())]),
-        max_adapters=max(max_adapters, len(adapters)),
+        stops,
+        slots=settings.slots,
+        capacity=settings.capacity,
+        max_rank=max_rank,
+        max_adapters=max_adapters,
     )
-    for name, lora in adapters.items():
-        engine.set_adapter(name, lora)
-    return engine
+
+
+@contextmanager
+def serve(config: ConfigDict, base: Base, adapters: Mapping[str, LoRA], directory: PathLike) -> Iterator[Engine]:
+    """An engine that has all ``adapters`` while the block runs; servers read them below ``directory``."""
+    rank, count = max([1, *(lora.rank for lora in adapters.values())]), max(1, len(adapters))
+    engine = make_engine(config, base, max_adapters=count, max_rank=rank)
+    with Publisher(engine, base.config, base.revision, directory, count) as publisher:
+        for name, lora in adapters.items():
+            publisher.publish(name, lora)
+        yield engine
+
+
+def server_urls(given: str) -> list[str]:
+    """The servers of a comma-separated list; in place of a sglang-router, those behind it.
+
+    Routers (0.3.2) do not hand adapters on to their servers, so that these have to be asked themselves.
+    """
+
+    async def behind(url: str) -> list[str]:
+        try:
+            return await SGLangServer(url, 10.0).workers()
+        except ServerFailed:  # a server that is away
+            return [url]
+
+    async def all_of() -> list[list[str]]:
+        return await asyncio.gather(*(behind(url) for url in given.split(",")))
+
+    return list(dict.fromkeys(url for urls in asyncio.run(all_of()) for url in urls))
+
+
+def relay_url(server: str, offset: int) -> str:
+    """The relay beside a server. Raises ContractError for a server whose URL names no port."""
+    where = urlsplit(server)
+    if where.port is None:
+        raise ContractError(f"{server} names no port, from which engine.relay_port_offset counts: write HOST:PORT")
+    return f"{where.scheme}://{where.netloc.rpartition(':')[0]}:{where.port + offset}"
 
 
 def check_engine(config: ConfigDict) -> None:
-    """Raise ContractError for settings of an engine that ``embedded_engine`` cannot make."""
-    if config.engine.kind != "embedded":
+    """Raise ContractError for settings of an engine that ``make_engine`` cannot make."""
+    settings = config.engine
+    if settings.kind not in ENGINES:
+        raise ContractError(f"engine.kind is {settings.kind!r}: use one of {', '.join(ENGINES)}")
+    if settings.kind == "sglang":
+        for url in settings.url.split(","):
+            if not re.fullmatch(r"https?://[^/,\s]+/?", url):
+                raise ContractError(
+                    f"engine.url {settings.url!r} names no servers: write --config.engine.url=http://HOST:PORT,…"
+                )
+    for name in ("slots", "request_seconds", "wait_seconds"):
+        if not settings[name] > 0:
+            raise ContractError(f"engine.{name} is {settings[name]}: it has to be positive")
+    if settings.capacity < config.rollout.max_episode_tokens:
         raise ContractError(
-            f"config.engine.kind is {config.engine.kind!r}; these programs play with the embedded engine: "
-            "use --config.engine.kind=embedded"
-        )
-    if config.engine.capacity < config.rollout.max_episode_tokens:
-        raise ContractError(
-            f"engine.capacity {config.engine.capacity} is below rollout.max_episode_tokens "
+            f"engine.capacity {settings.capacity} is below rollout.max_episode_tokens "
             f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
         )
 

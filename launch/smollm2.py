@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
-from evaluation.serving import Base, embedded_engine, limits, load_adapters, load_base
+from evaluation.serving import Base, limits, load_adapters, load_base, make_engine
 from evaluation.terminal import print_evaluation, print_learning
 from launch.common import run
 from launch.convert_smollm2 import make_model
@@ -93,7 +93,7 @@ class Run:
         """GRPO on the training tickets."""
         config = self.config
         settings = GRPOConfig(**{**config.training.to_dict(), "seed": config.seed})
-        engine = embedded_engine(self.base, {}, config, max_adapters=1, max_rank=settings.rank)
+        engine = make_engine(config, self.base, max_adapters=1, max_rank=settings.rank)
         agent = Agent(
             self.base.decoder, self.base.revision, self.base.renderer, engine, limits(config), settings.max_turn_tokens,
             settings.concurrency, settings.temperature,

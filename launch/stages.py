@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, embedded_engine, limits, load_base
+from evaluation.serving import Base, limits, load_base, make_engine
 from trace_jax import pipeline
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
@@ -23,6 +23,7 @@ from trace_jax.contract.record import ContractError, Record
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.registry import load_target
+from trace_jax.environments.source import target_source
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
@@ -74,7 +75,7 @@ class Stages:
     def __init__(self, config: ConfigDict, workdir: epath.Path) -> None:
         self.config, self.name = config, str(config.target.environment)
         self.target = load_target(self.name)
-        self.tasks = self.target.tasks("train")[: config.target.train_tasks]
+        self.source = target_source(self.target, self.name, "train", config.target.train_tasks)
         self.analyst, self.designer = make_analyst(config.analysis.analyst), make_designer(config.synthesis.designer)
         self.policy = make_policy(config.routing.policy, config.routing.top_p)
         _check(config)
@@ -83,7 +84,7 @@ class Stages:
             self.base.decoder,
             self.base.revision,
             self.base.renderer,
-            embedded_engine(self.base, {}, config, max_adapters=2, max_rank=config.training.rank),
+            make_engine(config, self.base, max_adapters=2, max_rank=config.training.rank),
             limits(config),
             config.rollout.max_turn_tokens,
             config.rollout.concurrency,
@@ -95,7 +96,7 @@ class Stages:
     @property
     def analysed(self) -> int:
         """Rollouts that the analysis reads."""
-        return len(self.tasks) * int(self.config.rollout.trials)
+        return len(self.source.tasks) * int(self.config.rollout.trials)
 
     def find_capabilities(self) -> Analysis:
         """Roll the base out on the training tasks and analyse."""
@@ -103,9 +104,7 @@ class Stages:
         with self.clock.stage("rollouts of the base"):
             path = self.root / "base_rollouts.jsonl"
             with self.progress.stage("rollouts of the base", self.analysed) as bar:
-                rollouts = roll_out(
-                    self.agent, self.target, self.name, self.tasks, trials, config.seed, path, bar.episode
-                )
+                rollouts = roll_out(self.agent, self.source, trials, config.seed, path, bar.episode)
         with self.clock.stage("analysis"):
             analysis = pipeline.find_capabilities(
                 rollouts,
@@ -188,9 +187,9 @@ class Stages:
         """The baseline: GRPO on the target itself with as many rollouts; ``changes`` of the training's settings."""
         config = self._spending(rollouts, **changes)
         with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", config) as report:
-            directory = self.root / "baselines" / name
+            directory, tasks = self.root / "baselines" / name, self.source.tasks
             return pipeline.train_on_target(
-                self.agent, self.target, self.name, self.tasks, name, config, directory, report, **self._writers()
+                self.agent, self.target, self.name, tasks, name, config, directory, report, **self._writers()
             )
 
     def keep_status(self, selected: SelectedCapability, status: Status) -> None:
@@ -215,7 +214,10 @@ def open_run(workdir: epath.Path, config: ConfigDict, base: Base) -> Path:
     """The work directory of a run with ``config`` on ``base``: made, or gone on in if it is this run's."""
     if not is_local(workdir):
         raise ContractError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it on")
-    return Path(open_workdir(workdir, {**config.to_dict(), "base_revision": base.revision}))
+    settings = config.to_dict()
+    for name in ("url", "relay_port_offset", "request_seconds", "wait_seconds"):
+        del settings["engine"][name]  # servers may move
+    return Path(open_workdir(workdir, {**settings, "base_revision": base.revision}))
 
 
 def _check(config: ConfigDict) -> None:

@@ -23,7 +23,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, check_engine, embedded_engine, limits, load_base
+from evaluation.serving import Base, check_engine, limits, load_base, make_engine
 from launch.common import run
 from launch.stages import grpo_config
 from trace_jax import pipeline
@@ -38,7 +38,7 @@ from trace_jax.models.huggingface import load
 from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshConfig, make_mesh
 from trace_jax.parallel.termination import Termination
-from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.engine import Engine
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.run import MANIFEST, Job, StepReport
@@ -172,11 +172,11 @@ def _unfinished(jobs: Sequence[Job]) -> list[Job]:
     return [job for job, wanted in zip(jobs, json.loads(processes.from_first(missing)), strict=True) if wanted]
 
 
-def _engine(config: ConfigDict, base: Base, mesh: Mesh, adapters: int) -> EmbeddedEngine:
-    """It decodes on the first device: where the base is split over several, with a second, whole copy there."""
-    if mesh.size > 1:
+def _engine(config: ConfigDict, base: Base, mesh: Mesh, adapters: int) -> Engine:
+    """An embedded one decodes on the first device: where the base is split, with a second, whole copy there."""
+    if mesh.size > 1 and config.engine.kind == "embedded":
         base = replace(base, decoder=load(config.base.path, config.base.dtype)[0])
-    return embedded_engine(base, {}, config, max_adapters=adapters, max_rank=config.training.rank)
+    return make_engine(config, base, max_adapters=adapters, max_rank=config.training.rank)
 
 
 @contextmanager

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
-from trace_jax.contract.files import JsonLinesWriter, read_records
+from trace_jax.contract.files import read_records
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory
+from trace_jax.environments.source import Source
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.agent import EpisodeSpec, Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine, Sampling
+from trace_jax.rollout.plan import plan_episodes
+from trace_jax.rollout.recording import Recording
 from trace_jax.training.collection import Group
 
 Tick = Callable[[Trajectory], None]
@@ -35,37 +37,16 @@ class Agent:
 
     def play(self, specs: Sequence[EpisodeSpec], path: Path, tick: Tick) -> list[Trajectory]:
         """The episodes of ``specs`` in their order; those that ``path`` does not hold yet are played and appended."""
-        done = {t.id: t for t in read_records(path, Trajectory)} if path.exists() else {}
-        missing = [spec for spec in specs if spec.id not in done]
-        with JsonLinesWriter(path) as writer:
-
-            def keep(trajectory: Trajectory) -> None:
-                writer.append(trajectory)
-                tick(trajectory)
-
-            fresh = collect(missing, self.engine, self.renderer, self.limits, self.revision, self.concurrency, keep)
-        done |= {trajectory.id: trajectory for trajectory in fresh}
-        return [done[spec.id] for spec in specs]
-
-
-def roll_out(
-    agent: Agent, target: Target, name: str, tasks: Sequence[int], trials: int, seed: int, path: Path, tick: Tick
-) -> list[Trajectory]:
-    """``trials`` base episodes on each of the training ``tasks``, appended to ``path``."""
-    specs = [
-        EpisodeSpec(
-            id=f"base/{name}/train/{task}/{trial}",
-            environment=lambda: target.environment("train"),
-            target=name,
-            task=str(task),
-            split="train",
-            seed=task,
-            trial=trial,
-            sampling=Sampling(agent.max_turn_tokens, agent.temperature, (seed * 1000 + trial) * 10007 + task),
+        return Recording(path).collect(
+            specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, tick
         )
-        for task in tasks
-        for trial in range(trials)
-    ]
+
+
+def roll_out(agent: Agent, source: Source, trials: int, seed: int, path: Path, tick: Tick) -> list[Trajectory]:
+    """``trials`` base episodes on each task of ``source``, appended to ``path``."""
+    specs = plan_episodes(
+        source, trials, max_turn_tokens=agent.max_turn_tokens, temperature=agent.temperature, seed=seed
+    )
     return agent.play(specs, path, tick)
 
 

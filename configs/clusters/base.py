@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     mesh.expert = 1  # int, devices along expert
 
     rollout = config.rollout = ConfigDict()
-    rollout.image = ""  # str: container image with sglang and sglang-router: servers and router
+    rollout.image = ""  # str: container image with sglang, sglang-router and this repository as working directory
     rollout.accelerator = "H100"  # str: A100-80GB, H100, H200 or B200
     rollout.machines = 1  # int, GPU machines
     rollout.gpus_per_machine = 8  # int, GPUs of one machine

@@ -11,7 +11,11 @@ from launch.clusters.cluster import Cluster
 
 ROUTER_PORT = 30000
 SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
+RELAY_OFFSET = 1000  # from a server's port to that of the relay beside it
 COORDINATOR_PORT = 8476
+_ADAPTERS = "/tmp/adapters"  # in a server's container, which its relay shares
+# Arguments: number of the relay's words, these words, the server's. The container lives by the server.
+_BESIDE = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
 _COLUMNS = 110
 _BREAK = " \\\n  "  # in the middle of a command
 
@@ -54,6 +58,7 @@ def trainer_words(cluster: Cluster, router: Word, process: Process | None) -> li
     words += [f"--config.base.path={cluster.model_path}"]
     words += [f"--config.mesh.{axis}={size}" for axis, size in dict(mesh).items()]
     words += ["--config.engine.kind=sglang", join("--config.engine.url=", join("http://", router, f":{ROUTER_PORT}"))]
+    words += [f"--config.engine.relay_port_offset={RELAY_OFFSET}"]
     if cluster.environments:
         words += [f"--environments={','.join(cluster.environments)}"]
     if cluster.trainer.machines > 1:
@@ -88,8 +93,21 @@ def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0"
     ]
 
 
+def with_relay(server: Sequence[Word], where: Word, host: Word, port: Word) -> list[Word]:
+    """The command ``server``, which listens at ``where`` (HOST:PORT), and the relay that brings it its adapters.
+
+    Trainer and servers share no disk. The relay listens on ``host``, for which the same holds, and ``port``.
+    """
+    relay = ["python3", "-m", "launch.relay", join("--server=http://", where), f"--directory={_ADAPTERS}"]
+    relay += [join("--host=", host), join("--port=", port)]
+    return ["bash", "-c", _BESIDE, "beside", str(len(relay)), *relay, *server]
+
+
 def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[Word]:
-    """The router before all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server."""
+    """The router before all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server.
+
+    The trainer asks it which servers there are, and them for everything else: it does not hand adapters on.
+    """
     return [
         *("python3", "-m", "sglang_router.launch_router", "--host", host, "--port", str(ROUTER_PORT)),
         *("--policy", "cache_aware", "--worker-startup-timeout-secs", str(cluster.startup_seconds)),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from launch.clusters.cluster import Cluster
 from launch.clusters.commands import (
+    RELAY_OFFSET,
     SERVER_PORT,
     Expanded,
     Word,
@@ -17,6 +18,7 @@ from launch.clusters.commands import (
     router_words,
     server_words,
     shell,
+    with_relay,
 )
 
 _REGISTRY = ".pkg.dev"  # Artifact Registry; other registries are public or logged in to by the machine's image
@@ -70,9 +72,11 @@ def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
 
 
 def servers(cluster: Cluster, host: Word) -> str:
-    """Start the servers of one machine in the background; they listen on ``host``."""
+    """Start the servers of one machine in the background, a relay beside each; they listen on ``host``."""
     port = Expanded(f"$(({SERVER_PORT} + i))")
-    words = server_words(cluster, host, port, Expanded(f"$((i * {cluster.rollout.tensor_parallel}))"))
+    server = server_words(cluster, host, port, Expanded(f"$((i * {cluster.rollout.tensor_parallel}))"))
+    where = Expanded(f"{host.text if isinstance(host, Expanded) else host}:{port.text}")
+    words = with_relay(server, where, host, Expanded(f"$(({SERVER_PORT + RELAY_OFFSET} + i))"))
     name = f"{cluster.name}-server-$i"
     start = _background(Expanded(name), ["--gpus", "all", "--ipc", "host", *_mounts(cluster)], cluster, words)
     head = f"for ((i = 0; i < {cluster.rollout.servers_per_machine}; i++)); do"

@@ -11,6 +11,7 @@ from typing import Any
 from launch.clusters.accelerators import GPUS
 from launch.clusters.cluster import Cluster
 from launch.clusters.commands import (
+    RELAY_OFFSET,
     ROUTER_PORT,
     SERVER_PORT,
     Expanded,
@@ -21,6 +22,7 @@ from launch.clusters.commands import (
     server_words,
     shell,
     trainer_script,
+    with_relay,
 )
 from launch.clusters.files import Rendered, text, to_yaml
 from launch.clusters.kubernetes_schema import JobSet, Service
@@ -159,12 +161,13 @@ def _trainer_nodes(cluster: Cluster) -> Json:
 
 def _servers(cluster: Cluster, jobset: str) -> Json:
     rollout = cluster.rollout
-    words = server_words(cluster, "0.0.0.0", str(SERVER_PORT))
+    server, relay_port = server_words(cluster, "0.0.0.0", str(SERVER_PORT)), SERVER_PORT + RELAY_OFFSET
+    words = with_relay(server, f"127.0.0.1:{SERVER_PORT}", "0.0.0.0", str(relay_port))
     container = {
         "name": "server",
         "image": rollout.image,
         "command": ["bash", "-c", _literal(f"exec {shell(words)}\n")],
-        "ports": [{"containerPort": SERVER_PORT, "name": "http"}],
+        "ports": [{"containerPort": SERVER_PORT, "name": "http"}, {"containerPort": relay_port, "name": "relay"}],
         "resources": {"limits": {"nvidia.com/gpu": rollout.tensor_parallel}},
         "startupProbe": _probe("/ready", SERVER_PORT, failures=-(-cluster.startup_seconds // 10)),
         "readinessProbe": _probe("/ready", SERVER_PORT, failures=3),

@@ -1,5 +1,7 @@
 """Methods on a tiny target, played by the real engine: the same luck for all, the same episode only once."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.agent import Limits, collect
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.tokenizer import train_tokenizer
@@ -83,10 +85,9 @@ def serving():
 def run(serving, methods, target=None, **changes):
     engine, renderer, _ = serving
     target = target or Guessing()
-    arguments = {"trials": 3, "limits": Limits(2, 64), "max_tokens": 6, "seed": 5, **changes}
-    return evaluate_methods(
-        methods, target, "held_out", target.tasks("held_out"), engine=engine, renderer=renderer, base=BASE, **arguments
-    )
+    play = partial(collect, engine=engine, renderer=renderer, limits=Limits(2, 64), base=BASE)
+    arguments = {"trials": 3, "run": play, "max_tokens": 6, "seed": 5, **changes}
+    return evaluate_methods(methods, target, "held_out", target.tasks("held_out"), **arguments)
 
 
 def always(name, adapter, temperature=1.0, spent=0):

@@ -63,6 +63,12 @@ def test_trainer_servers_and_router_find_one_another(cluster):
     assert pod(rollout)["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 2}
     port = pod(rollout)["containers"][0]["ports"][0]["containerPort"]
     assert f"--port {port}" in script(rollout)
+    assert "--config.engine.relay_port_offset=1000" in script(roles(jobset)["trainer"]).split()
+    assert pod(rollout)["containers"][0]["ports"][1] == {"containerPort": port + 1000, "name": "relay"}
+    relay = script(rollout).replace("\\\n", "").split()
+    assert {"launch.relay", f"--server=http://127.0.0.1:{port}", "--host=0.0.0.0", f"--port={port + 1000}"} <= set(
+        relay
+    )
     urls = [word for word in script(roles(jobset)["router"]).split() if word.startswith("http://")]
     assert urls == [f"http://{made.name}-rollout-0-{i}.{made.name}:{port}" for i in range(8)]
 

@@ -102,6 +102,9 @@ def test_the_second_node_serves_on_its_internal_address_until_the_router_is_gone
     shown = [[option(call, name) for name in ("--host", "--port", "--base-gpu-id", "--tp-size")] for call in servers]
     assert shown == [["10.0.0.2", "30001", "0", "4"], ["10.0.0.2", "30002", "4", "4"]]
     assert all({"--enable-lora", "--max-lora-rank"} <= set(call) for call in servers)
+    assert ["--server=http://10.0.0.2:30002", "--host=10.0.0.2", "--port=31002"] == [
+        word for word in servers[1] if word.startswith(("--server=", "--host=", "--port="))
+    ]
     assert len(machine.calls("curl")) == 5 + 12
     assert machine.calls("docker")[-1][:3] == ["docker", "rm", "--force"]
 

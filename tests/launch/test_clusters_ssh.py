@@ -101,6 +101,9 @@ def test_servers_listen_on_the_internal_address_the_trainer_uses(cluster, machin
     assert [call[call.index("--host") + 1] for call in servers] == ["10.202.0.12"] * 4
     assert [call[call.index("--base-gpu-id") + 1] for call in servers] == ["0", "2", "4", "6"]
     assert all(call[call.index("--restart") + 1] == "unless-stopped" for call in servers)
+    beside = [[word for word in call if word.startswith(("--server=", "--host=", "--port="))] for call in servers]
+    relay_of = [(f"--server=http://10.202.0.12:{port}", f"--port={port + 1000}") for port in range(30001, 30005)]
+    assert beside == [[server, "--host=10.202.0.12", port] for server, port in relay_of]
     assert machine.calls("gcloud", "storage", "rsync")[0][4] == "gs://my-bucket/models/Qwen3-30B-A3B"
     machine.log.write_text("")
     assert machine.run(rendered.files["router.sh"]).returncode == 0
@@ -108,6 +111,7 @@ def test_servers_listen_on_the_internal_address_the_trainer_uses(cluster, machin
     expected = [f"http://10.202.0.{host}:{port}" for host in (11, 12) for port in range(30001, 30005)]
     assert router[router.index("--worker-urls") + 1 :] == expected
     assert "--config.engine.url=http://10.202.0.11:30000" in rendered.files["trainer.sh"]
+    assert "--config.engine.relay_port_offset=1000" in rendered.files["trainer.sh"]
     assert not any("0.0.0.0" in content for content in rendered.files.values())
 
 

@@ -19,7 +19,7 @@ from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.agent import EpisodeSpec, Limits, collect, run_episode
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Completion, Engine, Sampling
+from trace_jax.rollout.engine import Completion, Engine, EngineGone, Sampling
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})
 LIMITS = Limits(max_turns=6, max_episode_tokens=250, max_seconds=60)
@@ -409,3 +409,18 @@ def test_concurrency_is_bounded_and_every_episode_told(engine: EmbeddedEngine, r
 def test_one_episode_can_be_awaited(engine: EmbeddedEngine, renderer: TinyRenderer) -> None:
     trajectory = asyncio.run(run_episode(spec(0), engine, renderer, LIMITS, "base0"))
     assert trajectory.passed == (trajectory.reward == 1.0) and not trajectory.broken
+
+
+def test_an_engine_that_is_gone_ends_the_collection(engine: EmbeddedEngine, renderer: TinyRenderer) -> None:
+    """What was whole before is kept; nothing is told as broken."""
+
+    class Leaving(Recording):
+        async def generate(self, *arguments: Any, **named: Any) -> Completion:
+            if told:
+                raise EngineGone("no server is left: start them again")
+            return await super().generate(*arguments, **named)
+
+    told: list[Trajectory] = []
+    with pytest.raises(EngineGone, match="no server is left"):
+        run([spec(i) for i in range(6)], Leaving(engine), renderer, concurrency=2, on_episode=told.append)
+    assert told and not [one.error for one in told if one.broken]

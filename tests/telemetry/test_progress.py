@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from trace_jax.contract.trajectory import Policy, Trajectory, Usage
 from trace_jax.telemetry import progress as module
 from trace_jax.telemetry.progress import Progress
 
@@ -70,3 +71,20 @@ def test_bars_on_a_terminal(monkeypatch):
     text = written.decode()
     assert "━" in text and "1/2" in text and "reward 0.500" in text and "left" in text
     assert re.search(r"train: 2/2  \d+\.\d s  reward 0\.500", text)
+
+
+def test_episodes_show_their_mean_reward_the_broken_ones_and_their_rates():
+    stream, rewards = io.StringIO(), (1.0, None, 0.25, None, 0.5)
+    with Progress(stream) as progress, progress.stage("rollouts", total=9, done=4) as stage:
+        for number, reward in enumerate(rewards):
+            stage.episode(
+                Trajectory(
+                    id=str(number), target="t", task="0", split="train", seed=0, trial=number, policy=Policy(base="b"),
+                    messages=(), reward=reward, error=None if reward is not None else "E: x",
+                    termination="done" if reward is not None else "error",
+                    usage=Usage(prompt_tokens=7, completion_tokens=3),
+                )
+            )  # fmt: skip
+    line = stream.getvalue().splitlines()[-1]
+    assert line.startswith("rollouts: 9/9") and "  reward 0.583  2 broken  " in line
+    assert re.search(r"  [\d,.]+ episodes/s  [\d,]+ tokens/s$", line)

@@ -40,6 +40,13 @@ def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> 
     return _factory(ENVIRONMENTS, name, parameters or {})()
 
 
+def is_environment(name: str) -> bool:
+    """Whether ``name`` is one of an environment rather than of a target; ``module:Class`` is told by its methods."""
+    if ":" in name:
+        return all(hasattr(_import("environment", name), method) for method in _METHODS[ENVIRONMENTS])
+    return name in names(ENVIRONMENTS) and name not in names(TARGETS)
+
+
 def environment_factory(design: Design) -> Callable[[], Environment]:
     """Makes new environments of a design, as it stands in an environment manifest.
 

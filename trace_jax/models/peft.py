@@ -16,28 +16,9 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import layer_shapes
 from trace_jax.models.huggingface import module_names, read_json
 from trace_jax.models.lora import TARGETS, LoRA, pad_rank
+from trace_jax.models.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_A, LORA_B, PREFIX, refuse_unsupported
 from trace_jax.models.peft_fused import fused_module, fused_ranks, fused_shape, unfused
 from trace_jax.models.tensors import TensorFiles
-
-_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
-_A, _B = ".lora_A.weight", ".lora_B.weight"
-
-# Settings of PEFT that make an adapter compute something other than scale · x a b; each must be absent or neutral.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "alora_invocation_tokens": (),
-    "arrow_config": (),
-    "fan_in_fan_out": (False,),
-    "layer_replication": (),
-    "layers_to_transform": (),
-    "lora_bias": (False,),
-    "modules_to_save": ([],),
-    "trainable_token_indices": (),
-    "use_bdlora": (),
-    "use_dora": (False,),
-    "use_qalora": (False,),
-    "use_rslora": (False,),
-}
 
 
 def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[str], base: str) -> None:
@@ -61,8 +42,8 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise ContractError(f"adapter target {target!r} holds NaN or infinity: use an earlier checkpoint")
         for position, module in np.ndenumerate(module_names(config, target)):
-            tensors[f"{_PREFIX}{module}{_A}"] = np.ascontiguousarray(a[position].T)
-            tensors[f"{_PREFIX}{module}{_B}"] = np.ascontiguousarray(b[position].T)
+            tensors[f"{PREFIX}{module}{LORA_A}"] = np.ascontiguousarray(a[position].T)
+            tensors[f"{PREFIX}{module}{LORA_B}"] = np.ascontiguousarray(b[position].T)
     alpha = float(lora.scale[0]) * lora.rank
     data = {
         "peft_type": "LORA",
@@ -78,13 +59,13 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
         "use_rslora": False,
         "use_dora": False,
     }
-    replace_bytes(path / _WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
-    replace_bytes(path / _CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it completes it
+    replace_bytes(path / ADAPTER_WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
+    replace_bytes(path / ADAPTER_CONFIG, json.dumps(data, indent=2).encode() + b"\n")  # last: it completes it
 
 
 def recorded_base(directory: str | os.PathLike[str]) -> str:
     """What an adapter says that its base is: a name, a path, or for our own the base's revision."""
-    return str(read_json(Path(directory) / _CONFIG).get("base_model_name_or_path") or "")
+    return str(read_json(Path(directory) / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
 
 
 def load_peft(
@@ -98,8 +79,8 @@ def load_peft(
             file; a missing, unknown or non-finite tensor.
     """
     path = Path(directory)
-    data = read_json(path / _CONFIG)
-    _refuse_unsupported(path, data)
+    data = read_json(path / ADAPTER_CONFIG)
+    refuse_unsupported(path, data)
     if base is not None and (recorded := recorded_base(path)) != base:
         raise ContractError(f"{path} was trained for base {recorded!r}, not {base!r}: use its own base")
     rank, alpha, targets = _shape(path, data)
@@ -115,9 +96,9 @@ def load_peft(
         stored[name] = np.array(paths, object), *fused_shape(config, name), own_rank * config.num_experts
     shapes: dict[str, tuple[int, ...]] = {}
     for modules, fan_in, fan_out, columns in stored.values():
-        shapes |= dict.fromkeys((_PREFIX + modules + _A).flat, (columns, fan_in))
-        shapes |= dict.fromkeys((_PREFIX + modules + _B).flat, (fan_out, columns))
-    files = TensorFiles([path / _WEIGHTS])
+        shapes |= dict.fromkeys((PREFIX + modules + LORA_A).flat, (columns, fan_in))
+        shapes |= dict.fromkeys((PREFIX + modules + LORA_B).flat, (fan_out, columns))
+    files = TensorFiles([path / ADAPTER_WEIGHTS])
     files.require(shapes)
 
     def stacked(names: np.ndarray) -> Any:
@@ -128,7 +109,7 @@ def load_peft(
 
     weights: dict[str, dict[str, Any]] = {}
     for name, (modules, *_) in stored.items():
-        pair = {"a": stacked(_PREFIX + modules + _A), "b": stacked(_PREFIX + modules + _B)}
+        pair = {"a": stacked(PREFIX + modules + LORA_A), "b": stacked(PREFIX + modules + LORA_B)}
         found = unfused(config, name, pair) if name in fused else {name: pair}
         if twice := sorted(found.keys() & weights.keys()):
             raise ContractError(f"{path} adapts {twice[0]} twice, alone and in {name}: give it one of the two")
@@ -137,14 +118,6 @@ def load_peft(
     return LoRA(
         {name: pad_rank(LoRA({name: pair}, scale), largest).weights[name] for name, pair in weights.items()}, scale
     )
-
-
-def _refuse_unsupported(path: Path, data: dict[str, Any]) -> None:
-    if (kind := data.get("peft_type")) != "LORA":
-        raise ContractError(f"{path} has peft_type {kind!r}; only 'LORA' is supported")
-    for key, neutral in _NEUTRAL.items():
-        if (value := data.get(key)) is not None and value not in neutral:
-            raise ContractError(f"{path} has {key} {value!r}, which is not supported: train the adapter as plain LoRA")
 
 
 def _shape(path: Path, data: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:

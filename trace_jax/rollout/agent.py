@@ -25,8 +25,8 @@ from trace_jax.contract.trajectory import (
 from trace_jax.environments.protocol import Environment, Observation, Outcome
 from trace_jax.rollout.chat import Renderer, read_arguments
 from trace_jax.rollout.codec import RenderError
-from trace_jax.rollout.deadline import Overrun, deadline
-from trace_jax.rollout.engine import Completion, Engine, EngineError, Sampling
+from trace_jax.rollout.deadline import Overrun, deadline, episode_clock
+from trace_jax.rollout.engine import Completion, Engine, EngineError, EngineGone, Sampling
 
 P = TypeVar("P", bound=Part)
 
@@ -97,6 +97,7 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
     keep both. An environment that raises, exits, hangs, grades outside [0, 1] or says what cannot be written to a file,
     an engine that refuses, and a message that has no token form break the episode: ``error`` says why in one line and
     there is no reward. ``base`` is the revision of the base model.
+    Raises EngineGone when no engine is left to go on with; waiting for one does not count towards ``max_seconds``.
     """
     episode = _Episode()
     started = time.monotonic()
@@ -104,10 +105,12 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
     error: str | None = None
     termination: Termination = "error"
     try:
-        async with asyncio.timeout(limits.max_seconds):
-            termination, outcome = await _play(spec, engine, renderer, limits, episode, started)
+        async with episode_clock(limits.max_seconds) as clock:
+            termination, outcome = await _play(spec, engine, renderer, limits, episode, clock)
     except TimeoutError:
         error = f"TimeoutError: episode took longer than max_seconds={limits.max_seconds:g}"
+    except EngineGone:
+        raise
     except (EnvironmentFault, EngineError, RenderError) as fault:
         error = one_line(fault)
     usage = {trained: sum(len(s.tokens) for s in episode.segments if s.trained == trained) for trained in (False, True)}
@@ -133,10 +136,12 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
 
 
 async def _play(
-    spec: EpisodeSpec, engine: Engine, renderer: Renderer, limits: Limits, episode: _Episode, started: float
+    spec: EpisodeSpec, engine: Engine, renderer: Renderer, limits: Limits, episode: _Episode, clock: asyncio.Timeout
 ) -> tuple[Termination, Outcome]:
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
-        return _call(limits.max_seconds - (time.monotonic() - started), function, *arguments)
+        end = clock.when()
+        assert end is not None, "the clock stands still only while the engine waits"
+        return _call(end - asyncio.get_running_loop().time(), function, *arguments)
 
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin alike
     environment = call(spec.environment)
@@ -253,7 +258,7 @@ def collect(
 ) -> list[Trajectory]:
     """All episodes, at most ``concurrency`` at a time, in the order of ``specs``.
 
-    ``on_episode`` is called as each one ends; what it raises stops the collection.
+    ``on_episode`` is called as each one ends; what it raises stops the collection, and so does EngineGone.
     """
     return asyncio.run(_collect(specs, engine, renderer, limits, base, concurrency, on_episode))
 

@@ -1,10 +1,12 @@
-"""A time limit on a synchronous call that may hang."""
+"""Time limits of an episode: on a synchronous call that may hang, and on all of it but what it waits for servers."""
 
+import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 
@@ -46,3 +48,34 @@ def deadline(seconds: float) -> Iterator[None]:
         raise Overrun from None
     finally:
         signal.signal(signal.SIGALRM, previous)
+
+
+_CLOCK: ContextVar[asyncio.Timeout | None] = ContextVar("clock", default=None)
+
+
+@asynccontextmanager
+async def episode_clock(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """``asyncio.timeout`` whose time stops in ``off_the_clock``."""
+    async with asyncio.timeout(seconds) as clock:
+        token = _CLOCK.set(clock)
+        try:
+            yield clock
+        finally:
+            _CLOCK.reset(token)
+
+
+@contextmanager
+def off_the_clock() -> Iterator[None]:
+    """A wait that is not the episode's own: its clock, if it has one, stands still meanwhile."""
+    clock = _CLOCK.get()
+    end = None if clock is None else clock.when()
+    if clock is None or end is None or clock.expired():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    left = end - loop.time()
+    clock.reschedule(None)
+    try:
+        yield
+    finally:
+        clock.reschedule(loop.time() + left)

@@ -16,7 +16,7 @@ from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA
 from trace_jax.models.peft import load_peft
 from trace_jax.rollout.adapters import AdapterTable
-from trace_jax.rollout.engine import Completion, EngineError, Sampling
+from trace_jax.rollout.engine import Completion, EngineError, Sampling, checked_prompt
 from trace_jax.rollout.lanes import DecodeRow, Lanes, PrefillRow
 from trace_jax.rollout.slots import Placement, Slots
 
@@ -96,7 +96,7 @@ class EmbeddedEngine:
                 impossible sampling; or the model returned non-finite logits.
         """
         loop = asyncio.get_running_loop()
-        prompt = self._checked(token_ids, sampling)
+        prompt = checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity).astype(np.int32)
         request = _Request(prompt, sampling, self._adapters.id(adapter), loop.create_future())
         self._queue.append(request)
         if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
@@ -126,24 +126,6 @@ class EmbeddedEngine:
         if in_flight := len(self._queue) + len(self._running):
             raise EngineError(f"{in_flight} requests are in flight: flush when they have ended")
         self._slots = self._new_slots()
-
-    def _checked(self, token_ids: Sequence[int], sampling: Sampling) -> np.ndarray:
-        prompt = np.asarray(token_ids, np.int64)
-        if prompt.ndim != 1 or not prompt.size:
-            raise EngineError("the prompt has no tokens: give at least one")
-        outside = prompt[(prompt < 0) | (prompt >= self._config.vocab_size)]
-        if outside.size:
-            raise EngineError(f"token id {outside[0]} is outside the vocabulary of {self._config.vocab_size}")
-        if sampling.max_tokens < 1:
-            raise EngineError(f"max_tokens is {sampling.max_tokens}: ask for at least 1")
-        if prompt.size + sampling.max_tokens > self._capacity:
-            raise EngineError(
-                f"prompt of {prompt.size} tokens and max_tokens {sampling.max_tokens} exceed the engine's capacity of "
-                f"{self._capacity}: shorten them or make the engine larger"
-            )
-        if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-            raise EngineError(f"temperature is {sampling.temperature}: give a finite number >= 0")
-        return prompt.astype(np.int32)
 
     async def _serve(self) -> None:
         try:

@@ -1,8 +1,12 @@
 """What an inference engine offers to the agent loop."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+import numpy as np
 
 from trace_jax.contract.record import ContractError
 
@@ -14,11 +18,15 @@ class EngineError(ContractError):
     """
 
 
+class EngineGone(EngineError):
+    """Nothing is left that could serve any request. It ends the collection: no episode is broken by it."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to sample. ``temperature`` 0 is greedy; log-probabilities are those of ``logits / temperature`` (of
     ``logits`` when greedy), before any truncation. The same ``seed``, prompt and weights give the same tokens whatever
-    else is in the batch.
+    else is in the batch; from SGLang only if the server runs with --enable-deterministic-inference.
     """
 
     max_tokens: int
@@ -51,3 +59,23 @@ class Engine(Protocol):
     async def unload_adapter(self, name: str) -> None: ...
 
     async def health(self) -> bool: ...
+
+
+def checked_prompt(token_ids: Sequence[int], sampling: Sampling, vocab_size: int, capacity: int) -> np.ndarray:
+    """A request's prompt as int64. Raises EngineError for one that no engine can serve."""
+    prompt = np.asarray(token_ids, np.int64)
+    if prompt.ndim != 1 or not prompt.size:
+        raise EngineError("the prompt has no tokens: give at least one")
+    outside = prompt[(prompt < 0) | (prompt >= vocab_size)]
+    if outside.size:
+        raise EngineError(f"token id {outside[0]} is outside the vocabulary of {vocab_size}")
+    if sampling.max_tokens < 1:
+        raise EngineError(f"max_tokens is {sampling.max_tokens}: ask for at least 1")
+    if prompt.size + sampling.max_tokens > capacity:
+        raise EngineError(
+            f"prompt of {prompt.size} tokens and max_tokens {sampling.max_tokens} exceed the engine's capacity of "
+            f"{capacity}: shorten them or make the engine larger"
+        )
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+        raise EngineError(f"temperature is {sampling.temperature}: give a finite number >= 0")
+    return prompt

@@ -24,6 +24,8 @@ class Stage:
         self._owner = owner
         self._tokens = 0
         self._reward: float | None = None
+        self._episodes = self._graded = 0
+        self._total_reward = 0.0
         self._started = time.monotonic()
         self._begun_at = done
         self._last_line = self._started
@@ -41,9 +43,14 @@ class Stage:
             self._owner.print(self._line())
 
     def episode(self, trajectory: Trajectory) -> None:
-        """One more episode is done."""
+        """One more episode is done: shown are the mean reward of the graded ones, how many broke, and their rate."""
+        self._episodes += 1
+        if trajectory.reward is not None:
+            self._graded += 1
+            self._total_reward += trajectory.reward
+        mean = self._total_reward / self._graded if self._graded else None
         usage = trajectory.usage
-        self.advance(reward=trajectory.reward, tokens=usage.prompt_tokens + usage.completion_tokens)
+        self.advance(reward=mean, tokens=usage.prompt_tokens + usage.completion_tokens)
 
     def finish(self, note: str = "") -> None:
         """The stage is over; ``note`` (a result in a few words) stays on the terminal."""
@@ -69,9 +76,14 @@ class Stage:
         return (time.monotonic() - self._started) / steps * max(self.total - self.done, 0)
 
     def _status(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
         parts = [] if self._reward is None else [f"reward {self._reward:.3f}"]
+        if broken := self._episodes - self._graded:
+            parts.append(f"{broken} broken")
+        if self._episodes:
+            parts.append(f"{self._episodes / seconds:.1f} episodes/s")
         if self._tokens:
-            parts.append(f"{self._tokens / max(time.monotonic() - self._started, 1e-9):,.0f} tokens/s")
+            parts.append(f"{self._tokens / seconds:,.0f} tokens/s")
         return "  ".join(parts)
 
     def _line(self) -> str:

@@ -96,7 +96,8 @@ class Run:
         self._rollouts, self._tensorboard, self._wandb = rollouts, tensorboard, wandb
         self._source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
         self._snapshots = sorted(config.snapshots)
-        self._publisher = None if engine is None else Publisher(engine, model, base)
+        published = self.directory / "published"
+        self._publisher = None if engine is None else Publisher(engine, model, base, published)
         self._metrics: MetricsWriter | None = None
         self._groups: list[Group] = []
         self._times: tuple[float, float] = (0.0, 0.0)
@@ -209,6 +210,7 @@ class Run:
             "rollouts": float(counters.rollouts),
             **rollout_metrics(groups),
             **learnt,
+            **(self._publisher.metrics if self._publisher is not None and not played else {}),
             f"{_TIMES}collect_seconds": collected - started,
             f"{_TIMES}update_seconds": ended - collected,
             f"{_TIMES}tokens_per_second": tokens / (ended - started),

@@ -1,0 +1,69 @@
+"""Bring adapters to an SGLang server whose disk the trainer does not share.
+
+    python -m launch.relay --server=http://127.0.0.1:30001 --directory=/var/adapters --host=10.0.0.5 --port=31001
+
+It runs beside the server, with a local directory of its own: takes adapters by HTTP, or fetches them from object stores
+below ``--sources``; checks and places them whole or not at all, and loads, unloads and removes them on the server
+(``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a checkout after
+
+    pip install absl-py aiohttp etils[epath] fsspec ml_collections pydantic safetensors starlette uvicorn
+
+The secret that it shares with the trainer is the environment variable TRACE_RELAY_KEY on both sides.
+"""
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+from absl import app, flags
+
+from launch.common import fail, guarded, parse_flags
+from trace_jax.relay.app import make_app
+from trace_jax.relay.files import KEY
+from trace_jax.relay.server import Server
+from trace_jax.relay.store import Store
+
+SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server beside this relay")
+DIRECTORY = flags.DEFINE_string("directory", None, "local directory for adapters; the server has to see it as well")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on: never a public one")
+PORT = flags.DEFINE_integer("port", 31001, "port to listen on; 0: any free one", lower_bound=0, upper_bound=65535)
+SOURCES = flags.DEFINE_list("sources", [], "fsspec prefixes, gs://bucket/runs, that adapters may be fetched from")
+MAX_GIB = flags.DEFINE_float("max_gib", 8.0, "largest adapter that is taken, in GiB", lower_bound=0.0)
+
+_SECONDS_TO_FINISH = 10  # of transfers, when the relay is told to end
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    assert SERVER.value and DIRECTORY.value
+    key = os.environ.get(KEY)
+    store = Store(Path(DIRECTORY.value), int(MAX_GIB.value * 2**30))
+    relay = make_app(store, Server(SERVER.value), SOURCES.value, key)
+    listener = socket.create_server((HOST.value, PORT.value))
+    host, port = listener.getsockname()[:2]
+    if key is None and not host.startswith("127."):
+        logging.warning("%s is not set: whoever reaches %s:%d may place adapters", KEY, host, port)
+    print(f"relay on http://{host}:{port}: {store.directory} for {SERVER.value}", flush=True)
+    config = uvicorn.Config(
+        relay, access_log=False, log_config=None, timeout_graceful_shutdown=_SECONDS_TO_FINISH, lifespan="on"
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        rest = parse_flags(arguments)
+        for flag in (SERVER, DIRECTORY):
+            if not flag.value:
+                raise flags.Error(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
+        if not str(SERVER.value).startswith(("http://", "https://")):
+            raise flags.Error(f"--server={SERVER.value} is no URL: write http://HOST:PORT")
+    except flags.Error as error:
+        fail(str(error), 2)
+    return rest
+
+
+if __name__ == "__main__":
+    app.run(lambda _: guarded(main), flags_parser=_parse)

@@ -1,0 +1,53 @@
+"""What a user can name to be played."""
+
+import pytest
+
+from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.files import write_document
+from trace_jax.contract.record import ContractError
+from trace_jax.environments.registry import load_target
+from trace_jax.environments.source import FIRST_SEED, load_source, target_source
+
+FAMILY = "trace_jax.synthesis.families.verify_before_acting:VerifyBeforeActing"
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_a_target_gives_its_own_tasks_by_any_of_its_names(split):
+    target = load_target("helpdesk")
+    for name in ("helpdesk", "trace_jax.environments.helpdesk.target:Helpdesk"):
+        source = load_source(name, split, 5)
+        assert source.tasks == target.tasks(split)[:5] and (source.target, source.design) == (name, None)
+        ours, theirs = source.environment(), target.environment(split)
+        assert ours.reset(source.tasks[2]) == theirs.reset(source.tasks[2])
+    assert target_source(target, "helpdesk", split, 10**6).tasks == target.tasks(split)
+
+
+def test_an_environment_is_told_from_a_target_and_is_fresh_every_time():
+    source = load_source(FAMILY, "train", 3)
+    assert source.tasks == (0, 1, 2) and source.name == FAMILY
+    one, other = source.environment(), source.environment()
+    assert one is not other and one.reset(1) == other.reset(1)
+
+
+def test_a_manifest_gives_its_design_and_seeds_that_no_stage_has_played(tmp_path):
+    design = Design(entry_point=FAMILY, parameters={"routine": 0})
+    manifest = EnvironmentManifest(
+        name="first_look", capability="verify_before_acting", target="helpdesk", designer="embedded", design=design,
+        gates=(), calibration=None, rollouts=0,
+    )  # fmt: skip
+    write_document(tmp_path / "e.json", manifest)
+    source = load_source(str(tmp_path / "e.json"), "held_out", 2)
+    first = FIRST_SEED["held_out"]
+    assert (source.name, source.target, source.design) == ("first_look", "helpdesk", design)
+    assert source.tasks == (first, first + 1)
+    source.environment().reset(first)
+    outside = manifest.replace(design=Design(entry_point="os:system", parameters={}))
+    write_document(tmp_path / "outside.json", outside)
+    with pytest.raises(ContractError, match="lies outside trace_jax"):
+        load_source(str(tmp_path / "outside.json"), "train", 2)
+
+
+@pytest.mark.parametrize("name", ["helpdesk", FAMILY])
+def test_no_tasks_are_refused(name):
+    with pytest.raises(ContractError, match=f"0 train tasks of '{name}'.*: at least 1 is needed"):
+        load_source(name, "train", 0)

@@ -1,0 +1,262 @@
+"""Adapters from one disk to another over loopback: whole, once, loaded; and nothing of what goes wrong on the way."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cutting_proxy import CuttingProxy
+from fake_sglang import Running
+from relay_disks import Beside, contents, write_adapter
+
+from trace_jax.contract.record import ContractError
+from trace_jax.relay import store as store_module
+from trace_jax.relay.app import make_app
+from trace_jax.relay.client import deliver, withdraw
+from trace_jax.relay.files import HEADER, KEY, Checksum, Checksums, RelayError, checksums
+from trace_jax.relay.server import Server
+from trace_jax.relay.store import Store
+
+Start = Callable[..., Beside]
+
+
+def ask(method: str, url: str, **arguments: object) -> tuple[int, dict]:
+    async def request() -> tuple[int, dict]:
+        async with aiohttp.ClientSession() as session, session.request(method, url, **arguments) as answer:
+            return answer.status, (await answer.json()) if answer.status != 204 else {}
+
+    return asyncio.run(request())
+
+
+def upload_half(url: str, name: str, directory: Path) -> socket.socket:
+    """A connection that has sent half an adapter."""
+    announced = checksums(directory)
+    body = b"".join(contents(directory).values())
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = f"PUT /adapters/{name} HTTP/1.1\r\nHost: x\r\n{HEADER}: {announced.model_dump_json()}\r\n"
+    connection.sendall(f"{head}Content-Length: {announced.size}\r\n\r\n".encode() + body[: len(body) // 2])
+    return connection
+
+
+def wait_until(true: Callable[[], object], seconds: float = 100.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_adapter_arrives_whole_is_loaded_and_is_taken_away(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    size = sum(map(len, contents(adapter).values()))
+    assert asyncio.run(deliver(beside.url, "refuse@12", adapter)) == size
+    placed = beside.directory / "refuse@12"
+    assert contents(placed) == contents(adapter) and beside.sglang.loaded == {"refuse@12": str(placed)}
+    status, listed = ask("GET", f"{beside.url}/adapters")
+    assert status == 200 and listed["adapters"] == {"refuse@12": checksums(adapter).model_dump()}
+    asyncio.run(withdraw(beside.url, "refuse@12"))
+    assert not placed.exists() and beside.sglang.loaded == {} and not beside.left_over()
+    asyncio.run(withdraw(beside.url, "refuse@12"))  # again: nothing to do
+
+
+def test_the_same_again_sends_nothing_and_other_content_is_refused(relay: Start, adapter: Path, tmp_path: Path) -> None:
+    beside = relay()
+    asyncio.run(deliver(beside.url, "a@1", adapter))
+    before = contents(beside.directory / "a@1")
+    assert asyncio.run(deliver(beside.url, "a@1", adapter)) == 0
+    beside.sglang.loaded.clear()  # the server was started anew
+    assert asyncio.run(deliver(beside.url, "a@1", adapter)) == 0 and "a@1" in beside.sglang.loaded
+    with pytest.raises(RelayError, match="'a@1' is here with other content: names are immutable") as refused:
+        asyncio.run(deliver(beside.url, "a@1", write_adapter(tmp_path / "other")))
+    assert refused.value.status == 409 and contents(beside.directory / "a@1") == before
+    body = b"".join(contents(tmp_path / "other").values())
+    header = {HEADER: checksums(tmp_path / "other").model_dump_json()}
+    assert ask("PUT", f"{beside.url}/adapters/a@1", data=body, headers=header)[0] == 409
+
+
+def test_several_at_once_of_one_name_are_placed_once(relay: Start, adapter: Path) -> None:
+    beside = relay()
+
+    async def all_at_once() -> list[int]:
+        return await asyncio.gather(*(deliver(beside.url, "a@1", adapter) for _ in range(4)))
+
+    assert max(asyncio.run(all_at_once())) > 0
+    assert contents(beside.directory / "a@1") == contents(adapter) and not beside.left_over()
+
+
+def test_cut_in_mid_transfer_nothing_is_placed(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    connection = upload_half(beside.url, "a@1", adapter)
+    wait_until(beside.left_over)
+    connection.close()
+    wait_until(lambda: not beside.left_over())
+    assert not (beside.directory / "a@1").exists() and beside.sglang.loaded == {}
+    asyncio.run(deliver(beside.url, "a@1", adapter))
+    assert contents(beside.directory / "a@1") == contents(adapter)
+
+
+@pytest.mark.parametrize("damage,times", [(False, 2), (True, 1)])
+def test_cut_or_damaged_on_the_way_it_is_sent_again(relay: Start, adapter: Path, damage: bool, times: int) -> None:
+    beside = relay()
+    with CuttingProxy(beside.port, after=3_000_000, times=times, damage=damage) as proxy:
+        assert asyncio.run(deliver(proxy.url, "a@1", adapter)) > 0
+        assert proxy.faults == times
+    assert contents(beside.directory / "a@1") == contents(adapter) and not beside.left_over()
+    assert list(beside.sglang.loaded) == ["a@1"]
+
+
+def test_a_sender_that_stalls_is_let_go(relay: Start, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "STALL_SECONDS", 0.2)
+    beside = relay()
+    with upload_half(beside.url, "a@1", adapter) as connection:
+        connection.settimeout(100)
+        assert b" 408 " in connection.recv(1 << 16).splitlines()[0]
+    assert not beside.left_over() and not (beside.directory / "a@1").exists()
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda files: files | {"adapter_config.json": Checksum(size=1, sha256="0" * 64)}, "checksum"),
+        (lambda files: files | {"adapter_model.safetensors": Checksum(size=9, sha256="0" * 64)}, "checksum"),
+    ],
+)
+def test_a_wrong_checksum_is_refused(relay: Start, adapter: Path, change: Callable, words: str) -> None:
+    beside = relay()
+    announced = Checksums(files=change(checksums(adapter).files))
+    body = b"".join(contents(adapter).values())
+    status, answer = ask("PUT", f"{beside.url}/adapters/a@1", data=body, headers={HEADER: announced.model_dump_json()})
+    assert status == 400 and words in answer["error"] and not (beside.directory / "a@1").exists()
+
+
+def test_too_few_and_too_many_bytes_are_refused(relay: Start, adapter: Path) -> None:
+    beside, header = relay(), {HEADER: checksums(adapter).model_dump_json()}
+    body = b"".join(contents(adapter).values())
+    for sent, words in ((body[:-1], "ended 1 bytes short"), (body + b"!", "more than the announced")):
+        status, answer = ask("PUT", f"{beside.url}/adapters/a@1", data=sent, headers=header)
+        assert status == 400 and words in answer["error"]
+    assert not beside.left_over() and not (beside.directory / "a@1").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2Fx", "%2Fetc", ".hidden", "a%00b", "a:b", "a" * 201, "%C3%A4"])
+def test_names_that_lead_elsewhere_are_refused(relay: Start, adapter: Path, name: str) -> None:
+    beside = relay()
+    before = sorted(beside.directory.parent.rglob("*"))
+    header, body = {HEADER: checksums(adapter).model_dump_json()}, b"".join(contents(adapter).values())
+    host, port = beside.url.removeprefix("http://").split(":")
+    for method in ("PUT", "DELETE"):  # as it stands on the wire, where clients would have tidied it up
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"{method} /adapters/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            lines = f"{head}{HEADER}: {header[HEADER]}\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(lines.encode())
+            connection.settimeout(100)
+            assert connection.recv(1 << 16).split()[1] in (b"404", b"405", b"422")
+    assert sorted(beside.directory.parent.rglob("*")) == before
+    with pytest.raises(RelayError, match="adapter name"):
+        asyncio.run(deliver(beside.url, f"../{name}", adapter))
+
+
+def test_too_large_an_adapter_is_refused_before_it_is_sent(relay: Start, adapter: Path) -> None:
+    beside = relay(max_bytes=1_000_000)
+    with pytest.raises(RelayError, match="limit 1000000: see --max_gib") as refused:
+        asyncio.run(deliver(beside.url, "a@1", adapter))
+    assert refused.value.status == 413
+    status, answer = ask("POST", f"{beside.url}/adapters/a@1", data=b" " * 100_000)
+    assert status == 413 and "question" in answer["error"]
+
+
+def test_without_the_key_nothing_is_done(relay: Start, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = relay(key="sesame-é")
+    assert ask("GET", f"{beside.url}/health")[0] == 200
+    for key in (None, "sesam"):
+        monkeypatch.setenv(KEY, key) if key else monkeypatch.delenv(KEY, raising=False)
+        with pytest.raises(RelayError, match="wrong or no key") as refused:
+            asyncio.run(deliver(beside.url, "a@1", adapter))
+        assert refused.value.status == 401
+    assert [ask(method, f"{beside.url}/adapters{name}")[0] for method, name in (("GET", ""), ("DELETE", "/a"))] == [
+        401,
+        401,
+    ]
+    monkeypatch.setenv(KEY, "sesame-é")
+    asyncio.run(deliver(beside.url, "a@1", adapter))
+    assert "a@1" in beside.sglang.loaded
+
+
+def test_it_is_fetched_from_where_it_may_be_fetched(relay: Start, adapter: Path, tmp_path: Path) -> None:
+    inside, outside = f"file://{adapter}", f"file://{write_adapter(tmp_path / 'trainer-secrets')}"
+    beside = relay(sources=(f"file://{tmp_path}/trainer",))
+    assert asyncio.run(deliver(beside.url, "a@1", inside)) == 0
+    assert contents(beside.directory / "a@1") == contents(adapter) and "a@1" in beside.sglang.loaded
+    assert asyncio.run(deliver(beside.url, "a@1", inside)) == 0
+    dotted = f"file://{tmp_path}/trainer/../trainer-secrets"
+    for url in (outside, dotted, f"simplecache::{inside}", "http://169.254.169.254/x"):
+        with pytest.raises(RelayError, match="may not be fetched: start the relay with --sources") as refused:
+            asyncio.run(deliver(beside.url, "b@1", url))
+        assert refused.value.status == 403
+    with pytest.raises(RelayError, match=r"nowhere: cannot be fetched .*FileNotFoundError"):
+        asyncio.run(deliver(beside.url, "b@1", f"file://{tmp_path}/trainer/nowhere"))
+    other = write_adapter(tmp_path / "trainer" / "other")
+    with pytest.raises(RelayError, match="other content"):
+        asyncio.run(deliver(beside.url, "a@1", f"file://{other}"))
+    assert not beside.left_over() and not (beside.directory / "b@1").exists()
+
+
+def test_what_the_server_refuses_does_not_stay(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    beside.sglang.refuse = "rank 4 is incompatible with\nthe memory pool"
+    with pytest.raises(RelayError, match="refuses it: rank 4 is incompatible with the memory pool") as refused:
+        asyncio.run(deliver(beside.url, "a@1", adapter))
+    assert refused.value.status == 422 and not (beside.directory / "a@1").exists()
+    beside.sglang.refuse = ""
+    assert asyncio.run(deliver(beside.url, "a@1", adapter)) > 0
+
+
+def test_a_server_in_trouble_is_asked_again_and_nothing_is_sent_twice(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    beside.sglang.status = 503
+
+    async def recover() -> int:
+        delivering = asyncio.ensure_future(deliver(beside.url, "a@1", adapter))
+        while not beside.sglang.asked:
+            await asyncio.sleep(0.01)
+        beside.sglang.loaded.clear()
+        beside.sglang.status = 200
+        return await delivering
+
+    assert asyncio.run(recover()) == sum(map(len, contents(adapter).values()))
+    assert beside.sglang.asked > 1 and "a@1" in beside.sglang.loaded
+
+
+def test_a_relay_that_is_not_there_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = "http://{}:{}".format(*free.getsockname())
+    with pytest.raises(RelayError, match="no answer in 2 attempts .*: start launch.relay beside the server"):
+        asyncio.run(deliver(url, "a@1", adapter))
+
+
+def test_a_directory_has_one_relay(relay: Start) -> None:
+    beside = relay()
+    with pytest.raises(ContractError, match="is another relay's: give each relay a directory of its own"):
+        Store(beside.directory, 1)
+
+
+def test_after_a_new_start_everything_is_still_there(sglang, adapter: Path, tmp_path: Path) -> None:
+    fake, url = sglang
+    for sent in (True, False):
+        with Running(make_app(Store(tmp_path / "gpu-box", 1 << 30), Server(url))) as running:
+            assert (asyncio.run(deliver(running.url, "a@1", adapter)) > 0) == sent
+    assert list(fake.loaded) == ["a@1"]
+
+
+def test_what_is_no_announcement_is_refused(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    one = checksums(adapter).model_dump()
+    one["files"]["../../x"] = one["files"].pop("adapter_config.json")
+    for text in ("", "[]", '{"path": 3}', json.dumps(one), "{" * 3000):
+        status, answer = ask("POST", f"{beside.url}/adapters/a@1", data=text)
+        assert status == 422 and ("announces no adapter" in answer["error"] or "an adapter is" in answer["error"])

@@ -1,0 +1,38 @@
+"""The SGLang engine's way through a relay: what goes wrong is a server that failed, or one that refused."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from relay_disks import contents
+
+from evaluation.serving import relay_url
+from trace_jax.contract.record import ContractError
+from trace_jax.rollout.adapter_files import AdapterFiles
+from trace_jax.rollout.relay_delivery import RelayDelivery
+from trace_jax.rollout.sglang_server import Refused, ServerFailed
+
+
+def test_it_loads_unloads_and_tells_refusals_from_failures(relay, adapter: Path, monkeypatch) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
+    beside = relay()
+    delivery, files = RelayDelivery(beside.url), AdapterFiles("a@1-0f", adapter, 1, 4, ("q_proj", "v_proj"), 1.0)
+    asyncio.run(delivery.load(files))
+    assert contents(beside.directory / "a@1-0f") == contents(adapter) and "a@1-0f" in beside.sglang.loaded
+    asyncio.run(delivery.unload("a@1-0f"))
+    assert not (beside.directory / "a@1-0f").exists() and not beside.sglang.loaded
+    beside.sglang.refuse = "no"
+    with pytest.raises(Refused, match="refuses it: no"):
+        asyncio.run(delivery.load(files))
+    beside.sglang.status = 500
+    with pytest.raises(ServerFailed, match="load_lora_adapter answers 500"):
+        asyncio.run(delivery.load(files))
+    with pytest.raises(ServerFailed, match="start launch.relay beside the server"):
+        asyncio.run(RelayDelivery("http://127.0.0.1:1").load(files))
+
+
+def test_a_relay_is_found_beside_its_server() -> None:
+    assert relay_url("http://gpu-box:30001", 1000) == "http://gpu-box:31001"
+    assert relay_url("http://[fd00::1]:30001/", 1) == "http://[fd00::1]:30002"
+    with pytest.raises(ContractError, match="https://gpu-box names no port"):
+        relay_url("https://gpu-box", 1000)

@@ -1,0 +1,55 @@
+"""One server for the whole run; tests that kill servers start their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_server import RealServer, new_engine, random_decoder, sglang_server, write_model
+
+from trace_jax.models.decoder import Decoder
+from trace_jax.rollout.sglang import SGLangEngine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.sglang)
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Decoder:
+    return random_decoder(7)
+
+
+@pytest.fixture(scope="session")
+def model(decoder: Decoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(decoder, tmp_path_factory.mktemp("sglang") / "model")
+
+
+@pytest.fixture(scope="session")
+def server(model: Path) -> Iterator[RealServer]:
+    """The server that all tests share. Nobody kills it."""
+    server = sglang_server(model, model.parent / "server.log")
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def mortal(model: Path, server: RealServer) -> Iterator[RealServer]:
+    """A second one, started when the first is up. A test that kills it starts it again."""
+    mortal = sglang_server(model, model.parent / "mortal.log")
+    try:
+        mortal.start()
+        mortal.wait()
+        yield mortal
+    finally:
+        mortal.kill()
+
+
+@pytest.fixture
+def engine(server: RealServer) -> SGLangEngine:
+    return new_engine(server)

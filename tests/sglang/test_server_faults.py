@@ -1,0 +1,188 @@
+"""Servers die under a run, and come back. ``pytest -s`` prints what the pool says to it."""
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from real_server import CONFIG, RealServer, new_engine, random_lora
+from test_sync import listed
+from tokenizers import Tokenizer
+
+from trace_jax.contract.trajectory import Message, Trajectory
+from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.models.decoder import Decoder
+from trace_jax.models.lora import TARGETS
+from trace_jax.models.peft import save_peft
+from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.engine import EngineGone, Sampling
+from trace_jax.rollout.sglang import SGLangEngine
+from trace_jax.telemetry.metrics import read_metrics
+from trace_jax.training.config import GRPOConfig
+from trace_jax.training.ground import TrainingGround
+from trace_jax.training.run import Job
+from trace_jax.training.trainer import train
+
+
+class Desk:
+    """Three turns; the reward is the share of early letters."""
+
+    name = "desk"
+    tools = ()
+
+    def reset(self, seed):
+        self.answers = []
+        return Observation((Message(role="user", content=f"task {seed}"),))
+
+    def step(self, message):
+        self.answers.append(message.content or "")
+        done = len(self.answers) == 3
+        return Observation(() if done else (Message(role="user", content="again"),), done)
+
+    def grade(self):
+        text = "".join(self.answers)
+        return Outcome(sum(ord(letter) < 90 for letter in text) / max(len(text), 1))
+
+
+@pytest.fixture
+def renderer(model: Path) -> TinyRenderer:
+    return TinyRenderer(Tokenizer.from_file(str(model / "tokenizer.json")))
+
+
+@pytest.fixture(autouse=True)
+def shown(caplog):
+    caplog.set_level(logging.INFO, "trace_jax")
+    started = time.monotonic()
+    yield
+    for record in caplog.records:
+        print(f"{record.created - time.time() + time.monotonic() - started:7.2f} s  {record.getMessage()}")
+
+
+def specs(number: int, adapter: str | None = None, seeds: int = 8) -> list[EpisodeSpec]:
+    return [
+        EpisodeSpec(
+            id=f"desk/{i}", environment=Desk, target="desk", task=str(i % seeds), split="train", seed=i % seeds,
+            trial=i // seeds, sampling=Sampling(12, 1.0, i), adapter=adapter,
+        )
+        for i in range(number)
+    ]  # fmt: skip
+
+
+def play(engine: SGLangEngine, renderer: TinyRenderer, number: int, adapter=None, on_episode=None, seconds=120.0):
+    return collect(specs(number, adapter), engine, renderer, Limits(4, 200, seconds), "base", 16, on_episode)
+
+
+def until_both_serve(engine: SGLangEngine, seconds: float = 60.0) -> None:
+    async def wait() -> None:
+        end = time.monotonic() + seconds
+        while len(engine.serving) < 2:
+            assert time.monotonic() < end, engine.serving
+            await engine.generate((7, 8), Sampling(1))
+            await asyncio.sleep(0.1)
+
+    asyncio.run(wait())
+
+
+def test_episodes_of_a_killed_server_go_on_elsewhere(server, mortal, renderer, tmp_path, caplog) -> None:
+    engine = new_engine(server, mortal)
+    for number in (1, 2):
+        save_peft(random_lora(number, 4, TARGETS), CONFIG, tmp_path / f"v{number}", "base")
+    asyncio.run(engine.load_adapter("v1", tmp_path / "v1"))
+    assert set(engine.serving) == {server.url, mortal.url}
+    done: list[Trajectory] = []
+
+    def kill(trajectory: Trajectory) -> None:
+        done.append(trajectory)
+        if len(done) == 12:
+            mortal.kill()
+
+    played = play(engine, renderer, 48, "v1", kill)
+    assert len(played) == 48 and not [one.error for one in played if one.broken]
+    assert engine.serving == (server.url,) and f"{mortal.url} is out" in caplog.text
+    asyncio.run(engine.load_adapter("v2", tmp_path / "v2"))  # while it is away
+    mortal.start()
+    mortal.wait()
+    assert not listed(mortal)
+    until_both_serve(engine)
+    assert sorted(name[:2] for name in listed(mortal)) == ["v1", "v2"]  # before its first request
+    assert f"{mortal.url} serves again" in caplog.text
+    assert not [one.error for one in play(engine, renderer, 48, "v2") if one.broken]
+    asyncio.run(engine.unload_adapter("v1"))
+    asyncio.run(engine.unload_adapter("v2"))
+    assert not listed(mortal) and not listed(server)
+
+
+def test_a_server_started_anew_between_two_requests_gets_its_adapters_first(mortal, renderer, tmp_path, caplog) -> None:
+    engine = new_engine(mortal)
+    save_peft(random_lora(1, 4, TARGETS), CONFIG, tmp_path / "v1", "base")
+    asyncio.run(engine.load_adapter("v1", tmp_path / "v1"))
+    (before,) = asyncio.run(_greedy(engine, "v1"))
+    mortal.kill()
+    mortal.start()
+    mortal.wait()
+    assert engine.serving == (mortal.url,)  # for all that the engine knows
+    (after,) = asyncio.run(_greedy(engine, "v1"))
+    assert after.token_ids == before.token_ids and "has lost its adapters" in caplog.text
+    asyncio.run(engine.unload_adapter("v1"))
+
+
+async def _greedy(engine: SGLangEngine, adapter: str):
+    return [await engine.generate((7, 8, 9), Sampling(8, 0.0), adapter)]
+
+
+def test_all_gone_and_back_breaks_no_episode(mortal: RealServer, renderer, caplog) -> None:
+    """The time without a server does not count: episodes may take five seconds, a start takes longer."""
+    engine = new_engine(mortal, wait_seconds=900.0)
+    done: list[Trajectory] = []
+
+    def restart(trajectory: Trajectory) -> None:
+        done.append(trajectory)
+        if len(done) == 4:
+            mortal.kill()
+            threading.Timer(6.0, mortal.start).start()
+
+    played = play(engine, renderer, 24, None, restart, seconds=5.0 if _quick(mortal) else 60.0)
+    assert not [one.error for one in played if one.broken]
+    assert "waiting for a server, for" in caplog.text
+
+
+def _quick(server: RealServer) -> bool:
+    started = time.monotonic()
+    asyncio.run(new_engine(server).generate((7, 8), Sampling(12)))
+    return time.monotonic() - started < 0.5
+
+
+def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decoder, renderer, tmp_path, caplog) -> None:
+    engine, steps = new_engine(mortal, wait_seconds=3.0), []
+    settings = GRPOConfig(
+        max_steps=4, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, max_turn_tokens=10, learning_rate=1e-2,
+        micro_batch_tokens=600, max_recollections=0, seed=3,
+    )  # fmt: skip
+
+    class Killing(Desk):
+        def reset(self, seed):
+            if len(steps) == 2:
+                mortal.kill()
+            return super().reset(seed)
+
+    def run(environment) -> None:
+        job = Job("skill", tmp_path / "run", [TrainingGround("desk", environment, (1, 2, 3), "desk", "train")], ("a",))
+        train(
+            [job], decoder=decoder, engine=engine, renderer=renderer, config=settings, base="base-1",
+            limits=Limits(4, 200, 60.0), tensorboard=False, progress=lambda report: steps.append(report.counters.step),
+        )  # fmt: skip
+
+    with pytest.raises(EngineGone, match="no server to generate with for .* start the servers again"):
+        run(Killing)
+    assert steps == [1, 2] and list(read_metrics(tmp_path / "run")) == [1, 2]
+    mortal.start()
+    mortal.wait()
+    run(Desk)
+    rows = read_metrics(tmp_path / "run")
+    assert steps == [1, 2, 3, 4] and list(rows) == [1, 2, 3, 4]
+    assert all(row["sync/bytes"] > 0 and row["time/sync_seconds"] > 0 for row in rows.values())
+    assert all(row["rollouts"] == 12 * step for step, row in rows.items())
+    assert not listed(mortal) and not (tmp_path / "run" / "published").exists()

@@ -1,0 +1,158 @@
+"""The relay's HTTP interface.
+
+    GET    /adapters          {"adapters": {NAME: files}}
+    POST   /adapters/NAME     load it: with Checksums, if it is here with that content (else 404: upload it; 409);
+                              with {"path": URL}, after fetching it from there
+    PUT    /adapters/NAME     take and load it: the files one after another, announced in the header Adapter-Checksums
+    DELETE /adapters/NAME     unload and remove it
+    GET    /health            200 while the relay runs
+
+An error is {"error": one line}. Every request may be repeated. With a key, all but /health need
+``Authorization: Bearer KEY``.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trace_jax.contract.record import ContractError
+from trace_jax.relay.files import HEADER, RelayError, check_name, parse_checksums
+from trace_jax.relay.server import Server
+from trace_jax.relay.store import Store
+
+_LARGEST_QUESTION = 1 << 16  # bytes of a POST
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """The handlers. ``sources``: fsspec prefixes from which adapters may be fetched."""
+
+    def __init__(self, store: Store, server: Server, sources: Sequence[str], key: str | None) -> None:
+        self._store, self._server, self._key = store, server, key
+        self._sources = [source.rstrip("/") + "/" for source in sources]
+        self._loading = asyncio.Lock()  # loads, unloads and removals, one at a time
+
+    async def list(self, request: Request) -> Response:
+        """GET /adapters"""
+        self._authorise(request)
+        return JSONResponse({"adapters": {name: files.model_dump() for name, files in self._store.held().items()}})
+
+    async def load(self, request: Request) -> Response:
+        """POST /adapters/NAME"""
+        name = self._authorise(request)
+        text = await _question(request)
+        if (url := _path(text)) is not None:
+            self._check_source(url)
+            await asyncio.to_thread(self._store.fetch, name, url)
+        elif not self._store.holds(name, parse_checksums(text)):
+            raise RelayError(f"adapter {name!r} is not here: upload it", 404)
+        return await self._loaded(name)
+
+    async def upload(self, request: Request) -> Response:
+        """PUT /adapters/NAME"""
+        name = self._authorise(request)
+        files = parse_checksums(request.headers.get(HEADER, ""))
+        if not self._store.holds(name, files):
+            await self._store.receive(name, files, aiter(request.stream()))
+            log.info("adapter %s placed, %d bytes", name, files.size)
+        return await self._loaded(name)
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /adapters/NAME"""
+        name = check_name(self._authorise(request))
+        async with self._loading:
+            await self._server.unload(name)
+            await asyncio.to_thread(self._store.remove, name)
+        log.info("adapter %s removed", name)
+        return Response(status_code=204)
+
+    async def _loaded(self, name: str) -> Response:
+        """Load what is placed; what the server refuses does not stay."""
+        async with self._loading:
+            try:
+                await self._server.load(name, self._store.path(name))
+            except RelayError as error:
+                if error.status == 422:
+                    await asyncio.to_thread(self._store.remove, name)
+                raise
+        log.info("adapter %s loaded", name)
+        return JSONResponse({"loaded": name})
+
+    def _authorise(self, request: Request) -> str:
+        """The adapter's name in the URL, if there is one. Raises RelayError 401 without the key."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")  # its bytes
+        if self._key is not None and not hmac.compare_digest(given, self._key.encode()):
+            raise RelayError("wrong or no key: send Authorization: Bearer KEY", 401)
+        return str(request.path_params.get("name", ""))
+
+    def _check_source(self, url: str) -> None:
+        # A chained URL ("simplecache::…") or one with .. could lead out of a prefix that it begins with.
+        plain = "::" not in url and not {".", ".."} & set(url.split("/"))
+        if not (plain and any(url.startswith(source) for source in self._sources)):
+            raise RelayError(f"{url[:200]} may not be fetched: start the relay with --sources=PREFIX of it", 403)
+
+
+def make_app(store: Store, server: Server, sources: Sequence[str] = (), key: str | None = None) -> Starlette:
+    """The application for ``uvicorn``. It closes ``store`` and the connection to ``server`` when it ends."""
+    relay = Relay(store, server, sources, key)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with server:
+            yield
+        store.close()
+
+    routes = [
+        Route("/health", lambda _: JSONResponse({}), methods=["GET"]),
+        Route("/adapters", relay.list, methods=["GET"]),
+        Route("/adapters/{name}", relay.load, methods=["POST"]),
+        Route("/adapters/{name}", relay.upload, methods=["PUT"]),
+        Route("/adapters/{name}", relay.remove, methods=["DELETE"]),
+    ]
+    handlers = {ContractError: _refused, OSError: _failed, ClientDisconnect: _gone}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+async def _question(request: Request) -> str:
+    text = b""
+    async for piece in request.stream():
+        text += piece
+        if len(text) > _LARGEST_QUESTION:
+            raise RelayError(f"a question of more than {_LARGEST_QUESTION} bytes: adapters are sent with PUT", 413)
+    return text.decode(errors="replace")
+
+
+def _path(text: str) -> str | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    path = found.get("path") if isinstance(found, dict) else None
+    return path if isinstance(path, str) else None
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, RelayError) else 422
+    level = logging.INFO if status == 404 else logging.WARNING  # every delivery asks first
+    log.log(level, "%s %s: %d: %s", request.method, request.url.path, status, error)
+    return JSONResponse({"error": str(error)}, status)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """The disk, or an object store."""
+    log.error("%s %s: %s", request.method, request.url.path, error)
+    return JSONResponse({"error": f"{error}: see the relay's machine"}, 502)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    log.warning("%s %s: the sender is gone", request.method, request.url.path)
+    return Response(status_code=400)

@@ -1,0 +1,81 @@
+"""What trainer and relay say to one another about an adapter: its name, its files, and why it was refused."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from trace_jax.contract.record import ContractError, Part, Record
+from trace_jax.models.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+NAMES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)  # an adapter is these two files, sent in this order
+HEADER = "Adapter-Checksums"  # of an upload: the JSON of Checksums
+KEY = "TRACE_RELAY_KEY"  # environment variable with the secret that relay and trainer share
+CHECKSUMS = "checksums.json"  # beside the two, on the relay's disk
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}")  # one path component, never hidden; NAME@STEP
+
+
+class RelayError(ContractError):
+    """The relay did not do what it was asked. ``status`` is the HTTP status that says why."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def final(self) -> bool:
+        """True if asking again would give the same answer."""
+        return self.status in (401, 403, 409, 413, 422)
+
+
+class Checksum(Part):
+    """One file: bytes and SHA-256 in hex."""
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Checksums(Record):
+    """The two files of an adapter, by name."""
+
+    files: dict[str, Checksum]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+def check_name(name: str) -> str:
+    """``name``, if it can be that of a directory and in a URL. Raises RelayError 422 otherwise."""
+    if not _NAME.fullmatch(name):
+        raise RelayError(f"adapter name {name[:80]!r}: use letters, digits and . _ @ + -, the first no sign", 422)
+    return name
+
+
+def checksums(directory: Path) -> Checksums:
+    """Sizes and checksums of the adapter in a local PEFT directory. Raises ContractError where a file is missing."""
+    return Checksums(files={name: _checksum(directory / name) for name in NAMES})
+
+
+def parse_checksums(text: str) -> Checksums:
+    """The announcement of an upload. Raises ContractError unless it announces an adapter's two files."""
+    try:
+        found = Checksums.model_validate_json(text)
+    except ValueError:
+        raise ContractError(f"{text[:80]!r} announces no adapter: send a JSON Checksums") from None
+    if tuple(sorted(found.files)) != NAMES:
+        raise ContractError(f"files {', '.join(sorted(found.files))[:80]!r}: an adapter is {' and '.join(NAMES)}")
+    return found
+
+
+def _checksum(path: Path) -> Checksum:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return Checksum(size=file.tell(), sha256=digest)
+    except FileNotFoundError:
+        raise ContractError(f"{path} is missing: name the PEFT directory of an adapter") from None

@@ -1,0 +1,55 @@
+"""The inference server beside the relay, which loads adapters from the relay's disk."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from trace_jax.relay.files import RelayError
+
+_SECONDS = 600.0  # an unload waits for the requests that use the adapter
+
+
+class Server:
+    """SGLang at ``url``. Raises RelayError: 502 if it does not answer or fails, 422 if it refuses an adapter."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def load(self, name: str, path: Path) -> None:
+        """Load the adapter in ``path``, unless it is loaded already."""
+        refusal = await self._ask("load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if refusal is not None and refusal[1].get(name) != str(path):
+            raise RelayError(f"adapter {name!r}: {self.url} refuses it: {refusal[0]}", 422)
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter, if it is loaded."""
+        refusal = await self._ask("unload_lora_adapter", {"lora_name": name})
+        if refusal is not None and name in refusal[1]:
+            raise RelayError(f"adapter {name!r}: {self.url} does not unload it: {refusal[0]}", 502)
+
+    async def _ask(self, call: str, body: dict[str, str]) -> tuple[str, dict[str, str]] | None:
+        """None if it was done; why not, and what is loaded by name, if SGLang answers that (status 400)."""
+        assert self._session is not None, "enter the server first"
+        try:
+            async with self._session.post(f"{self.url}/{call}", json=body) as answer:
+                if answer.status not in (200, 400):
+                    raise RelayError(f"{self.url}/{call} answers {answer.status}: see the server's log", 502)
+                found: Any = await answer.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise RelayError(f"{self.url} does not answer ({error!r}): is the server running?", 502) from None
+        if found.get("success"):
+            return None
+        return " ".join(str(found.get("error_message")).split()), found.get("loaded_adapters") or {}
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS, sock_connect=10.0))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()

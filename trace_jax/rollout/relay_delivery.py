@@ -1,0 +1,34 @@
+"""Adapters to a server that does not see our disk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trace_jax.relay.client import deliver, withdraw
+from trace_jax.relay.files import RelayError
+from trace_jax.rollout.adapter_files import AdapterFiles
+from trace_jax.rollout.sglang_server import Refused, ServerFailed
+
+
+class RelayDelivery:
+    """Through the relay at ``url`` (``launch.relay``), beside the server. Raises ServerFailed or Refused."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def load(self, files: AdapterFiles) -> None:
+        """Have the adapter on the server's own disk, and loaded."""
+        with _told():
+            await deliver(self._url, files.name, files.path)
+
+    async def unload(self, name: str) -> None:
+        """Unload it, and remove it from the server's disk."""
+        with _told():
+            await withdraw(self._url, name)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except RelayError as error:
+        raise (Refused if error.final else ServerFailed)(str(error)) from None

@@ -1,0 +1,33 @@
+"""HTTP connections that belong to event loops: an engine is called from one ``asyncio.run`` after the other."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import aiohttp
+
+_KEEP_ALIVE = 3.0  # seconds: servers close idle connections after 5, and a request must not meet one that is closing
+
+
+class Sessions:
+    """One session for each running event loop; a loop closes its own as ``asyncio.run`` ends it."""
+
+    def __init__(self) -> None:
+        self._open: dict[
+            asyncio.AbstractEventLoop, tuple[AsyncGenerator[aiohttp.ClientSession], aiohttp.ClientSession]
+        ] = {}
+
+    async def get(self) -> aiohttp.ClientSession:
+        """The session of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._open:
+            self._open = {other: opened for other, opened in self._open.items() if not other.is_closed()}
+            generator = _session()
+            self._open[loop] = generator, await anext(generator)
+        return self._open[loop][1]
+
+
+async def _session() -> AsyncGenerator[aiohttp.ClientSession]:
+    """Not finished by anyone but the loop, whose shutdown of asynchronous generators then closes the session."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)  # how many is bounded by who asks
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session

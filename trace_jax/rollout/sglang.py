@@ -1,0 +1,120 @@
+"""The SGLang engine: real servers, adapters in step on all of them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from trace_jax.models.config import DecoderConfig
+from trace_jax.rollout.adapter_files import AdapterFiles, adapter_files
+from trace_jax.rollout.engine import Completion, EngineError, Sampling, checked_prompt
+from trace_jax.rollout.pool import Pool
+from trace_jax.rollout.relay_delivery import RelayDelivery
+from trace_jax.rollout.replica import Delivery, Replica, SharedDirectory
+from trace_jax.rollout.sglang_server import Refused, ServerFailed, SGLangServer
+
+
+class SGLangEngine:
+    """Serves ``Engine`` from SGLang servers, which must hold the same base weights.
+
+    Every adapter is on every server that gets requests: a server that was away is brought up to date first. An adapter
+    of a name that was not loaded here is refused before any server is asked, since a server would load one again that
+    it has unloaded.
+
+    Args:
+        urls: ``http://HOST:PORT`` of each server.
+        config: the base model.
+        stop_token_ids: a completion ends with the first of these; servers add their model's end-of-text tokens.
+        relays: URL of the relay beside each server; none where the servers see the files that we see.
+        slots: requests in flight on a server; more wait.
+        capacity: tokens of prompt and completion together that a request may have.
+        request_seconds: after so long a server has failed a request.
+        wait_seconds: how long requests wait when no server is left, before EngineGone is raised.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        config: DecoderConfig,
+        stop_token_ids: Sequence[int],
+        *,
+        relays: Sequence[str] = (),
+        slots: int = 64,
+        capacity: int = 512,
+        request_seconds: float = 300.0,
+        wait_seconds: float = 600.0,
+    ) -> None:
+        self._config, self._capacity, self._stop_ids = config, capacity, tuple(stop_token_ids)
+        self._adapters: dict[str, AdapterFiles] = {}
+        servers = [SGLangServer(url, request_seconds) for url in urls]
+        deliveries: Sequence[Delivery] = [RelayDelivery(url) for url in relays] or [*map(SharedDirectory, servers)]
+        replicas = [
+            Replica(server, delivery, self._adapters, config.vocab_size, capacity)
+            for server, delivery in zip(servers, deliveries, strict=True)
+        ]
+        self._pool = Pool(replicas, seats=slots, wait_seconds=wait_seconds)
+
+    async def generate(
+        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
+    ) -> Completion:
+        """Sample after ``token_ids``, on another server if the first one fails.
+
+        Raises:
+            EngineGone: no server is left, and none came in time.
+            EngineError: unknown adapter; no prompt, token ids outside the vocabulary, more tokens than ``capacity``;
+                impossible sampling; the server refused, failed several times or returned what is not finite.
+        """
+        checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity)
+
+        async def ask(replica: Replica) -> Completion:
+            name = None if adapter is None else self._known(adapter).name
+            try:
+                return await replica.server.generate(token_ids, sampling, name, self._stop_ids)
+            except Refused as refusal:
+                if name is not None and "lora adapter" in str(refusal).lower():  # it was there: this is a new process
+                    raise ServerFailed(f"{refusal}: it has lost its adapters") from None
+                raise
+
+        if adapter is not None:
+            self._known(adapter)
+        return await self._pool.ask(ask, affinity)
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Load a PEFT directory under a new name on every server, and see that each computes with it.
+
+        The files have to stay until the adapter is unloaded. Raises ContractError for an adapter that cannot be served,
+        EngineError for a server that ignores or refuses it, and EngineGone.
+        """
+        if name in self._adapters:
+            raise EngineError(f"adapter {name!r} is loaded already: names are immutable, so use a new one")
+        self._adapters[name] = await asyncio.to_thread(adapter_files, name, path, self._config)
+        try:
+            await self._pool.update()
+            await self._pool.wait()
+        except EngineError:
+            del self._adapters[name]
+            with suppress(EngineError):
+                await self._pool.update()  # where it was taken, it goes again
+            raise
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload it on every server that is there; one that is away does it before it gets requests again."""
+        self._known(name)
+        del self._adapters[name]
+        await self._pool.update()
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """The servers that get requests at the moment."""
+        return tuple(replica.url for replica in self._pool.serving)
+
+    async def health(self) -> bool:
+        """True if a server takes requests, all adapters in place."""
+        await self._pool.update()
+        return bool(self._pool.serving)
+
+    def _known(self, adapter: str) -> AdapterFiles:
+        if (files := self._adapters.get(adapter)) is None:
+            known = ", ".join(self._adapters) or "none"
+            raise EngineError(f"adapter {adapter!r} is not loaded; loaded are {known}: load it first")
+        return files

@@ -1,0 +1,203 @@
+"""One SGLang server, by its native HTTP interface (0.5.23)."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import numpy as np
+
+from trace_jax.rollout.engine import Completion, EngineError, Sampling
+from trace_jax.rollout.sessions import Sessions
+
+_CONNECT_SECONDS = 5.0
+_ASK_SECONDS = 10.0  # for what takes a server no work
+_BUSY = (429, 503)  # too much to do, or paused: it is alive
+
+
+class ServerFailed(EngineError):
+    """The server did not do its part: no connection, no answer in time, a 5xx, nonsense. Another one may.
+
+    ``down`` is False where it has said that it lives: it is asked again, after a while.
+    """
+
+    def __init__(self, message: str, down: bool = True) -> None:
+        super().__init__(message)
+        self.down = down
+
+
+class Refused(EngineError):
+    """The server answered 4xx: the request is wrong, and stays so wherever it is sent."""
+
+
+class SGLangServer:
+    """Token ids in, token ids and log-probabilities out; adapters by name.
+
+    Every method raises ServerFailed or Refused. ``seconds`` bounds one generation, one loading and one unloading.
+    """
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url = url.rstrip("/")
+        self._seconds = seconds
+        self._sessions = Sessions()
+
+    async def generate(
+        self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None, stop_token_ids: Sequence[int]
+    ) -> Completion:
+        """Sample after ``token_ids``. The server stops at its model's end-of-text tokens as well.
+
+        Raises EngineError for log-probabilities that are not finite.
+        """
+        body = {
+            "input_ids": [int(token) for token in token_ids],
+            "sampling_params": _parameters(sampling, stop_token_ids),
+            "return_logprob": True,
+            "lora_path": adapter,
+        }
+        return self._completion(await self._call("POST", "/generate", body, self._seconds), sampling)
+
+    async def prompt_logprobs(self, token_ids: Sequence[int], adapters: Sequence[str | None]) -> list[np.ndarray]:
+        """Log-probabilities (temperature 1) of ``token_ids`` but the first, ``[T - 1]``, under each of ``adapters``."""
+        rows = len(adapters)
+        body = {
+            "input_ids": [list(map(int, token_ids))] * rows,
+            "sampling_params": _parameters(Sampling(1, 0.0), ()),
+            "return_logprob": True,
+            "logprob_start_len": 0,
+            "lora_path": list(adapters),
+        }
+        answer = await self._call("POST", "/generate", body, self._seconds)
+        try:
+            read = [row["meta_info"]["input_token_logprobs"] for row in answer]
+            if [len(row) for row in read] != [len(token_ids)] * rows:
+                raise ValueError("other tokens")
+            found = [np.array([np.nan if value is None else value for value, *_ in row[1:]]) for row in read]
+        except (KeyError, TypeError, ValueError):
+            raise self._nonsense("/generate", answer) from None
+        return found
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Load the PEFT directory ``path``, which the server sees under the same path."""
+        await self._call("POST", "/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, self._seconds)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload when no request uses it any more. One that is not loaded is Refused."""
+        await self._call("POST", "/unload_lora_adapter", {"lora_name": name}, self._seconds)
+
+    async def ready(self) -> None:
+        """Return if it takes requests."""
+        await self._call("GET", "/ready", read=False)
+
+    async def adapters(self) -> dict[str, str]:
+        """Path of every loaded adapter by name."""
+        return {card["id"]: card["root"] for card in await self._cards() if card.get("parent")}
+
+    async def context(self) -> int:
+        """Tokens of prompt and completion together that the model may see."""
+        return next(int(card["max_model_len"]) for card in await self._cards() if not card.get("parent"))
+
+    async def settings(self) -> Mapping[str, Any]:
+        """The arguments that it was started with, defaults filled in."""
+        answer = await self._call("GET", "/server_info")
+        if not isinstance(answer, dict):
+            raise self._nonsense("/server_info", answer)
+        return answer
+
+    async def workers(self) -> list[str]:
+        """The servers behind it, if it is a sglang-router; else itself."""
+        try:
+            answer = await self._call("GET", "/workers")
+        except Refused:
+            return [self.url]
+        try:
+            return [str(worker["url"]).rstrip("/") for worker in answer["workers"]]
+        except (KeyError, TypeError):
+            raise self._nonsense("/workers", answer) from None
+
+    async def _cards(self) -> list[dict[str, Any]]:
+        answer = await self._call("GET", "/v1/models")
+        try:
+            cards: list[dict[str, Any]] = answer["data"]
+            assert any(card["max_model_len"] for card in cards) and all(card["id"] and card["root"] for card in cards)
+        except (AssertionError, KeyError, TypeError):
+            raise self._nonsense("/v1/models", answer) from None
+        return cards
+
+    def _completion(self, answer: Any, sampling: Sampling) -> Completion:
+        try:
+            meta = answer["meta_info"]
+            reason, sampled = meta["finish_reason"], meta["output_token_logprobs"]
+            kind, tokens = reason["type"], tuple(int(token) for _, token, *_ in sampled)
+            logprobs = tuple(math.nan if value is None else float(value) for value, *_ in sampled)
+        except (KeyError, TypeError, ValueError):
+            raise self._nonsense("/generate", answer) from None
+        if kind == "abort":  # somebody paused the server, or ended the request: what there is, is no completion
+            raise ServerFailed(f"{self.url} gave the request up ({reason.get('message') or 'abort'})", down=False)
+        if not all(map(math.isfinite, logprobs)) or reason.get("matched") == "NaN happened":
+            raise EngineError(
+                f"{self.url} returned log-probabilities that are not finite: check the weights of model and adapter"
+            )
+        if kind not in ("stop", "length") or not tokens or len(tokens) > sampling.max_tokens:
+            raise self._nonsense("/generate", answer)
+        if kind == "length" and len(tokens) < sampling.max_tokens:
+            raise EngineError(
+                f"{self.url} ended after {len(tokens)} of {sampling.max_tokens} tokens: start it with a larger "
+                "--max-total-tokens or --context-length"
+            )
+        finish: Literal["stop", "length"] = "stop" if kind == "stop" else "length"
+        return Completion(tokens, logprobs, finish)
+
+    async def _call(
+        self, method: str, path: str, body: object = None, seconds: float = _ASK_SECONDS, *, read: bool = True
+    ) -> Any:
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        try:
+            session = await self._sessions.get()
+            async with session.request(method, self.url + path, json=body, timeout=limit) as response:
+                status, data = response.status, await response.read()
+        except TimeoutError:
+            raise ServerFailed(f"{self.url}{path} did not answer in {seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        if status >= 400:
+            said = f"{self.url}{path} answered {status}: {_message(data)}"
+            raise ServerFailed(said, down=status not in _BUSY) if status >= 500 or status in _BUSY else Refused(said)
+        if not read:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise self._nonsense(path, data[:80]) from None
+
+    def _nonsense(self, path: str, answer: object) -> ServerFailed:
+        return ServerFailed(f"{self.url}{path} answered what this program does not understand: {str(answer)[:120]!r}")
+
+
+def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, object]:
+    """Plain sampling whatever the server takes for defaults. Temperature 0 is greedy there too."""
+    return {
+        "max_new_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "stop_token_ids": list(stop_token_ids),
+        "sampling_seed": sampling.seed,
+    }
+
+
+def _message(data: bytes) -> str:
+    """What an error response says, in one line."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = data.decode(errors="replace")
+    if isinstance(answer, dict):
+        error = answer.get("error_message") or answer.get("error") or answer.get("message") or answer.get("detail")
+        answer = error.get("message") if isinstance(error, dict) else error or answer
+    return " ".join(str(answer).split())[:300]
