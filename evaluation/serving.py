@@ -70,7 +70,7 @@ def load_base(config: ConfigDict, mesh: Mesh | None = None) -> Base:
         where = shardings(mesh, param_specs(shape, tuple(layer_shapes(shape))))
     decoder, shape = load(directory, config.base.dtype, where)
     name = from_first(lambda: revision(directory).encode()).decode()
-    return Base(decoder, shape, name, _renderer(directory, config.rollout.thinking))
+    return Base(decoder, shape, name, load_renderer(directory, config.rollout.thinking))
 
 
 def _outline(directory: Path) -> bytes:
@@ -79,7 +79,8 @@ def _outline(directory: Path) -> bytes:
     return (directory / CONFIG).read_bytes() + repr(sizes).encode()
 
 
-def _renderer(directory: Path, thinking: bool | None) -> Renderer:
+def load_renderer(directory: Path, thinking: bool | None) -> Renderer:
+    """The renderer of the model in ``directory``. Raises ContractError for a tokenizer that cannot be used."""
     path = directory / TOKENIZER
     if not path.is_file():
         raise ContractError(f"{path} is missing: put the tokenizer that the model was trained with there")

@@ -20,6 +20,10 @@ from trace_jax.rollout.engine import Completion, EngineError, Sampling, checked_
 from trace_jax.rollout.lanes import DecodeRow, Lanes, PrefillRow
 from trace_jax.rollout.slots import Placement, Slots
 
+OnTokens = Callable[
+    [list[int], list[float]], None
+]  # what one step has sampled for a request: tokens, log-probabilities
+
 
 @dataclass
 class EngineStats:
@@ -40,6 +44,7 @@ class _Request:
     sampling: Sampling
     adapter: int
     future: "asyncio.Future[Completion]"
+    on_tokens: OnTokens | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -87,9 +92,17 @@ class EmbeddedEngine:
         self.stats = EngineStats()
 
     async def generate(
-        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
+        self,
+        token_ids: tuple[int, ...],
+        sampling: Sampling,
+        adapter: str | None = None,
+        *,
+        affinity: str = "",
+        on_tokens: OnTokens | None = None,
     ) -> Completion:
         """Sample after ``token_ids``. There is one cache, so that ``affinity`` tells nothing.
+
+        ``on_tokens`` hears of the tokens as they are sampled, step by step; it must not raise.
 
         Raises:
             EngineError: unknown adapter; no prompt, token ids outside the vocabulary, more tokens than ``capacity``;
@@ -97,7 +110,7 @@ class EmbeddedEngine:
         """
         loop = asyncio.get_running_loop()
         prompt = checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity).astype(np.int32)
-        request = _Request(prompt, sampling, self._adapters.id(adapter), loop.create_future())
+        request = _Request(prompt, sampling, self._adapters.id(adapter), loop.create_future(), on_tokens)
         self._queue.append(request)
         if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
             self._pump = loop.create_task(self._serve())
@@ -231,6 +244,8 @@ class EmbeddedEngine:
         request.logprobs += logprobs
         stopped = request.tokens[-1] in self._stop_ids
         finite = all(map(math.isfinite, logprobs))
+        if finite and request.on_tokens is not None and not request.future.done():
+            request.on_tokens(tokens, logprobs)
         if finite and not stopped and len(request.tokens) < request.sampling.max_tokens:
             return
         del self._running[slot]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from string import ascii_uppercase
+from typing import Protocol
+
+import numpy as np
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.contract.trajectory import Message
 from trace_jax.rollout.chat import Renderer
-from trace_jax.routing.features import PromptReader
 from trace_jax.routing.router import RouteRequest, SingleDecision
 from trace_jax.routing.scoring import decide_readable
 from trace_jax.routing.select import BestOne, Policy
@@ -17,6 +19,17 @@ INSTRUCTION = (
     "You sort requests to an assistant by the one skill that decides whether the request is handled well. "
     "The skills, each with its label:\n{skills}\nAnswer with the label alone."
 )
+
+
+class LabelReader(Protocol):
+    """The base, asked for the next token: ``PromptReader`` in this process, or a server that holds the same base."""
+
+    def check_length(self, prompt: Sequence[int]) -> None:
+        """Raises ContractError for a prompt that is empty or too long to read."""
+
+    def next_logprobs(self, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> np.ndarray:
+        """``[N, C]`` float32: log-probability of each of the C ``token_ids`` as the token after each prompt."""
+        ...
 
 
 class ClassifierRouter(SingleDecision):
@@ -30,7 +43,7 @@ class ClassifierRouter(SingleDecision):
 
     kind: RouterKind = "classifier"
 
-    def __init__(self, table: RouteTable, reader: PromptReader, renderer: Renderer, policy: Policy | None = None):
+    def __init__(self, table: RouteTable, reader: LabelReader, renderer: Renderer, policy: Policy | None = None):
         if len(table.routes) >= len(ascii_uppercase):
             raise ContractError(
                 f"{len(table.routes)} routes; the classifier has labels for {len(ascii_uppercase) - 1}: use the gate"

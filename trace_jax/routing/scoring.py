@@ -37,20 +37,22 @@ def decide_readable(
     for index, request in enumerate(requests):
         try:
             prompts[index] = render(request)
-        except (ContractError, ValueError) as error:
-            decisions[index] = _failed(request, kind, "prompt refused", error)
+        except ContractError as error:
+            decisions[index] = _failed(request, kind, f"prompt refused: {error}")
+        except ValueError as error:  # its text quotes the message, which belongs in no log
+            decisions[index] = _failed(request, kind, f"prompt refused: {type(error).__name__}")
     if prompts:
         try:
             scores = score(list(prompts.values()))
         except (ContractError, RuntimeError) as error:
-            decisions |= {index: _failed(requests[index], kind, "scoring failed", error) for index in prompts}
+            decisions |= {index: _failed(requests[index], kind, f"scoring failed: {error}") for index in prompts}
         else:
             for index, row in zip(prompts, scores, strict=True):
                 decisions[index] = decide(requests[index].conversation, kind, table, row, policy)
     return [decisions[index] for index in range(len(requests))]
 
 
-def _failed(request: RouteRequest, kind: RouterKind, what: str, error: Exception) -> RouteDecision:
-    reason = f"{what}: {' '.join(str(error).split())}"
+def _failed(request: RouteRequest, kind: RouterKind, why: str) -> RouteDecision:
+    reason = " ".join(why.split())
     logger.warning("conversation %s goes to the base: %s", request.conversation, reason)
     return undecided(request.conversation, kind, reason)

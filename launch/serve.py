@@ -1,0 +1,241 @@
+"""Serve the adapters of a finished run behind one OpenAI-compatible address.
+
+    python -m launch.serve --config=configs/quickstart.py --workdir=RUN
+    python -m launch.serve --config=configs/qwen3_8b.py --workdir=RUN \
+        --config.engine.kind=sglang --config.engine.url=http://10.0.0.5:30000,http://10.0.0.6:30000
+
+An agent changes its base_url to http://HOST:PORT/v1, and nothing else:
+
+    OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="tiny_agent", messages=…)
+
+The model named like the base is routed: the run's router decides at a conversation's first request which adapters serve
+it, and later turns keep to that. Conversations are told apart by the header X-Trace-Conversation, else by what they
+begin with: all up to the first user message, and the tools. "base" and the adapters' own names are models that are not
+routed. /v1/models lists all of them. The answer's headers X-Trace-Adapter, X-Trace-Router and X-Trace-Conversation tell
+what served it, and RUN/gateway/decisions.jsonl keeps the decisions.
+
+The embedded engine answers in this process. With engine.kind sglang each call is passed on to an SGLang server instead
+(--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks), which has
+to see RUN at the same path; the routing classifier asks it too, the gate reads prompts with the base in this process.
+
+API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
+/health and /metrics (Prometheus) ask for none. SIGTERM lets what is being answered end, for --drain_seconds at most.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+from tokenizers import Tokenizer
+
+from evaluation.serving import embedded_engine, load_base, load_renderer
+from launch.common import run
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.files import read_document
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.routing import RouteTable
+from trace_jax.contract.storage import is_local
+from trace_jax.gateway.adapters import Adapters, Held
+from trace_jax.gateway.app import Gateway, Limits, make_app
+from trace_jax.gateway.backend import Backend
+from trace_jax.gateway.deciding import DecisionLog
+from trace_jax.gateway.embedded import EmbeddedBackend
+from trace_jax.gateway.engine import EngineThread
+from trace_jax.gateway.labels import ServerReader
+from trace_jax.gateway.limits import read_keys
+from trace_jax.gateway.listening import listen
+from trace_jax.gateway.metrics import Metrics
+from trace_jax.gateway.models import Models
+from trace_jax.gateway.pinning import Pins
+from trace_jax.gateway.routes import Conversations
+from trace_jax.gateway.servers import Servers
+from trace_jax.gateway.sglang import SGLangBackend
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.huggingface import TOKENIZER, read_config, revision
+from trace_jax.parallel.termination import Termination
+from trace_jax.routing.classifier import ClassifierRouter
+from trace_jax.routing.features import PromptReader
+from trace_jax.routing.load import load_router
+from trace_jax.routing.router import Router
+from trace_jax.routing.select import Policy, make_policy
+from trace_jax.routing.table import check_base
+from trace_jax.training.run import MANIFEST
+
+HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
+PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
+ALIASES = flags.DEFINE_list(
+    "aliases", [], "further names of the routed model, such as the one that an agent sends already"
+)
+API_KEYS = flags.DEFINE_string("api_keys", "", "file with the keys of clients, one a line; none: $TRACE_API_KEYS")
+MAX_BODY = flags.DEFINE_integer("max_body_mb", 16, "MiB of a request's body")
+MAX_REQUESTS = flags.DEFINE_integer("max_requests", 512, "requests served at a time; more are told to try again (429)")
+SECONDS = flags.DEFINE_float("request_seconds", 600.0, "in which an answer must have ended, its stream included")
+DRAIN = flags.DEFINE_integer("drain_seconds", 30, "that SIGTERM leaves to what is being answered")
+CONVERSATIONS = flags.DEFINE_integer("max_conversations", 100_000, "conversations whose decision is remembered")
+IDLE = flags.DEFINE_float("conversation_hours", 24.0, "that a decision is remembered without being used")
+MAX_MERGED = flags.DEFINE_integer("max_merged", 16, "merges of several adapters that an engine holds at a time")
+LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "write the bodies of requests to the log: they hold messages")
+
+
+def main(config: ConfigDict, workdir: epath.Path) -> None:
+    """Serve until SIGTERM."""
+    if not is_local(workdir):
+        raise ContractError(f"{workdir}: engines read adapters from a local disk: copy the run to one")
+    logging.getLogger("trace_jax.gateway").setLevel(logging.INFO)  # a line a request
+    asyncio.run(_serve(config, Path(workdir)))
+
+
+@dataclass(frozen=True)
+class _Engines:
+    """What answers, what decides, and the base that both are of."""
+
+    backend: Backend
+    router: Router
+    shape: DecoderConfig
+    revision: str
+
+
+async def _serve(config: ConfigDict, root: Path) -> None:
+    table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
+    table = read_document(table_path, RouteTable)
+    held = _held(root, table)
+    with _alone(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
+        async with AsyncExitStack() as stack:
+            open_engines = _servers if config.engine.kind == "sglang" else _embedded
+            engines = await open_engines(stack, config, table_path, table, held, metrics)
+            adapters = Adapters(
+                held, engines.backend, engines.shape, engines.revision, root / "gateway" / "merged", MAX_MERGED.value
+            )
+            models = Models(engines.backend.name, ALIASES.value, adapters.names)
+            await adapters.load()
+            log = DecisionLog(root / "gateway" / "decisions.jsonl")
+            stack.push_async_callback(log.close)
+            pins = Pins(CONVERSATIONS.value, IDLE.value * 3600.0)
+            metrics.watch("conversations", "Conversations whose decision is remembered", lambda: len(pins))
+            metrics.watch("merges", "Merges that the engine holds", lambda: adapters.merged)
+            gateway = Gateway(
+                models,
+                Conversations(engines.router, adapters, pins, log, metrics),
+                adapters,
+                engines.backend,
+                keys,
+                Limits(MAX_BODY.value << 20, MAX_REQUESTS.value, SECONDS.value),
+                metrics,
+                LOG_MESSAGES.value,
+            )
+            await _listen(gateway, listener, engines)
+
+
+async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) -> None:
+    settings = uvicorn.Config(
+        make_app(gateway),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN.value,
+    )
+    host, port = listener.getsockname()[:2]
+    names = ", ".join(gateway.adapters.names) or "no adapter"
+    print(
+        f"http://{host}:{port}/v1 serves {engines.backend.name!r}, routed by the {engines.router.kind}: {names}",
+        flush=True,
+    )
+    with Termination():  # uvicorn drains at the signal, and raises it again when it is done
+        await uvicorn.Server(settings).serve(sockets=[listener])
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Raises ContractError while another gateway works in ``directory``, whose files it would remove."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ContractError(
+                f"{directory}: another gateway serves this run: stop it, or give this one a copy of the run"
+            ) from None
+        yield
+
+
+def _held(root: Path, table: RouteTable) -> dict[str, Held]:
+    """The adapters of the table. Raises ContractError for one that is missing, or of another base."""
+    held = {}
+    for route in table.routes:
+        path = root / "adapters" / route.adapter / MANIFEST
+        manifest = read_document(path, AdapterManifest)
+        if manifest.base != table.base:
+            raise ContractError(f"{path}: adapter of base {manifest.base}, the route table's is {table.base}")
+        held[route.adapter] = Held(path.parent / manifest.peft, manifest.rank)
+    return held
+
+
+async def _embedded(
+    stack: AsyncExitStack,
+    config: ConfigDict,
+    table_path: Path,
+    table: RouteTable,
+    held: Mapping[str, Held],
+    metrics: Metrics,
+) -> _Engines:
+    """The engine of this process, with room for every adapter and for the merge of all of them."""
+    base, rank = load_base(config), max(1, sum(adapter.rank for adapter in held.values()))
+    router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(config))
+    engine = embedded_engine(base, {}, config, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
+    path = Path(config.base.path).resolve()
+    backend = EmbeddedBackend(
+        path.name,
+        stack.enter_context(EngineThread(engine)),
+        base.renderer,
+        Tokenizer.from_file(os.fspath(path / TOKENIZER)),
+        capacity=config.engine.capacity,
+        max_rank=rank,
+    )
+    return _Engines(backend, router, base.config, base.revision)
+
+
+async def _servers(
+    stack: AsyncExitStack,
+    config: ConfigDict,
+    table_path: Path,
+    table: RouteTable,
+    held: Mapping[str, Held],
+    metrics: Metrics,
+) -> _Engines:
+    """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
+    if not config.engine.url:
+        raise ContractError("engine.url names no server: write --config.engine.url=http://HOST:PORT,…")
+    servers = Servers(config.engine.url.split(","), os.environ.get("SGLANG_API_KEY"))
+    path = Path(config.base.path)
+    router: Router
+    if table.router == "classifier":
+        shape, renderer, found = read_config(path), load_renderer(path, config.rollout.thinking), revision(path)
+        check_base(table, found)
+        reader = ServerReader(servers, asyncio.get_running_loop())
+        router = ClassifierRouter(table, reader, renderer, _policy(config))
+    else:
+        base = load_base(config)
+        shape, found = base.config, base.revision
+        router = load_router(table_path, found, PromptReader(base.decoder), base.renderer, _policy(config))
+    await stack.enter_async_context(servers)
+    metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(servers.order("")))
+    return _Engines(SGLangBackend(servers, shape.vocab_size), router, shape, found)
+
+
+def _policy(config: ConfigDict) -> Policy:
+    return make_policy(config.routing.policy, config.routing.top_p)
+
+
+if __name__ == "__main__":
+    run(main)

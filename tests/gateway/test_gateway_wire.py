@@ -1,0 +1,98 @@
+"""Bodies are changed in one place; a conversation's opening is the same at each of its turns."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trace_jax.contract.record import ContractError
+from trace_jax.gateway.pinning import conversation_name
+from trace_jax.gateway.wire import CHAT, TEXT, conversation, opening, read_call, replace_member
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+)
+spaces = st.text(" \t\r\n", max_size=3)
+
+
+@given(
+    st.lists(st.tuples(texts | st.just("model"), values, spaces, spaces, spaces, spaces), max_size=6),
+    spaces, texts, st.booleans(),
+)  # fmt: skip
+def test_only_the_member_is_replaced(members, space, new, ascii_only):
+    def written(model: str | None) -> str:
+        parts = []
+        for name, value, a, b, c, d in members:
+            shown = (
+                json.dumps(new) if name == "model" and model is not None else json.dumps(value, ensure_ascii=ascii_only)
+            )
+            parts.append(f"{a}{json.dumps(name)}{b}:{c}{shown}{d}")
+        return f"{space}{{{','.join(parts) or space}}}{space}"
+
+    assert replace_member(written(None), "model", new) == written(new)
+
+
+def chat(*messages, **fields):
+    return read_call(CHAT, json.dumps({"model": "m", "messages": messages, **fields}).encode(), {})
+
+
+def said(role, content, **fields):
+    return {"role": role, "content": content, **fields}
+
+
+@given(st.lists(st.sampled_from(["user", "assistant", "tool"]).flatmap(lambda r: texts.map(lambda t: said(r, t)))))
+def test_later_turns_have_the_opening_of_the_first(later):
+    first = [said("system", "be kind"), said("user", "refund me")]
+    assert conversation_name(chat(*first)) == conversation_name(chat(*first, *later, temperature=1))
+    assert opening(chat(*first, *later)).fields["messages"] == first
+
+
+def test_other_openings_are_other_conversations():
+    first = [said("system", "be kind"), said("user", "refund me")]
+    tool = {"type": "function", "function": {"name": "refund", "parameters": {}}}
+    calls = [
+        chat(*first), chat(first[1]), chat(first[0], said("user", "refund him")), chat(*first, tools=[tool]),
+        read_call(TEXT, b'{"model":"m","prompt":"refund me"}', {}),
+        read_call(TEXT, b'{"model":"m","prompt":"refund me "}', {}),
+    ]  # fmt: skip
+    assert len({conversation_name(call) for call in calls}) == len(calls)
+
+
+def test_messages_and_tools_as_the_renderers_take_them():
+    function = {"name": "refund", "description": "Pay back.", "parameters": {"type": "object", "properties": {}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "refund", "arguments": '{"amount": 3}'}}
+    broken = {"id": "c2", "type": "function", "function": {"name": "refund", "arguments": '{"amount'}}
+    messages, tools = conversation(
+        chat(
+            said("developer", [{"type": "text", "text": "be "}, {"type": "text", "text": "kind"}]),
+            said("assistant", None, tool_calls=[call, broken]),
+            said("tool", "done", tool_call_id="c1"),
+            tools=[{"type": "function", "function": function}],
+        )
+    )
+    assert [(m.role, m.content) for m in messages] == [("system", "be kind"), ("assistant", None), ("tool", "done")]
+    assert [c.arguments for c in messages[1].tool_calls] == [{"amount": 3}, None]
+    assert messages[1].tool_calls[1].raw_arguments == '{"amount'
+    assert tools[0].model_dump() == function
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": "hello"},
+        {"messages": []},
+        {"messages": [3]},
+        {"messages": [{"role": "robot", "content": "x"}]},
+        {"messages": [{"role": ["user"], "content": "x"}]},
+        {"messages": [{"role": "user", "content": 3}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": "f"}]}]},
+        {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
+    ],
+)
+def test_what_cannot_be_read_is_said_so(fields):
+    with pytest.raises(ContractError):
+        conversation(read_call(CHAT, json.dumps({"model": "m", **fields}).encode(), {}))

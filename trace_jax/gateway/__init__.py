@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server in front of the engines: conversations are routed once, and pinned."""

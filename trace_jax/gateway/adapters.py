@@ -1,0 +1,151 @@
+"""The adapters that conversations are served with: those of the route table, and merges made when they are needed."""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_jax.contract.record import ContractError
+from trace_jax.gateway.backend import Backend
+from trace_jax.models.config import DecoderConfig
+from trace_jax.models.lora import merge
+from trace_jax.models.peft import load_peft, save_peft
+
+logger = logging.getLogger(__name__)
+
+Parts = Mapping[str, float]  # adapters of the route table with their merge weights; none: the base
+
+
+@dataclass(frozen=True)
+class Held:
+    """An adapter of the route table."""
+
+    directory: Path  # in PEFT's format
+    rank: int
+
+    def digest(self) -> str:
+        """Content hash: 12 hex digits of SHA-256 over its files."""
+        digest = hashlib.sha256()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            digest.update((self.directory / file).read_bytes())
+        return digest.hexdigest()[:12]
+
+
+@dataclass
+class _Merge:
+    loading: "asyncio.Task[None]"
+    users: int = 0
+
+
+class Adapters:
+    """Puts adapters into the backend under names that tell their contents, ``NAME@HASH``, which never change.
+
+    Args:
+        held: those of the route table, by name.
+        directory: for the files of merges; the backend reads them there. It is emptied.
+        most: merges that the backend holds at a time; of those in no use, the least recently used goes first.
+        base: name of the base model, for the merges' own records.
+    """
+
+    def __init__(
+        self,
+        held: Mapping[str, Held],
+        backend: Backend,
+        config: DecoderConfig,
+        base: str,
+        directory: Path,
+        most: int,
+    ) -> None:
+        self._held, self._backend, self._config, self._base = held, backend, config, base
+        self._names = {name: f"{name}@{adapter.digest()}" for name, adapter in held.items()}
+        self._directory, self._most = directory, most
+        self._merges: OrderedDict[str, _Merge] = OrderedDict()  # by time of use
+        self._freed = asyncio.Condition()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the route table."""
+        return tuple(self._held)
+
+    @property
+    def merged(self) -> int:
+        """How many merges are held."""
+        return len(self._merges)
+
+    async def load(self) -> None:
+        """Load all of the route table. Raises EngineError."""
+        for name, adapter in self._held.items():
+            await self._backend.load(self._names[name], adapter.directory.resolve())
+
+    def too_large(self, parts: Parts) -> str:
+        """Why the backend cannot hold the merge of ``parts``; empty if it can. A merge has the sum of their ranks."""
+        rank, most = sum(self._held[name].rank for name in parts), self._backend.max_rank
+        if most is None or rank <= most:
+            return ""
+        return f"merged rank {rank} exceeds the server's {most}: raise its --max-lora-rank"
+
+    @asynccontextmanager
+    async def use(self, parts: Parts) -> AsyncIterator[str | None]:
+        """The backend's name for the adapter of ``parts`` (None: the base), which it holds while the context is open.
+
+        Raises ContractError when it cannot be made or loaded.
+        """
+        if not parts:
+            yield None
+        elif list(parts.values()) == [1.0]:
+            yield self._names[next(iter(parts))]
+        else:
+            name = self._merged_name(parts)
+            one = await self._take(name, parts)
+            try:
+                await asyncio.shield(one.loading)
+                yield name
+            finally:
+                one.users -= 1
+                if one.loading.done() and (one.loading.cancelled() or one.loading.exception()):
+                    self._merges.pop(name, None)  # the next one tries again
+                async with self._freed:
+                    self._freed.notify_all()
+
+    def _merged_name(self, parts: Parts) -> str:
+        text = "+".join(f"{weight!r}*{self._names[name]}" for name, weight in sorted(parts.items()))
+        return f"merged@{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    async def _take(self, name: str, parts: Parts) -> _Merge:
+        """A use of the merge, which begins to load if it is not there; waits for room while all others are in use."""
+        async with self._freed:
+            while name not in self._merges and len(self._merges) >= self._most:
+                idle = next((other for other, one in self._merges.items() if not one.users), None)
+                if idle is None:
+                    await self._freed.wait()
+                else:
+                    await self._drop(idle)
+            if name not in self._merges:
+                self._merges[name] = _Merge(asyncio.create_task(self._make(name, parts)))
+            one = self._merges[name]
+            self._merges.move_to_end(name)
+            one.users += 1
+            return one
+
+    async def _make(self, name: str, parts: Parts) -> None:
+        directory = self._directory / name
+        await asyncio.to_thread(self._write, parts, directory)
+        await self._backend.load(name, directory.resolve())
+
+    def _write(self, parts: Parts, directory: Path) -> None:
+        loras = [load_peft(self._held[name].directory, self._config) for name in parts]
+        save_peft(merge(loras, list(parts.values())), self._config, directory, self._base)
+
+    async def _drop(self, name: str) -> None:
+        del self._merges[name]
+        try:
+            await self._backend.unload(name)
+        except ContractError as error:
+            logger.warning("merge %s stays on a server: %s", name, error)
+        shutil.rmtree(self._directory / name, ignore_errors=True)

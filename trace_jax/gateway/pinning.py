@@ -1,0 +1,76 @@
+"""Conversations keep what was decided at their first request."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from trace_jax.contract.routing import RouteDecision
+from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.wire import Call, opening
+
+HEADER = "x-trace-conversation"
+_LONGEST = 256
+
+
+def conversation_name(call: Call) -> str:
+    """The conversation that a request belongs to: as its header says, else a hash of the conversation's opening.
+
+    Raises ApiError for a header of more than 256 characters, or of others than printable ASCII.
+    """
+    named = call.headers.get(HEADER)
+    if named is None:
+        begun = json.dumps([call.path, opening(call).fields], sort_keys=True)
+        return hashlib.sha256(begun.encode()).hexdigest()[:32]
+    if not 0 < len(named) <= _LONGEST or not named.isascii() or not named.isprintable():
+        raise ApiError(400, f"{HEADER} must be 1 to {_LONGEST} printable ASCII characters: shorten it", param=HEADER)
+    return named
+
+
+@dataclass
+class _Pin:
+    decision: "asyncio.Task[RouteDecision]"
+    used: float
+
+
+class Pins:
+    """The decisions of conversations: at most ``most``, each until it has not been used for ``seconds``.
+
+    The least recently used one goes first. A conversation that comes back later is routed again.
+    """
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._seconds, self._clock = most, seconds, clock
+        self._pins: OrderedDict[str, _Pin] = OrderedDict()  # by time of use
+
+    def __len__(self) -> int:
+        return len(self._pins)
+
+    async def get(self, key: str, decide: Callable[[], Awaitable[RouteDecision]]) -> RouteDecision:
+        """The decision of the conversation ``key``, made by ``decide`` at its first request.
+
+        Requests that come while it is made wait for that one; a client that leaves does not stop it.
+        """
+        now = self._clock()
+        while self._pins and next(iter(self._pins.values())).used + self._seconds <= now:
+            self._pins.popitem(last=False)
+        pin = self._pins.pop(key, None)
+        if pin is None:
+            pin = _Pin(asyncio.ensure_future(_run(decide)), now)
+        pin.used = now
+        self._pins[key] = pin
+        if len(self._pins) > self._most:
+            self._pins.popitem(last=False)
+        try:
+            return await asyncio.shield(pin.decision)
+        except Exception:
+            if self._pins.get(key) is pin:
+                del self._pins[key]  # the next request tries again
+            raise
+
+
+async def _run(decide: Callable[[], Awaitable[RouteDecision]]) -> RouteDecision:
+    return await decide()

@@ -1,0 +1,169 @@
+"""What the gateway has to read of a request: the model, and what a conversation begins with. The rest is passed on."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
+
+from trace_jax.contract.record import ContractError
+from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.gateway.errors import ApiError
+from trace_jax.rollout.chat import read_arguments
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+_SPACE = re.compile(r"[ \t\n\r]*")
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to ``CHAT`` or ``TEXT``: the body as it came, and its fields."""
+
+    path: str
+    text: str
+    fields: Mapping[str, Any]
+    headers: Mapping[str, str]  # names in lower case
+
+    @property
+    def model(self) -> str:
+        name: str = self.fields["model"]
+        return name
+
+    def body(self, model: str) -> bytes:
+        """The body byte for byte, but for its ``model``."""
+        return replace_member(self.text, "model", model).encode()
+
+
+def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
+    """Raises ApiError unless ``body`` is a JSON object that names a model, and leaves the adapter to that name."""
+    try:
+        text = body.decode()
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(fields, dict):
+        raise ApiError(400, f"the body is JSON of type {type(fields).__name__}: send an object")
+    if not isinstance(fields.get("model"), str):
+        raise ApiError(400, f"model is {str(fields.get('model'))[:80]!r}: name one of /v1/models", param="model")
+    if fields.get("lora_path") is not None:
+        raise ApiError(400, "lora_path is the gateway's to set: name the adapter as the model", param="lora_path")
+    return Call(path, text, fields, headers)
+
+
+def replace_member(text: str, key: str, value: Any) -> str:
+    """``text``, a valid JSON object, with the value of its own member ``key`` replaced wherever that stands."""
+    decoder, written = json.JSONDecoder(), json.dumps(value)
+    pieces, copied = [], 0
+    at = _after_space(text, 0) + 1
+    while text[at := _after_space(text, at)] != "}":
+        name, at = decoder.raw_decode(text, at)
+        start = _after_space(text, _after_space(text, at) + 1)
+        _, end = decoder.raw_decode(text, start)
+        if name == key:
+            pieces += [text[copied:start], written]
+            copied = end
+        at = _after_space(text, end)
+        at += text[at] == ","
+    return "".join([*pieces, text[copied:]])
+
+
+def _after_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # it matches nothing at all as well
+    return match.end()
+
+
+def opening(call: Call) -> Call:
+    """What the conversation of a call begins with, the same at each of its turns.
+
+    Of a chat all up to the first user message, and the tools; of a completion the prompt; nothing else of the fields.
+    """
+    if call.path == TEXT:
+        return replace(call, fields={"prompt": call.fields.get("prompt")})
+    messages = call.fields.get("messages")
+    if isinstance(messages, list):
+        users = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
+        messages = messages[: users[0] + 1] if users else messages
+    return replace(call, fields={"messages": messages, "tools": call.fields.get("tools")})
+
+
+def conversation(call: Call) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
+    """Messages and tools as the renderers take them; a prompt is a user's message.
+
+    Raises ContractError for what has no place there: images, prompts of token ids, several prompts in one request.
+    """
+    if call.path == TEXT:
+        prompt = call.fields.get("prompt")
+        if not isinstance(prompt, str):
+            raise ContractError(f"prompt is a {type(prompt).__name__}: only one text can be read")
+        return (Message(role="user", content=prompt),), ()
+    messages = tuple(_message(m) for m in _list("messages", call.fields.get("messages")))
+    if not messages:
+        raise ContractError("messages is empty: send at least one")
+    return messages, tuple(_tool(t) for t in _list("tools", call.fields.get("tools") or []))
+
+
+def _message(given: Any) -> Message:
+    data = _object("message", given)
+    role = "system" if data.get("role") == "developer" else data.get("role")
+    if role not in get_args(Role):
+        raise ContractError(f"message role {role!r}: use one of {', '.join(get_args(Role))}")
+    calls = tuple(_tool_call(c) for c in _list("tool_calls", data.get("tool_calls") or []))
+    return Message(
+        role=cast(Role, role),
+        content=_content(data.get("content")),
+        tool_calls=calls,
+        tool_call_id=_text("tool_call_id", data.get("tool_call_id")),
+        name=_text("name", data.get("name")),
+    )
+
+
+def _content(given: Any) -> str | None:
+    if not isinstance(given, list):
+        return _text("content", given)
+    parts = [_object("content part", part) for part in given]
+    for part in parts:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ContractError(f"content part of type {part.get('type')!r}: only text can be read")
+    return "".join(part["text"] for part in parts)
+
+
+def _tool_call(given: Any) -> ToolCall:
+    data = _object("tool call", given)
+    function = _object("tool call's function", data.get("function"))
+    written = _text("arguments", function.get("arguments")) or ""
+    arguments = read_arguments(written)
+    return ToolCall(
+        id=_text("tool call's id", data.get("id")) or "",
+        name=_text("function's name", function.get("name")) or "",
+        arguments=arguments,
+        raw_arguments=written if arguments is None else None,
+    )
+
+
+def _tool(given: Any) -> Tool:
+    function = _object("tool's function", _object("tool", given).get("function"))
+    return Tool(
+        name=_text("function's name", function.get("name")) or "",
+        description=_text("description", function.get("description")) or "",
+        parameters=_object("parameters", function.get("parameters") or {}),
+    )
+
+
+def _text(what: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ContractError(f"{what} is a {type(value).__name__}: send a string")
+    return value
+
+
+def _list(what: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ContractError(f"{what} is a {type(value).__name__}: send a list")
+    return value
+
+
+def _object(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ContractError(f"{what} is a {type(value).__name__}: send an object")
+    return value
