@@ -88,6 +88,13 @@ def get_config() -> ConfigDict:
     training.max_recollections = 3  # int, extra rounds of a step while too few of its groups are informative
     training.max_turn_tokens = 256  # int, sampled tokens a turn
     training.concurrency = 64  # int, episodes in flight
+    training.max_staleness = 0  # int, updates that the weights which sample may be behind; 0: rollouts wait for updates
+    training.group_seconds = placeholder(
+        float
+    )  # float or None, seconds a step waits for its groups; None: till all end
+    training.max_mismatch = placeholder(
+        float
+    )  # float or None: mean |Δ log-probability| that stops; None: only a warning
     training.scale_rewards = "group"  # str: group, batch or none: whose std divides the advantages
     training.std_floor = 0.0  # float, reward: advantages divide by max(std, std_floor)
     training.num_iterations = 1  # int, optimiser steps on each batch
@@ -121,6 +128,8 @@ def get_config() -> ConfigDict:
     training.max_completion_length = 512  # int, trained tokens: the constant divisor of dr_grpo
     training.importance_sampling_level = "token"  # str: token, or sequence (GSPO)
     training.tis_cap = placeholder(float)  # float or None: cap of the sampler/trainer ratio; None: no correction
+    training.icepop_low = placeholder(float)  # float or None: tokens of a lower trainer/sampler ratio are masked
+    training.icepop_high = placeholder(float)  # float or None: tokens of a higher trainer/sampler ratio are masked
     training.temperature = 1.0  # float: of the sampler and of the trained distribution
 
     routing = config.routing = ConfigDict()

@@ -31,7 +31,8 @@ from trace_jax.rollout.chat import Renderer
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of
-from trace_jax.training.run import MANIFEST, StepReport
+from trace_jax.training.job import StepReport
+from trace_jax.training.run import MANIFEST
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
 
 WARM, GRPO = "warm start", "GRPO"
@@ -93,7 +94,7 @@ class Run:
         """GRPO on the training tickets."""
         config = self.config
         settings = GRPOConfig(**{**config.training.to_dict(), "seed": config.seed})
-        engine = make_engine(config, self.base, max_adapters=1, max_rank=settings.rank)
+        engine = make_engine(config, self.base, max_adapters=settings.max_staleness + 1, max_rank=settings.rank)
         agent = Agent(
             self.base.decoder, self.base.revision, self.base.renderer, engine, limits(config), settings.max_turn_tokens,
             settings.concurrency, settings.temperature,

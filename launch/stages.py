@@ -31,7 +31,7 @@ from trace_jax.synthesis.embedded import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.run import StepReport
+from trace_jax.training.job import StepReport
 
 
 class StageTime(Record):
@@ -84,7 +84,9 @@ class Stages:
             self.base.decoder,
             self.base.revision,
             self.base.renderer,
-            make_engine(config, self.base, max_adapters=2, max_rank=config.training.rank),
+            make_engine(
+                config, self.base, max_adapters=config.training.max_staleness + 2, max_rank=config.training.rank
+            ),
             limits(config),
             config.rollout.max_turn_tokens,
             config.rollout.concurrency,

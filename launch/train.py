@@ -41,7 +41,8 @@ from trace_jax.parallel.termination import Termination
 from trace_jax.rollout.engine import Engine
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.run import MANIFEST, Job, StepReport
+from trace_jax.training.job import Job, StepReport
+from trace_jax.training.run import MANIFEST
 from trace_jax.training.trainer import train
 
 ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")
@@ -57,6 +58,7 @@ _FREE = (
     "concurrency",
     "keep_best",
     "keep_period",
+    "max_mismatch",
     "max_to_keep",
     "micro_batch_tokens",
     "remat",
@@ -176,7 +178,8 @@ def _engine(config: ConfigDict, base: Base, mesh: Mesh, adapters: int) -> Engine
     """An embedded one decodes on the first device: where the base is split, with a second, whole copy there."""
     if mesh.size > 1 and config.engine.kind == "embedded":
         base = replace(base, decoder=load(config.base.path, config.base.dtype)[0])
-    return make_engine(config, base, max_adapters=adapters, max_rank=config.training.rank)
+    versions = config.training.max_staleness + 1
+    return make_engine(config, base, max_adapters=adapters * versions, max_rank=config.training.rank)
 
 
 @contextmanager

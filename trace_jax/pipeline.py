@@ -29,7 +29,8 @@ from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.ground import TrainingGround
-from trace_jax.training.run import MANIFEST, Job, StepReport
+from trace_jax.training.job import Job, StepReport
+from trace_jax.training.run import MANIFEST
 from trace_jax.training.trainer import train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below

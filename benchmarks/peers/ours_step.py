@@ -51,7 +51,7 @@ class Step:
                 max_completion_length=shape.completion,
             ),
         )  # fmt: skip
-        self.publisher = Publisher(self.engine, self.config, "random")
+        self.publisher = Publisher(self.engine, self.config, "random", "published")
 
     def rollout(self, number: int) -> tuple[tuple[int, ...], list[Completion]]:
         """The prompt's tokens and a group of completions, sampled with the adapter as it is now."""

@@ -88,6 +88,16 @@ def test_no_more_are_collected_of_what_is_learnt(reward, rounds):
     assert len(_collect(lambda group: [reward] * 3, stop_reward=0.9)[1]) == rounds
 
 
+def test_late_groups_are_spent_and_not_waited_for():
+    late = {101, 103}
+    found = collect_groups(
+        lambda group, n: [(group, trial) for trial in range(n)],
+        lambda rollouts: [None if group in late and trial else _trajectory(trial % 2) for group, trial in rollouts],
+        100, 4, 3, 1, None)  # fmt: skip
+    assert [group.late for group in found] == [0, 3, 0, 3] and [group.size for group in found] == [3] * 4
+    assert [len(group.rollouts) for group in found] == [3, 0, 3, 0]  # enough are informative
+
+
 def test_broken_rollouts_are_no_reward_zero():
     found, _ = _collect(lambda group: [None, 1.0, 1.0], recollections=0)
     assert not any(group.informative for group in found)
@@ -105,6 +115,10 @@ def test_broken_rollouts_are_no_reward_zero():
     ({"max_steps": 1, "temperature": 0.0}, "temperature 0.0"),
     ({"max_steps": 1, "epsilon": float("nan")}, "epsilon nan"),
     ({"max_steps": 1, "tis_cap": 0.0}, "tis_cap 0.0"),
+    ({"max_steps": 1, "max_staleness": -1}, "max_staleness -1"),
+    ({"max_steps": 1, "group_seconds": 0.0}, "group_seconds 0.0"),
+    ({"max_steps": 1, "icepop_low": 1.0}, "icepop_low 1.0"),
+    ({"max_steps": 1, "icepop_high": 0.9}, "icepop_high 0.9"),
     ({"max_steps": 1, "num_generations": 1}, "num_generations 1"),
     ({"max_steps": 1, "snapshots": (0.5, 2.0)}, "snapshots"),
     ({"max_steps": 1, "learning_rate": float("inf")}, "learning_rate inf"),

@@ -57,6 +57,15 @@ def test_two_processes_make_what_one_makes_and_each_goes_on_with_what_the_other_
     assert_same(outcome(tmp_path / "handed_on"), whole, 1e-5)
 
 
+def test_two_processes_train_beside_the_rollouts_of_the_first(tmp_path):
+    pair.run(PROGRAM, json.dumps([{"directory": str(tmp_path), "mesh": MESH, "max_staleness": 1}]))
+    for name in toy_job.NAMES:
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [(row["step"], row["rollouts"]) for row in rows] == [(1, 8), (2, 16), (3, 24)]
+        assert max(row["staleness/max"] for row in rows) == 1.0
+        assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows if "mismatch/kl" in row)
+
+
 def test_sigterm_to_one_process_ends_all_with_143_and_the_run_goes_on(whole, tmp_path):
     started = pair.start(PROGRAM, json.dumps([{"directory": str(tmp_path), "mesh": MESH, "slow": 0.2}]))
     read_until(started[0], "late 1")

@@ -1,5 +1,6 @@
 """Whole updates of a tiny model against plain autodiff through all logits of one unbatched computation."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -115,6 +116,29 @@ def test_mismatch_is_that_of_the_sampling_weights_in_every_iteration():
     single = _learner(decoder, lora).update(rows)[0]
     assert single["ratio/mean"] == pytest.approx(1.0, abs=1e-4)
     assert 0.0 < single["entropy"] <= np.log(61) + 1e-5
+
+
+def test_mismatch_is_that_of_current_tokens_and_drift_that_of_stale_ones():
+    rng = np.random.default_rng()
+    decoder, lora, before = DECODER, _perturbed(rng), _perturbed(rng)
+    rows = []
+    for r in _rows(rng, decoder, lora, [20, 25, 30, 14]):
+        stale = rng.random(len(r.tokens_T)) < 0.5
+        old = np.asarray(_logprobs(decoder, before, r.tokens_T, 1.0))
+        logprobs = np.where(r.trained_T, np.where(stale, old, r.logprobs_T), 0.0)
+        rows.append(replace(r, logprobs_T=logprobs, staleness_T=np.where(stale & r.trained_T, rng.integers(1, 4), 0)))
+    metrics = _learner(decoder, lora).update(rows)[0]
+    ages, trained = (np.concatenate([getattr(r, name) for r in rows]) for name in ("staleness_T", "trained_T"))
+    moved = np.concatenate([_logprobs(decoder, lora, r.tokens_T, 1.0) - r.logprobs_T for r in rows])
+    assert metrics["mismatch/max_abs_delta"] < 1e-4 and metrics["mismatch/kl"] < 1e-6
+    assert metrics["staleness/max_abs_delta"] == pytest.approx(abs(moved[ages > 0]).max(), abs=1e-4)
+    assert metrics["staleness/mean_abs_delta"] == pytest.approx(abs(moved[ages > 0]).mean(), abs=1e-4)
+    assert metrics["staleness/mean"] == pytest.approx(ages[trained].mean(), rel=1e-6)
+    assert metrics["staleness/share"] == pytest.approx((ages > 0).sum() / trained.sum())
+    assert metrics["staleness/max"] == ages.max()
+    plain = _learner(decoder, lora).update([replace(r, staleness_T=None) for r in rows])[0]
+    assert plain["loss"] == metrics["loss"] and plain["staleness/max"] == 0.0
+    assert plain["mismatch/max_abs_delta"] == metrics["staleness/max_abs_delta"]
 
 
 def test_update_raises_the_probability_of_what_was_rewarded():

@@ -11,6 +11,7 @@ import trl_reference as trl
 from trace_jax.training.aggregation import token_weights
 from trace_jax.training.config import PolicyLossConfig
 from trace_jax.training.loss import policy_loss
+from trace_jax.training.staleness import split_stale
 
 B, T = 5, 7
 
@@ -25,7 +26,7 @@ def _case(seed=None):
     return logp, spread, rng.normal(0, 1, B), mask
 
 
-def _ours(case, config, old=True, padding=3, padded=()):
+def _ours(case, config, old=True, padding=3, padded=(), summed=True):
     """The same numbers in compact form, padding included, as a function of logp; ``padded`` replaces padding values."""
     logp, spread, adv, mask = case
     rows, columns = np.nonzero(mask)
@@ -50,7 +51,7 @@ def _ours(case, config, old=True, padding=3, padded=()):
             sequence_M,
             config,
         )
-        return jnp.sum(loss_M), {name: jnp.sum(value) for name, value in terms.items()}
+        return jnp.sum(loss_M), {name: jnp.sum(value) for name, value in terms.items()} if summed else terms
 
     return function, compact(logp[rows, columns], "logp")
 
@@ -88,6 +89,42 @@ def test_truncated_importance_sampling_equals_trl(level):
     assert abs(float(terms["tis_weight"]) - (weights * mask).sum()) < 1e-9
 
 
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(("low", "high"), [(0.8, 1.3), (None, 1.3), (0.8, None)])
+@pytest.mark.parametrize("cap", [None, 1.1])
+def test_masked_by_ratio_equals_trl(level, low, high, cap):
+    config = PolicyLossConfig(
+        icepop_low=low, icepop_high=high, tis_cap=cap, importance_sampling_level=level, beta=0.1, loss_type="grpo")
+    case = logp, spread, adv, mask = _case()
+    band = (low or 0.0, high or np.inf)
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, config)
+        loss, terms = function(logp_M)
+    theirs = trl.loss(
+        logp, spread["old"], spread["sampler"], spread["ref"], adv, mask, eps=0.2, eps_high=0.2, beta=0.1, kl="k3",
+        level=level, loss_type="grpo", max_length=1, tis_cap=cap, icepop=band)  # fmt: skip
+    assert abs(float(loss) - theirs) < 1e-12
+    ratio = np.exp(spread["old"] - spread["sampler"])
+    masked = ((ratio < band[0]) | (ratio > band[1])) & (mask > 0)
+    assert float(terms["icepop_masked"]) == masked.sum() > 0
+    assert float(terms["tokens"]) == mask.sum()  # a masked token keeps its share
+    assert ("tis_truncated" in terms) == (cap is not None)
+
+
+def test_masked_tokens_have_no_gradient_and_the_others_theirs():
+    """With π_old = π the gradient is −w_t k_t A_t inside the band, k = π / π_sampler, and 0 outside."""
+    config = PolicyLossConfig(icepop_low=0.8, icepop_high=1.2)
+    case = logp, spread, adv, mask = _case()
+    rows, columns = np.nonzero(mask)
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, config, old=False, padding=0)
+        gradient = jax.grad(lambda x: function(x)[0])(logp_M)
+    ratio = np.exp((logp - spread["sampler"])[rows, columns])
+    inside = (ratio >= 0.8) & (ratio <= 1.2)
+    np.testing.assert_allclose(gradient, inside * ratio * -adv[rows] / mask.sum(), rtol=0, atol=1e-12)
+    assert 0 < inside.sum() < len(inside)
+
+
 def test_first_update_under_truncation_is_the_weighted_policy_gradient():
     """With π_old = π the ratio is 1: the gradient is −w_t · min(π / π_sampler, cap) · A_t, corrected REINFORCE."""
     config = PolicyLossConfig(tis_cap=1.1)
@@ -102,10 +139,10 @@ def test_first_update_under_truncation_is_the_weighted_policy_gradient():
 
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("tis_cap", [None, 1.2])
-def test_gradient_equals_finite_differences(kl, level, tis_cap):
+@pytest.mark.parametrize("correction", [{}, {"tis_cap": 1.2}, {"icepop_low": 0.8, "icepop_high": 1.3}])
+def test_gradient_equals_finite_differences(kl, level, correction):
     config = PolicyLossConfig(
-        beta=0.1, kl_estimator=kl, importance_sampling_level=level, tis_cap=tis_cap, loss_type="grpo", epsilon_high=0.3)
+        beta=0.1, kl_estimator=kl, importance_sampling_level=level, loss_type="grpo", epsilon_high=0.3, **correction)
     with jax.enable_x64(True):
         function, logp_M = _ours(_case(), config)
         gradient, step = jax.jit(jax.grad(lambda x: function(x)[0]))(logp_M), 1e-6
@@ -131,11 +168,11 @@ def test_padding_adds_nothing_and_gets_no_gradient():
 
 
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
-@pytest.mark.parametrize("tis_cap", [None, 1.2])
+@pytest.mark.parametrize("correction", [{}, {"tis_cap": 1.2}, {"icepop_low": 0.8}])
 @pytest.mark.parametrize("padded", [{"ref": -1.0, "logp": -120.0}, {"old": -1.0, "sampler": -200.0, "logp": -1e30}])
-def test_padding_of_any_log_probability_adds_nothing(kl, tis_cap, padded):
+def test_padding_of_any_log_probability_adds_nothing(kl, correction, padded):
     """In float32, where exp(r) overflows at r > 88: r is what the policy is worse than the reference."""
-    config, case = PolicyLossConfig(beta=0.1, kl_estimator=kl, tis_cap=tis_cap), _case()
+    config, case = PolicyLossConfig(beta=0.1, kl_estimator=kl, **correction), _case()
     results = []
     for padding in (0, 4):
         function, logp_M = _ours(case, config, padding=padding, padded=padded)
@@ -166,3 +203,23 @@ def test_mismatch_and_clip_terms_are_sums_over_trained_tokens():
     }
     assert terms == pytest.approx(expected, abs=1e-12)
     assert expected["clip_low"] + expected["clip_high"] > 0
+
+
+def test_terms_of_stale_tokens_are_kept_apart():
+    case = logp, spread, adv, mask = _case()
+    staleness = np.random.default_rng().integers(0, 3, mask.shape)
+    rows, columns = np.nonzero(mask)
+    with jax.enable_x64(True):
+        function, logp_M = _ours(case, PolicyLossConfig(), old=False, padding=0, summed=False)
+        whole = function(logp_M)[1]
+        terms = split_stale(whole, jnp.asarray(staleness[rows, columns]))
+    delta, old = (logp - spread["sampler"])[rows, columns], staleness[rows, columns] > 0
+    expected = {
+        "delta": delta * ~old, "abs_delta": abs(delta) * ~old, "mismatch_kl": (np.exp(delta) - 1 - delta) * ~old,
+        "stale_delta": delta * old, "stale_abs_delta": abs(delta) * old, "stale_tokens": old,
+        "staleness": staleness[rows, columns],
+    }  # fmt: skip
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=0, atol=1e-12, err_msg=name)
+    assert terms.keys() == whole.keys() | expected.keys()
+    assert all(terms[name] is whole[name] for name in whole.keys() - expected.keys())

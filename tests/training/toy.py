@@ -59,7 +59,7 @@ def parts():
     decoder, renderer = Decoder(config, nnx.Rngs(1)), TinyRenderer(tokenizer)
     decoder.embed[...] *= 10  # at its initial size, the tied head can hardly prefer any token
     engine = EmbeddedEngine(
-        decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=2)
+        decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=6)
     return decoder, renderer, engine
 
 
@@ -76,16 +76,18 @@ def base_groups(number, size=4):
     return [Group(tuple(played[i : i + size])) for i in range(0, len(played), size)]
 
 
-def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, played=(), **settings):
-    """``train`` on the toy with small defaults."""
-    decoder, renderer, engine = parts()
+def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, played=(), engine=None,
+        termination=None, **settings):  # fmt: skip
+    """``train`` on the toy with small defaults, on ``engine`` or that of ``parts``."""
+    decoder, renderer, own = parts()
     defaults = dict(
         max_steps=5, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2, max_turn_tokens=10,
         micro_batch_tokens=600, max_recollections=1, seed=11)  # fmt: skip
     job = Job("toy-adapter", Path(directory), grounds or [ground(environment)], ("early_letters",), played)
     (manifest,) = train(
-        [job], decoder=decoder, engine=engine, renderer=renderer, config=GRPOConfig(**(defaults | settings)), base=base,
-        limits=Limits(4, 96, 60.0), tensorboard=False, progress=progress)  # fmt: skip
+        [job], decoder=decoder, engine=engine or own, renderer=renderer,
+        config=GRPOConfig(**(defaults | settings)), base=base, limits=Limits(4, 96, 60.0),
+        tensorboard=False, progress=progress, termination=termination)  # fmt: skip
     return manifest
 
 

@@ -33,7 +33,10 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """What to run. ``environment`` makes a fresh environment; ``sampling.max_tokens`` bounds one turn."""
+    """What to run. ``environment`` makes a fresh environment; ``sampling.max_tokens`` bounds one turn.
+
+    ``adapter`` may be a source, asked at the start and before each turn: a long episode goes on with newer versions.
+    """
 
     id: str
     environment: Callable[[], Environment]
@@ -43,7 +46,11 @@ class EpisodeSpec:
     seed: int
     trial: int
     sampling: Sampling
-    adapter: str | None = None
+    adapter: str | None | Callable[[], str | None] = None
+
+    def sampler(self) -> str | None:
+        """The adapter of the next turn."""
+        return self.adapter() if callable(self.adapter) else self.adapter
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
     Raises EngineGone when no engine is left to go on with; waiting for one does not count towards ``max_seconds``.
     """
     episode = _Episode()
-    started = time.monotonic()
+    adapter, started = spec.sampler(), time.monotonic()
     outcome: Outcome | None = None
     error: str | None = None
     termination: Termination = "error"
@@ -121,7 +128,7 @@ async def run_episode(spec: EpisodeSpec, engine: Engine, renderer: Renderer, lim
         split=spec.split,
         seed=spec.seed,
         trial=spec.trial,
-        policy=Policy(base=base, adapter=spec.adapter),
+        policy=Policy(base=base, adapter=adapter),
         messages=tuple(episode.messages),
         tools=episode.tools,
         reward=None if outcome is None else outcome.reward,
@@ -163,8 +170,9 @@ async def _play(
         episode.rendered(waiting)
         allowed = min(room, spec.sampling.max_tokens)
         sampling = dataclasses.replace(spec.sampling, max_tokens=allowed, seed=turn_seed(spec.sampling.seed, turn))
-        completion = await engine.generate(tuple(episode.context), sampling, spec.adapter, affinity=affinity)
-        episode.sampled(completion, spec.adapter)
+        adapter = spec.sampler()
+        completion = await engine.generate(tuple(episode.context), sampling, adapter, affinity=affinity)
+        episode.sampled(completion, adapter)
         message = _numbered(renderer.parse(completion.token_ids), turn)
         episode.messages.append(message)
         if completion.finish_reason == "length" and allowed == room:

@@ -127,6 +127,7 @@ class EmbeddedEngine:
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter and all that was computed with it."""
         index = self._adapters.id(name)
+        self._release_abandoned()
         if any(request.adapter == index for request in [*self._queue, *self._running.values()]):
             raise EngineError(f"adapter {name!r} serves requests: wait for them before you unload it")
         self._slots.forget_adapter(self._adapters.remove(name))
@@ -136,6 +137,7 @@ class EmbeddedEngine:
 
     def flush(self) -> None:
         """Forget all cached conversations: what follows is as after a fresh start, bit for bit."""
+        self._release_abandoned()
         if in_flight := len(self._queue) + len(self._running):
             raise EngineError(f"{in_flight} requests are in flight: flush when they have ended")
         self._slots = self._new_slots()
@@ -170,16 +172,16 @@ class EmbeddedEngine:
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) == before else 0
 
-    def _admit(self) -> None:
-        for slot in [slot for slot, request in self._running.items() if request.future.done()]:  # its caller has gone
+    def _release_abandoned(self) -> None:
+        """Drop the requests whose callers have gone."""
+        self._queue = deque(request for request in self._queue if not request.future.done())
+        for slot in [slot for slot, request in self._running.items() if request.future.done()]:
             del self._running[slot]
             self._slots.release(slot)
-        room = self._slots.free
-        admitted: list[_Request] = []
-        while self._queue and len(admitted) < room:
-            request = self._queue.popleft()
-            if not request.future.done():
-                admitted.append(request)
+
+    def _admit(self) -> None:
+        self._release_abandoned()
+        admitted = [self._queue.popleft() for _ in range(min(self._slots.free, len(self._queue)))]
         if not admitted:
             return
         placements = self._slots.place([r.prompt[:-1] for r in admitted], [r.adapter for r in admitted])

@@ -40,7 +40,7 @@ class CompileLog:
     def __init__(self, path: PathLike | None = None) -> None:
         self.compiles: list[Compile] = []
         self._log = LineLog(path) if path is not None else None
-        self._thread = threading.local()
+        self._thread, self._lock = threading.local(), threading.Lock()
         self._shapes = _ShapeFilter(self._thread)
 
     def count(self, name: str) -> int:
@@ -82,9 +82,10 @@ class CompileLog:
         hit = getattr(self._thread, "hit", False)
         self._thread.hit = False
         compiled = Compile(name, shapes if lowered == name else "", duration_secs, hit)
-        self.compiles.append(compiled)
-        if self._log is not None:
-            self._log.append([json.dumps(asdict(compiled)).encode()])
+        with self._lock:
+            self.compiles.append(compiled)
+            if self._log is not None:
+                self._log.append([json.dumps(asdict(compiled)).encode()])
 
 
 class _ShapeFilter(logging.Filter):

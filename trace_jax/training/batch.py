@@ -20,7 +20,7 @@ Array = Any  # of numpy on the host, of JAX in a step
 
 @partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
     "tokens_BT", "positions_BT", "segment_ids_BT", "parent_ids_BT", "adapter_ids_B", "source_M", "target_M",
-    "sequence_M", "adapter_M", "sampler_logprobs_M", "advantages_M", "weights_M"])  # fmt: skip
+    "sequence_M", "adapter_M", "sampler_logprobs_M", "advantages_M", "weights_M", "staleness_M"])  # fmt: skip
 @dataclass(frozen=True)
 class MicroBatch:
     """Packed rows that go through the model at once, and their trained tokens in compact form.
@@ -29,8 +29,9 @@ class MicroBatch:
     none): a shared prompt is a segment of its own and the parent of the completions behind it. Trained token m is
     ``target_M[m]``, predicted by the hidden state at ``source_M[m]`` of its shard's flat ``[B · T]``; it belongs to
     episode ``sequence_M[m]`` and adapter ``adapter_M[m]``. ``weights_M`` is its share in the loss, 0 where m is
-    padding. Floats are float32. Rows and trained tokens lie shard by shard, equally many for each; numbers in
-    ``source_M`` and ``sequence_M`` count within the shard.
+    padding, and ``staleness_M`` how many updates ago the weights that sampled it were in force. Floats are float32.
+    Rows and trained tokens lie shard by shard, equally many for each; numbers in ``source_M`` and ``sequence_M`` count
+    within the shard.
     """
 
     tokens_BT: Array
@@ -45,6 +46,7 @@ class MicroBatch:
     sampler_logprobs_M: Array
     advantages_M: Array
     weights_M: Array
+    staleness_M: Array
 
 
 def micro_batches(
@@ -102,6 +104,7 @@ def _shard(rows: Sequence[Row], B: int, T: int, M: int, weight_of: dict[int, flo
         sampler_logprobs_M=np.zeros(M, np.float32),
         advantages_M=np.zeros(M, np.float32),
         weights_M=np.zeros(M, np.float32),
+        staleness_M=np.zeros(M, np.int32),
     )
     filled, sequence = 0, 0
     for b, row in enumerate(rows):
@@ -127,6 +130,8 @@ def _shard(rows: Sequence[Row], B: int, T: int, M: int, weight_of: dict[int, flo
                 batch.sampler_logprobs_M[slots] = one.logprobs_T[index]
                 batch.advantages_M[slots] = one.advantage
                 batch.weights_M[slots] = weight_of[id(one)]
+                if one.staleness_T is not None:
+                    batch.staleness_M[slots] = one.staleness_T[index]
                 column += one.length - unit.prefix
     return batch
 

@@ -3,21 +3,30 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.training.advantages import informative
 
-Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # runs episodes, keeps their order
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one task. Broken ones count as spent and teach nothing: they are no reward 0."""
+    """The rollouts of one task. Broken ones count as spent and teach nothing: they are no reward 0.
+
+    Of a late group nothing is known yet but how many rollouts it has, all of which count as spent.
+    """
 
     rollouts: tuple[Trajectory, ...]
+    late: int = 0
+
+    @property
+    def size(self) -> int:
+        """Rollouts spent."""
+        return len(self.rollouts) + self.late
 
     @property
     def graded(self) -> tuple[Trajectory, ...]:
@@ -46,8 +55,8 @@ def group_sizes(groups: int, group_size: int, budget: int | None) -> list[int]:
 
 
 def collect_groups(
-    specs: Callable[[int, int], list[EpisodeSpec]],
-    run: Runner,
+    start: Callable[[int, int], list[T]],
+    run: Callable[[list[T]], Sequence[Trajectory | None]],
     first_group: int,
     groups: int,
     group_size: int,
@@ -55,25 +64,24 @@ def collect_groups(
     budget: int | None,
     stop_reward: float | None = None,
 ) -> list[Group]:
-    """All groups of one step, from number ``first_group`` on, informative or not.
+    """All groups of one step, from number ``first_group`` on, informative or not, or late.
 
     A first round of ``groups``; then, while fewer than half of ``groups`` are informative, at most
     ``max_recollections`` more rounds, each of as many groups as are missing: unless the mean reward has reached
-    ``stop_reward``, where groups are constant because the task is learnt. ``specs(group, size)`` names the rollouts of
-    a group.
+    ``stop_reward``, where groups are constant because the task is learnt. ``start(group, size)`` names the
+    rollouts of a group, and ``run`` tells what they came to, in their order; None for those of a late group.
     """
     found: list[Group] = []
     for _ in range(1 + max_recollections):
         live = sum(group.informative for group in found)
         if found and (2 * live >= groups or _learnt(found, stop_reward)):
             break
-        left = None if budget is None else budget - sum(len(group.rollouts) for group in found)
+        left = None if budget is None else budget - sum(group.size for group in found)
         sizes = group_sizes(groups - live, group_size, left)
         if not sizes:
             break
-        start = first_group + len(found)
-        batch = [specs(start + offset, size) for offset, size in enumerate(sizes)]
-        rollouts = run([spec for group in batch for spec in group])
+        batch = [start(number, size) for number, size in enumerate(sizes, first_group + len(found))]
+        rollouts = run([one for group in batch for one in group])
         found += _split(rollouts, sizes)
     return found
 
@@ -83,6 +91,9 @@ def _learnt(groups: Sequence[Group], stop_reward: float | None) -> bool:
     return stop_reward is not None and bool(rewards.size and rewards.mean() >= stop_reward)
 
 
-def _split(rollouts: Sequence[Trajectory], sizes: Sequence[int]) -> list[Group]:
-    ends = itertools.accumulate(sizes)
-    return [Group(tuple(rollouts[end - size : end])) for end, size in zip(ends, sizes, strict=True)]
+def _split(rollouts: Sequence[Trajectory | None], sizes: Sequence[int]) -> list[Group]:
+    parts = [rollouts[end - size : end] for end, size in zip(itertools.accumulate(sizes), sizes, strict=True)]
+    ended = [tuple(one for one in part if one is not None) for part in parts]
+    return [
+        Group(those) if len(those) == size else Group((), late=size) for those, size in zip(ended, sizes, strict=True)
+    ]

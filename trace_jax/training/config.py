@@ -26,6 +26,8 @@ class PolicyLossConfig:
     max_completion_length: int = 512  # trained tokens; the constant divisor of "dr_grpo"
     importance_sampling_level: RatioLevel = "token"  # "sequence": one length-normalised ratio an episode (GSPO)
     tis_cap: float | None = None  # truncated importance sampling of the sampler/trainer mismatch; see loss.policy_loss
+    icepop_low: float | None = None  # tokens whose π_old / π_sampler is lower, or
+    icepop_high: float | None = None  # higher, are masked; see importance.corrected_weight
     temperature: float = 1.0  # of the sampler and, so, of the trained distribution
 
     def __post_init__(self) -> None:
@@ -40,10 +42,24 @@ class PolicyLossConfig:
             _at_least("epsilon_high", self.epsilon_high, 0.0)
         if self.tis_cap is not None and not self.tis_cap > 0.0:
             raise ContractError(f"tis_cap {self.tis_cap} must be positive, or None to leave the correction out")
+        if self.icepop_low is not None and not 0.0 < self.icepop_low < 1.0:
+            raise ContractError(f"icepop_low {self.icepop_low} must lie between 0 and 1, or be None for no lower bound")
+        if self.icepop_high is not None and not 1.0 < self.icepop_high < math.inf:
+            raise ContractError(f"icepop_high {self.icepop_high} must exceed 1, or be None for no upper bound")
         if not self.temperature > 0.0:
             raise ContractError(
                 f"temperature {self.temperature} must be positive: greedy rollouts have no distribution to train"
             )
+
+    @property
+    def masking(self) -> bool:
+        """True if tokens are masked by their ratio."""
+        return self.icepop_low is not None or self.icepop_high is not None
+
+    @property
+    def corrected(self) -> bool:
+        """True if the loss weighs tokens by the trainer's ratio to the sampler."""
+        return self.tis_cap is not None or self.masking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +77,9 @@ class GRPOConfig(PolicyLossConfig):
     max_recollections: int = 3  # extra rounds of a step while fewer than half of its groups are informative
     max_turn_tokens: int = 256  # sampled tokens a turn
     concurrency: int = 64  # episodes in flight
+    max_staleness: int = 0  # updates by which the weights that sampled a token may be behind; 0: strictly on policy
+    group_seconds: float | None = None  # a step's wait for its groups; later ones join a later step, or are dropped
+    max_mismatch: float | None = None  # mean |Δ log-probability| to the sampler of the same weights that stops the run
     scale_rewards: ScaleRewards = "group"
     std_floor: float = 0.0  # advantages divide by max(std, std_floor)
     num_iterations: int = 1  # optimiser steps on each batch
@@ -89,16 +108,16 @@ class GRPOConfig(PolicyLossConfig):
             raise ContractError("max_steps and max_rollouts are both None: give at least one of them")
         for name, low in (
             ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
-            ("concurrency", 1), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0), ("rank", 1),
-            ("micro_batch_tokens", 16), ("row_tokens", 16), ("save_steps", 1), ("max_to_keep", 1), ("keep_period", 1),
-            ("keep_best", 0), ("max_steps", 0), ("max_rollouts", 0),
+            ("concurrency", 1), ("max_staleness", 0), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0),
+            ("rank", 1), ("micro_batch_tokens", 16), ("row_tokens", 16), ("save_steps", 1), ("max_to_keep", 1),
+            ("keep_period", 1), ("keep_best", 0), ("max_steps", 0), ("max_rollouts", 0),
         ):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)
         if self.row_tokens is not None and self.row_tokens > self.micro_batch_tokens:
             raise ContractError(f"row_tokens {self.row_tokens} exceeds micro_batch_tokens {self.micro_batch_tokens}")
-        for name in ("learning_rate", "max_grad_norm", "alpha"):
-            if not 0.0 < getattr(self, name) < math.inf:
+        for name in ("learning_rate", "max_grad_norm", "alpha", "group_seconds", "max_mismatch"):
+            if (value := getattr(self, name)) is not None and not 0.0 < value < math.inf:
                 raise ContractError(f"{name} {getattr(self, name)} must be positive and finite")
         if self.stop_reward is not None and not 0.0 < self.stop_reward <= 1.0:
             raise ContractError(f"stop_reward {self.stop_reward} must lie in (0, 1], or be None")

@@ -57,7 +57,7 @@ class GroupSource:
         order = np.random.default_rng((self.seed, which, epoch)).permutation(len(ground.seeds))
         return ground.seeds[order[place]]
 
-    def specs(self, group: int, size: int, adapter: str) -> list[EpisodeSpec]:
+    def specs(self, group: int, size: int, adapter: str | Callable[[], str] | None) -> list[EpisodeSpec]:
         """``size`` rollouts of one task that differ in their sampling seeds alone."""
         ground, seed = self.grounds[group % len(self.grounds)], self.task_seed(group)
         return [

@@ -27,9 +27,21 @@ def importance_ratio(
     return jnp.exp(total_S / jnp.maximum(count_S, 1.0))[sequence_M]
 
 
-def truncated_weight(old_logprobs_M: jax.Array, sampler_logprobs_M: jax.Array, cap: float) -> jax.Array:
-    """min(π_old(token) / π_sampler(token), cap), ``[M]``, without gradient (truncated importance sampling).
+def corrected_weight(
+    delta_M: jax.Array, cap: float | None = None, low: float | None = None, high: float | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The weight of a token's policy term, and whether it is masked, ``[M]`` each.
 
-    π_old is the trainer's own evaluation of the weights that sampled; it differs from the sampler's by numerics alone.
+    With k = exp(``delta_M``) = π_old(token) / π_sampler(token): min(k, ``cap``) (truncated importance sampling), but 0
+    where k lies outside [``low``, ``high``] (IcePop, arXiv 2510.18855; TRL's "token_mask"). What is None is no bound.
+    π_old is the trainer's own evaluation before the update, of the weights that sampled (k then differs from 1 by
+    numerics alone) or of newer ones (the decoupled objective of AReaL, arXiv 2505.24298).
     """
-    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(old_logprobs_M - sampler_logprobs_M), cap))
+    ratio_M = jnp.exp(delta_M)
+    masked_M = jnp.zeros_like(ratio_M, bool)
+    if low is not None:
+        masked_M |= ratio_M < low
+    if high is not None:
+        masked_M |= ratio_M > high
+    weight_M = ratio_M if cap is None else jnp.minimum(ratio_M, cap)
+    return jnp.where(masked_M, 0.0, weight_M), masked_M

@@ -75,6 +75,11 @@ class Learner:
         self.optimizer_state: Tree = jax.jit(init, out_shardings=shardings(mesh, specs))(self.weights)
 
     @property
+    def adapters(self) -> int:
+        """How many learn."""
+        return len(self._names)
+
+    @property
     def loras(self) -> LoRA:
         """All adapters as they are now."""
         return LoRA(self.weights, self._scale)
@@ -163,7 +168,9 @@ class Learner:
 
     def _check_finite(self, values: dict[str, np.ndarray], gradient: Tree) -> None:
         """Raise FloatingPointError with what is not finite first, in the order in which one makes the next."""
-        for term, what in (("delta", "log-probability"), ("loss", "loss"), ("grad_norm", "")):
+        for term, what in (
+            ("delta", "log-probability"), ("stale_delta", "log-probability"), ("loss", "loss"), ("grad_norm", ""),
+        ):  # fmt: skip
             bad = ~np.isfinite(values[term])
             if not bad.any():
                 continue

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from trace_jax.training.config import PolicyLossConfig
-from trace_jax.training.importance import importance_ratio, truncated_weight
+from trace_jax.training.importance import corrected_weight, importance_ratio
 from trace_jax.training.kl import kl_per_token
 
 Terms = dict[str, jax.Array]
@@ -22,9 +22,10 @@ def policy_loss(
 ) -> tuple[jax.Array, Terms]:
     """w_t (−min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε_high) A_t) + β KL_t) of every token, whose sum is the loss.
 
-    Without ``tis_cap``, ρ = π / π_sampler: the sampler's own log-probabilities are the old policy. With it,
-    ρ = π / π_old from the trainer's ``old_logprobs_M`` (None: this is the first update of the batch, where π_old is π
-    itself), and the clipped term is multiplied by min(π_old / π_sampler, tis_cap).
+    Without ``tis_cap``, ``icepop_low`` and ``icepop_high``, ρ = π / π_sampler: the sampler's own log-probabilities are
+    the old policy. With one of them, ρ = π / π_old from the trainer's ``old_logprobs_M`` (None: this is the first
+    update of the batch, where π_old is π itself), and the clipped term is multiplied by
+    ``importance.corrected_weight``. A token that is masked keeps its KL, and its share in the mean.
 
     Args:
         logprobs_M: log π of the trained tokens, differentiable; all arrays are ``[M]``.
@@ -37,7 +38,7 @@ def policy_loss(
     """
     mask_M = weights_M > 0
     first = jax.lax.stop_gradient(logprobs_M) if old_logprobs_M is None else old_logprobs_M
-    base_M = sampler_logprobs_M if config.tis_cap is None else first
+    base_M = first if config.corrected else sampler_logprobs_M
     ratio_M = importance_ratio(logprobs_M, base_M, mask_M, sequence_M, config.importance_sampling_level)
     low = 1.0 - config.epsilon
     high = 1.0 + (config.epsilon if config.epsilon_high is None else config.epsilon_high)
@@ -57,11 +58,14 @@ def policy_loss(
         "abs_delta": real(jnp.abs(delta_M)),
         "mismatch_kl": real(jnp.expm1(delta_M) - delta_M),  # k3 estimate of KL(sampler ‖ trainer)
     }
-    if config.tis_cap is not None:
-        correction_M = truncated_weight(first, sampler_logprobs_M, config.tis_cap)
+    if config.corrected:
+        correction_M, masked_M = corrected_weight(delta_M, config.tis_cap, config.icepop_low, config.icepop_high)
         surrogate_M = surrogate_M * correction_M
         terms["tis_weight"] = real(correction_M)
-        terms["tis_truncated"] = real(correction_M >= config.tis_cap)
+        if config.tis_cap is not None:
+            terms["tis_truncated"] = real(correction_M >= config.tis_cap)
+        if config.masking:
+            terms["icepop_masked"] = real(masked_M)
     loss_M = -weights_M * surrogate_M
     if reference_logprobs_M is not None:
         # Padding has any log-probabilities: the estimate could overflow, and zero times infinity is NaN.

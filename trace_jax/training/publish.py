@@ -5,9 +5,10 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from trace_jax.contract.storage import PathLike, is_local, sync_directory
 from trace_jax.models.config import DecoderConfig
@@ -32,15 +33,22 @@ class Publisher:
     Since every version has its own name, nothing that the engine caches by adapter name outlives its weights. An engine
     elsewhere reads them as PEFT directories below ``directory``, whole from the moment they can be seen and there until
     they are unloaded: a server may read one again. What a killed run has left there is removed.
+    ``run`` is where the engine's coroutines run: the event loop of the episodes, if there are some in flight.
 
     Attributes:
         metrics: of the last ``publish`` to an engine elsewhere: seconds from arrays to verified, bytes of the files.
     """
 
     def __init__(
-        self, engine: Engine, config: DecoderConfig, base: str, directory: PathLike, versions: int = 1
+        self,
+        engine: Engine,
+        config: DecoderConfig,
+        base: str,
+        directory: PathLike,
+        versions: int = 1,
+        run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
     ) -> None:
-        self._engine, self._config, self._base, self._versions = engine, config, base, versions
+        self._engine, self._config, self._base, self._versions, self._run = engine, config, base, versions, run
         self._given: Path | None = Path(directory).absolute() if is_local(directory) else None
         self._directory: Path | None = None
         self._loaded: list[str] = []  # oldest first
@@ -51,14 +59,15 @@ class Publisher:
         while len(self._loaded) >= self._versions:
             self._unload()
         if isinstance(self._engine, InMemoryEngine):
-            self._engine.flush()
+            if self._versions == 1:
+                self._engine.flush()
             self._engine.set_adapter(name, lora)
             self._loaded.append(name)
             return
         started = time.monotonic()
         path = self._export(name, lora)
         try:
-            asyncio.run(self._engine.load_adapter(name, path))
+            self._run(self._engine.load_adapter(name, path))
         except BaseException:
             shutil.rmtree(path)
             raise
@@ -72,8 +81,9 @@ class Publisher:
             self._unload()
 
     def _unload(self) -> None:
-        name = self._loaded.pop(0)
-        asyncio.run(self._engine.unload_adapter(name))
+        name = self._loaded[0]
+        self._run(self._engine.unload_adapter(name))
+        del self._loaded[0]
         if self._directory is not None:
             shutil.rmtree(self._directory / name)
 

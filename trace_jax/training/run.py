@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,60 +13,27 @@ from etils import epath
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.storage import PathLike
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.peft import save_peft
 from trace_jax.parallel.checkpoints import Checkpoints
 from trace_jax.parallel.processes import from_first, is_first
 from trace_jax.rollout.engine import Engine
+from trace_jax.rollout.player import Player
 from trace_jax.telemetry.metrics import MetricsWriter, drop_metrics_after, read_metrics
 from trace_jax.training.advantages import group_advantages
-from trace_jax.training.collection import Group, Runner, collect_groups, group_sizes
+from trace_jax.training.collection import Group, group_sizes
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import GroupSource, TrainingGround
+from trace_jax.training.flight import Batch, Flight
+from trace_jax.training.ground import GroupSource
+from trace_jax.training.job import Counters, Job, StepReport
 from trace_jax.training.learner import Learner
 from trace_jax.training.publish import Publisher
 from trace_jax.training.sample import Sample, samples
-from trace_jax.training.summary import rollout_metrics
+from trace_jax.training.summary import check_mismatch, rollout_metrics
 
 MANIFEST = "adapter.json"
 _LEARNT_STEPS = 2
 _TIMES = "time/"  # prefix of the metrics that differ between two equal runs
-
-
-@dataclass(frozen=True)
-class Job:
-    """An adapter to train: the engine sees its versions as ``NAME@STEP``.
-
-    ``played`` are groups that the base has played on these grounds at the training temperature. The first steps learn
-    from them, ``groups_per_step`` a step, and sample nothing: they count as steps, not as rollouts.
-    """
-
-    name: str
-    directory: PathLike
-    grounds: Sequence[TrainingGround]
-    capabilities: tuple[str, ...]
-    played: Sequence[Group] = ()
-
-
-@dataclass
-class Counters:
-    """How far a run has come: with the seed, all the RNG state, as sampling, tasks and order are functions of these."""
-
-    step: int = 0
-    groups: int = 0
-    rollouts: int = 0
-    learnt: int = 0  # steps in a row, up to the last, that the adapter played with at least ``stop_reward`` on the mean
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What the progress callback gets after each step; ``tokens`` counts prompts and completions of the step."""
-
-    name: str
-    counters: Counters
-    tokens: int
-    metrics: dict[str, float]
 
 
 class Run:
@@ -85,7 +51,7 @@ class Run:
         base: str,
         model: DecoderConfig,
         engine: Engine | None,
-        rollouts: Runner,
+        player: Player | None,
         tensorboard: bool,
         wandb: bool,
     ) -> None:
@@ -93,13 +59,18 @@ class Run:
             raise ContractError(f"adapter {job.name} has no training ground: give at least one")
         self.name, self.directory, self.number, self.counters = job.name, epath.Path(job.directory), number, Counters()
         self._job, self._learner, self._config, self._base, self._model = job, learner, config, base, model
-        self._rollouts, self._tensorboard, self._wandb = rollouts, tensorboard, wandb
-        self._source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
+        self._tensorboard, self._wandb = tensorboard, wandb
         self._snapshots = sorted(config.snapshots)
-        published = self.directory / "published"
-        self._publisher = None if engine is None else Publisher(engine, model, base, published)
+        self._publisher: Publisher | None = None
+        self._flight: Flight | None = None
+        if engine is not None and player is not None:
+            source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
+            self._publisher = Publisher(
+                engine, model, base, self.directory / "published", config.max_staleness + 1, player.run
+            )
+            self._flight = Flight(source, player, self._publisher, config)
         self._metrics: MetricsWriter | None = None
-        self._groups: list[Group] = []
+        self._begun, self._batch, self._lost = -1, Batch(groups=()), 0
         self._times: tuple[float, float] = (0.0, 0.0)
 
     def __enter__(self) -> Self:
@@ -116,6 +87,8 @@ class Run:
             )
             if self._publisher is not None:
                 stack.enter_context(self._publisher)
+            if self._flight is not None:
+                stack.callback(self._flight.close)  # before adapters are unloaded
             self._stack = stack.pop_all()
         return self
 
@@ -136,7 +109,7 @@ class Run:
         """Forget everything after ``step``, which has a checkpoint or is 0. Raises ContractError if it has none."""
         if step == 0:
             self._learner.reset(self.number)
-            self.counters, self._snapshots = Counters(), sorted(self._config.snapshots)
+            self.counters, self._lost, self._snapshots = Counters(), 0, sorted(self._config.snapshots)
         else:
             found = self._checkpoints.restore(self._state(), step)
             if found is None:
@@ -156,6 +129,7 @@ class Run:
     def _load(self, state: dict[str, Any]) -> None:
         self._learner.load_state(self.number, {name: state[name] for name in ("weights", "optimizer")})
         self.counters = Counters(**state["counters"])
+        self._lost, self.counters.late = self.counters.late, 0
         done = self._fraction()
         self._snapshots = [fraction for fraction in sorted(self._config.snapshots) if fraction > done]
 
@@ -168,38 +142,56 @@ class Run:
             return True
         return not group_sizes(1, config.num_generations, self._budget())
 
+    def begin(self) -> None:
+        """Let the adapter as it is now play what may be played with it, if that has not begun."""
+        counters = self.counters
+        steps = self._steps_ahead()
+        if self._begun == counters.step or not steps:
+            return
+        self._begun, lora = counters.step, self._learner.lora(self.number)
+
+        def publish() -> bytes:
+            assert self._flight is not None, "the first process has the engine"
+            self._flight.begin(counters.step, lora, steps, counters.groups, self._budget())
+            return b""
+
+        from_first(publish)
+
     def collect(self) -> list[Sample]:
         """What the next step learns from: the informative groups of those played before or, these used up, new ones."""
         config, counters = self._config, self.counters
         started = time.monotonic()
+        self.begin()
         played = self._played()
-        self._groups = list(played or self._collect())
+        self._batch = Batch(groups=tuple(played), late=counters.late) if played else self._collect()
         self._times = started, time.monotonic()
-        rollouts = [rollout for group in self._groups for rollout in group.rollouts]
+        groups = self._batch.groups
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
         if all(rollout.broken for rollout in rollouts):
             raise ContractError(
                 f"step {counters.step + 1} of {self.name}: all {len(rollouts)} rollouts broke, the first with "
                 f"{rollouts[0].error!r}: mend the engine or the environment, then run again"
             )
-        rewards = [group.rewards for group in self._groups]
+        rewards = [group.rewards for group in groups]
         advantages = group_advantages(rewards, config.scale_rewards, config.std_floor)
         return [
             one
-            for number, (group, values) in enumerate(zip(self._groups, advantages, strict=True))
+            for number, (group, values) in enumerate(zip(groups, advantages, strict=True))
             if group.informative
             for rollout, advantage in zip(group.graded, values, strict=True)
             if rollout.usage.completion_tokens  # one without room left to sample teaches nothing
-            for one in samples(rollout, float(advantage), number, self.number)
+            for one in samples(rollout, float(advantage), number, self.number, counters.step)
         ]
 
     def record(self, learnt: dict[str, float]) -> StepReport:
         """Count the step and write its metrics and, if it is time, a snapshot and a checkpoint."""
-        config, counters, groups = self._config, self.counters, self._groups
+        config, counters, batch = self._config, self.counters, self._batch
+        check_mismatch(learnt, config.max_mismatch, f"step {counters.step + 1} of {self.name}")
+        groups, played = batch.groups, bool(self._played())
         (started, collected), ended = self._times, time.monotonic()
-        played = bool(self._played())
-        if not played:
-            counters.groups += len(groups)
-            counters.rollouts += sum(len(group.rollouts) for group in groups)
+        counters.groups += batch.passed
+        counters.rollouts += batch.rollouts
+        counters.late = batch.late
         counters.step += 1
         rewards = np.concatenate([group.rewards for group in groups])
         learnt_now = not played and config.stop_reward is not None and rewards.mean() >= config.stop_reward
@@ -209,12 +201,15 @@ class Run:
         metrics = {
             "rollouts": float(counters.rollouts),
             **rollout_metrics(groups),
+            "groups/late": float(batch.late),
+            "groups/dropped": float(batch.dropped + self._lost),
             **learnt,
             **(self._publisher.metrics if self._publisher is not None and not played else {}),
             f"{_TIMES}collect_seconds": collected - started,
             f"{_TIMES}update_seconds": ended - collected,
             f"{_TIMES}tokens_per_second": tokens / (ended - started),
         }
+        self._lost = 0
         # Metrics before the checkpoint: a checkpoint's rows are on disk, later rows are dropped on resume.
         if is_first():
             if self._metrics is None:
@@ -224,6 +219,8 @@ class Run:
         self._snapshot()
         if counters.step % config.save_steps == 0 or self.finished():
             self._checkpoints.save(counters.step, self._state(), metrics["reward/mean"])
+        if self._flight is not None and self.finished():
+            self._flight.close()  # what was played ahead is in the way of the other adapters
         return StepReport(self.name, Counters(**vars(counters)), tokens, metrics)
 
     def export(self, directory: epath.Path, name: str) -> AdapterManifest:
@@ -277,23 +274,25 @@ class Run:
         first = self.counters.step * self._config.groups_per_step
         return self._job.played[first : first + self._config.groups_per_step]
 
-    def _collect(self) -> list[Group]:
-        """New groups, played with the adapter as it is now."""
-        config, counters = self._config, self.counters
-        lora = self._learner.lora(self.number)
-        adapter = f"{self.name}@{counters.step}"
-        if self._publisher is not None:
-            self._publisher.publish(adapter, lora)
-        return collect_groups(
-            lambda group, size: self._source.specs(group, size, adapter),
-            self._rollouts,
-            counters.groups,
-            config.groups_per_step,
-            config.num_generations,
-            config.max_recollections,
-            self._budget(),
-            config.stop_reward,
-        )
+    def _steps_ahead(self) -> int:
+        """Steps that have to be played for, and may be with the adapter as it is now: none while ``played`` lasts."""
+        config, step = self._config, self.counters.step
+        end = step + config.max_staleness + 1
+        if config.max_steps is not None:
+            end = min(end, config.max_steps)
+        return max(0, end - max(step, -(-len(self._job.played) // config.groups_per_step)))
+
+    def _collect(self) -> Batch:
+        """New groups, in all processes."""
+        collected: list[Batch] = []
+
+        def play() -> bytes:
+            assert self._flight is not None, "the first process has the engine"
+            collected.append(self._flight.collect(self.counters.groups, self._budget()))
+            return collected[0].model_dump_json().encode()
+
+        line = from_first(play)
+        return collected[0] if collected else Batch.model_validate_json(line)
 
     def _snapshot(self) -> None:
         """Export the adapter if a fraction of ``config.snapshots`` has been reached by the last step."""

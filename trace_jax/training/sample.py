@@ -7,6 +7,7 @@ import numpy as np
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Segment, Trajectory
+from trace_jax.training.versions import version_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Sample:
     ``aggregation.token_weights``; a sequence-level ratio (GSPO) is that of a context.
 
     Samples of the same ``group`` may share their prompt in a packed row; None shares with none. ``adapter`` is the
-    place, in the learner, of the adapter that sampled it and that learns from it.
+    place, in the learner, of the adapter that sampled it and that learns from it. ``staleness_T`` is how many updates
+    ago the weights that sampled each token were in force; None: they are the learner's.
     """
 
     tokens_T: np.ndarray
@@ -28,20 +30,28 @@ class Sample:
     advantage: float
     group: int | None = None
     adapter: int = 0
+    staleness_T: np.ndarray | None = None
 
     @property
     def length(self) -> int:
         return len(self.tokens_T)
 
 
-def samples(trajectory: Trajectory, advantage: float, group: int | None = None, adapter: int = 0) -> list[Sample]:
+def samples(
+    trajectory: Trajectory, advantage: float, group: int | None = None, adapter: int = 0, step: int | None = None
+) -> list[Sample]:
     """The contexts of the episode, in order, with what the engine sampled marked as trained; all share the advantage.
 
+    Args:
+        step: updates behind the weights that are to learn from it; None: those that sampled it.
+
     Raises:
-        ContractError: nothing was sampled in a context, or its first token was (nothing predicts it).
+        ContractError: nothing was sampled in a context, or its first token was (nothing predicts it); what sampled it
+            names no version.
         FloatingPointError: a sampler log-probability is not finite.
     """
-    return [_sample(trajectory.id, context, advantage, group, adapter) for context in _contexts(trajectory.segments)]
+    contexts = _contexts(trajectory.segments)
+    return [_sample(trajectory.id, context, advantage, group, adapter, step) for context in contexts]
 
 
 def _contexts(segments: Sequence[Segment]) -> list[Sequence[Segment]]:
@@ -50,7 +60,9 @@ def _contexts(segments: Sequence[Segment]) -> list[Sequence[Segment]]:
     return [segments[start:end] for start, end in zip(starts, [*starts[1:], len(segments)], strict=True)]
 
 
-def _sample(name: str, segments: Sequence[Segment], advantage: float, group: int | None, adapter: int) -> Sample:
+def _sample(
+    name: str, segments: Sequence[Segment], advantage: float, group: int | None, adapter: int, step: int | None
+) -> Sample:
     tokens = np.array([token for s in segments for token in s.tokens], np.int32)
     trained = np.array([s.trained for s in segments for _ in s.tokens], bool)
     logprobs = np.array([value for s in segments for value in (s.logprobs if s.trained else [0.0] * len(s.tokens))])
@@ -59,7 +71,11 @@ def _sample(name: str, segments: Sequence[Segment], advantage: float, group: int
         raise ContractError(f"trajectory {name}: {problem}: record episodes with token segments, prompt first")
     if not np.isfinite(logprobs).all():
         raise FloatingPointError(f"trajectory {name}: a sampler log-probability is not finite")
-    return Sample(tokens, trained, logprobs, advantage, group, adapter)
+    staleness = None
+    if step is not None:
+        ages = [step - version_of(s.adapter) if s.trained else 0 for s in segments]
+        staleness = np.repeat(np.array(ages, np.int32), [len(s.tokens) for s in segments])
+    return Sample(tokens, trained, logprobs, advantage, group, adapter, staleness)
 
 
 def shared_prefix(samples: Sequence[Sample]) -> int:

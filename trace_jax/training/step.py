@@ -27,6 +27,7 @@ from trace_jax.training.batch import MicroBatch
 from trace_jax.training.config import PolicyLossConfig
 from trace_jax.training.head import token_logprobs
 from trace_jax.training.loss import Terms, policy_loss
+from trace_jax.training.staleness import split_stale
 
 Tree = Any
 
@@ -107,6 +108,7 @@ def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..
                 micro.sequence_M,
                 config,
             )
+            terms = split_stale(terms, micro.staleness_M)
             entropy_M = jnp.where(micro.weights_M > 0, entropy_M, 0.0)
             return jnp.sum(loss_M), {**terms, "loss": jax.lax.stop_gradient(loss_M), "entropy": entropy_M}
 
@@ -114,11 +116,11 @@ def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..
         gradient = jax.tree.map(_sum_unsplit, gradient, program.lora_specs)
         A = lora.scale.shape[0]
         terms = {name: jax.ops.segment_sum(value_M, micro.adapter_M, A) for name, value_M in terms_M.items()}
-        largest_A = jax.ops.segment_max(terms_M["abs_delta"], micro.adapter_M, A)
-        return gradient, {
-            **jax.lax.psum(terms, BATCH_AXES),
-            "max_abs_delta": jax.lax.pmax(jnp.maximum(largest_A, 0.0), BATCH_AXES),
+        largest = {
+            f"max_{name}": jnp.maximum(jax.ops.segment_max(terms_M[name], micro.adapter_M, A), 0.0)
+            for name in ("abs_delta", "stale_abs_delta", "staleness")
         }
+        return gradient, {**jax.lax.psum(terms, BATCH_AXES), **jax.lax.pmax(largest, BATCH_AXES)}
 
     in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES), P(BATCH_AXES), P(BATCH_AXES)
     return jax.jit(jax.shard_map(gradients, mesh=program.mesh, in_specs=in_specs, out_specs=(program.lora_specs, P())))

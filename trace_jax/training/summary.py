@@ -1,10 +1,15 @@
 """What a step tells about its rollouts and its update."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trace_jax.contract.record import ContractError
 from trace_jax.training.collection import Group
+
+_LOG = logging.getLogger(__name__)
+_ALARM = 0.1  # mean |Δ log-probability|; bfloat16 on both sides comes to about 0.01
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -34,26 +39,57 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
     """Token means from the sums of ``loss.policy_loss``; the division happens here, once.
 
-    ``mismatch/*`` compares the trainer's log-probabilities with the sampler's for the same tokens and weights.
+    ``mismatch/*`` compares the trainer's log-probabilities with the sampler's for the same tokens and weights: it is
+    about tokens that the current weights sampled, and left out where there are none. ``staleness/*`` is about all
+    others: how many updates ago the weights that sampled were in force, and how far the policy has moved since.
     """
-    tokens = terms["tokens"]
+    tokens, stale = terms["tokens"], terms["stale_tokens"]
+    current = tokens - stale
     values = {
         "loss": terms["loss"],
         "entropy": terms["entropy"] / tokens,
         "ratio/mean": terms["ratio"] / tokens,
         "ratio/clip_low": terms["clip_low"] / tokens,
         "ratio/clip_high": terms["clip_high"] / tokens,
-        "mismatch/mean_delta": terms["delta"] / tokens,
-        "mismatch/mean_abs_delta": terms["abs_delta"] / tokens,
-        "mismatch/max_abs_delta": terms["max_abs_delta"],
-        "mismatch/kl": terms["mismatch_kl"] / tokens,
+        "staleness/mean": terms["staleness"] / tokens,
+        "staleness/max": terms["max_staleness"],
+        "staleness/share": stale / tokens,
         "grad_norm": terms["grad_norm"],
     }
+    if current:
+        values |= {
+            "mismatch/mean_delta": terms["delta"] / current,
+            "mismatch/mean_abs_delta": terms["abs_delta"] / current,
+            "mismatch/max_abs_delta": terms["max_abs_delta"],
+            "mismatch/kl": terms["mismatch_kl"] / current,
+        }
+    if stale:
+        values |= {
+            "staleness/mean_abs_delta": terms["stale_abs_delta"] / stale,
+            "staleness/max_abs_delta": terms["max_stale_abs_delta"],
+        }
     if "kl" in terms:
         values["kl"] = terms["kl"] / tokens
     if "tis_weight" in terms:
-        values |= {"tis/weight": terms["tis_weight"] / tokens, "tis/truncated": terms["tis_truncated"] / tokens}
+        values["tis/weight"] = terms["tis_weight"] / tokens
+    if "tis_truncated" in terms:
+        values["tis/truncated"] = terms["tis_truncated"] / tokens
+    if "icepop_masked" in terms:
+        values["icepop/masked"] = terms["icepop_masked"] / tokens
     return values
+
+
+def check_mismatch(metrics: Mapping[str, float], limit: float | None, where: str) -> None:
+    """Raise ContractError where ``mismatch/mean_abs_delta`` exceeds ``limit``; warn where it is beyond all rounding."""
+    found = metrics.get("mismatch/mean_abs_delta", 0.0)
+    text = (
+        f"{where}: log-probabilities of trainer and sampler differ by {found:.3g} on the mean, {{}}: the engine serves "
+        "other weights, another dtype or another temperature than the trainer has: compare them{}"
+    )
+    if limit is not None and found > limit:
+        raise ContractError(text.format(f"more than max_mismatch {limit:g}", ", or raise max_mismatch"))
+    if found > _ALARM:
+        _LOG.warning(text.format("far more than rounding", ""))
 
 
 def _distinct(group: Group) -> float:

@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 from etils import epath
 from jax.sharding import Mesh
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.decoder import Decoder
-from trace_jax.parallel.processes import anywhere, from_first, is_first
+from trace_jax.parallel.processes import anywhere, is_first
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine
+from trace_jax.rollout.player import Player
 from trace_jax.telemetry.compiles import CompileLog
 from trace_jax.training.config import GRPOConfig
+from trace_jax.training.job import Job, StepReport
 from trace_jax.training.learner import Learner
-from trace_jax.training.run import Job, Run, StepReport
+from trace_jax.training.run import Run
+from trace_jax.training.sample import Sample
 
 
 def train(
@@ -58,29 +61,17 @@ def train(
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
-
-    def rollouts(specs: list[EpisodeSpec]) -> list[Trajectory]:
-        played: list[Trajectory] = []
-
-        def play() -> bytes:
-            assert engine is not None, "the first process has the engine"
-            with nullcontext() if termination is None else termination.interruptible():
-                played.extend(collect(specs, engine, renderer, limits, base, config.concurrency))
-            return b"\n".join(trajectory.model_dump_json().encode() for trajectory in played)
-
-        lines = from_first(play).split(b"\n")
-        return played or [Trajectory.model_validate_json(line) for line in lines]
-
     if len(jobs) > 1 and config.max_to_keep < 2:
         raise ContractError(
             f"max_to_keep {config.max_to_keep} is too few for {len(jobs)} adapters: a run killed between their "
             "checkpoints goes back to the ones before, so keep 2"
         )
+    player = None if engine is None else Player(engine, renderer, limits, base, config.concurrency, termination)
     learner = Learner(decoder, config, [job.name for job in jobs], mesh)
-    with ExitStack() as stack:
+    with player or nullcontext(), ExitStack() as stack:
         runs = [
             stack.enter_context(
-                Run(job, learner, number, config, base, decoder.config, engine, rollouts, tensorboard, wandb)
+                Run(job, learner, number, config, base, decoder.config, engine, player, tensorboard, wandb)
             )
             for number, job in enumerate(jobs)
         ]
@@ -90,15 +81,28 @@ def train(
         while going := [run for run in runs if not run.finished()]:
             if anywhere(termination is not None and termination.asked):
                 raise Terminated
+            if config.max_staleness:  # in lock-step each begins when the one before has played
+                for run in going:
+                    run.begin()
             samples = [one for run in going for one in run.collect()]
-            metrics = learner.update(samples) if samples else [{}] * len(runs)
-            for run in going:
-                run.settle()  # all have the checkpoint before when one begins the next, so that ``_align`` finds it
+            update = partial(_update, learner, samples, going)
+            metrics = player.beside(update) if player is not None and config.max_staleness else update()
             for run in going:
                 report = run.record(metrics[run.number])
                 if progress is not None:
                     progress(report)
     return [run.export(run.directory, run.name) for run in runs]
+
+
+def _update(learner: Learner, samples: Sequence[Sample], runs: Sequence[Run]) -> list[dict[str, float]]:
+    """The metrics of an update; the last checkpoints are on disk then.
+
+    All runs have the checkpoint before when one begins the next, so that ``_align`` finds it.
+    """
+    metrics = learner.update(samples) if samples else [{}] * learner.adapters
+    for run in runs:
+        run.settle()
+    return metrics
 
 
 def _align(runs: Sequence[Run]) -> None:

@@ -1,0 +1,268 @@
+"""Rollouts beside updates: never staler than allowed, every group once, and nothing left behind whatever happens."""
+
+import json
+import logging
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+import toy
+import toy_job
+from remote import Remote
+from test_resume import _killed
+
+from trace_jax.contract.record import ContractError
+from trace_jax.parallel.termination import Terminated, Termination
+from trace_jax.training import run as run_module
+from trace_jax.training.learner import Learner
+from trace_jax.training.versions import version_of
+
+
+def rows_of(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def learnt(monkeypatch):
+    """(step, trajectory) of all that a step has learnt from."""
+    found, real = [], run_module.samples
+
+    def samples(trajectory, advantage, group, adapter, step):
+        found.append((step, trajectory))
+        return real(trajectory, advantage, group, adapter, step)
+
+    monkeypatch.setattr(run_module, "samples", samples)
+    return found
+
+
+def slow_updates(monkeypatch, engine):
+    """Every update waits until the engine is asked something, at most a second: (start, end) of each."""
+    spans, real = [], Learner.update
+
+    def update(self, samples):
+        started, asked = time.monotonic(), len(engine.asked)
+        while len(engine.asked) == asked and time.monotonic() < started + 1.0:
+            time.sleep(0.01)
+        metrics = real(self, samples)
+        spans.append((started, time.monotonic()))
+        return metrics
+
+    monkeypatch.setattr(Learner, "update", update)
+    return spans
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+def test_rollouts_go_on_during_updates_and_no_token_is_staler_than_allowed(tmp_path, learnt, monkeypatch, bound):
+    engine = Remote(lambda affinity: random.random() < 0.1)
+    updates = slow_updates(monkeypatch, engine)
+    manifest = toy.run(tmp_path, engine=engine, max_steps=5, max_recollections=0, max_staleness=bound)
+    assert manifest.rollouts == 5 * 12 and engine.held == [] and engine.most == bound + 1
+    during = [any(start < asked < end for start, end in updates) for asked in engine.asked]
+    assert any(during) == (bound > 0)
+    sampled, ages = set(engine.said), Counter()
+    for step, trajectory in learnt:
+        segments = [segment for segment in trajectory.segments if segment.trained]
+        assert trajectory.policy.adapter == segments[0].adapter
+        versions = [version_of(segment.adapter) for segment in segments]
+        assert versions == sorted(versions)
+        for segment, version in zip(segments, versions, strict=True):
+            assert (segment.adapter, segment.tokens) in sampled  # by the version that it names
+            ages[step - version] += len(segment.tokens)
+    assert min(ages) >= 0 and max(ages) == bound
+    if bound:
+        turned = [{s.adapter for s in trajectory.segments if s.trained} for _, trajectory in learnt]
+        assert max(map(len, turned)) == 2  # episodes that went on with the next version
+    rows = rows_of(tmp_path)
+    assert [row["staleness/max"] for row in rows] == [min(bound, step) for step in range(5)]
+    assert sum(row["staleness/mean"] > 0 for row in rows) == (4 if bound else 0)
+    assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows if "mismatch/kl" in row)
+    assert "mismatch/kl" in rows[0]
+    assert [("staleness/max_abs_delta" in row) for row in rows] == [row["staleness/max"] > 0 for row in rows]
+
+
+def numbers(learnt):
+    """Groups by step."""
+    found = {}
+    for step, trajectory in learnt:
+        found.setdefault(step, set()).add(int(trajectory.id.split("/")[1]))
+    return found
+
+
+def test_a_run_that_was_stopped_plays_again_what_was_in_flight_and_counts_nothing_twice(tmp_path, learnt):
+    def stop(report):
+        if report.counters.step == 3:
+            raise KeyboardInterrupt
+
+    settings = dict(max_steps=6, max_staleness=1, max_recollections=1, engine=Remote())
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tmp_path, progress=stop, **settings)
+    assert settings["engine"].held == []
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    before = numbers(learnt)
+    learnt.clear()
+    manifest = toy.run(tmp_path, **settings)
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert manifest.rollouts == rows[-1]["rollouts"] == 4 * sum(row["groups/collected"] for row in rows)
+    after = numbers(learnt)
+    assert min(after) == saved
+    by_step = {**{step: groups for step, groups in before.items() if step < saved}, **after}
+    assert sum(len(groups) for groups in by_step.values()) == len(set().union(*by_step.values()))
+    ends = 0
+    for step, row in enumerate(rows):  # each step has the next numbers
+        start, ends = ends, ends + int(row["groups/collected"])
+        assert by_step.get(step, set()) <= set(range(start, ends))
+
+
+def test_killed_by_sigkill_in_flight_it_goes_on(tmp_path):
+    settings = {"max_steps": 4, "max_recollections": 0, "max_staleness": 1}
+    assert _killed(tmp_path, at_reset=40, **settings) == [1, 2]
+    manifest = toy.run(tmp_path, **settings)
+    assert (manifest.steps, manifest.rollouts) == (4, 48)
+    assert [(row["step"], row["rollouts"]) for row in rows_of(tmp_path)] == [(1, 12), (2, 24), (3, 36), (4, 48)]
+
+
+def test_groups_played_before_are_used_up_first_and_the_bound_holds_behind_them(tmp_path, learnt):
+    manifest = toy.run(tmp_path, played=toy.base_groups(4), max_steps=4, max_recollections=0, max_staleness=1)
+    assert (manifest.steps, manifest.rollouts) == (4, 24)
+    assert all(
+        step - version_of(segment.adapter) <= 1
+        for step, trajectory in learnt
+        if step >= 2
+        for segment in trajectory.segments
+        if segment.trained
+    )
+
+
+@pytest.mark.parametrize("budget", [25, 30, 33])
+def test_rollout_budget_is_never_exceeded(tmp_path, budget):
+    manifest = toy.run(tmp_path, max_steps=None, max_rollouts=budget, max_staleness=2, engine=(engine := Remote()))
+    assert manifest.rollouts == budget - (budget % 4 == 1)
+    assert len(engine.asked) == 2 * manifest.rollouts  # two turns each: none is played for nothing
+
+
+SEED = "/4"  # one of the four of an epoch
+
+
+def late_run(directory, engine, steps, **settings):
+    """Rows, and the last counters. Every group is learnt from or dropped, or late still."""
+    reports = []
+    toy.run(directory, engine=engine, max_steps=steps, groups_per_step=4, max_recollections=0, group_seconds=0.3,
+            progress=reports.append, **settings)  # fmt: skip
+    rows, last = rows_of(directory), reports[-1].counters
+    passed = sum(row["groups/collected"] + row["groups/dropped"] for row in rows) + rows[-1]["groups/late"]
+    assert passed == last.groups == 4 * steps and last.rollouts == rows[-1]["rollouts"] == 16 * steps
+    assert last.late == rows[-1]["groups/late"] and engine.held == []
+    assert max(row["staleness/max"] for row in rows) <= settings["max_staleness"]
+    return rows
+
+
+def test_late_groups_do_not_stall_a_step_and_join_a_later_one(tmp_path, learnt):
+    engine = Remote(lambda affinity: not affinity.endswith(SEED) or len(engine.held) > 2)
+    rows = late_run(tmp_path, engine, 5, max_staleness=5)
+    assert [row["groups/late"] >= late for row, late in zip(rows, (1, 2, 0, 0, 0), strict=True)]
+    assert not any(row["groups/dropped"] for row in rows) and any(row["groups/collected"] > 4 for row in rows)
+    joined = {(step, segment.adapter) for step, one in learnt if one.seed == 4 for segment in one.segments}
+    assert min(step for step, _ in joined) >= 2
+    assert {adapter for _, adapter in joined} >= {"toy-adapter@0", "toy-adapter@2"}  # finished with a next version
+
+
+@pytest.mark.parametrize("bound", [0, 1])
+def test_late_groups_too_old_for_the_next_step_are_dropped(tmp_path, learnt, bound):
+    engine = Remote(lambda affinity: not affinity.endswith(SEED))
+    rows = late_run(tmp_path, engine, 5, max_staleness=bound)
+    assert sum(row["groups/dropped"] for row in rows) + rows[-1]["groups/late"] >= 5
+    assert not [one for _, one in learnt if one.seed == 4]
+
+
+def test_late_groups_lost_with_a_run_are_counted(tmp_path):
+    engine = Remote(lambda affinity: not affinity.endswith(SEED))
+
+    def stop(report):
+        if report.counters.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tmp_path, engine=engine, progress=stop, max_steps=4, groups_per_step=4, max_recollections=0,
+                group_seconds=0.3, max_staleness=5)  # fmt: skip
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    late = rows_of(tmp_path)[saved - 1]["groups/late"]
+    rows = late_run(tmp_path, engine, 4, max_staleness=5)
+    assert late > 0 and [row["groups/dropped"] for row in rows] == [
+        late if row["step"] == saved + 1 else 0 for row in rows
+    ]
+
+
+def test_several_adapters_share_the_engine(tmp_path):
+    manifests = toy_job.run(tmp_path, max_steps=4, max_staleness=2)
+    assert [(manifest.steps, manifest.rollouts) for manifest in manifests] == [(4, 32), (4, 32)]
+    for name in toy_job.NAMES:
+        rows = rows_of(tmp_path / name)
+        assert [row["step"] for row in rows] == [1, 2, 3, 4]
+        assert max(row["staleness/max"] for row in rows) == 2
+
+
+def test_a_failed_update_and_a_failed_engine_end_the_run_and_leave_nothing_in_the_engine(tmp_path, monkeypatch):
+    real = Learner.update
+
+    def update(self, samples):
+        if len(engine.asked) > 48:
+            raise FloatingPointError("loss is nan")
+        return real(self, samples)
+
+    engine = Remote()
+    monkeypatch.setattr(Learner, "update", update)
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        toy.run(tmp_path, engine=engine, max_staleness=1)
+    assert engine.held == [] and len(rows_of(tmp_path)) < 5
+    monkeypatch.setattr(Learner, "update", real)
+
+    def fail(number):
+        if number > 30:
+            raise RuntimeError("unplugged")
+
+    engine = Remote(on_request=fail)
+    with pytest.raises(RuntimeError, match="unplugged"):
+        toy.run(tmp_path, engine=engine, max_staleness=1)
+    assert engine.held == []
+    assert toy.run(tmp_path, max_staleness=1).steps == 5
+
+
+@pytest.mark.parametrize("during", ["update", "rollouts"])
+def test_sigterm_lets_an_update_finish_or_gives_up_rollouts(tmp_path, monkeypatch, during):
+    real, steps = Learner.update, []
+
+    def update(self, samples):
+        if during == "update" and len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        return real(self, samples)
+
+    def kill(number):
+        if during == "rollouts" and number == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Learner, "update", update)
+    engine = Remote(on_request=kill)
+    settings = dict(max_staleness=1, max_steps=5, max_recollections=0)
+    with Termination() as termination, pytest.raises(Terminated):
+        toy.run(tmp_path, engine=engine, termination=termination, progress=steps.append, **settings)
+    assert engine.held == [] and len(steps) == (3 if during == "update" else 0)
+    resumed = []
+    toy.run(tmp_path, progress=resumed.append, **settings)
+    assert [report.counters.step for report in resumed] == list(range(len(steps) + 1, 6))
+
+
+def test_a_mismatch_beyond_rounding_warns_and_beyond_the_limit_stops(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        toy.run(tmp_path / "warned", engine=Remote(shift=-0.2), max_steps=1)
+    assert "step 1 of toy-adapter: log-probabilities of trainer and sampler differ by 0.2 " in caplog.text
+    with pytest.raises(ContractError, match="step 1 of toy-adapter.* differ by 0.2 .*more than max_mismatch 0.15"):
+        toy.run(tmp_path / "stopped", engine=Remote(shift=-0.2), max_steps=1, max_mismatch=0.15)
+    assert not list((tmp_path / "stopped" / "checkpoints").glob("[0-9]*"))
+    caplog.clear()
+    toy.run(tmp_path / "sound", max_steps=3, max_staleness=1, max_mismatch=1e-3, learning_rate=0.1)
+    assert not caplog.text  # drift is no mismatch
