@@ -112,25 +112,30 @@ def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
 def make_engine(config: ConfigDict, base: Base, *, max_adapters: int = 1, max_rank: int = 1) -> Engine:
     """The engine that ``config.engine`` names. ``max_adapters`` of ``max_rank`` find room in an embedded one."""
     check_engine(config)
-    settings, stops = config.engine, base.renderer.stop_token_ids
+    settings = config.engine
     if settings.kind == "sglang":
-        urls, offset = server_urls(settings.url), settings.relay_port_offset
+        urls, offset = asyncio.run(server_urls(settings.url)), settings.relay_port_offset
         return SGLangEngine(
             urls,
             base.config,
-            stops,
+            base.renderer.stop_token_ids,
             relays=() if offset is None else [relay_url(url, offset) for url in urls],
             slots=settings.slots,
             capacity=settings.capacity,
             request_seconds=settings.request_seconds,
             wait_seconds=settings.wait_seconds,
         )
+    return embedded_engine(config, base, max_adapters=max_adapters, max_rank=max_rank)
+
+
+def embedded_engine(config: ConfigDict, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
+    """The engine in this process, with room for ``max_adapters`` of ``max_rank``."""
     return EmbeddedEngine(
         base.decoder,
         base.config,
-        stops,
-        slots=settings.slots,
-        capacity=settings.capacity,
+        base.renderer.stop_token_ids,
+        slots=config.engine.slots,
+        capacity=config.engine.capacity,
         max_rank=max_rank,
         max_adapters=max_adapters,
     )
@@ -147,22 +152,23 @@ def serve(config: ConfigDict, base: Base, adapters: Mapping[str, LoRA], director
         yield engine
 
 
-def server_urls(given: str) -> list[str]:
+async def server_urls(given: str) -> list[str]:
     """The servers of a comma-separated list; in place of a sglang-router, those behind it.
 
     Routers (0.3.2) do not hand adapters on to their servers, so that these have to be asked themselves.
     """
 
     async def behind(url: str) -> list[str]:
+        server = SGLangServer(url, 10.0)
         try:
-            return await SGLangServer(url, 10.0).workers()
-        except ServerFailed:  # a server that is away
+            return await server.workers()
+        except ServerFailed:  # it is away
             return [url]
+        finally:
+            await server.close()
 
-    async def all_of() -> list[list[str]]:
-        return await asyncio.gather(*(behind(url) for url in given.split(",")))
-
-    return list(dict.fromkeys(url for urls in asyncio.run(all_of()) for url in urls))
+    found = await asyncio.gather(*(behind(url) for url in given.split(",")))
+    return list(dict.fromkeys(url for urls in found for url in urls))
 
 
 def relay_url(server: str, offset: int) -> str:

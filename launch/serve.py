@@ -38,7 +38,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from evaluation.serving import embedded_engine, load_base, load_renderer
+from evaluation.serving import check_engine, embedded_engine, load_base, load_renderer, server_urls
 from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
@@ -106,13 +106,16 @@ class _Engines:
 
 
 async def _serve(config: ConfigDict, root: Path) -> None:
+    check_engine(config)
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     table = read_document(table_path, RouteTable)
     held = _held(root, table)
     with _alone(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
         async with AsyncExitStack() as stack:
-            open_engines = _servers if config.engine.kind == "sglang" else _embedded
-            engines = await open_engines(stack, config, table_path, table, held, metrics)
+            if config.engine.kind == "sglang":
+                engines = await _servers(stack, config, table_path, table, metrics)
+            else:
+                engines = _embedded(stack, config, table_path, held)
             adapters = Adapters(
                 held, engines.backend, engines.shape, engines.revision, root / "gateway" / "merged", MAX_MERGED.value
             )
@@ -181,18 +184,11 @@ def _held(root: Path, table: RouteTable) -> dict[str, Held]:
     return held
 
 
-async def _embedded(
-    stack: AsyncExitStack,
-    config: ConfigDict,
-    table_path: Path,
-    table: RouteTable,
-    held: Mapping[str, Held],
-    metrics: Metrics,
-) -> _Engines:
+def _embedded(stack: AsyncExitStack, config: ConfigDict, table_path: Path, held: Mapping[str, Held]) -> _Engines:
     """The engine of this process, with room for every adapter and for the merge of all of them."""
     base, rank = load_base(config), max(1, sum(adapter.rank for adapter in held.values()))
     router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(config))
-    engine = embedded_engine(base, {}, config, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
+    engine = embedded_engine(config, base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
     path = Path(config.base.path).resolve()
     backend = EmbeddedBackend(
         path.name,
@@ -206,17 +202,10 @@ async def _embedded(
 
 
 async def _servers(
-    stack: AsyncExitStack,
-    config: ConfigDict,
-    table_path: Path,
-    table: RouteTable,
-    held: Mapping[str, Held],
-    metrics: Metrics,
+    stack: AsyncExitStack, config: ConfigDict, table_path: Path, table: RouteTable, metrics: Metrics
 ) -> _Engines:
     """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
-    if not config.engine.url:
-        raise ContractError("engine.url names no server: write --config.engine.url=http://HOST:PORT,…")
-    servers = Servers(config.engine.url.split(","), os.environ.get("SGLANG_API_KEY"))
+    servers = Servers(await server_urls(config.engine.url), os.environ.get("SGLANG_API_KEY"))
     path = Path(config.base.path)
     router: Router
     if table.router == "classifier":

@@ -421,6 +421,8 @@ def test_messages_are_logged_only_when_asked(stage, caplog):
             quiet.post(asked(f"orders {word}"))
             quiet.post(lone)
             quiet.post({"model": word, "messages": []})
+            quiet.router.before = lambda: {}[word]  # an error that quotes what was said
+            quiet.post(asked(f"sums {word}"))
             quiet.upstreams[0].break_off = "before"
             quiet.post(asked(f"orders {word}"))
             assert word not in quiet.get("/metrics")[1].decode()

@@ -26,6 +26,15 @@ PYTHON = Path(os.environ.get("SGLANG_PYTHON", HERE.parents[1] / ".venv-sglang" /
 START_SECONDS = 900.0  # on a machine that is busy with something else
 MAX_RANK = 16
 STOP = (6,)  # <|end|>
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "2",
+    **os.environ,
+    "PYTHONPATH": str(HERE / "shims"),
+    "SGLANG_USE_CPU_ENGINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
 
 CONFIG = DecoderConfig(
     vocab_size=320, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=96,
@@ -75,17 +84,16 @@ def free_port() -> int:
 class RealServer:
     """A process group on a port of its own; ``kill`` is SIGKILL for all of it, ``start`` starts it there again."""
 
-    def __init__(self, words: list[str], log: Path, port: int, probe: str, **environment: str) -> None:
+    def __init__(self, words: list[str], log: Path, port: int, probe: str) -> None:
         self.url, self.log = f"http://127.0.0.1:{port}", log
         self._words, self._probe = words, probe
-        self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         assert self._process is None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._words, stdout=log, stderr=log, env=self._environment, start_new_session=True
+                self._words, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True
             )
 
     def wait(self) -> None:
@@ -133,12 +141,10 @@ def sglang_server(model: Path, log: Path, *flags: str) -> RealServer:
         *("--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics"),
         *("--enable-lora", "--max-lora-rank", str(MAX_RANK)),
         *("--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        *("--max-loras-per-batch", "4", "--max-loaded-loras", "6", "--lora-backend", "torch_native", *flags),
+        *("--max-loras-per-batch", "4", "--max-loaded-loras", "6", "--lora-backend", "torch_native"),
+        *("--tool-call-parser", "qwen25", *flags),
     ]
-    return RealServer(
-        words, log, port, "/ready", PYTHONPATH=str(HERE / "shims"), SGLANG_USE_CPU_ENGINE="1", HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "2"),
-    )  # fmt: skip
+    return RealServer(words, log, port, "/ready")
 
 
 def router(servers: list[str], log: Path) -> RealServer:

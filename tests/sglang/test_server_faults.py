@@ -55,10 +55,10 @@ def renderer(model: Path) -> TinyRenderer:
 @pytest.fixture(autouse=True)
 def shown(caplog):
     caplog.set_level(logging.INFO, "trace_jax")
-    started = time.monotonic()
+    started = time.time()
     yield
-    for record in caplog.records:
-        print(f"{record.created - time.time() + time.monotonic() - started:7.2f} s  {record.getMessage()}")
+    for record in caplog.get_records("call"):
+        print(f"{record.created - started:7.2f} s  {record.getMessage()}")
 
 
 def specs(number: int, adapter: str | None = None, seeds: int = 8) -> list[EpisodeSpec]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Sequence
 
 from trace_jax.contract.files import JsonLinesWriter
@@ -44,7 +45,8 @@ class Decider:
         try:
             return self._router.decide_batch(requests)
         except Exception as error:  # whatever it is: the base serves, and somebody reads the log
-            logger.exception("the router failed; %d conversations go to the base", len(requests))
+            where = "".join(traceback.format_tb(error.__traceback__))  # not its text, which may quote a message
+            logger.error("%s in the router; %d go to the base:\n%s", type(error).__name__, len(requests), where)
             reason = f"{ROUTER_ERROR}: {type(error).__name__}"
             return [undecided(request.conversation, self._router.kind, reason) for request in requests]
 

@@ -20,9 +20,8 @@ from trace_jax.rollout.engine import Completion, EngineError, Sampling, checked_
 from trace_jax.rollout.lanes import DecodeRow, Lanes, PrefillRow
 from trace_jax.rollout.slots import Placement, Slots
 
-OnTokens = Callable[
-    [list[int], list[float]], None
-]  # what one step has sampled for a request: tokens, log-probabilities
+# Hears what one step has sampled for a request: tokens, log-probabilities.
+OnTokens = Callable[[list[int], list[float]], None]
 
 
 @dataclass

@@ -107,13 +107,16 @@ class Pool(Generic[M]):
         raise AssertionError("the last attempt returns or raises")
 
     async def update(self) -> None:
-        """Update every server that answers, and return. Raises what a server other than ServerFailed raises."""
+        """Update every server that answers, and return. What one that was well does not take is raised."""
         self._watch()
         now = time.monotonic()
         due = [one for one in self._places if one.next_look <= now or not isinstance(one.error, ServerFailed)]
+        well = [place.error is None for place in due]
         found = await asyncio.gather(*(self._look(place, whole=True) for place in due), return_exceptions=True)
-        for error in found:
-            if isinstance(error, BaseException) and not isinstance(error, ServerFailed):
+        for error, was_well in zip(found, well, strict=True):
+            if isinstance(error, EngineError) and (isinstance(error, ServerFailed) or not was_well):
+                continue  # it is out, and looked at again
+            if isinstance(error, BaseException):
                 raise error
 
     async def wait(self) -> None:
@@ -123,7 +126,7 @@ class Pool(Generic[M]):
             while not self.serving:
                 now = time.monotonic()
                 waited = now - self._alone_since
-                why = "; ".join(f"{place.member.url}: {place.error or 'not asked yet'}" for place in self._places)
+                why = "; ".join(str(one.error or f"{one.member.url} has not been asked yet") for one in self._places)
                 hopeless = all(place.error and not isinstance(place.error, ServerFailed) for place in self._places)
                 if hopeless or waited > self._wait_seconds:
                     raise EngineGone(

@@ -25,6 +25,11 @@ class Sessions:
             self._open[loop] = generator, await anext(generator)
         return self._open[loop][1]
 
+    async def close(self) -> None:
+        """Close the session of the running loop, which goes on."""
+        if opened := self._open.pop(asyncio.get_running_loop(), None):
+            await opened[0].aclose()
+
 
 async def _session() -> AsyncGenerator[aiohttp.ClientSession]:
     """Not finished by anyone but the loop, whose shutdown of asynchronous generators then closes the session."""

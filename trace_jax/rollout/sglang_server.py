@@ -116,6 +116,10 @@ class SGLangServer:
         except (KeyError, TypeError):
             raise self._nonsense("/workers", answer) from None
 
+    async def close(self) -> None:
+        """Close the connections of the running event loop, before it ends."""
+        await self._sessions.close()
+
     async def _cards(self) -> list[dict[str, Any]]:
         answer = await self._call("GET", "/v1/models")
         try:
