@@ -109,7 +109,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # of checkpoints
     config = quickstart.get_config()
     base = load_base(config)
-    embedded = embedded_engine(base, {}, config, max_adapters=STALENESS.value + 1, max_rank=config.training.rank)
+    embedded = embedded_engine(config, base, max_adapters=STALENESS.value + 1, max_rank=config.training.rank)
     for name, engine in {"embedded": embedded, "remote": Remote(embedded, DELAY.value / 1000)}.items():
         found: dict[str, list[dict[str, float]]] = {}
         for repeat in range(REPEATS.value + 1):
