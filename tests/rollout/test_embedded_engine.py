@@ -217,7 +217,7 @@ def test_bad_requests_are_refused_by_name(
     good = Sampling(8)
     for request, name in [
         (((1, 2), good, "nobody"), "nobody"),
-        (((1, 300, 2), good, None), "300"),
+        (((1, 320, 2), good, None), "320"),
         (((1, -4), good, None), "-4"),
         (((), good, None), "no tokens"),
         (((11,) * 257, good, None), "257"),

@@ -25,6 +25,7 @@ class Fake:
     def __init__(self, *answers: object, port: int = 0) -> None:
         self.answers, self.asked, self.ready, self._port = list(answers), [], True, port
         self.in_flight = self.most = 0
+        self.context = 512
 
     async def __aenter__(self) -> "Fake":
         app = web.Application()
@@ -50,7 +51,7 @@ class Fake:
         return web.json_response({"enable_lora": True})
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m", "root": "m", "parent": None, "max_model_len": 512}]})
+        return web.json_response({"data": [{"id": "m", "root": "m", "parent": None, "max_model_len": self.context}]})
 
     async def _generate(self, request: web.Request) -> web.Response:
         self.asked.append(await request.json())
@@ -163,6 +164,18 @@ def test_a_busy_server_stays_and_a_broken_one_does_not(caplog) -> None:
     assert "is out" not in caplog.text
     asyncio.run(run(500))
     assert "is out: " in caplog.text and "answered 500" in caplog.text
+
+
+def test_a_server_that_comes_back_with_other_settings_is_asked_for_them_again() -> None:
+    async def run() -> None:
+        async with Fake(good(), 500, good()) as fake:
+            engine = engine_of(fake)
+            await engine.generate((7,), Sampling(2))
+            fake.context = 32
+            with pytest.raises(EngineGone, match="takes 32 tokens a request, engine.capacity is 64"):
+                await engine.generate((7,), Sampling(2))
+
+    asyncio.run(run())
 
 
 def test_requests_of_a_server_that_hangs_go_elsewhere() -> None:

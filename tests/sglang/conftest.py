@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_server import RealServer, new_engine, random_decoder, sglang_server, write_model
+from real_server import RealServer, new_engine, random_decoder, running, sglang_server, write_model
 
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.sglang import SGLangEngine
@@ -29,25 +29,15 @@ def model(decoder: Decoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(model: Path) -> Iterator[RealServer]:
     """The server that all tests share. Nobody kills it."""
-    server = sglang_server(model, model.parent / "server.log")
-    try:
-        server.start()
-        server.wait()
+    with running(sglang_server(model, model.parent / "server.log")) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="session")
 def mortal(model: Path, server: RealServer) -> Iterator[RealServer]:
     """A second one, started when the first is up. A test that kills it starts it again."""
-    mortal = sglang_server(model, model.parent / "mortal.log")
-    try:
-        mortal.start()
-        mortal.wait()
+    with running(sglang_server(model, model.parent / "mortal.log")) as mortal:
         yield mortal
-    finally:
-        mortal.kill()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -127,6 +129,17 @@ class RealServer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+
+@contextmanager
+def running(server: RealServer) -> Iterator[RealServer]:
+    """``server``, started and ready; killed at the end, whoever has killed or started it meanwhile."""
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.kill()
 
 
 def sglang_server(model: Path, log: Path, *flags: str) -> RealServer:
