@@ -45,11 +45,11 @@ from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
 from trace_jax.gateway.routes import Conversations
-from trace_jax.gateway.servers import Servers
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.chat import TinyRenderer
+from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import Gate, GateRouter
@@ -91,12 +91,17 @@ def stand_in() -> ASGIApp:
     async def ready(request: Request) -> Response:
         return Response()
 
+    async def probe(request: Request) -> Response:
+        (tokens,) = (await request.json())["input_ids"]
+        return JSONResponse([{"meta_info": {"input_token_logprobs": [[-4.0, token, None] for token in tokens]}}])
+
     return Starlette(
         routes=[
             HttpRoute("/v1/chat/completions", answer, methods=["POST"]),
             HttpRoute("/v1/models", models),
             HttpRoute("/server_info", info),
             HttpRoute("/ready", ready),
+            HttpRoute("/generate", probe, methods=["POST"]),
         ]
     )
 
@@ -110,8 +115,8 @@ async def gateway(stack: AsyncExitStack, server: str) -> ASGIApp:
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in NAMES)
     table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors")
     router = GateRouter(table, gate, "base", PromptReader(Decoder(CONFIG, nnx.Rngs(0))), renderer)
-    servers = await stack.enter_async_context(Servers([server]))
-    backend, metrics = SGLangBackend(servers, CONFIG.vocab_size), Metrics()
+    engine = SGLangEngine([server], CONFIG, ())
+    backend, metrics = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size), Metrics()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     adapters = Adapters({}, backend, CONFIG, "base", directory / "merged", 1)
     log = DecisionLog(directory / "decisions.jsonl")

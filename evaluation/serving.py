@@ -31,8 +31,8 @@ from trace_jax.rollout.codec import RenderError
 from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.renderers import chat_template, renderer_for
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import ServerFailed, SGLangServer
+from trace_jax.rollout.sglang import ATTEMPTS, SGLangEngine
+from trace_jax.rollout.sglang_server import KEY, ServerFailed, SGLangServer
 from trace_jax.training.publish import Publisher
 
 DTYPES = ("float32", "bfloat16")
@@ -114,18 +114,31 @@ def make_engine(config: ConfigDict, base: Base, *, max_adapters: int = 1, max_ra
     check_engine(config)
     settings = config.engine
     if settings.kind == "sglang":
-        urls, offset = asyncio.run(server_urls(settings.url)), settings.relay_port_offset
-        return SGLangEngine(
-            urls,
-            base.config,
-            base.renderer.stop_token_ids,
-            relays=() if offset is None else [relay_url(url, offset) for url in urls],
-            slots=settings.slots,
-            capacity=settings.capacity,
-            request_seconds=settings.request_seconds,
-            wait_seconds=settings.wait_seconds,
+        engine = sglang_engine(
+            config, base.config, base.renderer.stop_token_ids, attempts=ATTEMPTS, wait_seconds=settings.wait_seconds
         )
+        return asyncio.run(engine)
     return embedded_engine(config, base, max_adapters=max_adapters, max_rank=max_rank)
+
+
+async def sglang_engine(
+    config: ConfigDict, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int, wait_seconds: float
+) -> SGLangEngine:
+    """The engine of the servers in ``config.engine.url``, and of the relays beside them."""
+    settings, key = config.engine, os.environ.get(KEY)
+    urls, offset = await server_urls(settings.url, key), settings.relay_port_offset
+    return SGLangEngine(
+        urls,
+        shape,
+        stop_token_ids,
+        relays=() if offset is None else [relay_url(url, offset) for url in urls],
+        api_key=key,
+        slots=settings.slots,
+        capacity=settings.capacity,
+        attempts=attempts,
+        request_seconds=settings.request_seconds,
+        wait_seconds=wait_seconds,
+    )
 
 
 def embedded_engine(config: ConfigDict, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
@@ -152,14 +165,14 @@ def serve(config: ConfigDict, base: Base, adapters: Mapping[str, LoRA], director
         yield engine
 
 
-async def server_urls(given: str) -> list[str]:
+async def server_urls(given: str, api_key: str | None) -> list[str]:
     """The servers of a comma-separated list; in place of a sglang-router, those behind it.
 
     Routers (0.3.2) do not hand adapters on to their servers, so that these have to be asked themselves.
     """
 
     async def behind(url: str) -> list[str]:
-        server = SGLangServer(url, 10.0)
+        server = SGLangServer(url, 10.0, api_key)
         try:
             return await server.workers()
         except ServerFailed:  # it is away

@@ -15,8 +15,10 @@ routed. /v1/models lists all of them. The answer's headers X-Trace-Adapter, X-Tr
 what served it, and RUN/gateway/decisions.jsonl keeps the decisions.
 
 The embedded engine answers in this process. With engine.kind sglang each call is passed on to an SGLang server instead
-(--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks), which has
-to see RUN at the same path; the routing classifier asks it too, the gate reads prompts with the base in this process.
+(--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks); adapters
+are on all servers and verified there, as for rollouts: by the path of RUN, or with engine.relay_port_offset through the
+relay beside each server. A server gets engine.slots requests at a time. The routing classifier asks the servers too; a
+gate reads prompts with the base in this process.
 
 API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
 /health and /metrics (Prometheus) ask for none. SIGTERM lets what is being answered end, for --drain_seconds at most.
@@ -38,7 +40,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from evaluation.serving import check_engine, embedded_engine, load_base, load_renderer, server_urls
+from evaluation.serving import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
 from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
@@ -58,8 +60,7 @@ from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
 from trace_jax.gateway.routes import Conversations
-from trace_jax.gateway.servers import Servers
-from trace_jax.gateway.sglang import SGLangBackend
+from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.huggingface import TOKENIZER, read_config, revision
 from trace_jax.parallel.termination import Termination
@@ -113,7 +114,7 @@ async def _serve(config: ConfigDict, root: Path) -> None:
     with _alone(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
         async with AsyncExitStack() as stack:
             if config.engine.kind == "sglang":
-                engines = await _servers(stack, config, table_path, table, metrics)
+                engines = await _servers(config, table_path, table, metrics)
             else:
                 engines = _embedded(stack, config, table_path, held)
             adapters = Adapters(
@@ -201,25 +202,24 @@ def _embedded(stack: AsyncExitStack, config: ConfigDict, table_path: Path, held:
     return _Engines(backend, router, base.config, base.revision)
 
 
-async def _servers(
-    stack: AsyncExitStack, config: ConfigDict, table_path: Path, table: RouteTable, metrics: Metrics
-) -> _Engines:
+async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metrics: Metrics) -> _Engines:
     """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
-    servers = Servers(await server_urls(config.engine.url), os.environ.get("SGLANG_API_KEY"))
     path = Path(config.base.path)
+    shape = read_config(path)
+    engine = await sglang_engine(config, shape, (), attempts=ATTEMPTS, wait_seconds=WAIT_SECONDS)
+    settings = await engine.settings()
     router: Router
     if table.router == "classifier":
-        shape, renderer, found = read_config(path), load_renderer(path, config.rollout.thinking), revision(path)
+        found = revision(path)
         check_base(table, found)
-        reader = ServerReader(servers, asyncio.get_running_loop())
-        router = ClassifierRouter(table, reader, renderer, _policy(config))
+        reader = ServerReader(engine, min(one.context for one in settings), asyncio.get_running_loop())
+        router = ClassifierRouter(table, reader, load_renderer(path, config.rollout.thinking), _policy(config))
     else:
         base = load_base(config)
-        shape, found = base.config, base.revision
+        found = base.revision
         router = load_router(table_path, found, PromptReader(base.decoder), base.renderer, _policy(config))
-    await stack.enter_async_context(servers)
-    metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(servers.order("")))
-    return _Engines(SGLangBackend(servers, shape.vocab_size), router, shape, found)
+    metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
+    return _Engines(SGLangBackend(engine, settings, shape.vocab_size), router, shape, found)
 
 
 def _policy(config: ConfigDict) -> Policy:

@@ -18,29 +18,37 @@ from served import ByWord, make_app, make_gateway, serving
 from upstream import EVENTS, WHOLE, Upstream
 
 from trace_jax.contract.files import read_records
+from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.app import Limits
 from trace_jax.gateway.labels import ServerReader
-from trace_jax.gateway.servers import Servers
-from trace_jax.gateway.sglang import SGLangBackend
+from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 from trace_jax.models.peft import load_peft
-from trace_jax.rollout.engine import EngineError
+from trace_jax.rollout import pool
+from trace_jax.rollout.engine import EngineError, EngineGone
+from trace_jax.rollout.sglang import SGLangEngine
 
 CHAT = "/v1/chat/completions"
+
+
+def engine_of(upstreams, config, **settings) -> SGLangEngine:
+    urls = [one.url for one in upstreams]
+    return SGLangEngine(urls, config, (), attempts=ATTEMPTS, wait_seconds=WAIT_SECONDS, **settings)
 
 
 class Stage:
     """A gateway in front of stand-ins for servers."""
 
-    def __init__(self, held, config, directory, upstreams: int = 1, max_rank: int | None = 16, **settings) -> None:
+    def __init__(self, held, config, directory, upstreams: int = 1, max_rank: int | None = 16, servers=(), **settings):
+        self.servers = dict(servers)  # settings of the engine
         self.upstreams = [Upstream(max_rank) for _ in range(upstreams)]
         self.router, self.directory = ByWord(tuple(held)), directory
         self._parts = held, config, settings
 
     async def make(self, stack):
         held, config, settings = self._parts
-        self.servers = await stack.enter_async_context(Servers([one.url for one in self.upstreams]))
-        backend = SGLangBackend(self.servers, config.vocab_size)
+        self.engine = engine_of(self.upstreams, config, **self.servers)
+        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size)
         self.gateway = await make_gateway(stack, backend, self.router, held, config, self.directory, **settings)
         return make_app(self.gateway)
 
@@ -63,6 +71,12 @@ class Stage:
     def metric(self, name: str) -> float:
         lines = self.get("/metrics")[1].decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"trace_gateway_{name}"))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(pool, "_READY_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.1)
 
 
 @pytest.fixture
@@ -95,7 +109,7 @@ def until(condition, seconds: float = 60.0) -> None:
 
 def test_bytes_go_through_unchanged_but_for_the_model(stage):
     with stage() as stage:
-        (name,) = [name for name in stage.upstreams[0].adapters if name.startswith("refunds@")]
+        (name,) = [name for name in stage.upstreams[0].adapters if name.startswith("refunds-")]
         body = (
             '{"messages" : [ {"role":"user","content":"about refunds \\u00e9 \\ud83d\\ude00 é"} ],\n\t"seed":7, '
             '"model" :\t"gpt-4o" , "n":2,"stop":["a","b"],"logprobs":true,"tool_choice":"auto","tools":[],'
@@ -192,9 +206,9 @@ def test_clients_of_two_keys_do_not_share_a_name(stage):
 def test_first_requests_of_one_conversation_wait_for_one_decision_and_others_are_decided_together(stage):
     with stage() as stage:
         stage.router.before = lambda: time.sleep(0.3)
-        with ThreadPoolExecutor(12) as pool:
+        with ThreadPoolExecutor(12) as threads:
             said = ["about orders"] * 4 + [f"about refunds {i}" for i in range(8)]
-            headers = list(pool.map(lambda words: stage.post(asked(words))[1], said))
+            headers = list(threads.map(lambda words: stage.post(asked(words))[1], said))
         assert [one["X-Trace-Adapter"] for one in headers] == ["orders"] * 4 + ["refunds"] * 8
         assert sum(map(len, stage.router.batches)) == 9 and len(stage.router.batches) <= 4
 
@@ -303,8 +317,8 @@ def test_body_without_length_is_bounded_too(stage):
 def test_too_many_at_a_time_are_told_to_come_back(stage):
     with stage(limits=Limits(1 << 20, 1, 60.0)) as stage:
         stage.upstreams[0].delay = 1.0
-        with ThreadPoolExecutor(3) as pool:
-            found = list(pool.map(lambda _: stage.post(asked("orders")), range(3)))
+        with ThreadPoolExecutor(3) as threads:
+            found = list(threads.map(lambda _: stage.post(asked("orders")), range(3)))
         assert sorted(status for status, *_ in found) == [200, 429, 429]
         refused = next(headers for status, headers, _ in found if status == 429)
         assert refused["retry-after"] == "1"
@@ -358,8 +372,10 @@ def test_a_server_that_dies_before_it_answers_is_replaced_by_another(stage):
             assert stage.post(asked("orders"))[0] == 200
             upstream.break_off = ""
         first.break_off = second.break_off = "before"
+        before = len(first.calls) + len(second.calls)
         status, _, answer = stage.post(asked("orders"))
-        assert status == 502 and "broke off" in json.loads(answer)["error"]["message"]
+        assert status == 502 and "isconnected: try again" in json.loads(answer)["error"]["message"]
+        assert len(first.calls) + len(second.calls) == before + ATTEMPTS
 
 
 def test_conversations_stay_on_their_server(stage):
@@ -378,7 +394,7 @@ def test_a_server_that_goes_and_comes_back_gets_its_adapters_first(stage):
         adapters = dict(first.adapters)
         assert len(adapters) == 4 and adapters == second.adapters
         first.stop()
-        until(lambda: len(stage.servers.order("")) == 1)
+        until(lambda: len(stage.engine.serving) == 1)
         assert all(stage.post(asked(f"orders {i}"))[0] == 200 for i in range(6))
         second.stop()
         status, headers, answer = stage.post(asked("orders"))
@@ -391,7 +407,58 @@ def test_a_server_that_goes_and_comes_back_gets_its_adapters_first(stage):
         assert first.adapters == adapters
         assert stage.post(asked("sums"))[0] == 200
         second.start()
-        until(lambda: len(stage.servers.order("")) == 2)
+        until(lambda: len(stage.engine.serving) == 2)
+        assert second.adapters == adapters
+
+
+def test_a_server_that_was_started_anew_unseen_gets_its_adapters_before_it_answers(stage):
+    with stage() as stage:
+        (server,) = stage.upstreams
+        adapters = dict(server.adapters)
+        for stream in (False, True):
+            server.adapters.clear()
+            status, headers, _ = stage.post(asked("about refunds", stream=stream))
+            assert (status, headers["X-Trace-Adapter"]) == (200, "refunds")
+            assert server.adapters == adapters
+
+
+def test_an_adapter_that_a_server_ignores_is_not_served(stage):
+    with stage() as stage:
+        stage.upstreams[0].deaf = True
+        assert stage.post(asked("refunds and orders"))[1]["X-Trace-Adapter"] == "base"
+        assert stage.metric('fallbacks_total{cause="load"}') == 1
+    last = list(read_records(stage.directory / "decisions.jsonl", RouteDecision))[-1]
+    assert "computes as if it had not" in last.reason
+
+
+def test_a_gateway_does_not_start_before_a_server_that_ignores_adapters(held, config, tmp_path):
+    stage = Stage(held, config, tmp_path)
+    stage.upstreams[0].deaf = True
+    with pytest.raises(EngineError, match="computes as if it had not"):
+        with serving(stage.make):
+            pass
+    stage.upstreams[0].stop()
+
+
+def test_servers_get_their_own_key_and_one_that_asks_for_another_is_an_error(held, config, tmp_path):
+    stage = Stage(held, config, tmp_path, servers={"api_key": "theirs"}, keys=["ours"])
+    stage.upstreams[0].api_key = "theirs"
+    with serving(stage.make) as stage.url:
+        assert stage.post(asked("about refunds"), Authorization="Bearer ours")[0] == 200
+    stage.upstreams[0].api_key = "another"
+    with pytest.raises(EngineError, match="/server_info answered 401: Unauthorized: .* into SGLANG_API_KEY"):
+        with serving(stage.make):
+            pass
+    stage.upstreams[0].stop()
+
+
+def test_a_server_gets_no_more_at_a_time_than_it_has_seats_and_streams_count(stage):
+    with stage(servers={"slots": 2}) as stage:
+        (server,) = stage.upstreams
+        server.delay = 0.1
+        with ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(lambda i: stage.post(asked(f"orders {i}", stream=i % 2 == 0))[0], range(6)))
+        assert found == [200] * 6 and server.most == 2
 
 
 def test_adapters_from_an_earlier_start_of_the_gateway_are_taken_over(held, config, tmp_path):
@@ -402,14 +469,13 @@ def test_adapters_from_an_earlier_start_of_the_gateway_are_taken_over(held, conf
     stage.upstreams[0].stop()
 
 
-def test_no_server_at_all_is_an_error_at_the_start():
+def test_no_server_at_all_is_an_error_at_the_start(config):
     async def start():
         with socket.create_server(("127.0.0.1", 0)) as held:
             port = held.getsockname()[1]
-        async with Servers([f"http://127.0.0.1:{port}"]):
-            pass
+        await SGLangEngine([f"http://127.0.0.1:{port}"], config, (), wait_seconds=WAIT_SECONDS).settings()
 
-    with pytest.raises(EngineError, match="no SGLang server is up"):
+    with pytest.raises(EngineGone, match="no server to generate with .*: start the servers again"):
         asyncio.run(start())
 
 
@@ -436,9 +502,12 @@ def test_labels_are_read_from_a_server(held, config):
     upstream = Upstream()
 
     async def read():
-        async with Servers([upstream.url]) as servers:
-            reader = ServerReader(servers, asyncio.get_running_loop())
-            return await asyncio.to_thread(reader.next_logprobs, [(1, 2), (3,)], (7, 5))
+        reader = ServerReader(engine_of([upstream], config), 8, asyncio.get_running_loop())
+        for length in (0, 8):
+            with pytest.raises(ContractError, match=f"prompt of {length} tokens; servers read 1 to 7"):
+                reader.check_length([1] * length)
+        reader.check_length([1] * 7)
+        return await asyncio.to_thread(reader.next_logprobs, [(1, 2), (3,)], (7, 5))
 
     np.testing.assert_array_equal(asyncio.run(read()), [[-7.0, -5.0]] * 2)
     (body,) = upstream.generates

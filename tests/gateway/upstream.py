@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Spacing, order and escapes that no library would write again just so.
 WHOLE = b'{ "id":"x",  "object":"chat.completion","created":1,"model":"tiny","choices":[{"index":0,"message":{"role":\
@@ -41,7 +42,10 @@ class Upstream:
         self.calls: list[tuple[str, dict[str, str], bytes]] = []  # path, headers, body
         self.adapters: dict[str, str] = {}
         self.generates: list[dict[str, Any]] = []
-        self.refused_adapters: set[str] = set()
+        self.refused_adapters: set[str] = set()  # by how their names begin
+        self.deaf = False  # takes adapters, and computes what the base computes
+        self.api_key = ""
+        self.in_flight = self.most = 0
         self.delay = 0.0  # before an answer, and between events
         self.break_off = ""  # "before" an answer, or "within" one
         self.cancelled = threading.Event()
@@ -70,10 +74,24 @@ class Upstream:
             Route("/v1/chat/completions", self._answer, methods=["POST"]),
             Route("/v1/completions", self._answer, methods=["POST"]),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, access_log=False)
+        app = self._guarded(Starlette(routes=routes))
+        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: self._server.run(sockets=[listener]), daemon=True)
         self._thread.start()
+
+    def _guarded(self, app: ASGIApp) -> ASGIApp:
+        async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+            shown = Request(scope).headers.get("authorization", "")
+            allowed = not self.api_key or shown == f"Bearer {self.api_key}" or scope["path"] == "/ready"
+            self.in_flight += scope["path"].startswith("/v1/")
+            self.most = max(self.most, self.in_flight)
+            try:
+                await (app if allowed else JSONResponse({"error": "Unauthorized"}, 401))(scope, receive, send)
+            finally:
+                self.in_flight -= scope["path"].startswith("/v1/")
+
+        return ask
 
     async def _models(self, request: Request) -> Response:
         base = {"id": "tiny", "root": "/models/tiny", "max_model_len": 4096}
@@ -87,18 +105,22 @@ class Upstream:
     async def _load(self, request: Request) -> Response:
         asked = await request.json()
         name = asked["lora_name"]
-        why = "already loaded" if name in self.adapters else "too heavy" if name in self.refused_adapters else ""
+        refused = name.startswith(tuple(self.refused_adapters))
+        why = "already loaded" if name in self.adapters else "too heavy" if refused else ""
         if not why:
             self.adapters[name] = asked["lora_path"]
         answer = {"success": not why, "error_message": why, "loaded_adapters": self.adapters}
         return JSONResponse(answer, 400 if why else 200)
 
     async def _unload(self, request: Request) -> Response:
-        self.adapters.pop((await request.json())["lora_name"])
-        return JSONResponse({"success": True})
+        held = self.adapters.pop((await request.json())["lora_name"], None)
+        return JSONResponse({"success": held is not None}, 400 if held is None else 200)
 
     async def _generate(self, request: Request) -> Response:
         asked = await request.json()
+        if "logprob_start_len" in asked:
+            rows = zip(asked["input_ids"], asked["lora_path"], strict=True)
+            return JSONResponse([self._probed(ids, adapter) for ids, adapter in rows])
         self.generates.append(asked)
         rows = [
             {"meta_info": {"output_token_ids_logprobs": [[[-float(token), token, None] for token in reversed(ids)]]}}
@@ -106,10 +128,18 @@ class Upstream:
         ]
         return JSONResponse(rows)
 
+    def _probed(self, ids: list[int], adapter: str | None) -> dict[str, Any]:
+        """Log-probabilities of a prompt, other ones under each adapter."""
+        size = 0.0 if adapter is None or self.deaf else 1.0
+        return {"meta_info": {"input_token_logprobs": [[-4.0 - size, token, None] for token in ids]}}
+
     async def _answer(self, request: Request) -> Response:
         body = await request.body()
         self.calls.append((request.url.path, dict(request.headers), body))
         fields = json.loads(body)
+        adapter = fields["model"].partition(":")[2]
+        if adapter and adapter not in self.adapters:
+            return JSONResponse({"message": f"Got LoRA adapter that has never been loaded: {adapter}\nAll"}, 400)
         try:
             await asyncio.wait_for(_gone(request), self.delay)
         except TimeoutError:

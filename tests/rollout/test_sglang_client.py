@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 
 import pytest
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp import web
 from trace_jax.models.config import DecoderConfig
 from trace_jax.rollout import pool
 from trace_jax.rollout.engine import Completion, EngineError, EngineGone, Sampling
-from trace_jax.rollout.sglang import SGLangEngine
+from trace_jax.rollout.sglang import ATTEMPTS, SGLangEngine
 from trace_jax.rollout.sglang_server import Refused, ServerFailed
 
 
@@ -25,7 +26,7 @@ class Fake:
     def __init__(self, *answers: object, port: int = 0) -> None:
         self.answers, self.asked, self.ready, self._port = list(answers), [], True, port
         self.in_flight = self.most = 0
-        self.context = 512
+        self.context, self.base = 512, -4.0
 
     async def __aenter__(self) -> "Fake":
         app = web.Application()
@@ -54,7 +55,11 @@ class Fake:
         return web.json_response({"data": [{"id": "m", "root": "m", "parent": None, "max_model_len": self.context}]})
 
     async def _generate(self, request: web.Request) -> web.Response:
-        self.asked.append(await request.json())
+        asked = await request.json()
+        if "logprob_start_len" in asked:  # the probe of the base
+            tokens = [[self.base, token, None] for token in asked["input_ids"][0]]
+            return web.json_response([{"meta_info": {"input_token_logprobs": tokens}}])
+        self.asked.append(asked)
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         try:
@@ -147,7 +152,7 @@ def test_a_request_that_kills_whatever_it_meets_is_given_up() -> None:
             engine = engine_of(one, other)
             with pytest.raises(ServerFailed, match="/generate answered 500: because 500"):
                 await engine.generate((7,), Sampling(2))
-            assert len(one.asked) + len(other.asked) == pool.ATTEMPTS
+            assert len(one.asked) + len(other.asked) == ATTEMPTS
 
     asyncio.run(run())
 
@@ -176,6 +181,26 @@ def test_a_server_that_comes_back_with_other_settings_is_asked_for_them_again() 
                 await engine.generate((7,), Sampling(2))
 
     asyncio.run(run())
+
+
+def test_a_server_of_another_base_gets_no_requests_until_it_is_mended(caplog) -> None:
+    async def run() -> None:
+        async with Fake(good()) as one, Fake(good()) as other:
+            other.base = -4.2
+            engine = engine_of(one, other, slots=1)
+            await engine.generate((7,), Sampling(2))
+            while "is out" not in caplog.text:
+                await asyncio.sleep(0.01)
+            (serving,) = engine.serving
+            if serving == one.url:
+                other.base = one.base + 0.02  # rounding
+            else:
+                one.base = other.base + 0.02
+            while len(engine.serving) < 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert re.search(r"serves another base than http://127\S+ \(mean \|Δ log-probability\| 0\.2\)", caplog.text)
 
 
 def test_requests_of_a_server_that_hangs_go_elsewhere() -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from real_server import CONFIG, MAX_RANK, random_lora
+from real_server import CONFIG, MAX_RANK, new_engine, random_lora
 from tokenizers import Tokenizer
 
 from trace_jax.gateway.adapters import Held
 from trace_jax.gateway.labels import ServerReader
-from trace_jax.gateway.servers import Servers
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.lora import merge
 from trace_jax.models.peft import save_peft
@@ -43,24 +42,16 @@ def post(url: str, path: str, body: dict) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def backend():
-    """What the gateway made in ``url`` works with."""
-    return {}
-
-
-@pytest.fixture(scope="module")
-def url(server, backend, tmp_path_factory):
+def url(server, tmp_path_factory):
     directory, held = tmp_path_factory.mktemp("gateway"), {}
     for name, lora in LORAS.items():
         save_peft(lora, CONFIG, directory / name, "base")
         held[name] = Held(directory / name, lora.rank)
 
     async def make(stack):
-        servers = await stack.enter_async_context(Servers([server.url]))
-        backend["servers"] = servers
-        gateway = await make_gateway(
-            stack, SGLangBackend(servers, CONFIG.vocab_size), ByWord(tuple(held)), held, CONFIG, directory
-        )
+        engine = new_engine(server)
+        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size)
+        gateway = await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory)
         return make_app(gateway)
 
     with serving(make) as url:
@@ -81,7 +72,7 @@ def direct(server, url):
     """The server itself, and its name for each adapter."""
     cards = json.loads(urllib.request.urlopen(server.url + "/v1/models").read())["data"]
     base = cards[0]["id"]
-    names = {card["id"].partition("@")[0]: f"{base}:{card['id']}" for card in cards[1:]}
+    names = {card["id"].partition("-")[0]: f"{base}:{card['id']}" for card in cards[1:]}
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client, {"base": base, **names}
 
@@ -194,9 +185,8 @@ def test_labels_read_from_the_server_are_the_decoders(server, decoder):
     labels = rng.choice(CONFIG.vocab_size, size=5, replace=False).tolist()
 
     async def read():
-        async with Servers([server.url]) as servers:
-            reader = ServerReader(servers, asyncio.get_running_loop())
-            return await asyncio.to_thread(reader.next_logprobs, prompts, labels)
+        reader = ServerReader(new_engine(server), 256, asyncio.get_running_loop())
+        return await asyncio.to_thread(reader.next_logprobs, prompts, labels)
 
     found = asyncio.run(read())
     np.testing.assert_allclose(found, PromptReader(decoder).next_logprobs(prompts, labels), atol=1e-4)

@@ -25,9 +25,9 @@ def balancer(server, mortal, tmp_path_factory):
 
 
 def test_the_servers_behind_a_router_are_found(balancer, server, mortal, tmp_path) -> None:
-    urls = asyncio.run(server_urls(balancer.url))
+    urls = asyncio.run(server_urls(balancer.url, None))
     assert sorted(urls) == sorted([server.url, mortal.url])
-    assert asyncio.run(server_urls(f"{server.url}/,{mortal.url}")) == [server.url, mortal.url]
+    assert asyncio.run(server_urls(f"{server.url}/,{mortal.url}", None)) == [server.url, mortal.url]
     engine = SGLangEngine(urls, CONFIG, STOP, capacity=256)
     save_peft(random_lora(1, 4, TARGETS), CONFIG, tmp_path / "a", "base")
     asyncio.run(engine.load_adapter("a", tmp_path / "a"))

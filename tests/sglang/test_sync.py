@@ -17,6 +17,7 @@ from trace_jax.models.lora import TARGETS, init_lora
 from trace_jax.models.peft import save_peft
 from trace_jax.rollout.adapter_files import AdapterFiles, adapter_files
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
+from trace_jax.rollout.probe import Probe
 from trace_jax.rollout.replica import Replica, SharedDirectory
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.sglang_server import SGLangServer
@@ -176,11 +177,12 @@ def test_an_adapter_that_is_ignored_is_caught(server: RealServer, tmp_path: Path
     path = exported(tmp_path / "a", random_lora(5, 4, QV, size))
     files = adapter_files("a", path, CONFIG)
     real, wanted = SGLangServer(server.url, 60.0), {"a": files}
-    deaf = Replica(real, Silent(real, tmp_path / "lost"), wanted, CONFIG.vocab_size, 256)
+    probe = Probe(CONFIG.vocab_size, 256)
+    deaf = Replica(real, Silent(real, tmp_path / "lost"), wanted, probe, 256)
     with pytest.raises(EngineError, match="took adapter a-.* and computes as if it had not"):
         asyncio.run(deaf.update())
     assert not listed(server)
-    hearing = Replica(real, SharedDirectory(real), wanted, CONFIG.vocab_size, 256)
+    hearing = Replica(real, SharedDirectory(real), wanted, probe, 256)
     asyncio.run(hearing.update())
     assert set(listed(server)) == {files.name}
     wanted.clear()

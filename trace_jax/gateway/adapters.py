@@ -28,13 +28,6 @@ class Held:
     directory: Path  # in PEFT's format
     rank: int
 
-    def digest(self) -> str:
-        """Content hash: 12 hex digits of SHA-256 over its files."""
-        digest = hashlib.sha256()
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            digest.update((self.directory / file).read_bytes())
-        return digest.hexdigest()[:12]
-
 
 @dataclass
 class _Merge:
@@ -43,7 +36,7 @@ class _Merge:
 
 
 class Adapters:
-    """Puts adapters into the backend under names that tell their contents, ``NAME@HASH``, which never change.
+    """Puts adapters into the backend: the route table's under their names, merges as ``merged@HASH`` of their parts.
 
     Args:
         held: those of the route table, by name.
@@ -62,7 +55,6 @@ class Adapters:
         most: int,
     ) -> None:
         self._held, self._backend, self._config, self._base = held, backend, config, base
-        self._names = {name: f"{name}@{adapter.digest()}" for name, adapter in held.items()}
         self._directory, self._most = directory, most
         self._merges: OrderedDict[str, _Merge] = OrderedDict()  # by time of use
         self._freed = asyncio.Condition()
@@ -81,7 +73,7 @@ class Adapters:
     async def load(self) -> None:
         """Load all of the route table. Raises EngineError."""
         for name, adapter in self._held.items():
-            await self._backend.load(self._names[name], adapter.directory.resolve())
+            await self._backend.load(name, adapter.directory)
 
     def too_large(self, parts: Parts) -> str:
         """Why the backend cannot hold the merge of ``parts``; empty if it can. A merge has the sum of their ranks."""
@@ -99,9 +91,9 @@ class Adapters:
         if not parts:
             yield None
         elif list(parts.values()) == [1.0]:
-            yield self._names[next(iter(parts))]
+            yield next(iter(parts))
         else:
-            name = self._merged_name(parts)
+            name = _merged_name(parts)
             one = await self._take(name, parts)
             try:
                 await asyncio.shield(one.loading)
@@ -112,10 +104,6 @@ class Adapters:
                     self._merges.pop(name, None)  # the next one tries again
                 async with self._freed:
                     self._freed.notify_all()
-
-    def _merged_name(self, parts: Parts) -> str:
-        text = "+".join(f"{weight!r}*{self._names[name]}" for name, weight in sorted(parts.items()))
-        return f"merged@{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     async def _take(self, name: str, parts: Parts) -> _Merge:
         """A use of the merge, which begins to load if it is not there; waits for room while all others are in use."""
@@ -136,7 +124,7 @@ class Adapters:
     async def _make(self, name: str, parts: Parts) -> None:
         directory = self._directory / name
         await asyncio.to_thread(self._write, parts, directory)
-        await self._backend.load(name, directory.resolve())
+        await self._backend.load(name, directory)
 
     def _write(self, parts: Parts, directory: Path) -> None:
         loras = [load_peft(self._held[name].directory, self._config) for name in parts]
@@ -149,3 +137,8 @@ class Adapters:
         except ContractError as error:
             logger.warning("merge %s stays on a server: %s", name, error)
         shutil.rmtree(self._directory / name, ignore_errors=True)
+
+
+def _merged_name(parts: Parts) -> str:
+    text = "+".join(f"{weight!r}*{name}" for name, weight in sorted(parts.items()))
+    return f"merged@{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -23,7 +23,7 @@ class Backend(Protocol):
         ...
 
     async def load(self, name: str, directory: Path) -> None:
-        """Hold the adapter of a PEFT directory; one held already is left alone. Raises EngineError."""
+        """Hold the adapter of a PEFT directory. Raises ContractError."""
 
     async def unload(self, name: str) -> None:
         """Forget an adapter that no call uses."""

@@ -41,16 +41,12 @@ class EmbeddedBackend:
     ) -> None:
         self.name, self.max_rank = name, max_rank
         self._engine, self._renderer, self._tokenizer, self._capacity = engine, renderer, tokenizer, capacity
-        self._held: set[str] = set()
 
     async def load(self, name: str, directory: Path) -> None:
-        if name not in self._held:
-            await self._engine.load_adapter(name, directory)
-            self._held.add(name)
+        await self._engine.load_adapter(name, directory)
 
     async def unload(self, name: str) -> None:
         await self._engine.unload_adapter(name)
-        self._held.remove(name)
 
     def ready(self) -> bool:
         return True

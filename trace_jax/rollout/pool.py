@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,7 +19,6 @@ from trace_jax.rollout.sglang_server import ServerFailed
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 6  # of one request, before it is given up as the one at fault
 _READY_SECONDS = 5.0  # between two looks at a server that serves
 _MISSED = 2  # looks in a row that find nothing, and it is out
 _FIRST_RETRY, _LONGEST_RETRY = 0.5, 15.0  # seconds between two looks at a server that is out
@@ -56,6 +55,7 @@ class _Place(Generic[M]):
     serves: bool = False
     error: EngineError | None = None  # why it does not
     missed: int = 0  # looks in a row that failed
+    outs: int = 0  # times that it was found to fail
     next_look: float = 0.0  # by time.monotonic
     requests: set["asyncio.Future[Any]"] = field(default_factory=set)
     in_flight: int = 0
@@ -71,12 +71,13 @@ class Pool(Generic[M]):
 
     Args:
         seats: requests that a server gets at a time; more wait.
+        attempts: of one request, before it is given up as the one at fault.
         wait_seconds: how long requests wait when no server is left, before EngineGone is raised.
     """
 
-    def __init__(self, members: Sequence[M], *, seats: int, wait_seconds: float) -> None:
+    def __init__(self, members: Sequence[M], *, seats: int, attempts: int, wait_seconds: float) -> None:
         self._places = [_Place(member) for member in members]
-        self._seats, self._wait_seconds = seats, wait_seconds
+        self._seats, self._attempts, self._wait_seconds = seats, attempts, wait_seconds
         self._watches: dict[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = {}
         self._queue: deque[asyncio.Future[None]] = deque()  # of those who wait for a seat
         self._alone_since = self._told = 0.0
@@ -86,25 +87,31 @@ class Pool(Generic[M]):
         """The members that get requests at the moment."""
         return [place.member for place in self._places if place.serves]
 
-    async def ask(self, request: Callable[[M], Coroutine[Any, Any, T]], affinity: str = "") -> T:
-        """The answer of one server; of always the same one for equal ``affinity``, while it has room.
+    @asynccontextmanager
+    async def asking(self, request: Callable[[M], Coroutine[Any, Any, T]], affinity: str = "") -> AsyncIterator[T]:
+        """The answer of one server, whose seat is held while the context is open.
+
+        It is always the same server for equal ``affinity``, while that has room.
 
         Raises:
             EngineGone: no server is left, and none came within ``wait_seconds``.
-            ServerFailed: every one of ``ATTEMPTS`` attempts failed.
+            ServerFailed: every attempt failed.
             EngineError: what ``request`` raises otherwise; it is not asked again.
         """
         self._watch()
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(ServerFailed),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(self._attempts),
             reraise=True,
         ):
             with attempt:
-                async with self._seat(affinity) as place:
-                    return await self._asked(place, request)
-        raise AssertionError("the last attempt returns or raises")
+                async with AsyncExitStack() as stack:
+                    place = await stack.enter_async_context(self._seat(affinity))
+                    answer = await self._asked(place, request)
+                    held = stack.pop_all()
+        async with held:
+            yield answer
 
     async def update(self) -> None:
         """Update every server that answers, and return. What one that was well does not take is raised."""
@@ -130,8 +137,8 @@ class Pool(Generic[M]):
                 hopeless = all(place.error and not isinstance(place.error, ServerFailed) for place in self._places)
                 if hopeless or waited > self._wait_seconds:
                     raise EngineGone(
-                        f"no server to generate with for {waited:.0f} s ({why}): start the servers again, then run the "
-                        "same command to go on from here"
+                        f"no server to generate with for {waited:.0f} s ({why}): start the servers again; a run that "
+                        "this ends goes on by the same command"
                     )
                 if now - self._told >= _TELL_SECONDS and (waited > 1.0 or all(place.error for place in self._places)):
                     self._told = now
@@ -212,12 +219,10 @@ class Pool(Generic[M]):
 
     async def _look(self, place: _Place[M], whole: bool = False) -> None:
         """Is it there? If it was not, or for ``whole``, bring it up to date first."""
-        async with _alone(place.lock):
+        async with alone(place.lock):
+            whole, outs = whole or not place.serves, place.outs
             try:
-                if place.serves and not whole:
-                    await place.member.ready()
-                else:
-                    await place.member.update()
+                await (place.member.update() if whole else place.member.ready())
             except EngineError as error:
                 place.missed += 1
                 if not place.serves or place.missed >= _MISSED or (whole and isinstance(error, ServerFailed)):
@@ -226,6 +231,8 @@ class Pool(Generic[M]):
             finally:
                 pause = _READY_SECONDS if place.serves else min(_FIRST_RETRY * 2**place.missed, _LONGEST_RETRY)
                 place.next_look = time.monotonic() + pause
+            if place.outs != outs:  # it failed meanwhile: what was seen may be another process
+                return place.member.doubt()
             place.missed = 0
             if not place.serves:
                 log.info("%s serves%s", place.member.url, " again" if place.error else "")
@@ -233,6 +240,7 @@ class Pool(Generic[M]):
 
     def _out(self, place: _Place[M], error: EngineError, give_up: bool = False) -> None:
         """No requests for this server until it is updated. ``give_up``: nor any hope for those that it has."""
+        place.outs += 1
         if place.serves:
             place.missed, place.next_look = 0, time.monotonic() + _FIRST_RETRY
         if place.serves or place.error is None:
@@ -247,7 +255,7 @@ class Pool(Generic[M]):
 
 
 @asynccontextmanager
-async def _alone(lock: threading.Lock) -> AsyncIterator[None]:
+async def alone(lock: threading.Lock) -> AsyncIterator[None]:
     """Hold a lock that tasks of other event loops want as well."""
     while not lock.acquire(blocking=False):
         await asyncio.sleep(_TICK)

@@ -7,16 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from trace_jax.rollout.adapter_files import AdapterFiles, louder
 from trace_jax.rollout.engine import EngineError
-from trace_jax.rollout.sglang_server import Refused, SGLangServer
+from trace_jax.rollout.probe import CHANGE, Probe, distance
+from trace_jax.rollout.sglang_server import Refused, Settings, SGLangServer
 
 log = logging.getLogger(__name__)
-
-_PROBE_TOKENS = 64
-CHANGE = 0.1  # nats, mean |Δ log-probability| of the probe: more than rounding in bfloat16 makes of equal weights
 
 
 class Delivery(Protocol):
@@ -51,14 +47,13 @@ class Replica:
         server: SGLangServer,
         delivery: Delivery,
         wanted: Mapping[str, AdapterFiles],
-        vocab_size: int,
+        probe: Probe,
         capacity: int,
     ) -> None:
         self.server, self.url = server, server.url
-        self._delivery, self._wanted, self._capacity = delivery, wanted, capacity
-        self._probe = np.random.default_rng(0).integers(vocab_size, size=min(_PROBE_TOKENS, capacity - 1)).tolist()
+        self._delivery, self._wanted, self._probe, self._capacity = delivery, wanted, probe, capacity
         self._verified: set[str] = set()  # names on the server
-        self._settings: Mapping[str, object] = {}
+        self.settings: Settings | None = None  # known of every server that gets requests
 
     async def ready(self) -> None:
         """Return if it takes requests."""
@@ -66,14 +61,13 @@ class Replica:
 
     def doubt(self) -> None:
         """It may have been started anew: nothing that was known of it holds."""
-        self._verified, self._settings = set(), {}
+        self._verified, self.settings = set(), None
+        self._probe.forget(self.url)
 
     async def update(self) -> None:
         """Load and verify the adapters that are wanted and missing, unload those of ours that are not wanted."""
         await self.server.ready()
-        if not self._settings:
-            self._settings = await self.server.settings()
-            await self._check_context()
+        settings = self.settings = self.settings or await self._started_with()
         wanted = {files.name: files for files in list(self._wanted.values())}
         loaded = await self.server.adapters()
         ours = {files.path.parent for files in wanted.values()}
@@ -84,11 +78,11 @@ class Replica:
             await self._unload(name)
         for name, files in wanted.items():
             if name not in self._verified:
+                self._check_fits(files, settings)
                 await self._load(files)
                 self._verified.add(name)
 
     async def _load(self, files: AdapterFiles) -> None:
-        self._check_settings(files)
         started = time.monotonic()
         await self._delivery.load(files)
         try:
@@ -122,11 +116,8 @@ class Replica:
         return change
 
     async def _distance(self, name: str) -> float:
-        base, adapted = await self.server.prompt_logprobs(self._probe, [None, name])
-        distance = float(np.abs(adapted - base).mean())
-        if not np.isfinite(distance):
-            raise EngineError(f"{self.url}: log-probabilities under {name} are not finite: check the adapter")
-        return distance
+        base, adapted = await self.server.prompt_logprobs(self._probe.tokens, [None, name])
+        return distance(f"{self.url}, {name}", base, adapted)
 
     async def _unload(self, name: str) -> None:
         self._verified.discard(name)
@@ -135,28 +126,28 @@ class Replica:
         except Refused as refusal:  # it is not there: the server has dropped it to make room
             log.info("%s", refusal)
 
-    async def _check_context(self) -> None:
-        context, cache = await self.server.context(), self._settings.get("max_total_num_tokens")
-        most = min(context, cache) if isinstance(cache, int) else context
-        if most < self._capacity:
+    async def _started_with(self) -> Settings:
+        """Raises EngineError for less than ``capacity`` tokens, and for another base than the other servers'."""
+        settings = await self.server.settings()
+        if settings.context < self._capacity:
             raise EngineError(
-                f"{self.url} takes {most} tokens a request, engine.capacity is {self._capacity}: start it with a "
-                "larger --context-length or --max-total-tokens, or lower engine.capacity"
+                f"{self.url} takes {settings.context} tokens a request, engine.capacity is {self._capacity}: start it "
+                "with a larger --context-length or --max-total-tokens, or lower engine.capacity"
             )
+        (base,) = await self.server.prompt_logprobs(self._probe.tokens, [None])
+        self._probe.same_base(self.url, base)
+        return settings
 
-    def _check_settings(self, files: AdapterFiles) -> None:
+    def _check_fits(self, files: AdapterFiles, settings: Settings) -> None:
         """Raise EngineError for an adapter that the server was not started for."""
-        settings = self._settings
-        if not settings.get("enable_lora"):
+        if not settings.adapters:
             raise EngineError(f"{self.url} serves no adapters: start it with --enable-lora")
-        largest = settings.get("max_lora_rank")
-        if isinstance(largest, int) and files.rank > largest:
+        if settings.max_rank is not None and files.rank > settings.max_rank:
             raise EngineError(
-                f"{self.url} takes adapters up to rank {largest}, {files.name} has {files.rank}: start it with "
-                f"--max-lora-rank={files.rank}"
+                f"{self.url} takes adapters up to rank {settings.max_rank}, {files.name} has {files.rank}: start it "
+                f"with --max-lora-rank={files.rank}"
             )
-        modules = settings.get("lora_target_modules")
-        if isinstance(modules, list) and "all" not in modules and (missing := set(files.targets) - set(modules)):
+        if settings.modules is not None and (missing := set(files.targets) - set(settings.modules)):
             raise EngineError(
                 f"{self.url} takes no adapters on {', '.join(sorted(missing))}: add them to its --lora-target-modules"
             )

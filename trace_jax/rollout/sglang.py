@@ -1,17 +1,24 @@
 """The SGLang engine: real servers, adapters in step on all of them."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.rollout.adapter_files import AdapterFiles, adapter_files
 from trace_jax.rollout.engine import Completion, EngineError, Sampling, checked_prompt
-from trace_jax.rollout.pool import Pool
+from trace_jax.rollout.pool import Pool, alone
+from trace_jax.rollout.probe import Probe
 from trace_jax.rollout.relay_delivery import RelayDelivery
 from trace_jax.rollout.replica import Delivery, Replica, SharedDirectory
-from trace_jax.rollout.sglang_server import Refused, ServerFailed, SGLangServer
+from trace_jax.rollout.sglang_server import Refused, ServerFailed, Settings, SGLangServer, lost
+
+ATTEMPTS = 6
+
+T = TypeVar("T")
 
 
 class SGLangEngine:
@@ -26,8 +33,10 @@ class SGLangEngine:
         config: the base model.
         stop_token_ids: a completion ends with the first of these; servers add their model's end-of-text tokens.
         relays: URL of the relay beside each server; none where the servers see the files that we see.
+        api_key: the servers' own, if they were started with one.
         slots: requests in flight on a server; more wait.
         capacity: tokens of prompt and completion together that a request may have.
+        attempts: of one request, on whatever servers, before it is given up as the one at fault.
         request_seconds: after so long a server has failed a request.
         wait_seconds: how long requests wait when no server is left, before EngineGone is raised.
     """
@@ -39,20 +48,24 @@ class SGLangEngine:
         stop_token_ids: Sequence[int],
         *,
         relays: Sequence[str] = (),
+        api_key: str | None = None,
         slots: int = 64,
         capacity: int = 512,
+        attempts: int = ATTEMPTS,
         request_seconds: float = 300.0,
         wait_seconds: float = 600.0,
     ) -> None:
         self._config, self._capacity, self._stop_ids = config, capacity, tuple(stop_token_ids)
         self._adapters: dict[str, AdapterFiles] = {}
-        servers = [SGLangServer(url, request_seconds) for url in urls]
+        servers = [SGLangServer(url, request_seconds, api_key) for url in urls]
         deliveries: Sequence[Delivery] = [RelayDelivery(url) for url in relays] or [*map(SharedDirectory, servers)]
+        probe = Probe(config.vocab_size, capacity)
         replicas = [
-            Replica(server, delivery, self._adapters, config.vocab_size, capacity)
+            Replica(server, delivery, self._adapters, probe, capacity)
             for server, delivery in zip(servers, deliveries, strict=True)
         ]
-        self._pool = Pool(replicas, seats=slots, wait_seconds=wait_seconds)
+        self._pool = Pool(replicas, seats=slots, attempts=attempts, wait_seconds=wait_seconds)
+        self._changing = threading.Lock()  # of adapters: one at a time, so that none is blamed for another
 
     async def generate(
         self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
@@ -66,18 +79,37 @@ class SGLangEngine:
         """
         checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity)
 
-        async def ask(replica: Replica) -> Completion:
-            name = None if adapter is None else self._known(adapter).name
+        async def request(server: SGLangServer, name: str | None) -> Completion:
             try:
-                return await replica.server.generate(token_ids, sampling, name, self._stop_ids)
+                return await server.generate(token_ids, sampling, name, self._stop_ids)
             except Refused as refusal:
-                if name is not None and "lora adapter" in str(refusal).lower():  # it was there: this is a new process
+                if name is not None and lost(name, str(refusal)):
                     raise ServerFailed(f"{refusal}: it has lost its adapters") from None
                 raise
 
+        async with self.asking(request, adapter, affinity) as completion:
+            return completion
+
+    @asynccontextmanager
+    async def asking(
+        self,
+        request: Callable[[SGLangServer, str | None], Coroutine[Any, Any, T]],
+        adapter: str | None = None,
+        affinity: str = "",
+    ) -> AsyncIterator[T]:
+        """The answer of a server to ``request``, which is told how the server calls ``adapter``.
+
+        The server counts as busy while the context is open. ``request`` raises ServerFailed for what another server may
+        do better. Raises EngineGone, EngineError, and what else ``request`` raises.
+        """
+
+        async def ask(replica: Replica) -> T:
+            return await request(replica.server, None if adapter is None else self._known(adapter).name)
+
         if adapter is not None:
             self._known(adapter)
-        return await self._pool.ask(ask, affinity)
+        async with self._pool.asking(ask, affinity) as answer:
+            yield answer
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load a PEFT directory under a new name on every server, and see that each computes with it.
@@ -85,28 +117,36 @@ class SGLangEngine:
         The files have to stay until the adapter is unloaded. Raises ContractError for an adapter that cannot be served,
         EngineError for a server that ignores or refuses it, and EngineGone.
         """
-        if name in self._adapters:
-            raise EngineError(f"adapter {name!r} is loaded already: names are immutable, so use a new one")
-        self._adapters[name] = await asyncio.to_thread(adapter_files, name, path, self._config)
-        try:
-            await self._pool.update()
-            await self._pool.wait()
-        except EngineError:
-            del self._adapters[name]
-            with suppress(EngineError):
-                await self._pool.update()  # where it was taken, it goes again
-            raise
+        async with alone(self._changing):
+            if name in self._adapters:
+                raise EngineError(f"adapter {name!r} is loaded already: names are immutable, so use a new one")
+            self._adapters[name] = await asyncio.to_thread(adapter_files, name, path, self._config)
+            try:
+                await self._pool.update()
+                await self._pool.wait()
+            except EngineError:
+                del self._adapters[name]
+                with suppress(EngineError):
+                    await self._pool.update()  # where it was taken, it goes again
+                raise
 
     async def unload_adapter(self, name: str) -> None:
         """Unload it on every server that is there; one that is away does it before it gets requests again."""
-        self._known(name)
-        del self._adapters[name]
-        await self._pool.update()
+        async with alone(self._changing):
+            self._known(name)
+            del self._adapters[name]
+            await self._pool.update()
 
     @property
     def serving(self) -> tuple[str, ...]:
         """The servers that get requests at the moment."""
         return tuple(replica.url for replica in self._pool.serving)
+
+    async def settings(self) -> list[Settings]:
+        """What each of the servers that get requests was started with. Raises EngineGone if none comes."""
+        await self._pool.update()
+        await self._pool.wait()
+        return [replica.settings for replica in self._pool.serving if replica.settings]
 
     async def health(self) -> bool:
         """True if a server takes requests, all adapters in place."""

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ import numpy as np
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
 from trace_jax.rollout.sessions import Sessions
 
+KEY = "SGLANG_API_KEY"  # environment variable with the key that servers were started with
 _CONNECT_SECONDS = 5.0
 _ASK_SECONDS = 10.0  # for what takes a server no work
 _BUSY = (429, 503)  # too much to do, or paused: it is alive
@@ -32,16 +35,29 @@ class Refused(EngineError):
     """The server answered 4xx: the request is wrong, and stays so wherever it is sent."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a server was started with."""
+
+    model: str  # its name in the OpenAI routes
+    context: int  # tokens of prompt and completion together
+    adapters: bool  # whether it serves any
+    max_rank: int | None  # of an adapter; None: not told
+    modules: tuple[str, ...] | None  # that adapters may have; None: all
+
+
 class SGLangServer:
     """Token ids in, token ids and log-probabilities out; adapters by name.
 
-    Every method raises ServerFailed or Refused. ``seconds`` bounds one generation, one loading and one unloading.
+    Every method raises ServerFailed or Refused. ``seconds`` bounds one generation, one loading and one unloading;
+    ``api_key`` is that of the server's ``--api-key``.
     """
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
         self._seconds = seconds
         self._sessions = Sessions()
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def generate(
         self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None, stop_token_ids: Sequence[int]
@@ -78,6 +94,37 @@ class SGLangServer:
             raise self._nonsense("/generate", answer) from None
         return found
 
+    async def next_logprobs(self, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> np.ndarray:
+        """``[N, C]`` float32: log-probability under the base of each of the C ``token_ids`` after each prompt."""
+        body = {
+            "input_ids": [list(map(int, prompt)) for prompt in prompts],
+            "sampling_params": _parameters(Sampling(1), ()),
+            "return_logprob": True,
+            "token_ids_logprob": [list(map(int, token_ids))] * len(prompts),
+        }
+        answer = await self._call("POST", "/generate", body, self._seconds)
+        try:
+            found = [one["meta_info"]["output_token_ids_logprobs"][0] for one in answer]
+            rows = [{token: logprob for logprob, token, *_ in row} for row in found]
+            return np.array([[row[token] for token in token_ids] for row in rows], np.float32)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise self._nonsense("/generate", answer) from None
+
+    async def forward(self, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The response to a POST that is passed on as it is. Whoever asks reads and closes it; an error's is read."""
+        with self._failures(path):
+            session = await self._sessions.get()
+            response = await session.post(
+                self.url + path,
+                data=body,
+                headers={**headers, **self._headers},
+                skip_auto_headers=("User-Agent",),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            )
+            if response.status >= 400:
+                await response.read()
+            return response
+
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load the PEFT directory ``path``, which the server sees under the same path."""
         await self._call("POST", "/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, self._seconds)
@@ -94,16 +141,21 @@ class SGLangServer:
         """Path of every loaded adapter by name."""
         return {card["id"]: card["root"] for card in await self._cards() if card.get("parent")}
 
-    async def context(self) -> int:
-        """Tokens of prompt and completion together that the model may see."""
-        return next(int(card["max_model_len"]) for card in await self._cards() if not card.get("parent"))
-
-    async def settings(self) -> Mapping[str, Any]:
-        """The arguments that it was started with, defaults filled in."""
-        answer = await self._call("GET", "/server_info")
-        if not isinstance(answer, dict):
-            raise self._nonsense("/server_info", answer)
-        return answer
+    async def settings(self) -> Settings:
+        """What it was started with, defaults filled in."""
+        given = await self._call("GET", "/server_info")
+        if not isinstance(given, dict):
+            raise self._nonsense("/server_info", given)
+        base = next(card for card in await self._cards() if not card.get("parent"))
+        cache, rank, modules = (given.get(k) for k in ("max_total_num_tokens", "max_lora_rank", "lora_target_modules"))
+        context = int(base["max_model_len"])
+        return Settings(
+            model=base["id"],
+            context=min(context, cache) if isinstance(cache, int) else context,
+            adapters=bool(given.get("enable_lora")),
+            max_rank=rank if isinstance(rank, int) else None,
+            modules=tuple(modules) if isinstance(modules, list) and "all" not in modules else None,
+        )
 
     async def workers(self) -> list[str]:
         """The servers behind it, if it is a sglang-router; else itself."""
@@ -124,8 +176,9 @@ class SGLangServer:
         answer = await self._call("GET", "/v1/models")
         try:
             cards: list[dict[str, Any]] = answer["data"]
-            assert any(card["max_model_len"] for card in cards) and all(card["id"] and card["root"] for card in cards)
-        except (AssertionError, KeyError, TypeError):
+            assert all(card["id"] and card["root"] for card in cards)
+            assert any(int(card["max_model_len"]) for card in cards if not card.get("parent"))
+        except (AssertionError, KeyError, TypeError, ValueError):
             raise self._nonsense("/v1/models", answer) from None
         return cards
 
@@ -157,16 +210,16 @@ class SGLangServer:
         self, method: str, path: str, body: object = None, seconds: float = _ASK_SECONDS, *, read: bool = True
     ) -> Any:
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        try:
+        with self._failures(path, seconds):
             session = await self._sessions.get()
-            async with session.request(method, self.url + path, json=body, timeout=limit) as response:
+            async with session.request(
+                method, self.url + path, json=body, headers=self._headers, timeout=limit
+            ) as response:
                 status, data = response.status, await response.read()
-        except TimeoutError:
-            raise ServerFailed(f"{self.url}{path} did not answer in {seconds:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
         if status >= 400:
             said = f"{self.url}{path} answered {status}: {_message(data)}"
+            if status == 401:
+                said += f": put the key of its --api-key into {KEY}"
             raise ServerFailed(said, down=status not in _BUSY) if status >= 500 or status in _BUSY else Refused(said)
         if not read:
             return None
@@ -175,8 +228,23 @@ class SGLangServer:
         except ValueError:
             raise self._nonsense(path, data[:80]) from None
 
+    @contextmanager
+    def _failures(self, path: str, seconds: float = _CONNECT_SECONDS) -> Iterator[None]:
+        """Errors of the connection as ServerFailed."""
+        try:
+            yield
+        except TimeoutError:
+            raise ServerFailed(f"{self.url}{path} did not answer in {seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
     def _nonsense(self, path: str, answer: object) -> ServerFailed:
         return ServerFailed(f"{self.url}{path} answered what this program does not understand: {str(answer)[:120]!r}")
+
+
+def lost(adapter: str, said: str) -> bool:
+    """Whether an error's text says that ``adapter`` is not there. If it was, the server is a new process."""
+    return "lora adapter" in said.lower() and adapter in said
 
 
 def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, object]:
