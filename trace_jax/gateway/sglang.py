@@ -1,5 +1,6 @@
 """Calls passed on to SGLang servers: bodies unchanged but for the model, responses byte for byte."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from trace_jax.gateway.wire import Call
 from trace_jax.rollout.engine import EngineGone
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.sglang_server import ServerFailed, Settings, SGLangServer, lost
+
+logger = logging.getLogger(__name__)
 
 # Clients are not trusted, and a request may kill what it meets; a moment without servers is waited for, an outage not.
 ATTEMPTS, WAIT_SECONDS = 3, 2.0
@@ -72,9 +75,11 @@ class SGLangBackend:
                 else:
                     yield StreamingResponse(reply.content.iter_any(), reply.status, told)
         except EngineGone as error:
-            raise ApiError(503, str(error), headers={"Retry-After": "5"}) from None
+            logger.error("%s", error)
+            raise ApiError(503, "no SGLang server is up: try again later", headers={"Retry-After": "5"}) from None
         except ServerFailed as error:
-            raise ApiError(502, f"{error}: try again") from None
+            logger.error("%s", error)
+            raise ApiError(502, "servers broke off before they answered: try again") from None
 
     def _check_ids(self, name: str, value: Any) -> None:
         for item in value if isinstance(value, list) else ():
