@@ -157,6 +157,17 @@ def test_a_request_that_kills_whatever_it_meets_is_given_up() -> None:
     asyncio.run(run())
 
 
+def test_a_request_is_asked_elsewhere_before_it_is_asked_again() -> None:
+    async def run() -> None:
+        async with Fake(503) as busy, Fake(good()) as well:
+            engine = engine_of(busy, well, slots=8)
+            assert await engine.health()
+            await asyncio.gather(*(engine.generate((7,), Sampling(2), affinity=str(i)) for i in range(12)))
+            assert 0 < len(busy.asked) <= 12  # once a request
+
+    asyncio.run(run())
+
+
 def test_a_busy_server_stays_and_a_broken_one_does_not(caplog) -> None:
     async def run(fault: int) -> tuple[str, ...]:
         async with Fake(fault, good()) as fake:

@@ -99,6 +99,7 @@ class Pool(Generic[M]):
             EngineError: what ``request`` raises otherwise; it is not asked again.
         """
         self._watch()
+        failed: list[_Place[M]] = []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(ServerFailed),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
@@ -107,7 +108,8 @@ class Pool(Generic[M]):
         ):
             with attempt:
                 async with AsyncExitStack() as stack:
-                    place = await stack.enter_async_context(self._seat(affinity))
+                    place = await stack.enter_async_context(self._seat(affinity, failed))
+                    failed.append(place)  # unless it answers
                     answer = await self._asked(place, request)
                     held = stack.pop_all()
         async with held:
@@ -146,10 +148,10 @@ class Pool(Generic[M]):
                 await asyncio.sleep(_TICK)
 
     @asynccontextmanager
-    async def _seat(self, affinity: str) -> AsyncIterator[_Place[M]]:
+    async def _seat(self, affinity: str, failed: Sequence[_Place[M]]) -> AsyncIterator[_Place[M]]:
         while True:
             await self.wait()
-            if place := self._choose(affinity):
+            if place := self._choose(affinity, failed):
                 break
             turn = asyncio.get_running_loop().create_future()
             self._queue.append(turn)
@@ -167,8 +169,9 @@ class Pool(Generic[M]):
                     turn.set_result(None)
                     break
 
-    def _choose(self, affinity: str) -> _Place[M] | None:
-        """A server with a free seat: the one that ``affinity`` points to, else the least loaded.
+    def _choose(self, affinity: str, failed: Sequence[_Place[M]]) -> _Place[M] | None:
+        """A server with a free seat: the one that ``affinity`` points to, else the least loaded; not one of ``failed``
+        if there is another.
 
         The first of an order that depends on the key and the servers alone (rendezvous hashing): when a server goes,
         only its own keys move. One with more than half its seats taken, and a quarter above the mean, is passed over.
@@ -177,6 +180,7 @@ class Pool(Generic[M]):
         free = [place for place in serving if place.in_flight < self._seats]
         if not free:
             return None
+        free = [place for place in free if place not in failed] or free
         mean = sum(place.in_flight for place in serving) / len(serving)
         roomy = [place for place in free if place.in_flight < max(self._seats / 2, 1.25 * mean)]
         if affinity and roomy:
