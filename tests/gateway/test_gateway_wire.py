@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trace_jax.contract.record import ContractError
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.wire import CHAT, TEXT, conversation, merge_member, opening, read_call, replace_member
+from trace_jax.gateway.wire import CHAT, TEXT, conversation, merge_member, opening, read_call, reasoning, replace_member
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
@@ -130,6 +130,18 @@ def test_messages_and_tools_as_the_renderers_take_them():
     assert [c.arguments for c in messages[1].tool_calls] == [{"amount": 3}, None]
     assert messages[1].tool_calls[1].raw_arguments == '{"amount'
     assert tools[0].model_dump() == function
+
+
+def test_thinking_comes_back_beside_the_messages():
+    call = chat(
+        said("user", "hi", reasoning_content="not mine to say"),
+        said("assistant", "hello", reasoning_content="so"),
+        said("assistant", None, reasoning_content=None),
+    )
+    assert reasoning(call) == (None, "so", None)
+    assert [message.content for message in conversation(call)[0]] == ["hi", "hello", None]
+    with pytest.raises(ContractError, match="reasoning_content is a list: send a string"):
+        reasoning(chat(said("assistant", "hello", reasoning_content=["so"])))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,17 @@ def conversation(call: Call) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
     return messages, tuple(_tool(t) for t in _list("tools", call.fields.get("tools") or []))
 
 
+def reasoning(call: Call) -> tuple[str | None, ...]:
+    """The thinking that comes back with each message of a chat that ``conversation`` has read, if any does.
+
+    Raises ContractError for thinking that is no text.
+    """
+    return tuple(
+        _text("reasoning_content", message.get("reasoning_content")) if message["role"] == "assistant" else None
+        for message in call.fields["messages"]
+    )
+
+
 def _message(given: Any) -> Message:
     data = _object("message", given)
     role = "system" if data.get("role") == "developer" else data.get("role")
