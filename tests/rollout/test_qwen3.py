@@ -36,11 +36,15 @@ class Family:
 
     def prompt(self, messages: list[Message], tools: list[Tool]) -> tuple[int, ...]:
         """What ``apply_chat_template`` makes of them."""
+        return self.written([chat(message) for message in messages], tools)
+
+    def written(self, messages: list[dict[str, Any]], tools: list[Tool]) -> tuple[int, ...]:
+        """The same of messages in OpenAI's form."""
         ids = self.reference.apply_chat_template(
-            [chat(message) for message in messages],
+            messages,
             tools=[{"type": "function", "function": tool.model_dump()} for tool in tools] or None,
             add_generation_prompt=True,
-            enable_thinking=self.form != "no_thinking",
+            **self.renderer.chat_template_kwargs,
             return_dict=False,
         )
         return tuple(ids)
@@ -250,7 +254,9 @@ def test_what_is_read(
     ("content", "spoken"),
     [
         ("<think>\nso\n</think>\n\nYes.", "Yes."),
-        ("so</think>Yes.", "Yes."),
+        ("so</think>Yes.", "so</think>Yes."),
+        ("\n<think>so</think>\nThe tag </think> ends it.", "The tag </think> ends it."),
+        ("<think>a</think>One.\n<think>b</think>\n\nTwo.", "One.\nTwo."),
         ("Yes. <think> or no", "Yes. "),
         ("<think>\nstill at it", None),
         ("<think>\nso\n</think>\n\n", None),
@@ -264,6 +270,44 @@ def test_an_environment_hears_no_thinking(families: dict[Form, Family], content:
     for form in ("thinking", "no_thinking"):
         assert families[form].renderer.spoken(message) == message.replace(content=spoken)
     assert families["instruct"].renderer.spoken(message) == message
+
+
+@SETTINGS
+@given(
+    opening=answers,
+    rounds=st.lists(st.tuples(plain, plain, plain_calls, answers), min_size=1, max_size=4),
+    tools=tools,
+)
+def test_thinking_that_comes_back_is_shown_as_the_template_shows_it(
+    family: Family,
+    opening: list[Message],
+    rounds: list[tuple[str, str, tuple[ToolCall, ...], list[Message]]],
+    tools: list[Tool],
+) -> None:
+    """Told apart, as a client has them, thinking and content make the prompt that both in one content make."""
+    renderer, history, told = family.renderer, list(opening), [chat(message) for message in opening]
+    for thinking, said, calls, then in rounds:
+        message = Message(role="assistant", content=said or None, tool_calls=calls)
+        whole = renderer.with_thinking(message, thinking)
+        if family.form == "instruct":
+            assert whole == message
+        else:
+            assert (renderer.thinking(whole), renderer.spoken(whole)) == (thinking, message)
+        history += [whole, *then]
+        told += [{**chat(message), "reasoning_content": thinking}, *map(chat, then)]
+    assert renderer.prompt(history, tools) == family.written(told, tools)
+
+
+@SETTINGS
+@given(history=histories, tools=tools)
+def test_thinking_is_switched_off_by_the_template_s_own_switch(
+    families: dict[Form, Family], history: list[Message], tools: list[Tool]
+) -> None:
+    for form, off in (("thinking", "no_thinking"), ("no_thinking", "no_thinking"), ("instruct", "instruct")):
+        renderer = families[form].renderer.without_thinking()
+        assert renderer.prompt(history, tools) == families[off].prompt(history, tools)
+        assert renderer.chat_template_kwargs == families[off].renderer.chat_template_kwargs
+        assert renderer.without_thinking() is renderer
 
 
 def test_the_form_is_the_documented_one(families: dict[Form, Family]) -> None:

@@ -31,6 +31,25 @@ def test_families_are_told_apart(tokenizer: Tokenizer, qwen3: Tokenizer) -> None
     assert isinstance(renderer_for(qwen3, HYBRID), Qwen3Renderer)
 
 
+def test_models_that_do_not_think_have_no_thinking(tokenizer: Tokenizer) -> None:
+    message = Message(role="assistant", content="<think>\nso\n</think>\n\nYes.")
+    for renderer in (renderer_for(tokenizer), renderer_for(chatml_tokenizer.small_tokenizer())):
+        assert renderer.thinking(message) == ""
+        assert renderer.spoken(message) == renderer.with_thinking(message, "never shown") == message
+        assert renderer.without_thinking() is renderer
+
+
+def test_a_hybrid_s_template_has_to_be_told(qwen3: Tokenizer, tokenizer: Tokenizer) -> None:
+    found = [renderer_for(qwen3, HYBRID, thinking).chat_template_kwargs for thinking in (None, True, False)]
+    assert found == [{"enable_thinking": True}, {"enable_thinking": True}, {"enable_thinking": False}]
+    for renderer in (
+        renderer_for(qwen3, INSTRUCT),
+        renderer_for(tokenizer),
+        renderer_for(chatml_tokenizer.small_tokenizer()),
+    ):
+        assert renderer.chat_template_kwargs == {}
+
+
 def test_thinking_is_a_hybrid_s_choice(qwen3: Tokenizer, tokenizer: Tokenizer) -> None:
     asked = [Message(role="user", content="hi")]
 

@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from qwen3_tokenizer import small_tokenizer
 
 from trace_jax.contract.files import write_document
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
+from trace_jax.rollout.qwen3 import Qwen3Renderer
 from trace_jax.routing.classifier import ClassifierRouter, label_tokens
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
@@ -55,6 +57,37 @@ def test_weights_are_the_labels_next_token_probabilities(decoder, reader, render
         expected = torch.softmax(torch.log_softmax(logits.double(), -1)[letters] / 0.1, -1)
         np.testing.assert_allclose([decision.weights[name] for name in choices(table)], expected, atol=1e-4)
         assert not decision.undecided
+
+
+class Asked:
+    """A reader that keeps the prompts."""
+
+    def __init__(self):
+        self.prompts = []
+
+    def check_length(self, prompt):
+        pass
+
+    def next_logprobs(self, prompts, token_ids):
+        self.prompts += prompts
+        return np.zeros((len(prompts), len(token_ids)), np.float32)
+
+
+def test_a_model_that_would_think_first_is_asked_with_thinking_off(table, renderer):
+    tokenizer = small_tokenizer()
+
+    def asked(given):
+        reader = Asked()
+        ClassifierRouter(table, reader, given).decide("x", ask("cancel my order"))
+        (prompt,) = reader.prompts
+        return prompt
+
+    prompts = {form: asked(Qwen3Renderer(tokenizer, form)) for form in ("thinking", "no_thinking", "instruct")}
+    ends = {form: tokenizer.decode(prompt[-12:], skip_special_tokens=False) for form, prompt in prompts.items()}
+    assert prompts["thinking"] == prompts["no_thinking"]
+    assert ends["thinking"].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert ends["instruct"].endswith("<|im_start|>assistant\n")
+    assert asked(renderer)[-1] == renderer.prompt(ask("cancel my order"), ())[-1]  # no thinking, nothing to switch off
 
 
 def test_labels_must_be_single_tokens_and_differ(renderer):

@@ -9,13 +9,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tokenizers import Tokenizer
 
 from trace_jax.contract.record import ContractError
-from trace_jax.contract.trajectory import ToolCall
 from trace_jax.gateway.asked import Asked, AskedChat, AskedText, read_asked
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.gateway.errors import ApiError
-from trace_jax.gateway.pieces import Piece, pieces, together
+from trace_jax.gateway.pieces import Piece, Reading, pieces, together
 from trace_jax.gateway.replies import Replies
-from trace_jax.gateway.wire import CHAT, Call, conversation
+from trace_jax.gateway.wire import CHAT, Call, conversation, reasoning
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import EngineError, Sampling
 
@@ -87,7 +86,7 @@ class EmbeddedBackend:
         seed = int.from_bytes(sha256(f"{asked.seed}/{index}".encode()).digest()[:4], "big") if index else asked.seed
         sampled = self._engine.stream(prompt, Sampling(most, asked.temperature, seed), adapter)
         read = self._read_chat if path == CHAT else self._read_text
-        return pieces(sampled, read, self._renderer.stop_token_ids, asked.stops)
+        return pieces(sampled, read, self._renderer.stop_token_ids, asked.stops, self._renderer.tags)
 
     def _room(self, prompt: int, asked: Asked) -> int:
         """How many tokens may be sampled."""
@@ -104,7 +103,12 @@ class EmbeddedBackend:
 
     def _rendered(self, call: Call) -> tuple[int, ...]:
         try:
-            return self._renderer.prompt(*conversation(call))
+            messages, tools = conversation(call)
+            thought = [
+                message if thinking is None else self._renderer.with_thinking(message, thinking)
+                for message, thinking in zip(messages, reasoning(call), strict=True)
+            ]
+            return self._renderer.prompt(thought, tools)
         except (ContractError, ValueError) as error:
             raise ApiError(400, f"messages cannot be read: {error}", param="messages") from None
 
@@ -117,12 +121,13 @@ class EmbeddedBackend:
                 raise ApiError(400, f"token id {token} is outside the vocabulary of {size}", param="prompt")
         return tuple(prompt)
 
-    def _read_chat(self, ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
+    def _read_chat(self, ids: Sequence[int]) -> Reading:
         message = self._renderer.parse(ids)
-        return message.content or "", message.tool_calls
+        said = self._renderer.spoken(message).content or ""
+        return Reading(self._renderer.thinking(message), said, message.tool_calls)
 
-    def _read_text(self, ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True), ()
+    def _read_text(self, ids: Sequence[int]) -> Reading:
+        return Reading("", self._tokenizer.decode(list(ids), skip_special_tokens=True), ())
 
     def _token(self, token: int) -> str:
         return self._tokenizer.decode([token], skip_special_tokens=False)

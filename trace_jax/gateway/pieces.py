@@ -4,12 +4,22 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trace_jax.contract.trajectory import ToolCall
 from trace_jax.gateway.engine import Sampled
 from trace_jax.rollout.engine import EngineError
 
-Read = Callable[[Sequence[int]], tuple[str, tuple[ToolCall, ...]]]  # tokens → the reply's text, and the calls behind it
+
+class Reading(NamedTuple):
+    """What the tokens of a reply say."""
+
+    thinking: str
+    text: str
+    calls: tuple[ToolCall, ...]
+
+
+Read = Callable[[Sequence[int]], Reading]
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,9 @@ class End:
 
 @dataclass(frozen=True)
 class Piece:
-    """More of a completion. The texts of all pieces are its text; the last piece has the end."""
+    """More of a completion, thinking or text. Those of all pieces are the whole; the last piece has the end."""
 
+    thinking: str
     text: str
     token_ids: tuple[int, ...]  # the token that stopped it is not among them
     logprobs: tuple[float, ...]
@@ -32,43 +43,52 @@ class Piece:
 
 
 async def pieces(
-    sampled: AsyncGenerator[Sampled, None], read: Read, stop_ids: Sequence[int], stops: Sequence[str]
+    sampled: AsyncGenerator[Sampled, None],
+    read: Read,
+    stop_ids: Sequence[int],
+    stops: Sequence[str],
+    tags: Sequence[str],
 ) -> AsyncIterator[Piece]:
-    """The pieces of a completion from the tokens of an engine, which ``read`` makes text and calls of.
+    """The pieces of a completion from the tokens of an engine, which ``read`` tells the meaning of.
 
-    The first string of ``stops`` ends the text before it; calls are not searched. Text is held back while what follows
-    may change it: white space, which may belong to a call; half a character; what may begin a stop.
-    Raises EngineError where a later token changed text that has gone out: such a renderer cannot be streamed.
+    The first string of ``stops`` ends the text before it; thinking and calls are not searched. What a later token may
+    change is held back: white space and what may begin one of ``tags``, which may belong to a call; half a character;
+    what may begin a stop.
+    Raises EngineError where a later token changed what has gone out: such a renderer cannot be streamed.
     """
     ids: list[int] = []
     logprobs: list[float] = []
-    told = ""
+    thought, told = "", ""
     async with aclosing(sampled) as source:
         async for more in source:
             before, last = len(ids), more.finish_reason
             ids += more.token_ids
             logprobs += more.logprobs
-            text, calls = read(ids)
-            if not last and not calls:
-                text = text.rstrip("\ufffd").rstrip()
+            thinking, text, calls = read(ids)
+            size, end = len(ids), None
+            if last:
+                end = End("tool_calls" if calls and last == "stop" else last, calls, size)
+            else:
+                thinking, text = _settled(thinking, tags), _settled(text, tags)
             found = _first(text, stops)
             if found is not None:
-                sizes = range(before + 1, len(ids) + 1)
-                size = next((n for n in sizes if _first(read(ids[:n])[0], stops) is not None), len(ids))
-                end = End("stop", (), size)
-                yield Piece(text[len(told) : found], tuple(ids[before:size]), tuple(logprobs[before:size]), end)
-                return
-            if not last and not calls:
+                sizes = range(before + 1, size)
+                size = next((n for n in sizes if _first(read(ids[:n]).text, stops) is not None), size)
+                thinking, text, end = read(ids[:size]).thinking, text[:found], End("stop", (), size)
+            elif not last:
                 text = text[: len(text) - max(_begun(text, stop) for stop in ("", *stops))]
-            if not text.startswith(told):
+            if not (thinking.startswith(thought) and text.startswith(told)):
                 raise EngineError(f"a later token changed the {len(told)} characters told: ask without stream")
-            kept = [i for i in range(before, len(ids)) if ids[i] not in stop_ids]
-            piece = text[len(told) :], tuple(ids[i] for i in kept), tuple(logprobs[i] for i in kept)
-            told = text
-            if last:
-                yield Piece(*piece, End("tool_calls" if calls and last == "stop" else last, calls, len(ids)))
-            else:
-                yield Piece(*piece)
+            kept = [i for i in range(before, size) if ids[i] not in stop_ids]
+            tokens = tuple(ids[i] for i in kept), tuple(logprobs[i] for i in kept)
+            more_thinking, more_text = thinking[len(thought) :], text[len(told) :]
+            thought, told = thinking, text
+            if more_thinking and (more_text or end):  # clients look for the one or the other
+                yield Piece(more_thinking, "", *tokens)
+                more_thinking, tokens = "", ((), ())
+            yield Piece(more_thinking, more_text, *tokens, end)
+            if end:
+                return
 
 
 async def together(choices: Sequence[AsyncIterator[Piece]]) -> AsyncGenerator[tuple[int, Piece], None]:
@@ -95,6 +115,16 @@ async def together(choices: Sequence[AsyncIterator[Piece]]) -> AsyncGenerator[tu
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _settled(text: str, tags: Sequence[str]) -> str:
+    """``text`` without what a later token may change at its end. What is left stays if all of that goes."""
+    size = -1
+    while size != len(text):
+        size = len(text)
+        begun = max(_begun(text, tag) for tag in ("", *tags))
+        text = text[: size - begun].rstrip("\ufffd").rstrip()
+    return text
 
 
 def _first(text: str, stops: Sequence[str]) -> int | None:

@@ -63,6 +63,8 @@ class Replies:
         if not self._chat:
             return self._chunk({"index": index, "text": piece.text, "logprobs": told, "finish_reason": reason})
         delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
+        if piece.thinking:
+            delta["reasoning_content"] = piece.thinking
         if piece.end and piece.end.calls:
             delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(map(_call, piece.end.calls))]
         return self._chunk(self._delta(index, delta, told, reason))
@@ -81,6 +83,8 @@ class Replies:
         if not self._chat:
             return {**common, "text": text}
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if thinking := "".join(piece.thinking for piece in pieces):
+            message["reasoning_content"] = thinking
         if end.calls:
             message["tool_calls"] = [_call(call) for call in end.calls]
         return {**common, "message": message}

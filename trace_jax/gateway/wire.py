@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from trace_jax.contract.record import ContractError
@@ -30,9 +31,12 @@ class Call:
         name: str = self.fields["model"]
         return name
 
-    def body(self, model: str) -> bytes:
-        """The body byte for byte, but for its ``model``."""
-        return replace_member(self.text, "model", model).encode()
+    def body(self, model: str, template_kwargs: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+        """The body byte for byte, but for its ``model`` and what a chat's ``chat_template_kwargs`` leave unsaid."""
+        text = replace_member(self.text, "model", model)
+        if self.path == CHAT and template_kwargs:
+            text = merge_member(text, "chat_template_kwargs", template_kwargs)
+        return text.encode()
 
 
 def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
@@ -53,19 +57,51 @@ def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
 
 def replace_member(text: str, key: str, value: Any) -> str:
     """``text``, a valid JSON object, with the value of its own member ``key`` replaced wherever that stands."""
-    decoder, written = json.JSONDecoder(), json.dumps(value)
-    pieces, copied = [], 0
+    written, pieces, copied = json.dumps(value), [], 0
+    for name, start, end in _members(text):
+        if name == key:
+            pieces += [text[copied:start], written]
+            copied = end
+    return "".join([*pieces, text[copied:]])
+
+
+def merge_member(text: str, key: str, values: Mapping[str, Any]) -> str:
+    """``text``, a valid JSON object, with ``values`` in the object that is its own member ``key``.
+
+    What that object says itself stays; absent or null, it is made. A ``key`` of another type stays as it is: whoever
+    reads it refuses it.
+    """
+    spans = [(start, end) for name, start, end in _members(text) if name == key]
+    if not spans:
+        return _with_members(text, {key: values})
+    start, end = spans[-1]  # the one that readers take
+    given = json.loads(text[start:end])
+    if given is None:
+        merged = json.dumps(dict(values))
+    elif isinstance(given, dict):
+        merged = _with_members(text[start:end], {name: value for name, value in values.items() if name not in given})
+    else:
+        return text
+    return text[:start] + merged + text[end:]
+
+
+def _with_members(text: str, members: Mapping[str, Any]) -> str:
+    """``text``, a valid JSON object, that begins with ``members``."""
     at = _after_space(text, 0) + 1
+    comma = "," if members and text[_after_space(text, at)] != "}" else ""
+    return text[:at] + json.dumps(dict(members))[1:-1] + comma + text[at:]
+
+
+def _members(text: str) -> Iterator[tuple[str, int, int]]:
+    """The own members of a valid JSON object: name, and where the value begins and ends."""
+    decoder, at = json.JSONDecoder(), _after_space(text, 0) + 1
     while text[at := _after_space(text, at)] != "}":
         name, at = decoder.raw_decode(text, at)
         start = _after_space(text, _after_space(text, at) + 1)
         _, end = decoder.raw_decode(text, start)
-        if name == key:
-            pieces += [text[copied:start], written]
-            copied = end
+        yield name, start, end
         at = _after_space(text, end)
         at += text[at] == ","
-    return "".join([*pieces, text[copied:]])
 
 
 def _after_space(text: str, at: int) -> int:
@@ -102,6 +138,17 @@ def conversation(call: Call) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
     if not messages:
         raise ContractError("messages is empty: send at least one")
     return messages, tuple(_tool(t) for t in _list("tools", call.fields.get("tools") or []))
+
+
+def reasoning(call: Call) -> tuple[str | None, ...]:
+    """The thinking that comes back with each message of a chat that ``conversation`` has read, if any does.
+
+    Raises ContractError for thinking that is no text.
+    """
+    return tuple(
+        _text("reasoning_content", message.get("reasoning_content")) if message["role"] == "assistant" else None
+        for message in call.fields["messages"]
+    )
 
 
 def _message(given: Any) -> Message:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
@@ -15,9 +15,17 @@ _MAX_DEPTH = 64  # levels of nesting; pydantic reads back 200 at most, of which 
 
 
 class Renderer(Protocol):
-    """The token form of one model family's conversations."""
+    """The token form of one model family's conversations.
+
+    Attributes:
+        stop_token_ids: a turn ends with any of them.
+        tags: text by which ``parse`` tells a turn's parts; a stream holds back what may be the beginning of one.
+        chat_template_kwargs: with which the family's template writes the same ``prompt``.
+    """
 
     stop_token_ids: tuple[int, ...]
+    tags: tuple[str, ...]
+    chat_template_kwargs: Mapping[str, bool]
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """All tokens up to and including the header of the assistant's next turn."""
@@ -45,7 +53,22 @@ class Renderer(Protocol):
         ...
 
     def spoken(self, message: Message) -> Message:
-        """The assistant's ``message`` as an environment hears it: without its thinking."""
+        """The assistant's ``message`` as an environment, or a client, hears it: without its thinking.
+
+        This and ``thinking`` only ever grow while a turn is sampled, but for white space and ``tags`` at their end.
+        """
+        ...
+
+    def thinking(self, message: Message) -> str:
+        """What the assistant thought in ``message``, without tags; empty if nothing."""
+        ...
+
+    def with_thinking(self, message: Message, thinking: str) -> Message:
+        """A ``message`` that was ``spoken``, with the thinking that led to it; itself if such a model never thinks."""
+        ...
+
+    def without_thinking(self) -> "Renderer":
+        """The renderer whose ``prompt`` is answered without thinking first; itself if that is this one."""
         ...
 
 
@@ -120,6 +143,8 @@ class TinyRenderer:
         self._end, self._call = self._id["<|end|>"], self._id["<|call|>"]
         self.pad_token_id = self._id["<|pad|>"]
         self.stop_token_ids: tuple[int, ...] = (self._end,)
+        self.tags: tuple[str, ...] = ()
+        self.chat_template_kwargs: Mapping[str, bool] = {}
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         return (*self._turns(messages), self._header["assistant"])
@@ -155,6 +180,15 @@ class TinyRenderer:
 
     def spoken(self, message: Message) -> Message:
         return message
+
+    def thinking(self, message: Message) -> str:
+        return ""
+
+    def with_thinking(self, message: Message, thinking: str) -> Message:
+        return message
+
+    def without_thinking(self) -> "TinyRenderer":
+        return self
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

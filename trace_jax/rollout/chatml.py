@@ -32,6 +32,8 @@ class ChatMLRenderer:
         self._newline = tuple(self._codec.encode("\n"))
         self._header = (self._start, *self._codec.encode("assistant\n"))
         self.stop_token_ids: tuple[int, ...] = (self._end,)
+        self.tags: tuple[str, ...] = ()
+        self.chat_template_kwargs: Mapping[str, bool] = {}
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """All tokens up to and including the header of the assistant's next turn."""
@@ -76,6 +78,18 @@ class ChatMLRenderer:
     def spoken(self, message: Message) -> Message:
         """``message`` itself: these models do not think."""
         return message
+
+    def thinking(self, message: Message) -> str:
+        """Nothing."""
+        return ""
+
+    def with_thinking(self, message: Message, thinking: str) -> Message:
+        """``message`` itself: the template shows no thinking."""
+        return message
+
+    def without_thinking(self) -> "ChatMLRenderer":
+        """This one."""
+        return self
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from tokenizers import Tokenizer
@@ -15,6 +15,7 @@ from trace_jax.rollout.codec import Codec, RenderError
 Form = Literal["thinking", "no_thinking", "instruct"]
 
 THINK, THOUGHT, CALL = "<think>", "</think>", "<tool_call>"
+_THINKING = re.compile(r"<think>(.*?)(?:</think>\n*|\Z)", re.DOTALL)  # one that was never closed ends with the turn
 _CALLS = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)  # one that was cut ends with the turn
 _CALL_BODY = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*(.*)\}', re.DOTALL)
 _RESULT, _RESULT_END = "<tool_response>\n", "\n</tool_response>"
@@ -55,12 +56,15 @@ class Qwen3Renderer:
     """
 
     def __init__(self, tokenizer: Tokenizer, form: Form) -> None:
-        self._codec, self._form = Codec(tokenizer, (START, END)), form
+        self._tokenizer, self._codec, self._form = tokenizer, Codec(tokenizer, (START, END)), form
         self._start, self._end = self._codec.id[START], self._codec.id[END]
         self._newline = self._codec.encode("\n")
         empty = f"{THINK}\n\n{THOUGHT}\n\n" if form == "no_thinking" else ""
         self._header = (self._start, *self._codec.encode(f"assistant\n{empty}"))
         self.stop_token_ids: tuple[int, ...] = (self._end,)
+        self.tags: tuple[str, ...] = (CALL,) if form == "instruct" else (THINK, THOUGHT, CALL)
+        hybrid = {"enable_thinking": form == "thinking"}
+        self.chat_template_kwargs: Mapping[str, bool] = {} if form == "instruct" else hybrid
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """All tokens up to and including the header of the assistant's next turn."""
@@ -108,16 +112,34 @@ class Qwen3Renderer:
         said = text[:begin] + said
         if rest and self._answer(said):
             said = said.removesuffix("\n")
-        content = "\n".join(filter(None, [said, *(piece.strip("\n") for piece in rest[1::2])]))
+        content = _lines([said, *(piece.strip("\n") for piece in rest[1::2])])
         calls = tuple(_read_call(number, body.strip()) for number, body in enumerate(rest[::2]))
         return Message(role="assistant", content=content or None, tool_calls=calls)
 
     def spoken(self, message: Message) -> Message:
-        """``message`` without its thinking; thinking that was never closed leaves nothing said behind it."""
+        """``message`` without its thinking: what stands outside ``<think>…</think>``."""
         if self._form == "instruct":
             return message
-        said = _split(message.content or "")[1].partition(THINK)[0]
+        *before, last = _THINKING.split(message.content or "")[::2]
+        said = _lines([*(piece.rstrip("\n") for piece in before), last])  # line ends around thinking are the form's
         return message.model_copy(update={"content": said or None})
+
+    def thinking(self, message: Message) -> str:
+        """What ``spoken`` leaves out of ``message``."""
+        if self._form == "instruct":
+            return ""
+        return _lines(piece.strip("\n") for piece in _THINKING.findall(message.content or ""))
+
+    def with_thinking(self, message: Message, thinking: str) -> Message:
+        """``message`` as a model says it that thinks first; Instruct-2507's template shows no thinking."""
+        if self._form == "instruct":
+            return message
+        content = f"{THINK}\n{thinking}\n{THOUGHT}\n\n{message.content or ''}"
+        return message.model_copy(update={"content": content})
+
+    def without_thinking(self) -> "Qwen3Renderer":
+        """The renderer of the same model with thinking off."""
+        return Qwen3Renderer(self._tokenizer, "no_thinking") if self._form == "thinking" else self
 
     def _turns(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """The tokens of turns given as (role, text). Role and text are one piece to the template's tokenizer."""
@@ -161,6 +183,10 @@ class Qwen3Renderer:
         if self._form == "instruct" or THINK not in text.partition(CALL)[0]:
             return 0
         return text.index(THOUGHT) + len(THOUGHT) if THOUGHT in text else len(text)
+
+
+def _lines(pieces: Iterable[str]) -> str:
+    return "\n".join(filter(None, pieces))
 
 
 def _split(content: str) -> tuple[str, str]:

@@ -35,7 +35,8 @@ class LabelReader(Protocol):
 class ClassifierRouter(SingleDecision):
     """One forward pass of the base over a list of labelled capabilities and the conversation's user turns.
 
-    The label ``A`` stands for the first route and so on; the label after the last route stands for the base.
+    The label ``A`` stands for the first route and so on; the label after the last route stands for the base. It is read
+    where the answer begins, so that a model which would think first is asked with thinking off.
 
     Raises:
         ContractError: more routes than letters, or a label that is not one token of its own in this vocabulary.
@@ -48,10 +49,11 @@ class ClassifierRouter(SingleDecision):
             raise ContractError(
                 f"{len(table.routes)} routes; the classifier has labels for {len(ascii_uppercase) - 1}: use the gate"
             )
-        self.table, self.reader, self.renderer, self.policy = table, reader, renderer, policy or BestOne()
+        self.table, self.reader, self.policy = table, reader, policy or BestOne()
+        self.renderer = renderer.without_thinking()
         letters = ascii_uppercase[: len(table.routes) + 1]
         self.labels = (letters[-1], *letters[:-1])  # as ``choices(table)``: base first
-        self.label_ids = label_tokens(renderer, self.labels)
+        self.label_ids = label_tokens(self.renderer, self.labels)
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
         """One decision a request; a request without user text is undecided."""
