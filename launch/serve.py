@@ -18,7 +18,9 @@ The embedded engine answers in this process. With engine.kind sglang each call i
 (--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks); adapters
 are on all servers and verified there, as for rollouts: by the path of RUN, or with engine.relay_port_offset through the
 relay beside each server. A server gets engine.slots requests at a time. The routing classifier asks the servers too; a
-gate reads prompts with the base in this process.
+gate reads prompts with the base in this process. Tool calls and thinking come back as fields of a message if servers
+have a --tool-call-parser and a --reasoning-parser; hybrid models get the enable_thinking of rollout.thinking, which
+their adapters were trained with, unless a call sets it.
 
 API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
 /health and /metrics (Prometheus) ask for none. SIGTERM lets what is being answered end, for --drain_seconds at most.
@@ -212,14 +214,16 @@ async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metr
     if table.router == "classifier":
         found = revision(path)
         check_base(table, found)
+        renderer = load_renderer(path, config.rollout.thinking)
         reader = ServerReader(engine, min(one.context for one in settings), asyncio.get_running_loop())
-        router = ClassifierRouter(table, reader, load_renderer(path, config.rollout.thinking), _policy(config))
+        router = ClassifierRouter(table, reader, renderer, _policy(config))
     else:
         base = load_base(config)
-        found = base.revision
-        router = load_router(table_path, found, PromptReader(base.decoder), base.renderer, _policy(config))
+        found, renderer = base.revision, base.renderer
+        router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(config))
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
-    return _Engines(SGLangBackend(engine, settings, shape.vocab_size), router, shape, found)
+    backend = SGLangBackend(engine, settings, shape.vocab_size, renderer.chat_template_kwargs)
+    return _Engines(backend, router, shape, found)
 
 
 def _policy(config: ConfigDict) -> Policy:

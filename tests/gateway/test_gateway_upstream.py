@@ -39,7 +39,10 @@ def engine_of(upstreams, config, **settings) -> SGLangEngine:
 class Stage:
     """A gateway in front of stand-ins for servers."""
 
-    def __init__(self, held, config, directory, upstreams: int = 1, max_rank: int | None = 16, servers=(), **settings):
+    def __init__(
+        self, held, config, directory, upstreams=1, max_rank: int | None = 16, servers=(), thinking=None, **settings
+    ) -> None:
+        self.template_kwargs = {} if thinking is None else {"enable_thinking": thinking}
         self.servers = dict(servers)  # settings of the engine
         self.upstreams = [Upstream(max_rank) for _ in range(upstreams)]
         self.router, self.directory = ByWord(tuple(held)), directory
@@ -48,7 +51,7 @@ class Stage:
     async def make(self, stack):
         held, config, settings = self._parts
         self.engine = engine_of(self.upstreams, config, **self.servers)
-        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size)
+        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size, self.template_kwargs)
         self.gateway = await make_gateway(stack, backend, self.router, held, config, self.directory, **settings)
         return make_app(self.gateway)
 
@@ -123,6 +126,18 @@ def test_bytes_go_through_unchanged_but_for_the_model(stage):
         assert "X-Secret" not in headers and headers["content-length"] == str(len(WHOLE))
         assert stage.post(asked("refunds", model="base"))[1]["X-Trace-Adapter"] == "base"
         assert json.loads(stage.upstreams[0].calls[-1][2])["model"] == "tiny"
+
+
+def test_hybrids_think_as_their_adapters_were_trained_unless_a_call_says_otherwise(stage):
+    with stage(thinking=False) as stage:
+        stage.post(asked("orders"))
+        stage.post(asked("orders", chat_template_kwargs={"x": 1}))
+        for given in ({"chat_template_kwargs": {"enable_thinking": True}}, {"reasoning_effort": "high"}):
+            stage.post(asked("orders", **given))
+        bodies = [json.loads(body) for *_, body in stage.upstreams[0].calls]
+        assert [body.get("chat_template_kwargs") for body in bodies] == [
+            {"enable_thinking": False}, {"enable_thinking": False, "x": 1}, {"enable_thinking": True}, None,
+        ]  # fmt: skip
 
 
 def test_streams_go_through_byte_for_byte_and_the_client_reads_them(stage):

@@ -38,7 +38,7 @@ def gateway(urls: Sequence[str], directory: Path, relays: Sequence[str] = ()) ->
     engine = SGLangEngine(urls, CONFIG, (), relays=relays, capacity=256, **patience)  # type: ignore[arg-type]
 
     async def make(stack):
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size)
+        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, {})
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory))
 
     with serving(make) as url:

@@ -1,7 +1,7 @@
 """Calls passed on to SGLang servers: bodies unchanged but for the model, responses byte for byte."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ class SGLangBackend:
     Args:
         settings: what the servers were started with.
         vocab_size: token ids in calls are checked against it, since one outside kills an SGLang server.
+        template_kwargs: arguments of the chat template for calls that do not set them: those of the training.
     """
 
-    def __init__(self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int) -> None:
-        self._engine, self._vocab_size = engine, vocab_size
+    def __init__(
+        self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, template_kwargs: Mapping[str, bool]
+    ) -> None:
+        self._engine, self._vocab_size, self._template_kwargs = engine, vocab_size, template_kwargs
         self.name = settings[0].model
         self.max_rank = min((one.max_rank for one in settings if one.max_rank is not None), default=None)
 
@@ -61,7 +64,7 @@ class SGLangBackend:
 
         async def ask(server: SGLangServer, name: str | None) -> aiohttp.ClientResponse:
             # A model without a colon is the base to SGLang, whatever its name, so an adapter needs the base in front.
-            body = call.body(f"{self.name}:{name}" if name else self.name)
+            body = call.body(f"{self.name}:{name}" if name else self.name, self._template_kwargs)
             reply = await server.forward(call.path, body, headers)
             if name and reply.status == 400 and lost(name, await reply.text()):
                 raise ServerFailed(f"{server.url} has lost its adapters")

@@ -13,6 +13,7 @@ from trace_jax.gateway.errors import ApiError
 from trace_jax.rollout.chat import read_arguments
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+_REASONING = ("reasoning", "reasoning_effort")  # SGLang makes template arguments of them, where there are none
 _SPACE = re.compile(r"[ \t\n\r]*")
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -32,9 +33,10 @@ class Call:
         return name
 
     def body(self, model: str, template_kwargs: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-        """The body byte for byte, but for its ``model`` and what a chat's ``chat_template_kwargs`` leave unsaid."""
+        """The body byte for byte, but for its ``model`` and what a chat leaves unsaid of ``chat_template_kwargs``."""
         text = replace_member(self.text, "model", model)
-        if self.path == CHAT and template_kwargs:
+        asked = any(self.fields.get(name) is not None for name in _REASONING)
+        if self.path == CHAT and template_kwargs and not asked:
             text = merge_member(text, "chat_template_kwargs", template_kwargs)
         return text.encode()
 
