@@ -116,7 +116,7 @@ async def gateway(stack: AsyncExitStack, server: str) -> ASGIApp:
     table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors")
     router = GateRouter(table, gate, "base", PromptReader(Decoder(CONFIG, nnx.Rngs(0))), renderer)
     engine = SGLangEngine([server], CONFIG, ())
-    backend, metrics = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, {}), Metrics()
+    backend, metrics = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer), Metrics()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     adapters = Adapters({}, backend, CONFIG, "base", directory / "merged", 1)
     log = DecisionLog(directory / "decisions.jsonl")

@@ -19,8 +19,9 @@ The embedded engine answers in this process. With engine.kind sglang each call i
 are on all servers and verified there, as for rollouts: by the path of RUN, or with engine.relay_port_offset through the
 relay beside each server. A server gets engine.slots requests at a time. The routing classifier asks the servers too; a
 gate reads prompts with the base in this process. Tool calls and thinking come back as fields of a message if servers
-have a --tool-call-parser and a --reasoning-parser; hybrid models get the enable_thinking of rollout.thinking, which
-their adapters were trained with, unless a call sets it.
+have a --tool-call-parser and a --reasoning-parser. Chats go to them with the prompt's tokens, written as in training
+(with rollout.thinking), since SGLang's own differ where there are tools; a call that sets chat_template_kwargs,
+reasoning_effort or the one tool to call, or that holds pictures, has its prompt written by the server.
 
 API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
 /health and /metrics (Prometheus) ask for none. SIGTERM lets what is being answered end, for --drain_seconds at most.
@@ -222,7 +223,7 @@ async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metr
         found, renderer = base.revision, base.renderer
         router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(config))
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
-    backend = SGLangBackend(engine, settings, shape.vocab_size, renderer.chat_template_kwargs)
+    backend = SGLangBackend(engine, settings, shape.vocab_size, renderer)
     return _Engines(backend, router, shape, found)
 
 

@@ -20,6 +20,7 @@ from upstream import EVENTS, WHOLE, Upstream
 from trace_jax.contract.files import read_records
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
+from trace_jax.contract.trajectory import Message
 from trace_jax.gateway.app import Limits
 from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
@@ -40,9 +41,9 @@ class Stage:
     """A gateway in front of stand-ins for servers."""
 
     def __init__(
-        self, held, config, directory, upstreams=1, max_rank: int | None = 16, servers=(), thinking=None, **settings
+        self, held, config, renderer, directory, upstreams=1, max_rank: int | None = 16, servers=(), **settings
     ) -> None:
-        self.template_kwargs = {} if thinking is None else {"enable_thinking": thinking}
+        self.renderer = renderer
         self.servers = dict(servers)  # settings of the engine
         self.upstreams = [Upstream(max_rank) for _ in range(upstreams)]
         self.router, self.directory = ByWord(tuple(held)), directory
@@ -51,7 +52,7 @@ class Stage:
     async def make(self, stack):
         held, config, settings = self._parts
         self.engine = engine_of(self.upstreams, config, **self.servers)
-        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size, self.template_kwargs)
+        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size, self.renderer)
         self.gateway = await make_gateway(stack, backend, self.router, held, config, self.directory, **settings)
         return make_app(self.gateway)
 
@@ -83,12 +84,12 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def stage(held, config, tmp_path):
+def stage(held, config, renderer, tmp_path):
     """``with stage(…) as stage: stage.post(…)``."""
 
     @contextmanager
     def open_stage(**settings):
-        stage = Stage(held, config, tmp_path, **settings)
+        stage = Stage(held, config, renderer, tmp_path, **settings)
         try:
             with serving(stage.make) as stage.url:
                 yield stage
@@ -121,23 +122,13 @@ def test_bytes_go_through_unchanged_but_for_the_model(stage):
         status, headers, answer = stage.post(body)
         (path, _, arrived), *_ = stage.upstreams[0].calls
         assert (status, path, answer) == (200, CHAT, WHOLE)
+        ids = ",".join(map(str, stage.renderer.prompt([Message(role="user", content="about refunds é 😀 é")], ())))
+        body = body.replace(b"{", f'{{"input_ids":[{ids}],'.encode(), 1)
         assert arrived == body.replace(b'"gpt-4o"', f'"tiny:{name}"'.encode())
         assert headers["X-Trace-Adapter"] == "refunds" and headers["X-Trace-Router"] == "classifier"
         assert "X-Secret" not in headers and headers["content-length"] == str(len(WHOLE))
         assert stage.post(asked("refunds", model="base"))[1]["X-Trace-Adapter"] == "base"
         assert json.loads(stage.upstreams[0].calls[-1][2])["model"] == "tiny"
-
-
-def test_hybrids_think_as_their_adapters_were_trained_unless_a_call_says_otherwise(stage):
-    with stage(thinking=False) as stage:
-        stage.post(asked("orders"))
-        stage.post(asked("orders", chat_template_kwargs={"x": 1}))
-        for given in ({"chat_template_kwargs": {"enable_thinking": True}}, {"reasoning_effort": "high"}):
-            stage.post(asked("orders", **given))
-        bodies = [json.loads(body) for *_, body in stage.upstreams[0].calls]
-        assert [body.get("chat_template_kwargs") for body in bodies] == [
-            {"enable_thinking": False}, {"enable_thinking": False, "x": 1}, {"enable_thinking": True}, None,
-        ]  # fmt: skip
 
 
 def test_streams_go_through_byte_for_byte_and_the_client_reads_them(stage):
@@ -446,8 +437,8 @@ def test_an_adapter_that_a_server_ignores_is_not_served(stage):
     assert "computes as if it had not" in last.reason
 
 
-def test_a_gateway_does_not_start_before_a_server_that_ignores_adapters(held, config, tmp_path):
-    stage = Stage(held, config, tmp_path)
+def test_a_gateway_does_not_start_before_a_server_that_ignores_adapters(held, config, renderer, tmp_path):
+    stage = Stage(held, config, renderer, tmp_path)
     stage.upstreams[0].deaf = True
     with pytest.raises(EngineError, match="computes as if it had not"):
         with serving(stage.make):
@@ -455,8 +446,8 @@ def test_a_gateway_does_not_start_before_a_server_that_ignores_adapters(held, co
     stage.upstreams[0].stop()
 
 
-def test_servers_get_their_own_key_and_one_that_asks_for_another_is_an_error(held, config, tmp_path):
-    stage = Stage(held, config, tmp_path, servers={"api_key": "theirs"}, keys=["ours"])
+def test_servers_get_their_own_key_and_one_that_asks_for_another_is_an_error(held, config, renderer, tmp_path):
+    stage = Stage(held, config, renderer, tmp_path, servers={"api_key": "theirs"}, keys=["ours"])
     stage.upstreams[0].api_key = "theirs"
     with serving(stage.make) as stage.url:
         assert stage.post(asked("about refunds"), Authorization="Bearer ours")[0] == 200
@@ -476,8 +467,8 @@ def test_a_server_gets_no_more_at_a_time_than_it_has_seats_and_streams_count(sta
         assert found == [200] * 6 and server.most == 2
 
 
-def test_adapters_from_an_earlier_start_of_the_gateway_are_taken_over(held, config, tmp_path):
-    stage = Stage(held, config, tmp_path)
+def test_adapters_from_an_earlier_start_of_the_gateway_are_taken_over(held, config, renderer, tmp_path):
+    stage = Stage(held, config, renderer, tmp_path)
     for _ in range(2):
         with serving(stage.make) as stage.url:
             assert stage.post(asked("orders"))[0] == 200

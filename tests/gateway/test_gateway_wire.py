@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trace_jax.contract.record import ContractError
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.wire import CHAT, TEXT, conversation, merge_member, opening, read_call, reasoning, replace_member
+from trace_jax.gateway.wire import CHAT, TEXT, conversation, opening, read_call, reasoning, with_members
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
@@ -18,74 +18,26 @@ values = st.recursive(
 spaces = st.text(" \t\r\n", max_size=3)
 
 
+def compact(value) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 @given(
-    st.lists(st.tuples(texts | st.just("model"), values, spaces, spaces, spaces, spaces), max_size=6),
+    st.lists(st.tuples(texts | st.sampled_from(["model", "ids"]), values, spaces, spaces, spaces, spaces), max_size=6),
     spaces, texts, st.booleans(),
 )  # fmt: skip
-def test_only_the_member_is_replaced(members, space, new, ascii_only):
-    def written(model: str | None) -> str:
+def test_only_the_members_are_set(members, space, new, ascii_only):
+    def written(**news) -> str:
         parts = []
         for name, value, a, b, c, d in members:
-            shown = (
-                json.dumps(new) if name == "model" and model is not None else json.dumps(value, ensure_ascii=ascii_only)
-            )
+            shown = compact(news[name]) if name in news else json.dumps(value, ensure_ascii=ascii_only)
             parts.append(f"{a}{json.dumps(name)}{b}:{c}{shown}{d}")
         return f"{space}{{{','.join(parts) or space}}}{space}"
 
-    assert replace_member(written(None), "model", new) == written(new)
-
-
-names = texts | st.just("kwargs")
-objects = st.dictionaries(st.sampled_from(["a", "b", "c"]), values, max_size=3)
-
-
-@given(st.dictionaries(names, values | objects, max_size=4), st.sampled_from([objects, values]), st.data(), spaces)
-def test_members_are_merged_and_nothing_else_changes(fields, kind, data, space):
-    added = {"a": False, "b": 1}
-    if data.draw(st.booleans()):
-        fields["kwargs"] = data.draw(kind)
-    indent, ascii_only = data.draw(st.sampled_from([None, 1])), data.draw(st.booleans())
-    text = space + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + space
-    found, given = merge_member(text, "kwargs", added), fields.get("kwargs")
-    if isinstance(given, dict):
-        assert json.loads(found) == {**fields, "kwargs": {**added, **given}}
-    elif given is None:
-        assert json.loads(found) == {**fields, "kwargs": added}
-    else:
-        assert found == text
-    rest = iter(found)
-    assert all(character in rest for character in text) or "null" in text  # something was put in, nothing taken out
-
-
-@pytest.mark.parametrize(
-    ("text", "merged"),
-    [
-        ('{"model":"m", "n":1.0}', '{"chat_template_kwargs": {"enable_thinking": false},"model":"M", "n":1.0}'),
-        (
-            '{"model":"m","chat_template_kwargs":{ "x":1.0 }}',
-            '{"model":"M","chat_template_kwargs":{"enable_thinking": false, "x":1.0 }}',
-        ),
-        (
-            '{"model":"m","chat_template_kwargs": {} ,"n":2}',
-            '{"model":"M","chat_template_kwargs": {"enable_thinking": false} ,"n":2}',
-        ),
-        (
-            '{"chat_template_kwargs":{"enable_thinking":true},"model":"m"}',
-            '{"chat_template_kwargs":{"enable_thinking":true},"model":"M"}',
-        ),
-        (
-            '{"chat_template_kwargs":null,"model":"m"}',
-            '{"chat_template_kwargs":{"enable_thinking": false},"model":"M"}',
-        ),
-        ('{"chat_template_kwargs":"x","model":"m"}', '{"chat_template_kwargs":"x","model":"M"}'),
-    ],
-)
-def test_a_body_says_how_the_template_writes_unless_the_client_does(text, merged):
-    call = read_call(CHAT, text.encode(), {})
-    assert call.body("M", {"enable_thinking": False}).decode() == merged
-    assert call.body("M", {}) == call.body("M") == replace_member(text, "model", "M").encode()
-    prompt = read_call(TEXT, text.encode(), {})
-    assert prompt.body("M", {"enable_thinking": False}) == prompt.body("M")  # no template writes it
+    names, news = [name for name, *_ in members], {"model": new, "ids": [1, 2]}
+    added = ",".join(f"{compact(name)}:{compact(value)}" for name, value in news.items() if name not in names)
+    begin, _, rest = written(**news).partition("{")
+    assert with_members(written(), news) == f"{begin}{{{added}{',' if added and names else ''}{rest}"
 
 
 def chat(*messages, **fields):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from real_server import RealServer, new_engine, random_decoder, running, sglang_server, write_model
+from tokenizers import Tokenizer
 
 from trace_jax.models.decoder import Decoder
+from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.sglang import SGLangEngine
 
 
@@ -38,6 +40,11 @@ def mortal(model: Path, server: RealServer) -> Iterator[RealServer]:
     """A second one, started when the first is up. A test that kills it starts it again."""
     with running(sglang_server(model, model.parent / "mortal.log")) as mortal:
         yield mortal
+
+
+@pytest.fixture(scope="session")
+def renderer(model: Path) -> TinyRenderer:
+    return TinyRenderer(Tokenizer.from_file(str(model / "tokenizer.json")))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 from trace_jax.models.lora import TARGETS
 from trace_jax.models.peft import save_peft
 from trace_jax.rollout import pool
+from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.sglang_server import SGLangServer
 
@@ -29,7 +30,9 @@ ASKED = {"temperature": 0.0, "max_tokens": 12}
 
 
 @contextmanager
-def gateway(urls: Sequence[str], directory: Path, relays: Sequence[str] = ()) -> Iterator[tuple[str, SGLangEngine]]:
+def gateway(
+    urls: Sequence[str], renderer: TinyRenderer, directory: Path, relays: Sequence[str] = ()
+) -> Iterator[tuple[str, SGLangEngine]]:
     held = {}
     for number, name in enumerate(("refunds", "orders")):
         save_peft(random_lora(20 + number, 4, TARGETS), CONFIG, directory / name, "base")
@@ -38,7 +41,7 @@ def gateway(urls: Sequence[str], directory: Path, relays: Sequence[str] = ()) ->
     engine = SGLangEngine(urls, CONFIG, (), relays=relays, capacity=256, **patience)  # type: ignore[arg-type]
 
     async def make(stack):
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, {})
+        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer)
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory))
 
     with serving(make) as url:
@@ -71,12 +74,14 @@ def until(condition, seconds: float = 300.0) -> None:
         time.sleep(0.05)
 
 
-def test_servers_behind_a_router_one_of_which_dies(server: RealServer, mortal: RealServer, tmp_path: Path) -> None:
+def test_servers_behind_a_router_one_of_which_dies(
+    server: RealServer, mortal: RealServer, renderer: TinyRenderer, tmp_path: Path
+) -> None:
     with running(router([server.url, mortal.url], tmp_path / "router.log")) as balancer:
         urls = asyncio.run(server_urls(balancer.url, None))
     assert sorted(urls) == sorted([server.url, mortal.url])
     talks = [f"about {'refunds' if i % 2 else 'orders'} {i}" for i in range(16)]
-    with gateway(urls, tmp_path) as (url, engine):
+    with gateway(urls, renderer, tmp_path) as (url, engine):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             before = {words: said(client, words) for words in talks}
             assert {adapter for adapter, _ in before.values()} == {"refunds", "orders"}
@@ -95,10 +100,10 @@ def test_servers_behind_a_router_one_of_which_dies(server: RealServer, mortal: R
 
 
 def test_a_server_started_anew_unseen_never_answers_as_the_base(
-    mortal: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal: RealServer, renderer: TinyRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_READY_SECONDS", 3600.0)  # nobody looks
-    with gateway([mortal.url], tmp_path) as (url, _):
+    with gateway([mortal.url], renderer, tmp_path) as (url, _):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             before = said(client, "about refunds")
             assert before[1] != said(client, "about nothing")[1]
@@ -110,17 +115,19 @@ def test_a_server_started_anew_unseen_never_answers_as_the_base(
             assert len(listed(mortal)) == 2
 
 
-def test_adapters_and_merges_travel_through_relays(server: RealServer, mortal: RealServer, tmp_path: Path) -> None:
+def test_adapters_and_merges_travel_through_relays(
+    server: RealServer, mortal: RealServer, renderer: TinyRenderer, tmp_path: Path
+) -> None:
     both, ours = [server, mortal], tmp_path / "gateway"
     ours.mkdir()
     with relay(tmp_path / "box0", server) as one, relay(tmp_path / "box1", mortal) as other:
-        with gateway([one.url for one in both], ours, [one, other]) as (url, _):
+        with gateway([one.url for one in both], renderer, ours, [one, other]) as (url, _):
             with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
                 adapter, merged = said(client, "refunds and orders")
                 assert adapter == "1.000000*orders+1.000000*refunds"
             for number, box in enumerate(both):
                 paths = listed(box).values()
                 assert len(paths) == 3 and {Path(path).parent for path in paths} == {tmp_path / f"box{number}"}
-    with gateway([server.url], tmp_path) as (url, _):  # on a shared disk
+    with gateway([server.url], renderer, tmp_path) as (url, _):  # on a shared disk
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             assert said(client, "refunds and orders")[1] == merged

@@ -42,7 +42,7 @@ def post(url: str, path: str, body: dict) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def url(server, tmp_path_factory):
+def url(server, renderer, tmp_path_factory):
     directory, held = tmp_path_factory.mktemp("gateway"), {}
     for name, lora in LORAS.items():
         save_peft(lora, CONFIG, directory / name, "base")
@@ -50,7 +50,7 @@ def url(server, tmp_path_factory):
 
     async def make(stack):
         engine = new_engine(server)
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, {})
+        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer)
         gateway = await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory)
         return make_app(gateway)
 

@@ -4,12 +4,10 @@ import asyncio
 import logging
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from real_server import CONFIG, RealServer, new_engine, random_lora
 from test_sync import listed
-from tokenizers import Tokenizer
 
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.environments.protocol import Observation, Outcome
@@ -45,11 +43,6 @@ class Desk:
     def grade(self):
         text = "".join(self.answers)
         return Outcome(sum(ord(letter) < 90 for letter in text) / max(len(text), 1))
-
-
-@pytest.fixture
-def renderer(model: Path) -> TinyRenderer:
-    return TinyRenderer(Tokenizer.from_file(str(model / "tokenizer.json")))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "store": (False,),
     "suffix": ("",),
-    "tool_choice": ("auto",),
+    "tool_choice": ("auto", "none"),
     "top_logprobs": (0,),
     "top_p": (1,),
 }

@@ -13,8 +13,9 @@ from trace_jax.gateway.asked import Asked, AskedChat, AskedText, read_asked
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.pieces import Piece, Reading, pieces, together
+from trace_jax.gateway.prompts import chat_prompt
 from trace_jax.gateway.replies import Replies
-from trace_jax.gateway.wire import CHAT, Call, conversation, reasoning
+from trace_jax.gateway.wire import CHAT, Call
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import EngineError, Sampling
 
@@ -103,12 +104,7 @@ class EmbeddedBackend:
 
     def _rendered(self, call: Call) -> tuple[int, ...]:
         try:
-            messages, tools = conversation(call)
-            thought = [
-                message if thinking is None else self._renderer.with_thinking(message, thinking)
-                for message, thinking in zip(messages, reasoning(call), strict=True)
-            ]
-            return self._renderer.prompt(thought, tools)
+            return chat_prompt(call, self._renderer)
         except (ContractError, ValueError) as error:
             raise ApiError(400, f"messages cannot be read: {error}", param="messages") from None
 

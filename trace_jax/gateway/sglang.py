@@ -1,7 +1,8 @@
-"""Calls passed on to SGLang servers: bodies unchanged but for the model, responses byte for byte."""
+"""Calls passed on to SGLang servers: bodies unchanged but for model and prompt, responses byte for byte."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import aiohttp
 from starlette.responses import Response, StreamingResponse
 
 from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.prompts import server_prompt
 from trace_jax.gateway.wire import Call
+from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import EngineGone
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.sglang_server import ServerFailed, Settings, SGLangServer, lost
@@ -31,13 +34,14 @@ class SGLangBackend:
     Args:
         settings: what the servers were started with.
         vocab_size: token ids in calls are checked against it, since one outside kills an SGLang server.
-        template_kwargs: arguments of the chat template for calls that do not set them: those of the training.
+        renderer: writes the prompts of chats, as in training; servers write them otherwise, at least where there are
+            tools. Where it cannot, or a call says something of the template, servers write them.
     """
 
     def __init__(
-        self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, template_kwargs: Mapping[str, bool]
+        self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, renderer: Renderer
     ) -> None:
-        self._engine, self._vocab_size, self._template_kwargs = engine, vocab_size, template_kwargs
+        self._engine, self._vocab_size, self._renderer = engine, vocab_size, renderer
         self.name = settings[0].model
         self.max_rank = min((one.max_rank for one in settings if one.max_rank is not None), default=None)
 
@@ -61,10 +65,11 @@ class SGLangBackend:
             self._check_ids(name, call.fields.get(name))
         headers = {name: call.headers[name] for name in _FORWARDED if name in call.headers}
         headers |= {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        prompt = await asyncio.to_thread(server_prompt, call, self._renderer)
 
         async def ask(server: SGLangServer, name: str | None) -> aiohttp.ClientResponse:
             # A model without a colon is the base to SGLang, whatever its name, so an adapter needs the base in front.
-            body = call.body(f"{self.name}:{name}" if name else self.name, self._template_kwargs)
+            body = call.body({"model": f"{self.name}:{name}" if name else self.name, **prompt})
             reply = await server.forward(call.path, body, headers)
             if name and reply.status == 400 and lost(name, await reply.text()):
                 raise ServerFailed(f"{server.url} has lost its adapters")

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from trace_jax.contract.record import ContractError
@@ -13,7 +12,6 @@ from trace_jax.gateway.errors import ApiError
 from trace_jax.rollout.chat import read_arguments
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-_REASONING = ("reasoning", "reasoning_effort")  # SGLang makes template arguments of them, where there are none
 _SPACE = re.compile(r"[ \t\n\r]*")
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -32,13 +30,9 @@ class Call:
         name: str = self.fields["model"]
         return name
 
-    def body(self, model: str, template_kwargs: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-        """The body byte for byte, but for its ``model`` and what a chat leaves unsaid of ``chat_template_kwargs``."""
-        text = replace_member(self.text, "model", model)
-        asked = any(self.fields.get(name) is not None for name in _REASONING)
-        if self.path == CHAT and template_kwargs and not asked:
-            text = merge_member(text, "chat_template_kwargs", template_kwargs)
-        return text.encode()
+    def body(self, members: Mapping[str, Any]) -> bytes:
+        """The body byte for byte, but for ``members``, which are set."""
+        return with_members(self.text, members).encode()
 
 
 def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
@@ -57,41 +51,23 @@ def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
     return Call(path, text, fields, headers)
 
 
-def replace_member(text: str, key: str, value: Any) -> str:
-    """``text``, a valid JSON object, with the value of its own member ``key`` replaced wherever that stands."""
-    written, pieces, copied = json.dumps(value), [], 0
+def with_members(text: str, members: Mapping[str, Any]) -> str:
+    """``text``, a valid JSON object, with its own ``members`` set: replaced wherever they stand, else put in front."""
+    pieces, copied, found = [], 0, set()
     for name, start, end in _members(text):
-        if name == key:
-            pieces += [text[copied:start], written]
+        if name in members:
+            pieces += [text[copied:start], _written(members[name])]
             copied = end
-    return "".join([*pieces, text[copied:]])
+            found.add(name)
+    text = "".join([*pieces, text[copied:]])
+    added = [f"{_written(name)}:{_written(value)}" for name, value in members.items() if name not in found]
+    begin = _after_space(text, 0) + 1
+    rest = [] if text[_after_space(text, begin)] == "}" else [text[begin:]]
+    return text[:begin] + ",".join([*added, *rest]) + ("" if rest else text[begin:])
 
 
-def merge_member(text: str, key: str, values: Mapping[str, Any]) -> str:
-    """``text``, a valid JSON object, with ``values`` in the object that is its own member ``key``.
-
-    What that object says itself stays; absent or null, it is made. A ``key`` of another type stays as it is: whoever
-    reads it refuses it.
-    """
-    spans = [(start, end) for name, start, end in _members(text) if name == key]
-    if not spans:
-        return _with_members(text, {key: values})
-    start, end = spans[-1]  # the one that readers take
-    given = json.loads(text[start:end])
-    if given is None:
-        merged = json.dumps(dict(values))
-    elif isinstance(given, dict):
-        merged = _with_members(text[start:end], {name: value for name, value in values.items() if name not in given})
-    else:
-        return text
-    return text[:start] + merged + text[end:]
-
-
-def _with_members(text: str, members: Mapping[str, Any]) -> str:
-    """``text``, a valid JSON object, that begins with ``members``."""
-    at = _after_space(text, 0) + 1
-    comma = "," if members and text[_after_space(text, at)] != "}" else ""
-    return text[:at] + json.dumps(dict(members))[1:-1] + comma + text[at:]
+def _written(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _members(text: str) -> Iterator[tuple[str, int, int]]:

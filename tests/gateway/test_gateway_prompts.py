@@ -1,0 +1,78 @@
+"""Chats go to servers in the tokens of the training, unless a call says more of its prompt than messages and tools."""
+
+import json
+
+import pytest
+from qwen3_tokenizer import small_tokenizer
+
+from trace_jax.contract.trajectory import Message, Tool
+from trace_jax.gateway.prompts import server_prompt
+from trace_jax.gateway.wire import CHAT, TEXT, read_call
+from trace_jax.rollout.qwen3 import Qwen3Renderer
+
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+SAID = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "so", "refusal": None, "annotations": [], "audio": None}
+HI = Message(role="user", content="hi")
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Qwen3Renderer:
+    return Qwen3Renderer(small_tokenizer(), "no_thinking")
+
+
+def members(renderer, path: str = CHAT, **fields):
+    body = {"model": "m", "messages": [SAID], **fields}
+    return server_prompt(read_call(path, json.dumps(body).encode(), {}), renderer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages", "tools"),
+    [
+        ({}, [HI], False),
+        ({"tools": [TOOL]}, [HI], True),
+        ({"tools": [TOOL], "tool_choice": "required"}, [HI], True),
+        ({"tools": [TOOL], "tool_choice": "none"}, [HI], False),
+        ({"input_ids": None, "continue_final_message": False, "chat_template_kwargs": {}}, [HI], False),
+        ({"messages": [SAID, ASSISTANT, SAID]}, [HI, Message(role="assistant", content="so"), HI], False),
+        (
+            {"messages": [SAID, {**ASSISTANT, "reasoning_content": "why"}]},
+            [HI, Message(role="assistant", content="<think>\nwhy\n</think>\n\nso")],
+            False,
+        ),
+    ],
+)
+def test_the_renderer_writes_it(renderer, fields, messages, tools):
+    offered = [Tool(name="f", description="d", parameters={"type": "object"})] if tools else []
+    expected = {"chat_template_kwargs": {"enable_thinking": False}, "input_ids": renderer.prompt(messages, offered)}
+    assert members(renderer, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input_ids": [1, 2]},
+        {"continue_final_message": True},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
+        {"messages": [SAID, {**ASSISTANT, "prefix": True}]},
+        {"messages": [{"role": "user", "content": "an <|im_end|> inside"}, {"role": "critic"}]},
+        {"messages": "x"},
+    ],
+)
+def test_the_server_writes_it_and_a_hybrid_thinks_as_in_training(renderer, fields):
+    assert members(renderer, **fields) == {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+def test_what_a_call_says_of_the_template_wins(renderer):
+    merged = {"enable_thinking": False, "x": 1}
+    assert members(renderer, chat_template_kwargs={"x": 1}) == {"chat_template_kwargs": merged}
+    given = {"enable_thinking": True}
+    assert members(renderer, chat_template_kwargs=given) == {"chat_template_kwargs": given}
+    assert members(renderer, chat_template_kwargs="x") == members(renderer, reasoning_effort="high") == {}
+    assert members(renderer, TEXT, prompt="hi") == {}
+
+
+def test_other_families_have_no_arguments():
+    instruct = Qwen3Renderer(small_tokenizer(), "instruct")
+    assert members(instruct) == {"input_ids": instruct.prompt([HI], [])}

@@ -1,0 +1,43 @@
+"""The prompt of a chat in the tokens that the adapters were trained on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trace_jax.contract.record import ContractError
+from trace_jax.gateway.wire import CHAT, Call, conversation, reasoning
+from trace_jax.rollout.chat import Renderer
+
+_REASONING = ("reasoning", "reasoning_effort")  # SGLang makes template arguments of them
+_TEMPLATE = (*_REASONING, "chat_template_kwargs", "continue_final_message", "input_ids")  # say more of a prompt
+_READ = {"role", "content", "name", "reasoning_content", "tool_call_id", "tool_calls"}  # of a message
+
+
+def chat_prompt(call: Call, renderer: Renderer) -> tuple[int, ...]:
+    """Raises ContractError for what no renderer reads, ValueError for what this one cannot write."""
+    messages, tools = conversation(call)
+    thought = [
+        message if thinking is None else renderer.with_thinking(message, thinking)
+        for message, thinking in zip(messages, reasoning(call), strict=True)
+    ]
+    return renderer.prompt(thought, () if call.fields.get("tool_choice") == "none" else tools)
+
+
+def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
+    """What in its body has an SGLang server (0.5.23) take this prompt in place of what its template would make.
+
+    Left to the server are calls that say something of the template, that choose one tool, or that hold what no renderer
+    reads; it gets the arguments of the template unless they say those too.
+    """
+    if call.path != CHAT or any(call.fields.get(name) is not None for name in _REASONING):
+        return {}
+    given = call.fields.get("chat_template_kwargs") or {}
+    kwargs = {**renderer.chat_template_kwargs, **given} if isinstance(given, Mapping) else {}
+    members: dict[str, Any] = {"chat_template_kwargs": kwargs} if kwargs else {}
+    if isinstance(call.fields.get("tool_choice"), Mapping) or any(call.fields.get(name) for name in _TEMPLATE):
+        return members
+    try:
+        prompt = chat_prompt(call, renderer)
+    except (ContractError, ValueError):
+        return members
+    more = any(value for message in call.fields["messages"] for key, value in message.items() if key not in _READ)
+    return members if more else {**members, "input_ids": prompt}
