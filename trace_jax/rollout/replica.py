@@ -133,7 +133,7 @@ class Replica:
         try:
             await self._delivery.unload(name)
         except Refused as refusal:  # it is not there: the server has dropped it to make room
-            log.info("%s", refusal)
+            log.debug("%s", refusal)
 
     async def _check_context(self) -> None:
         context, cache = await self.server.context(), self._settings.get("max_total_num_tokens")
