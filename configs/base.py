@@ -126,7 +126,7 @@ def get_config() -> ConfigDict:
     training.kl_estimator = "k3"  # str: k1, k2 or k3
     training.loss_type = "dapo"  # str: grpo, dapo or dr_grpo
     training.max_completion_length = 512  # int, trained tokens: the constant divisor of dr_grpo
-    training.importance_sampling_level = "token"  # str: token, or sequence (GSPO)
+    training.importance_sampling_level = "token"  # str: token, or sequence: one ratio a sample (GSPO)
     training.tis_cap = placeholder(float)  # float or None: cap of the sampler/trainer ratio; None: no correction
     training.icepop_low = placeholder(float)  # float or None: tokens of a lower trainer/sampler ratio are masked
     training.icepop_high = placeholder(float)  # float or None: tokens of a higher trainer/sampler ratio are masked

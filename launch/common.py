@@ -6,6 +6,7 @@
         run(main)
 
 ``--config=FILE`` names a file with ``get_config()``; ``--config.key=value`` changes a field; unknown keys are refused.
+The log goes to stderr: INFO and above of our own packages, WARNING and above of all others.
 Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ended by SIGTERM (where a program goes on).
 """
 
@@ -13,10 +14,9 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags
-from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
@@ -58,8 +58,7 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
 def guarded(main: Callable[[], None]) -> int:
     """Call ``main``; its exit status. What a user can mend ends the program with one line and status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every step of every save
+    _show_log()
     try:
         main()
     except EXPECTED as error:
@@ -105,6 +104,28 @@ def _call(main: Callable[[], None]) -> int:
         main()
 
     return guarded(configured)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr when a record comes: progress bars stand in for it, to keep lines above themselves."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _show_log() -> None:
+    """Log to stderr: INFO and above of our own packages, WARNING and above of others (orbax tells every step)."""
+    # force: app.run has installed absl's handler, beside which basicConfig would do nothing
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(levelname)s %(asctime)s %(name)s: %(message)s",
+        handlers=[_Stderr()],
+        force=True,
+    )
+    for package in ("trace_jax", "launch", "evaluation"):
+        logging.getLogger(package).setLevel(logging.INFO)
 
 
 def _unknown_key(error: Exception) -> str | None:

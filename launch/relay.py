@@ -38,7 +38,7 @@ _SECONDS_TO_FINISH = 10  # of transfers, when the relay is told to end
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     assert SERVER.value and DIRECTORY.value
-    key = os.environ.get(KEY)
+    key = os.environ.get(KEY) or None  # empty is none, as for the trainer, rather than a key that everybody has
     store = Store(Path(DIRECTORY.value), int(MAX_GIB.value * 2**30))
     relay = make_app(store, Server(SERVER.value), SOURCES.value, key)
     listener = socket.create_server((HOST.value, PORT.value))

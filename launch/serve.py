@@ -29,7 +29,6 @@ API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: 
 
 import asyncio
 import fcntl
-import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -95,7 +94,6 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Serve until SIGTERM."""
     if not is_local(workdir):
         raise ContractError(f"{workdir}: engines read adapters from a local disk: copy the run to one")
-    logging.getLogger("trace_jax.gateway").setLevel(logging.INFO)  # a line a request
     asyncio.run(_serve(config, Path(workdir)))
 
 

@@ -8,7 +8,13 @@
         return config
 
 ``python -m launch.clusters.render`` reads it. Secrets are named, never written: ``HF_TOKEN=hf-token`` puts the secret
-object ``hf-token`` into the variable ``HF_TOKEN``.
+object ``hf-token`` into the trainer's variable ``HF_TOKEN``. GKE reads a Secret of the namespace, with the variable as
+its key; SSH machines read Google Cloud's Secret Manager; SkyPilot and XPK take the variables of the shell that starts
+the job. ``TRACE_RELAY_KEY``, without which relays take adapters from whoever reaches them, goes to the relays too:
+
+    openssl rand -hex 32 | head -c 64 |    # no line break at the end
+        kubectl create secret generic trace-relay-key --from-file=TRACE_RELAY_KEY=/dev/stdin
+        # or, for SSH: gcloud secrets create trace-relay-key --data-file=-
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.model = "gs://my-bucket/models/Qwen3-30B-A3B"
     config.workdir = "gs://my-bucket/runs/qwen3-30b-v5p64"
     config.environments = ("gs://my-bucket/runs/synthesis/environments",)
-    config.secrets = ("WANDB_API_KEY=wandb-api-key",)
+    config.secrets = ("WANDB_API_KEY=wandb-api-key", "TRACE_RELAY_KEY=trace-relay-key")
     config.trainer.config = "configs/qwen3_30b_a3b.py:v5p"
     config.trainer.accelerator = "v5p"
     config.trainer.topology = "4x4x4"

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.model = "gs://my-bucket/models/Qwen3-8B"
     config.workdir = "gs://my-bucket/runs/qwen3-8b-h100"
     config.environments = ("gs://my-bucket/runs/synthesis/environments",)
-    config.secrets = ("WANDB_API_KEY=wandb-api-key",)
+    config.secrets = ("WANDB_API_KEY=wandb-api-key", "TRACE_RELAY_KEY=trace-relay-key")
     config.trainer.config = "configs/qwen3_8b.py:h100"
     config.trainer.accelerator = "H100"
     config.trainer.hosts = 1

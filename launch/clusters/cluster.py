@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 
 from launch.clusters.accelerators import TPUS, Tpu
 from trace_jax.contract.record import Part
+from trace_jax.relay.files import KEY
 
 Target = Literal["gke", "skypilot", "ssh"]
 Count = Annotated[int, Field(ge=0)]
@@ -127,6 +128,11 @@ class Cluster(Part):
     def secret_names(self) -> dict[str, str]:
         """Environment variable → name of the secret object."""
         return dict(secret.split("=", 1) for secret in self.secrets)
+
+    @property
+    def relay_secret_names(self) -> dict[str, str]:
+        """The same of what the relays beside the servers need too: the key that they share with the trainer."""
+        return {variable: name for variable, name in self.secret_names.items() if variable == KEY}
 
     @property
     def model_bucket(self) -> str:

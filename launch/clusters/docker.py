@@ -5,7 +5,7 @@ started again by Docker when they die; the trainer ends with its command. Values
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from launch.clusters.cluster import Cluster
 from launch.clusters.commands import (
@@ -43,29 +43,25 @@ def model_copy(cluster: Cluster) -> str:
     return f"mkdir -p {place}\ngcloud storage rsync --recursive {shlex.quote(cluster.model)} {place}"
 
 
-def secret_values(cluster: Cluster) -> str:
-    """Fetch the secrets from Secret Manager into the environment."""
+def secret_values(cluster: Cluster, names: Mapping[str, str]) -> str:
+    """Fetch secrets (variable → name of the object) from Secret Manager into the environment."""
     return "\n".join(
         f'{variable}="$(gcloud secrets versions access latest --secret={name} --project={cluster.project})"\n'
         f"export {variable}"
-        for variable, name in cluster.secret_names.items()
+        for variable, name in names.items()
     )
 
 
 def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
     """End an earlier trainer, then run ``script`` in the foreground. ``variables`` of the shell are passed on."""
     name = f"{cluster.name}-trainer"
-    kept = [*variables, *list(cluster.secret_names)]
-    words: list[Word] = ["sudo", *([f"--preserve-env={','.join(kept)}"] if kept else [])]
-    words += ["docker", "run", "--rm", "--init", "--name", name, "--network", "host"]
+    words = [*_run([*variables, *cluster.secret_names]), "--rm", "--init", "--name", name, "--network", "host"]
     words += ["--stop-timeout", str(cluster.grace_seconds)]
     words += ["--ipc", "host", *(["--privileged"] if cluster.trainer.tpu else ["--gpus", "all"])]
     words += _mounts(cluster)
     if not cluster.workdir.startswith("gs://"):
         words += ["--volume", f"{cluster.workdir}:{cluster.workdir}"]
     words += ["--env", f"JAX_PLATFORMS={platforms(cluster)}", "--env", "PYTHONUNBUFFERED=1"]
-    for variable in kept:
-        words += ["--env", variable]
     words += [cluster.image, "bash", "-c", script]
     stop = f"sudo docker stop -t {cluster.grace_seconds} {name} > /dev/null 2>&1 || true"
     return f"{stop}\n{_remove(name)}\n{shell(words)}"
@@ -78,7 +74,8 @@ def servers(cluster: Cluster, host: Word) -> str:
     where = Expanded(f"{host.text if isinstance(host, Expanded) else host}:{port.text}")
     words = with_relay(server, where, host, Expanded(f"$(({SERVER_PORT + RELAY_OFFSET} + i))"))
     name = f"{cluster.name}-server-$i"
-    start = _background(Expanded(name), ["--gpus", "all", "--ipc", "host", *_mounts(cluster)], cluster, words)
+    options: list[Word] = ["--gpus", "all", "--ipc", "host", *_mounts(cluster)]
+    start = _background(Expanded(name), options, cluster, words, cluster.relay_secret_names)
     head = f"for ((i = 0; i < {cluster.rollout.servers_per_machine}; i++)); do"
     return f"{head}\n{_remove(name)}\n{start}\ndone"
 
@@ -96,9 +93,18 @@ def server_names(cluster: Cluster) -> list[str]:
     return [f"{cluster.name}-server-{index}" for index in range(cluster.rollout.servers_per_machine)]
 
 
-def _background(name: Word, options: Sequence[Word], cluster: Cluster, words: Sequence[Word]) -> str:
-    start: list[Word] = ["sudo", "docker", "run", "--detach", "--restart", "unless-stopped", "--init", "--name", name]
+def _background(
+    name: Word, options: Sequence[Word], cluster: Cluster, words: Sequence[Word], variables: Iterable[str] = ()
+) -> str:
+    start = [*_run(variables), "--detach", "--restart", "unless-stopped", "--init", "--name", name]
     return shell([*start, "--network", "host", *options, cluster.rollout.image, *words])
+
+
+def _run(variables: Iterable[str]) -> list[Word]:
+    """``docker run``; ``variables`` of the shell are passed on by name, so that no value is on a command line."""
+    names = list(variables)
+    kept = [f"--preserve-env={','.join(names)}"] if names else []
+    return ["sudo", *kept, "docker", "run", *(word for name in names for word in ("--env", name))]
 
 
 def _mounts(cluster: Cluster) -> list[Word]:

@@ -6,6 +6,7 @@ condition ``DisruptionTarget``; only crashes count towards ``max_restarts``. A s
 Servers and router have a ClusterIP service and host names inside the cluster, and nothing outside it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from launch.clusters.accelerators import GPUS
@@ -167,6 +168,7 @@ def _servers(cluster: Cluster, jobset: str) -> Json:
         "name": "server",
         "image": rollout.image,
         "command": ["bash", "-c", _literal(f"exec {shell(words)}\n")],
+        "env": _references(cluster.relay_secret_names),
         "ports": [{"containerPort": SERVER_PORT, "name": "http"}, {"containerPort": relay_port, "name": "relay"}],
         "resources": {"limits": {"nvidia.com/gpu": rollout.tensor_parallel}},
         "startupProbe": _probe("/ready", SERVER_PORT, failures=-(-cluster.startup_seconds // 10)),
@@ -247,11 +249,14 @@ def _plain(cluster: Cluster) -> dict[str, str]:
 
 def _environment(cluster: Cluster) -> list[Json]:
     plain = [{"name": name, "value": value} for name, value in _plain(cluster).items()]
-    secret = [
+    return [*plain, *_references(cluster.secret_names)]
+
+
+def _references(names: Mapping[str, str]) -> list[Json]:
+    return [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": variable}}}
-        for variable, name in cluster.secret_names.items()
+        for variable, name in names.items()
     ]
-    return [*plain, *secret]
 
 
 def _probe(path: str, port: int, failures: int) -> Json:

@@ -21,12 +21,15 @@ Json = dict[str, Any]
 
 def render_skypilot(cluster: Cluster) -> Rendered:
     """The files, and what to type."""
-    secrets = "".join(f" --secret {variable}" for variable in cluster.secret_names)
+    secrets, relay_secrets = (
+        "".join(f" --secret {variable}" for variable in names)
+        for names in (cluster.secret_names, cluster.relay_secret_names)
+    )
     if cluster.trainer.tpu:
         files = {"servers.yaml": _serving(cluster), "trainer.yaml": _tpu_training(cluster)}
         servers = f"{cluster.name}-servers"
         commands = [
-            f"sky launch --cluster {servers} --detach-run skypilot/servers.yaml",
+            f"sky launch --cluster {servers} --detach-run{relay_secrets} skypilot/servers.yaml",
             f"ROUTER=$(ssh {servers} hostname -I | cut -d' ' -f1)",
             f"sky jobs launch --name {cluster.name} --env ROUTER=$ROUTER{secrets} skypilot/trainer.yaml",
             f"sky down {servers}    # when the job is done",
@@ -100,8 +103,8 @@ def _task(
     task: Json = {"name": name, "num_nodes": nodes, "resources": resources}
     if envs:
         task["envs"] = envs
-    if managed and cluster.secrets:
-        task["secrets"] = dict.fromkeys(cluster.secret_names)
+    if secrets := cluster.secret_names if managed else cluster.relay_secret_names:  # only servers run unmanaged
+        task["secrets"] = dict.fromkeys(secrets)
     if cluster.model_bucket:
         task["file_mounts"] = {f"~{cluster.model_path}": cluster.model}
     task["run"] = run

@@ -26,6 +26,7 @@ def render_ssh(cluster: Cluster) -> Rendered:
             body=[
                 docker.images(rollout.image),
                 docker.model_copy(cluster),
+                docker.secret_values(cluster, cluster.relay_secret_names),
                 docker.servers(cluster, addresses[index]),
             ],
         )
@@ -41,7 +42,7 @@ def render_ssh(cluster: Cluster) -> Rendered:
             "" if trainer.tpu else "export RANK=$1",
             docker.images(cluster.image),
             docker.model_copy(cluster),
-            docker.secret_values(cluster),
+            docker.secret_values(cluster, cluster.secret_names),
             docker.trainer(cluster, script, [] if trainer.tpu else ["RANK"]),
         ],
     )

@@ -20,9 +20,10 @@ from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.agent import Limits, collect
+from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.player import collect
 from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.routing.baselines import OracleRouter
 

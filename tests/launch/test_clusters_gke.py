@@ -128,13 +128,18 @@ def test_gpu_trainers_are_told_their_coordinator_and_number(cluster):
     assert f"--coordinator_address={made.name}-trainer-0-0.{made.name}:8476" in shown
 
 
-def test_secrets_are_references(cluster):
-    container = pod(roles(documents(render_gke(cluster(TPU)))["JobSet"])["trainer"])["containers"][0]
-    (secret,) = [one for one in container["env"] if one["name"] == "WANDB_API_KEY"]
-    assert secret == {
-        "name": "WANDB_API_KEY",
-        "valueFrom": {"secretKeyRef": {"name": "wandb-api-key", "key": "WANDB_API_KEY"}},
-    }
+def test_secrets_are_references_and_the_relays_get_no_other_key_than_theirs(cluster):
+    def reference(variable, name):
+        return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": variable}}}
+
+    rendered = render_gke(cluster(TPU))
+    jobset = roles(documents(rendered)["JobSet"])
+    containers = {name: pod(role)["containers"][0] for name, role in jobset.items()}
+    key = reference("TRACE_RELAY_KEY", "trace-relay-key")
+    assert containers["trainer"]["env"][2:] == [reference("WANDB_API_KEY", "wandb-api-key"), key]
+    assert containers["rollout"]["env"] == [key] and "env" not in containers["router"]
+    beside_xpk = roles(documents(rendered, "servers.yaml")["JobSet"])
+    assert pod(beside_xpk["rollout"])["containers"][0]["env"] == [key]
 
 
 def test_xpk_runs_the_same_trainer_beside_a_jobset_of_the_others(cluster, machine):
@@ -154,7 +159,9 @@ def test_xpk_runs_the_same_trainer_beside_a_jobset_of_the_others(cluster, machin
     (command,) = [word.removeprefix("--command=") for word in create if word.startswith("--command=")]
     assert "\n" not in command  # XPK pastes it into a YAML block
     assert command.replace(";", "").split() == trainer.replace("\\\n", "").split()
-    assert rendered.files["xpk.env"].split() == ["JAX_PLATFORMS", "PYTHONUNBUFFERED", "WANDB_API_KEY"]
+    assert rendered.files["xpk.env"].split() == [
+        *("JAX_PLATFORMS", "PYTHONUNBUFFERED", "WANDB_API_KEY", "TRACE_RELAY_KEY")
+    ]
 
 
 def test_kubernetes_leaves_commands_of_bash_alone(cluster):

@@ -46,7 +46,7 @@ def test_one_job_holds_all_roles_and_comes_back(cluster):
         "disk_size": 500,
         "job_recovery": {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": 5},
     }
-    assert made["secrets"] == {"WANDB_API_KEY": None}
+    assert made["secrets"] == {"WANDB_API_KEY": None, "TRACE_RELAY_KEY": None}
     path = "gcs/my-bucket/models/Qwen3-8B"
     assert made["file_mounts"] == {f"~/{path}": f"gs://{path.removeprefix('gcs/')}"}
 
@@ -95,10 +95,12 @@ def test_a_failing_trainer_fails_the_job_so_that_it_is_started_again(cluster, ma
 def test_the_second_node_serves_on_its_internal_address_until_the_router_is_gone(cluster, machine):
     # The router comes with the third question and is gone after the fifth.
     machine.program("curl", 'echo >> "$HOME/n"; n=$(wc -l < "$HOME/n"); ((n >= 3 && n <= 5))\n')
-    nodes = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1"}
+    nodes = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1", "TRACE_RELAY_KEY": "s3cret"}
     result = machine.run(task(cluster(GPU, **{"rollout.tensor_parallel": 4}))["run"], **nodes)
     assert result.returncode == 0, result.stderr
     servers = containers(machine)
+    assert [option(call, "--env") for call in servers] == ["TRACE_RELAY_KEY"] * 2
+    assert "s3cret" not in machine.log.read_text()
     shown = [[option(call, name) for name in ("--host", "--port", "--base-gpu-id", "--tp-size")] for call in servers]
     assert shown == [["10.0.0.2", "30001", "0", "4"], ["10.0.0.2", "30002", "4", "4"]]
     assert all({"--enable-lora", "--max-lora-rank"} <= set(call) for call in servers)
@@ -117,6 +119,9 @@ def test_a_tpu_trainer_takes_the_router_from_the_command_line(cluster, machine):
     assert trainer["envs"] == {"ROUTER": None} and "job_recovery" in trainer["resources"]
     assert (servers["num_nodes"], servers["resources"]["accelerators"]) == (2, "H100:8")
     assert any("--env ROUTER=$ROUTER" in command for command in rendered.commands)
+    assert trainer["secrets"] == {"WANDB_API_KEY": None, "TRACE_RELAY_KEY": None}
+    assert servers["secrets"] == {"TRACE_RELAY_KEY": None}  # and no other
+    assert " --secret TRACE_RELAY_KEY skypilot/servers.yaml" in rendered.commands[0]
     machine.program("docker", DOCKER)
     assert machine.run(trainer["run"], ROUTER="10.0.0.7", WANDB_API_KEY="").returncode == 0
     (trained,) = [call for call in machine.calls("inner") if "launch.train" in call]

@@ -126,9 +126,30 @@ def test_a_trainer_ends_its_predecessor_and_fetches_its_secrets(cluster, machine
     assert "s3cret" not in machine.log.read_text()
 
 
-def test_a_failing_secret_starts_no_trainer(cluster, machine):
+def test_relays_have_the_key_that_the_trainer_has_and_no_other_secret(cluster, machine):
+    machine.program("gcloud", "[[ $* == *secrets* ]] && echo s3cret; exit 0\n")
+    machine.program("docker", '[[ $1 == run ]] && echo "key $TRACE_RELAY_KEY"; exit 0\n')
+    rendered = render_ssh(cluster(GPU))
+    result = machine.run(rendered.files["server-0.sh"])
+    assert result.stdout.split() == ["key", "s3cret"] * 8
+    (asked,) = machine.calls("gcloud", "secrets")
+    assert asked[3:] == ["access", "latest", "--secret=trace-relay-key", "--project=my-project"]
+    for server in machine.calls("docker", "run"):
+        assert [server[i + 1] for i, word in enumerate(server) if word == "--env"] == ["TRACE_RELAY_KEY"]
+    assert "s3cret" not in machine.log.read_text()
+    assert not any("TRACE_RELAY_KEY" in rendered.files[name] for name in ("router.sh", "start.sh", "stop.sh"))
+
+
+def test_without_a_key_relays_are_told_none(cluster, machine):
+    rendered = render_ssh(cluster(GPU, secrets=("WANDB_API_KEY=wandb-api-key",)))
+    assert machine.run(rendered.files["server-0.sh"]).returncode == 0
+    assert machine.calls("gcloud", "secrets") == [] and "--env" not in machine.calls("docker", "run")[0]
+
+
+@pytest.mark.parametrize("script", ["trainer.sh", "server-0.sh"])
+def test_a_failing_secret_starts_nothing(cluster, machine, script):
     machine.program("gcloud", "[[ $* == *secrets* ]] && exit 1; exit 0\n")
-    assert machine.run(render_ssh(cluster(GPU)).files["trainer.sh"], "0").returncode == 1
+    assert machine.run(render_ssh(cluster(GPU)).files[script], "0").returncode == 1
     assert machine.calls("docker", "run") == []
 
 

@@ -1,6 +1,7 @@
 """A program's command line: flags, dry run, one-line errors and exit status, as a user's shell sees them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BASE = "--config=configs/base.py"
 PROGRAM = """
-    import sys, time
+    import logging, sys, time
+    from absl import logging as absl_logging
     from launch.common import run
     from trace_jax.contract.record import ContractError
+    from trace_jax.telemetry.progress import Progress
 
     def main(config, workdir):
         if config.seed == 1:
@@ -26,6 +29,13 @@ PROGRAM = """
             time.sleep(60)
         if config.seed == 4:
             open(workdir / "absent")
+        if config.seed == 5:
+            with Progress() as progress, progress.stage("train", 3):
+                for name in ("trace_jax.rollout.pool", "launch.serve", "evaluation.sweep", "orbax.checkpoint"):
+                    logging.getLogger(name).debug("too much")
+                    logging.getLogger(name).info("told by %s", name)
+                absl_logging.info("told by absl")
+                absl_logging.warning("absl warns")
         print("main", config.training.rank, config.training.max_steps, config.is_locked, workdir)
 
     run(main)
@@ -38,8 +48,8 @@ def command(directory: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(program), *arguments]
 
 
-def call(directory: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def call(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(
         command(directory, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -96,6 +106,21 @@ def test_what_a_user_can_mend_is_one_line_and_a_bug_keeps_its_traceback(tmp_path
     assert "absent" in one_line_error(call(tmp_path, BASE, workdir, "--config.seed=4"), 1)
     result = call(tmp_path, BASE, workdir, "--config.seed=2")
     assert result.returncode == 1 and "Traceback" in result.stderr and "ZeroDivisionError: a bug" in result.stderr
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_our_own_packages_are_heard_and_others_only_when_they_warn(tmp_path, terminal):
+    """Each line once, and none behind a bar."""
+    variables = {"FORCE_COLOR": "1", "TERM": "xterm"} if terminal else {}  # rich then draws its bars into the pipe
+    result = call(tmp_path, BASE, f"--workdir={tmp_path / 'run'}", "--config.seed=5", **variables)
+    assert result.returncode == 0 and ("\x1b[" in result.stderr) == terminal, result.stderr
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", result.stderr))
+    said = [line for line in lines if "told by" in line or "too much" in line or "warns" in line]
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
+    ours = [
+        f"INFO {time} {name}: told by {name}" for name in ("trace_jax.rollout.pool", "launch.serve", "evaluation.sweep")
+    ]
+    assert len(said) == 4 and all(map(re.fullmatch, [*ours, f"WARNING {time} absl: absl warns"], said)), said
 
 
 def test_an_interrupt_says_that_the_run_can_go_on(tmp_path):

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import fsspec
 import pytest
 from cutting_proxy import CuttingProxy
 from fake_sglang import Running
+from fsspec.implementations.memory import MemoryFileSystem
 from relay_disks import Beside, contents, write_adapter
 
 from trace_jax.contract.record import ContractError
@@ -203,6 +205,40 @@ def test_it_is_fetched_from_where_it_may_be_fetched(relay: Start, adapter: Path,
     with pytest.raises(RelayError, match="other content"):
         asyncio.run(deliver(beside.url, "a@1", f"file://{other}"))
     assert not beside.left_over() and not (beside.directory / "b@1").exists()
+
+
+class Unreachable(MemoryFileSystem):
+    """An object store whose driver fails in its own way, as botocore does, before there is an answer."""
+
+    def info(self, path: str, **arguments: object) -> dict[str, object]:
+        raise RuntimeError("Unable to locate credentials")
+
+
+def test_it_is_fetched_from_an_object_store(
+    relay: Start, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    runs = f"memory://{tmp_path.name}/runs"  # the store is the process's
+    beside = relay(max_bytes=10_000_000, sources=(runs, "unreachable://runs"))
+    with pytest.raises(RelayError, match="FileNotFoundError"):
+        asyncio.run(deliver(beside.url, "a@1", f"{runs}/a"))
+    store = fsspec.filesystem("memory")
+    store.put(f"{adapter}/", f"{runs}/a", recursive=True)
+    assert asyncio.run(deliver(beside.url, "a@1", f"{runs}/a")) == 0
+    placed = beside.directory / "a@1"
+    assert contents(placed) == contents(adapter) and beside.sglang.loaded == {"a@1": str(placed)}
+
+    store.put(f"{write_adapter(tmp_path / 'other')}/", f"{runs}/a", recursive=True)
+    with pytest.raises(RelayError, match="other content"):
+        asyncio.run(deliver(beside.url, "a@1", f"{runs}/a"))
+    store.pipe(f"{runs}/a/adapter_model.safetensors", bytes(10_000_000))
+    with pytest.raises(RelayError, match="limit 10000000: see --max_gib"):
+        asyncio.run(deliver(beside.url, "b@1", f"{runs}/a"))
+    with pytest.raises(RelayError, match=r"cannot be fetched .*Unable to locate credentials.*: see if") as failed:
+        asyncio.run(deliver(beside.url, "b@1", "unreachable://runs/a"))
+    assert failed.value.status == 502
+    assert contents(placed) == contents(adapter) and list(beside.sglang.loaded) == ["a@1"] and not beside.left_over()
 
 
 def test_what_the_server_refuses_does_not_stay(relay: Start, adapter: Path) -> None:

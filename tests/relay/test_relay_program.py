@@ -93,8 +93,13 @@ def test_it_starts_where_there_is_no_jax() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_a_relay_without_a_key_on_a_reachable_address_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_relay_without_a_key_on_a_reachable_address_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
     monkeypatch.delenv("TRACE_RELAY_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("TRACE_RELAY_KEY", key)
     process, _ = start(tmp_path, "http://127.0.0.1:1", "--host=0.0.0.0")
     assert "TRACE_RELAY_KEY is not set" in stop(process)[1]
 

@@ -16,10 +16,11 @@ from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajec
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect, run_episode
+from trace_jax.rollout.agent import EpisodeSpec, Limits, run_episode
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.engine import Completion, Engine, EngineGone, Sampling
+from trace_jax.rollout.player import collect
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})
 LIMITS = Limits(max_turns=6, max_episode_tokens=250, max_seconds=60)

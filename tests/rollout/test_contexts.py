@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.environments.protocol import Observation, Outcome
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.agent import EpisodeSpec, Limits
 from trace_jax.rollout.chat import Renderer, TinyRenderer
 from trace_jax.rollout.chatml import ChatMLRenderer
 from trace_jax.rollout.engine import Completion, Sampling
+from trace_jax.rollout.player import collect
 from trace_jax.rollout.qwen3 import Qwen3Renderer
 from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
 from trace_jax.training.sample import samples

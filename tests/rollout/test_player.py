@@ -10,10 +10,9 @@ import pytest
 from test_agent_loop import LIMITS, Counter, spec
 
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.rollout.agent import collect
 from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.engine import EngineError, Sampling
-from trace_jax.rollout.player import Player
+from trace_jax.rollout.player import Player, collect
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import TARGETS
 from trace_jax.models.peft import save_peft
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.agent import EpisodeSpec, Limits
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.engine import EngineGone, Sampling
+from trace_jax.rollout.player import collect
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.telemetry.metrics import read_metrics
 from trace_jax.training.config import GRPOConfig

@@ -13,9 +13,10 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import Limits, collect
+from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import TinyRenderer
 from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.rollout.player import collect
 from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig

@@ -142,7 +142,7 @@ def _path(text: str) -> str | None:
 
 def _refused(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, RelayError) else 422
-    level = logging.INFO if status == 404 else logging.WARNING  # every delivery asks first
+    level = logging.DEBUG if status == 404 else logging.WARNING  # every delivery asks first
     log.log(level, "%s %s: %d: %s", request.method, request.url.path, status, error)
     return JSONResponse({"error": str(error)}, status)
 

@@ -75,20 +75,28 @@ class Store:
             await asyncio.to_thread(self._place, name, files, staging)
 
     def fetch(self, name: str, url: str) -> None:
-        """Place the adapter in an fsspec directory. Raises ContractError if it is unreadable, and as ``holds``."""
+        """Place the adapter in an fsspec directory.
+
+        Raises ContractError if it is not there, RelayError 502 if the object store fails, and as ``holds`` does.
+        """
         self.path(name)
         with self._staging() as staging:
             try:
                 system, root = fsspec.core.url_to_fs(url)
                 size = sum(int(system.info(f"{root}/{file}")["size"]) for file in NAMES)
-                if size > self._max_bytes:
-                    raise RelayError(f"{url} has {size} bytes, limit {self._max_bytes}: see --max_gib", 413)
-                for file in NAMES:
-                    system.get_file(f"{root}/{file}", str(staging / file))
+                if fits := size <= self._max_bytes:
+                    for file in NAMES:
+                        system.get_file(f"{root}/{file}", str(staging / file))
             except (FileNotFoundError, ImportError, ValueError) as error:
                 raise ContractError(
                     f"{url}: cannot be fetched ({error!r}): correct the path, or install its fsspec driver"
                 ) from None
+            except Exception as error:  # drivers have their own, for no answer or no credentials
+                raise RelayError(
+                    f"{url}: cannot be fetched ({error!r}): see if the relay reaches the store and may read it", 502
+                ) from None
+            if not fits:
+                raise RelayError(f"{url} has {size} bytes, limit {self._max_bytes}: see --max_gib", 413)
             files = checksums(staging)
             if files.size != size:
                 raise RelayError(f"{url}: {files.size} of {size} bytes came: ask again", 502)

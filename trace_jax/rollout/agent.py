@@ -1,11 +1,11 @@
-"""The agent loop: episodes of a policy in environments, many at a time, recorded token for token."""
+"""The agent loop: an episode of a policy in an environment, recorded token for token."""
 
 import asyncio
 import dataclasses
 import math
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
@@ -253,41 +253,3 @@ def one_line(error: BaseException) -> str:
     """``Type: text`` without line breaks, in characters that a file can hold."""
     text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()  # a lone surrogate cannot be written
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def collect(
-    specs: Sequence[EpisodeSpec],
-    engine: Engine,
-    renderer: Renderer,
-    limits: Limits,
-    base: str,
-    concurrency: int = 64,
-    on_episode: Callable[[Trajectory], None] | None = None,
-) -> list[Trajectory]:
-    """All episodes, at most ``concurrency`` at a time, in the order of ``specs``.
-
-    ``on_episode`` is called as each one ends; what it raises stops the collection, and so does EngineGone.
-    """
-    return asyncio.run(_collect(specs, engine, renderer, limits, base, concurrency, on_episode))
-
-
-async def _collect(
-    specs: Sequence[EpisodeSpec],
-    engine: Engine,
-    renderer: Renderer,
-    limits: Limits,
-    base: str,
-    concurrency: int,
-    on_episode: Callable[[Trajectory], None] | None,
-) -> list[Trajectory]:
-    seats = asyncio.Semaphore(concurrency)
-
-    async def one(spec: EpisodeSpec) -> Trajectory:
-        async with seats:
-            trajectory = await run_episode(spec, engine, renderer, limits, base)
-        if on_episode is not None:
-            on_episode(trajectory)
-        return trajectory
-
-    tasks: list[Awaitable[Trajectory]] = [asyncio.ensure_future(one(spec)) for spec in specs]
-    return list(await asyncio.gather(*tasks))

@@ -169,7 +169,7 @@ class Lanes:
                 self.compile_seconds += seconds
                 name, blocks, mixed = call.key
                 shape = f"{self._rows} slots, {blocks * BLOCK} columns, {'mixed adapters' if mixed else 'one adapter'}"
-                _LOG.info("compiled %s for %s in %.1f s", name, shape, seconds)
+                _LOG.debug("compiled %s for %s in %.1f s", name, shape, seconds)
         rest = [call for call in calls if call.lane not in results]
         run: Callable[..., Any] = self._threads.map if len(rest) > 1 else map
         results |= zip((call.lane for call in rest), run(self._execute, rest), strict=True)

@@ -1,4 +1,4 @@
-"""Episodes that are played while their caller does other work."""
+"""Many episodes at a time, until all have ended (``collect``) or while their caller does other work (``Player``)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -43,9 +43,14 @@ class Player:
         self._seats = asyncio.Semaphore(concurrency)
         self._runner = asyncio.Runner()
 
-    def start(self, specs: Sequence[EpisodeSpec]) -> list[Episode]:
-        """Begin to play, as soon as the loop runs and there are seats."""
-        return [self._runner.get_loop().create_task(self._play(spec)) for spec in specs]
+    def start(
+        self, specs: Sequence[EpisodeSpec], on_episode: Callable[[Trajectory], None] | None = None
+    ) -> list[Episode]:
+        """Begin to play, as soon as the loop runs and there are seats.
+
+        ``on_episode`` is called as each one ends; what it raises is what the episode ends with.
+        """
+        return [self._runner.get_loop().create_task(self._play(spec, on_episode)) for spec in specs]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` returns; all that is in flight goes on until it does."""
@@ -70,9 +75,12 @@ class Player:
 
         self.run(end())
 
-    async def _play(self, spec: EpisodeSpec) -> Trajectory:
+    async def _play(self, spec: EpisodeSpec, on_episode: Callable[[Trajectory], None] | None) -> Trajectory:
         async with self._seats:
-            return await run_episode(spec, self._engine, self._renderer, self._limits, self._base)
+            trajectory = await run_episode(spec, self._engine, self._renderer, self._limits, self._base)
+        if on_episode is not None:
+            on_episode(trajectory)
+        return trajectory
 
     def __enter__(self) -> Self:
         return self
@@ -82,3 +90,25 @@ class Player:
     ) -> None:
         """End what is in flight, and wait for what ``beside`` began."""
         self._runner.close()
+
+
+def collect(
+    specs: Sequence[EpisodeSpec],
+    engine: Engine,
+    renderer: Renderer,
+    limits: Limits,
+    base: str,
+    concurrency: int = 64,
+    on_episode: Callable[[Trajectory], None] | None = None,
+) -> list[Trajectory]:
+    """All episodes, at most ``concurrency`` at a time, in the order of ``specs``.
+
+    ``on_episode`` is called as each one ends; what it raises stops the collection, and so does EngineGone.
+    """
+    with Player(engine, renderer, limits, base, concurrency) as player:
+        episodes = player.start(specs, on_episode)
+
+        async def all_ended() -> list[Trajectory]:
+            return await asyncio.gather(*episodes)
+
+        return player.run(all_ended())

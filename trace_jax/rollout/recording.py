@@ -7,9 +7,10 @@ from etils import epath
 from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.rollout.agent import EpisodeSpec, Limits, collect
+from trace_jax.rollout.agent import EpisodeSpec, Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import Engine
+from trace_jax.rollout.player import collect
 
 
 class Recording:

@@ -124,7 +124,7 @@ class Replica:
         try:
             await self._delivery.unload(name)
         except Refused as refusal:  # it is not there: the server has dropped it to make room
-            log.info("%s", refusal)
+            log.debug("%s", refusal)
 
     async def _started_with(self) -> Settings:
         """Raises EngineError for less than ``capacity`` tokens, and for another base than the other servers'."""

@@ -25,10 +25,10 @@ Array = Any  # of numpy on the host, of JAX in a step
 class MicroBatch:
     """Packed rows that go through the model at once, and their trained tokens in compact form.
 
-    ``*_BT`` are int32: token ids, positions within the episode, segment ids (0 is padding), parent segments (0 is
+    ``*_BT`` are int32: token ids, positions within the sample, segment ids (0 is padding), parent segments (0 is
     none): a shared prompt is a segment of its own and the parent of the completions behind it. Trained token m is
     ``target_M[m]``, predicted by the hidden state at ``source_M[m]`` of its shard's flat ``[B · T]``; it belongs to
-    episode ``sequence_M[m]`` and adapter ``adapter_M[m]``. ``weights_M`` is its share in the loss, 0 where m is
+    sample ``sequence_M[m]`` and adapter ``adapter_M[m]``. ``weights_M`` is its share in the loss, 0 where m is
     padding, and ``staleness_M`` how many updates ago the weights that sampled it were in force. Floats are float32.
     Rows and trained tokens lie shard by shard, equally many for each; numbers in ``source_M`` and ``sequence_M`` count
     within the shard.

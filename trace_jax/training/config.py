@@ -24,7 +24,7 @@ class PolicyLossConfig:
     kl_estimator: KLEstimator = "k3"
     loss_type: LossType = "dapo"  # how token losses become one number; see aggregation.token_weights
     max_completion_length: int = 512  # trained tokens; the constant divisor of "dr_grpo"
-    importance_sampling_level: RatioLevel = "token"  # "sequence": one length-normalised ratio an episode (GSPO)
+    importance_sampling_level: RatioLevel = "token"  # "sequence": one length-normalised ratio a sample (GSPO)
     tis_cap: float | None = None  # truncated importance sampling of the sampler/trainer mismatch; see loss.policy_loss
     icepop_low: float | None = None  # tokens whose π_old / π_sampler is lower, or
     icepop_high: float | None = None  # higher, are masked; see importance.corrected_weight

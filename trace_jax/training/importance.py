@@ -1,4 +1,4 @@
-"""Importance ratios. Arrays are compact: one entry a trained token, ``[M]``; ``sequence_M`` names their episodes."""
+"""Importance ratios. Arrays are compact: one entry a trained token, ``[M]``; ``sequence_M`` names their samples."""
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,16 @@ def importance_ratio(
     sequence_M: jax.Array,
     level: RatioLevel = "token",
 ) -> jax.Array:
-    """π(token) / π_old(token), or its length-normalised episode mean, ``[M]``.
+    """π(token) / π_old(token), or its geometric mean over a sample, ``[M]``.
 
-    "token": exp(logp − old). "sequence": s_i = exp(mean over the episode's tokens of (logp − old)) for each of its
-    tokens (GSPO, arXiv 2507.18071, eq. 7). Masked-out entries give exactly 1 at token level.
+    "token": exp(logp − old). "sequence": s_i = exp(mean over the sample's tokens of (logp − old)) for each of its
+    tokens (GSPO, arXiv 2507.18071, eq. 7); an episode of several samples has several. Masked-out entries give exactly 1
+    at token level.
     """
     log_ratio_M = jnp.where(mask_M, logprobs_M - old_logprobs_M, 0.0)
     if level == "token":
         return jnp.exp(log_ratio_M)
-    M = log_ratio_M.shape[0]  # there are no more episodes than tokens
+    M = log_ratio_M.shape[0]  # there are no more samples than tokens
     total_S = jax.ops.segment_sum(log_ratio_M, sequence_M, M)
     count_S = jax.ops.segment_sum(mask_M.astype(log_ratio_M.dtype), sequence_M, M)
     return jnp.exp(total_S / jnp.maximum(count_S, 1.0))[sequence_M]

@@ -30,7 +30,7 @@ def policy_loss(
     Args:
         logprobs_M: log π of the trained tokens, differentiable; all arrays are ``[M]``.
         weights_M: ``aggregation.token_weights``; 0 marks padding, which adds nothing anywhere.
-        sequence_M: int32 below M, the episode of each token.
+        sequence_M: int32 below M, the sample of each token.
 
     Returns:
         The loss of every token ``[M]``, and what metrics are made of: by name ``[M]``, 0 where m is padding. Sum them,
