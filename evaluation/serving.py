@@ -25,6 +25,7 @@ from trace_jax.models.peft import load_peft
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.models.writing import CONFIG
 from trace_jax.parallel.processes import from_first, require_same
+from trace_jax.relay.files import API_KEY
 from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.codec import RenderError
@@ -32,7 +33,7 @@ from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.renderers import chat_template, renderer_for
 from trace_jax.rollout.sglang import ATTEMPTS, SGLangEngine
-from trace_jax.rollout.sglang_server import KEY, ServerFailed, SGLangServer
+from trace_jax.rollout.sglang_server import ServerFailed, SGLangServer
 from trace_jax.training.publish import Publisher
 
 DTYPES = ("float32", "bfloat16")
@@ -125,7 +126,7 @@ async def sglang_engine(
     config: ConfigDict, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int, wait_seconds: float
 ) -> SGLangEngine:
     """The engine of the servers in ``config.engine.url``, and of the relays beside them."""
-    settings, key = config.engine, os.environ.get(KEY)
+    settings, key = config.engine, os.environ.get(API_KEY)
     urls, offset = await server_urls(settings.url, key), settings.relay_port_offset
     return SGLangEngine(
         urls,

@@ -8,7 +8,8 @@ below ``--sources``; checks and places them whole or not at all, and loads, unlo
 
     pip install absl-py aiohttp etils[epath] fsspec ml_collections pydantic safetensors starlette uvicorn
 
-The secret that it shares with the trainer is the environment variable TRACE_RELAY_KEY on both sides.
+The secret that it shares with the trainer is the environment variable TRACE_RELAY_KEY on both sides; the server's own
+--api-key, if it has one, is SGLANG_API_KEY.
 """
 
 import logging
@@ -21,7 +22,7 @@ from absl import app, flags
 
 from launch.common import fail, guarded, parse_flags
 from trace_jax.relay.app import make_app
-from trace_jax.relay.files import KEY
+from trace_jax.relay.files import API_KEY, KEY
 from trace_jax.relay.server import Server
 from trace_jax.relay.store import Store
 
@@ -40,7 +41,7 @@ def main() -> None:
     assert SERVER.value and DIRECTORY.value
     key = os.environ.get(KEY) or None  # empty is none, as for the trainer, rather than a key that everybody has
     store = Store(Path(DIRECTORY.value), int(MAX_GIB.value * 2**30))
-    relay = make_app(store, Server(SERVER.value), SOURCES.value, key)
+    relay = make_app(store, Server(SERVER.value, os.environ.get(API_KEY)), SOURCES.value, key)
     listener = socket.create_server((HOST.value, PORT.value))
     host, port = listener.getsockname()[:2]
     if key is None and not host.startswith("127."):

@@ -42,6 +42,7 @@ class FakeSGLang:
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.refuse, self.status, self.asked = "", 200, 0
+        self.api_key = ""
         routes = [
             Route("/load_lora_adapter", self._load, methods=["POST"]),
             Route("/unload_lora_adapter", self._unload, methods=["POST"]),
@@ -49,6 +50,8 @@ class FakeSGLang:
         self.app = Starlette(routes=routes)
 
     async def _load(self, request: Request) -> JSONResponse:
+        if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return JSONResponse({"error": "Unauthorized"}, 401)
         body = await request.json()
         name, path = body["lora_name"], Path(body["lora_path"])
         if not self.refuse and name not in self.loaded and (path / "adapter_model.safetensors").is_file():

@@ -289,6 +289,19 @@ def test_after_a_new_start_everything_is_still_there(sglang, adapter: Path, tmp_
     assert list(fake.loaded) == ["a@1"]
 
 
+def test_a_server_that_asks_for_its_key_gets_it(sglang, adapter: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 1)
+    fake, url = sglang
+    fake.api_key = "theirs"
+    for key in (None, "another"):
+        with Running(make_app(Store(tmp_path / "gpu-box", 1 << 30), Server(url, key))) as running:
+            with pytest.raises(RelayError, match="asks for its --api-key: set SGLANG_API_KEY"):
+                asyncio.run(deliver(running.url, "a@1", adapter))
+    with Running(make_app(Store(tmp_path / "gpu-box", 1 << 30), Server(url, "theirs"))) as running:
+        asyncio.run(deliver(running.url, "a@1", adapter))
+    assert list(fake.loaded) == ["a@1"]
+
+
 def test_what_is_no_announcement_is_refused(relay: Start, adapter: Path) -> None:
     beside = relay()
     one = checksums(adapter).model_dump()

@@ -1,5 +1,6 @@
 """Qwen3 behind the gateway: a real server reads the tokens that adapters were trained on."""
 
+import asyncio
 import dataclasses
 import json
 import sys
@@ -20,6 +21,7 @@ from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.huggingface import save
+from trace_jax.rollout.engine import EngineError
 from trace_jax.rollout.qwen3 import Qwen3Renderer
 from trace_jax.rollout.renderers import renderer_for
 from trace_jax.rollout.sglang import SGLangEngine
@@ -30,7 +32,7 @@ sys.path.append(str(TESTS / "gateway"))
 from served import ByWord, make_app, make_gateway, serving  # noqa: E402
 
 TEMPLATE = (TESTS / "rollout" / "templates" / "qwen3.jinja").read_text()
-SIZE = 420
+SIZE, KEY = 420, "only-for-this-test"
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 pieces = st.sampled_from(["\n", "\n\n", "{}", '{"name": "', "assistant\n", "please refund", "é", "e\u0301", "now?"])
@@ -82,7 +84,7 @@ def qwen(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = dataclasses.replace(CONFIG, vocab_size=SIZE)
     save(Decoder(config, nnx.Rngs(3)), config, directory)
     log = directory.parent / "server.log"
-    with running(sglang_server(directory, log, "--reasoning-parser", "qwen3")) as server:
+    with running(sglang_server(directory, log, "--reasoning-parser", "qwen3", "--api-key", KEY)) as server:
         yield server
 
 
@@ -95,7 +97,7 @@ def hybrid(
     assert isinstance(renderer, Qwen3Renderer)
 
     async def make(stack):
-        engine = SGLangEngine([qwen.url], config, ())
+        engine = SGLangEngine([qwen.url], config, (), api_key=KEY)
         backend = SGLangBackend(engine, await engine.settings(), SIZE, renderer)
         directory = tmp_path_factory.mktemp("gateway")
         return make_app(await make_gateway(stack, backend, ByWord(()), {}, config, directory))
@@ -106,7 +108,7 @@ def hybrid(
 
 @pytest.fixture(scope="module")
 def direct(qwen: RealServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{qwen.url}/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{qwen.url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
 
@@ -158,3 +160,9 @@ def test_a_server_alone_writes_tools_otherwise(hybrid, direct) -> None:
     found = tuple(answer.choices[0].prompt_token_ids)
     assert found != renderer.prompt([said], [tool])
     assert '"defer_loading": null' in small_tokenizer(SIZE).decode(found)
+
+
+def test_a_server_asks_for_its_key(qwen: RealServer) -> None:
+    engine = SGLangEngine([qwen.url], CONFIG, (), api_key="another")
+    with pytest.raises(EngineError, match="answered 401: Unauthorized: set SGLANG_API_KEY"):
+        asyncio.run(engine.settings())

@@ -6,16 +6,20 @@ from typing import Any, Self
 
 import aiohttp
 
-from trace_jax.relay.files import RelayError
+from trace_jax.relay.files import API_KEY, RelayError
 
 _SECONDS = 600.0  # an unload waits for the requests that use the adapter
 
 
 class Server:
-    """SGLang at ``url``. Raises RelayError: 502 if it does not answer or fails, 422 if it refuses an adapter."""
+    """SGLang at ``url``, started with ``--api-key`` or without.
 
-    def __init__(self, url: str) -> None:
+    Raises RelayError: 502 if it does not answer or fails, 422 if it refuses an adapter.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
 
     async def load(self, name: str, path: Path) -> None:
@@ -35,6 +39,8 @@ class Server:
         assert self._session is not None, "enter the server first"
         try:
             async with self._session.post(f"{self.url}/{call}", json=body) as answer:
+                if answer.status == 401:
+                    raise RelayError(f"{self.url} asks for its --api-key: set {API_KEY} for the relay", 502)
                 if answer.status not in (200, 400):
                     raise RelayError(f"{self.url}/{call} answers {answer.status}: see the server's log", 502)
                 found: Any = await answer.json()
@@ -45,7 +51,8 @@ class Server:
         return " ".join(str(found.get("error_message")).split()), found.get("loaded_adapters") or {}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS, sock_connect=10.0))
+        limit = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=10.0)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=limit)
         return self
 
     async def __aexit__(

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import aiohttp
 import numpy as np
 
+from trace_jax.relay.files import API_KEY
 from trace_jax.rollout.engine import Completion, EngineError, Sampling
 from trace_jax.rollout.sessions import Sessions
 
-KEY = "SGLANG_API_KEY"  # environment variable with the key that servers were started with
 _CONNECT_SECONDS = 5.0
 _ASK_SECONDS = 10.0  # for what takes a server no work
 _BUSY = (429, 503)  # too much to do, or paused: it is alive
@@ -219,7 +219,7 @@ class SGLangServer:
         if status >= 400:
             said = f"{self.url}{path} answered {status}: {_message(data)}"
             if status == 401:
-                said += f": put the key of its --api-key into {KEY}"
+                said += f": set {API_KEY} to its --api-key"
             raise ServerFailed(said, down=status not in _BUSY) if status >= 500 or status in _BUSY else Refused(said)
         if not read:
             return None
