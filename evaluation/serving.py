@@ -175,11 +175,14 @@ async def server_urls(given: str, api_key: str | None) -> list[str]:
     async def behind(url: str) -> list[str]:
         server = SGLangServer(url, 10.0, api_key)
         try:
-            return await server.workers()
+            found = await server.workers()
         except ServerFailed:  # it is away
             return [url]
         finally:
             await server.close()
+        if not found:
+            raise ContractError(f"{url} is a router without workers: start it with --worker-urls")
+        return found
 
     found = await asyncio.gather(*(behind(url) for url in given.split(",")))
     return list(dict.fromkeys(url for urls in found for url in urls))

@@ -114,7 +114,18 @@ def test_what_is_asked() -> None:
 )  # fmt: skip
 def test_a_server_s_fault_is_asked_again(fault: object) -> None:
     completion, asked = ask(fault, good(), request_seconds=0.5)
-    assert completion.token_ids == (11, 12) and len(asked) == 2
+    assert completion.token_ids == (11, 12) and len(asked) == 2 and asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("token", [-1, 64])
+def test_a_token_that_would_kill_a_server_is_not_sent(token: int) -> None:
+    async def run() -> None:
+        async with Fake(good()) as fake:
+            with pytest.raises(EngineError, match=f"token id {token} is outside the vocabulary of 64"):
+                await engine_of(fake).generate((7, token), Sampling(2))
+            assert not fake.asked
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])

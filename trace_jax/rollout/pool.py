@@ -1,65 +1,33 @@
 """Many servers as one: who is there, who is asked, and what happens when one goes."""
 
 import asyncio
-import hashlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from trace_jax.contract.record import ContractError
 from trace_jax.rollout.deadline import off_the_clock
 from trace_jax.rollout.engine import EngineError, EngineGone
-from trace_jax.rollout.sglang_server import ServerFailed
+from trace_jax.rollout.patience import Patience, pause
+from trace_jax.rollout.places import M, Place, choose
+from trace_jax.rollout.sglang_server import ServerBusy, ServerFailed, ServerSlow
 
 log = logging.getLogger(__name__)
 
 _READY_SECONDS = 5.0  # between two looks at a server that serves
 _MISSED = 2  # looks in a row that find nothing, and it is out
+_SLOW = 3  # requests in a row that were not answered in time, and it is out
 _FIRST_RETRY, _LONGEST_RETRY = 0.5, 15.0  # seconds between two looks at a server that is out
 _TELL_SECONDS = 10.0  # between two messages while none serves
 _TICK = 0.1  # seconds
 
-
-class Member(Protocol):
-    """A server of the pool."""
-
-    @property
-    def url(self) -> str: ...
-
-    async def ready(self) -> None:
-        """Return if it takes requests. Raises ServerFailed."""
-        ...
-
-    async def update(self) -> None:
-        """Return when it is ready and all that its requests need is there. Raises EngineError if that cannot be."""
-        ...
-
-    def doubt(self) -> None:
-        """It has failed, and may be another process when it answers again."""
-        ...
-
-
-M = TypeVar("M", bound=Member)
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Place(Generic[M]):
-    member: M
-    serves: bool = False
-    error: EngineError | None = None  # why it does not
-    missed: int = 0  # looks in a row that failed
-    outs: int = 0  # times that it was found to fail
-    next_look: float = 0.0  # by time.monotonic
-    requests: set["asyncio.Future[Any]"] = field(default_factory=set)
-    in_flight: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)  # of ``update``, from whatever event loop
 
 
 class Pool(Generic[M]):
@@ -67,20 +35,21 @@ class Pool(Generic[M]):
 
     A server that fails gets no requests until it has been found ready and has been updated: from then on it is looked
     at with growing pauses. Those that serve are looked at every few seconds, so that one which hangs loses its requests
-    to others. All of it happens in the event loops of the callers.
+    to others. All of it happens in the event loop of the callers, of which there may be one after the other: one that
+    stands still in the middle of a look keeps another one waiting.
 
     Args:
         seats: requests that a server gets at a time; more wait.
-        attempts: of one request, before it is given up as the one at fault.
-        wait_seconds: how long requests wait when no server is left, before EngineGone is raised.
+        attempts: of one request that servers fail, before it is given up as the one at fault.
+        wait_seconds: how long requests wait when no server is left, or all are too busy, before they are given up.
     """
 
     def __init__(self, members: Sequence[M], *, seats: int, attempts: int, wait_seconds: float) -> None:
-        self._places = [_Place(member) for member in members]
+        self._places = [Place(member) for member in members]
         self._seats, self._attempts, self._wait_seconds = seats, attempts, wait_seconds
         self._watches: dict[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = {}
         self._queue: deque[asyncio.Future[None]] = deque()  # of those who wait for a seat
-        self._alone_since = self._told = 0.0
+        self._alone_since = self._told = self._ticked = 0.0
 
     @property
     def serving(self) -> list[M]:
@@ -95,15 +64,16 @@ class Pool(Generic[M]):
 
         Raises:
             EngineGone: no server is left, and none came within ``wait_seconds``.
-            ServerFailed: every attempt failed.
+            ServerFailed: ``attempts`` servers failed, two did not answer in time, or all were busy for too long.
             EngineError: what ``request`` raises otherwise; it is not asked again.
         """
         self._watch()
-        failed: list[_Place[M]] = []
+        failed: list[Place[M]] = []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(ServerFailed),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
-            stop=stop_after_attempt(self._attempts),
+            stop=Patience(self._attempts, self._wait_seconds),
+            sleep=pause,
             reraise=True,
         ):
             with attempt:
@@ -148,15 +118,16 @@ class Pool(Generic[M]):
                 await asyncio.sleep(_TICK)
 
     @asynccontextmanager
-    async def _seat(self, affinity: str, failed: Sequence[_Place[M]]) -> AsyncIterator[_Place[M]]:
+    async def _seat(self, affinity: str, failed: Sequence[Place[M]]) -> AsyncIterator[Place[M]]:
         while True:
             await self.wait()
-            if place := self._choose(affinity, failed):
+            if place := choose(self._places, self._seats, affinity, failed):
                 break
             turn = asyncio.get_running_loop().create_future()
             self._queue.append(turn)
             try:
-                await asyncio.wait([turn], timeout=1.0)  # a server that comes back has seats too, and calls nobody
+                with off_the_clock():
+                    await asyncio.wait([turn], timeout=1.0)  # a server that comes back has seats, and calls nobody
             finally:
                 turn.cancel()
         place.in_flight += 1
@@ -169,40 +140,27 @@ class Pool(Generic[M]):
                     turn.set_result(None)
                     break
 
-    def _choose(self, affinity: str, failed: Sequence[_Place[M]]) -> _Place[M] | None:
-        """A server with a free seat: the one that ``affinity`` points to, else the least loaded; not one of ``failed``
-        if there is another.
-
-        The first of an order that depends on the key and the servers alone (rendezvous hashing): when a server goes,
-        only its own keys move. One with more than half its seats taken, and a quarter above the mean, is passed over.
-        """
-        serving = [place for place in self._places if place.serves]
-        free = [place for place in serving if place.in_flight < self._seats]
-        if not free:
-            return None
-        free = [place for place in free if place not in failed] or free
-        mean = sum(place.in_flight for place in serving) / len(serving)
-        roomy = [place for place in free if place.in_flight < max(self._seats / 2, 1.25 * mean)]
-        if affinity and roomy:
-            return max(roomy, key=lambda place: hashlib.sha256(f"{affinity} {place.member.url}".encode()).digest())
-        return min(free, key=lambda place: place.in_flight)
-
-    async def _asked(self, place: _Place[M], request: Callable[[M], Coroutine[Any, Any, T]]) -> T:
+    async def _asked(self, place: Place[M], request: Callable[[M], Coroutine[Any, Any, T]]) -> T:
         task = asyncio.ensure_future(request(place.member))
         place.requests.add(task)
         try:
-            return await task
+            answer = await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and not current.cancelling():  # not the caller: ``_out`` has cancelled it
                 raise ServerFailed(f"{place.member.url} went away: {place.error}") from None
             raise
         except ServerFailed as error:
-            if error.down and place.serves:
+            place.slow = place.slow + 1 if isinstance(error, ServerSlow) else 0
+            if isinstance(error, ServerBusy | ServerSlow) and place.slow < _SLOW:
+                place.next_look = min(place.next_look, time.monotonic() + _TICK)
+            elif place.serves:
                 self._out(place, error)
             raise
         finally:
             place.requests.discard(task)
+        place.slow = 0
+        return answer
 
     def _watch(self) -> None:
         """See to it that somebody in this event loop looks after the servers."""
@@ -210,10 +168,19 @@ class Pool(Generic[M]):
         if loop not in self._watches:
             self._watches = {other: tasks for other, tasks in self._watches.items() if not other.is_closed()}
             self._watches[loop] = [loop.create_task(self._tend(place)) for place in self._places]
-            self._alone_since = time.monotonic()  # nobody has looked since the loop before this one
+            self._alone_since = self._ticked = time.monotonic()  # nobody has looked since the loop before this one
+        self._tick()
 
-    async def _tend(self, place: _Place[M]) -> None:
+    def _tick(self) -> None:
+        """A loop that stood still, while its owner did other work, could see no server come back."""
+        now = time.monotonic()
+        if now - self._ticked > 10 * _TICK:
+            self._alone_since += now - self._ticked
+        self._ticked = now
+
+    async def _tend(self, place: Place[M]) -> None:
         while True:
+            self._tick()
             if time.monotonic() >= place.next_look:
                 try:
                     await self._look(place)
@@ -221,19 +188,21 @@ class Pool(Generic[M]):
                     pass  # it is in place.error
             await asyncio.sleep(_TICK)
 
-    async def _look(self, place: _Place[M], whole: bool = False) -> None:
+    async def _look(self, place: Place[M], whole: bool = False) -> None:
         """Is it there? If it was not, or for ``whole``, bring it up to date first."""
         async with alone(place.lock):
             whole, outs = whole or not place.serves, place.outs
             try:
                 await (place.member.update() if whole else place.member.ready())
-            except EngineError as error:
+            except Exception as caught:
+                error = _known(place.member.url, caught)
                 place.missed += 1
                 if not place.serves or place.missed >= _MISSED or (whole and isinstance(error, ServerFailed)):
                     self._out(place, error, give_up=True)
-                raise
+                raise error from caught
             finally:
-                pause = _READY_SECONDS if place.serves else min(_FIRST_RETRY * 2**place.missed, _LONGEST_RETRY)
+                growing = _FIRST_RETRY * 2.0 ** min(place.missed, 10)
+                pause = _READY_SECONDS if place.serves else min(growing, _LONGEST_RETRY)
                 place.next_look = time.monotonic() + pause
             if place.outs != outs:  # it failed meanwhile: what was seen may be another process
                 return place.member.doubt()
@@ -242,12 +211,12 @@ class Pool(Generic[M]):
                 log.info("%s serves%s", place.member.url, " again" if place.error else "")
                 place.serves, place.error = True, None
 
-    def _out(self, place: _Place[M], error: EngineError, give_up: bool = False) -> None:
+    def _out(self, place: Place[M], error: EngineError, give_up: bool = False) -> None:
         """No requests for this server until it is updated. ``give_up``: nor any hope for those that it has."""
         place.outs += 1
         if place.serves:
-            place.missed, place.next_look = 0, time.monotonic() + _FIRST_RETRY
-        if place.serves or place.error is None:
+            place.missed, place.slow, place.next_look = 0, 0, time.monotonic() + _FIRST_RETRY
+        if place.serves or str(error) != str(place.error):
             log.warning("%s is out: %s", place.member.url, error)
         if place.serves and len(self.serving) == 1:
             self._alone_since = time.monotonic()
@@ -256,6 +225,15 @@ class Pool(Generic[M]):
         if give_up:
             for task in list(place.requests):
                 task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+def _known(url: str, error: Exception) -> EngineError:
+    """Whatever ended a look; what no server is to blame for, as a full disk, is tried again like the rest."""
+    if isinstance(error, EngineError):
+        return error
+    if not isinstance(error, ContractError | OSError):
+        log.error("%s cannot be brought up to date", url, exc_info=error)
+    return EngineError(f"{url} cannot be brought up to date: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """A server kept in step with the adapters that it should have."""
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +14,8 @@ from trace_jax.rollout.probe import CHANGE, Probe, distance
 from trace_jax.rollout.sglang_server import Refused, Settings, SGLangServer
 
 log = logging.getLogger(__name__)
+
+_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # of a policy in training, as AdapterFiles name it
 
 
 class Delivery(Protocol):
@@ -70,11 +73,9 @@ class Replica:
         settings = self.settings = self.settings or await self._started_with()
         wanted = {files.name: files for files in list(self._wanted.values())}
         loaded = await self.server.adapters()
-        ours = {files.path.parent for files in wanted.values()}
         if not self._verified & loaded.keys():
             self._verified = set()  # one that had to make room still has some; a new process has none
-        left = {name for name, path in loaded.items() if name in wanted or Path(path).parent in ours}  # by a killed run
-        for name in (self._verified - wanted.keys()) | (left - self._verified):
+        for name in (self._verified - wanted.keys()) | (_left(loaded, wanted) - self._verified):
             await self._unload(name)
         for name, files in wanted.items():
             if name not in self._verified:
@@ -151,3 +152,14 @@ class Replica:
             raise EngineError(
                 f"{self.url} takes no adapters on {', '.join(sorted(missing))}: add them to its --lora-target-modules"
             )
+
+
+def _left(loaded: Mapping[str, str], wanted: Mapping[str, AdapterFiles]) -> set[str]:
+    """Of the names on a server those that a killed run, or a killed publish, has left there.
+
+    On a shared disk they lie beside what is wanted; where a relay has placed them, they are other versions of it.
+    """
+    ours = {files.path.parent for files in wanted.values()}
+    policies = {found["policy"] for name in wanted if (found := _VERSION.fullmatch(name))}
+    versions = {name for name in loaded if (found := _VERSION.fullmatch(name)) and found["policy"] in policies}
+    return versions | {name for name, path in loaded.items() if name in wanted or Path(path).parent in ours}

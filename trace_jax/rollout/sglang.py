@@ -36,9 +36,9 @@ class SGLangEngine:
         api_key: the servers' own, if they were started with one.
         slots: requests in flight on a server; more wait.
         capacity: tokens of prompt and completion together that a request may have.
-        attempts: of one request, on whatever servers, before it is given up as the one at fault.
-        request_seconds: after so long a server has failed a request.
-        wait_seconds: how long requests wait when no server is left, before EngineGone is raised.
+        attempts: of one request that servers fail, before it is given up as the one at fault.
+        request_seconds: for a generation, a loading or an unloading; of a generation it is given up after two of them.
+        wait_seconds: how long requests wait when no server is left, or all are too busy, before they are given up.
     """
 
     def __init__(
@@ -124,10 +124,11 @@ class SGLangEngine:
             try:
                 await self._pool.update()
                 await self._pool.wait()
-            except EngineError:
+            except BaseException as error:
                 del self._adapters[name]
-                with suppress(EngineError):
-                    await self._pool.update()  # where it was taken, it goes again
+                if isinstance(error, EngineError):
+                    with suppress(EngineError):
+                        await self._pool.update()  # where it was taken, it goes again
                 raise
 
     async def unload_adapter(self, name: str) -> None:

@@ -21,14 +21,15 @@ _BUSY = (429, 503)  # too much to do, or paused: it is alive
 
 
 class ServerFailed(EngineError):
-    """The server did not do its part: no connection, no answer in time, a 5xx, nonsense. Another one may.
+    """The server did not do its part: no connection, a 5xx, nonsense. Another one may."""
 
-    ``down`` is False where it has said that it lives: it is asked again, after a while.
-    """
 
-    def __init__(self, message: str, down: bool = True) -> None:
-        super().__init__(message)
-        self.down = down
+class ServerBusy(ServerFailed):
+    """It has said that it lives, and can do no more at the moment: it may be asked again, after a while."""
+
+
+class ServerSlow(ServerFailed):
+    """It took the request, and has not answered in time."""
 
 
 class Refused(EngineError):
@@ -191,7 +192,7 @@ class SGLangServer:
         except (KeyError, TypeError, ValueError):
             raise self._nonsense("/generate", answer) from None
         if kind == "abort":  # somebody paused the server, or ended the request: what there is, is no completion
-            raise ServerFailed(f"{self.url} gave the request up ({reason.get('message') or 'abort'})", down=False)
+            raise ServerBusy(f"{self.url} gave the request up ({reason.get('message') or 'abort'})")
         if not all(map(math.isfinite, logprobs)) or reason.get("matched") == "NaN happened":
             raise EngineError(
                 f"{self.url} returned log-probabilities that are not finite: check the weights of model and adapter"
@@ -220,7 +221,7 @@ class SGLangServer:
             said = f"{self.url}{path} answered {status}: {_message(data)}"
             if status == 401:
                 said += f": set {API_KEY} to its --api-key"
-            raise ServerFailed(said, down=status not in _BUSY) if status >= 500 or status in _BUSY else Refused(said)
+            raise (ServerBusy if status in _BUSY else ServerFailed if status >= 500 else Refused)(said)
         if not read:
             return None
         try:
@@ -233,8 +234,10 @@ class SGLangServer:
         """Errors of the connection as ServerFailed."""
         try:
             yield
+        except aiohttp.ConnectionTimeoutError:
+            raise ServerFailed(f"{self.url}: no connection in {_CONNECT_SECONDS:g} s") from None
         except TimeoutError:
-            raise ServerFailed(f"{self.url}{path} did not answer in {seconds:g} s") from None
+            raise ServerSlow(f"{self.url}{path} did not answer in {seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
