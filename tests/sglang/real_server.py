@@ -142,14 +142,14 @@ def running(server: RealServer) -> Iterator[RealServer]:
         server.kill()
 
 
-def sglang_server(model: Path, log: Path, *flags: str) -> RealServer:
-    """A server of ``model`` in float32, not yet started."""
+def sglang_server(model: Path, log: Path, *flags: str, dtype: str = "float32") -> RealServer:
+    """A server of ``model``, not yet started."""
     if not PYTHON.exists():
         raise RuntimeError(f"{PYTHON} is missing: make test-sglang builds it")
     port = free_port()
     words = [
         *(str(PYTHON), "-m", "sglang.launch_server", "--model-path", str(model), "--device", "cpu"),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--attention-backend", "torch_native"),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--attention-backend", "torch_native"),
         *("--mem-fraction-static", "0.6", "--max-total-tokens", "8192", "--max-running-requests", "16"),
         *("--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics"),
         *("--enable-lora", "--max-lora-rank", str(MAX_RANK)),
