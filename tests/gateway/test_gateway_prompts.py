@@ -30,6 +30,7 @@ def members(renderer, path: str = CHAT, **fields):
     ("fields", "messages", "tools"),
     [
         ({}, [HI], False),
+        ({"stop_token_ids": [7]}, [HI], False),
         ({"tools": [TOOL]}, [HI], True),
         ({"tools": [TOOL], "tool_choice": "required"}, [HI], True),
         ({"tools": [TOOL], "tool_choice": "none"}, [HI], False),
@@ -44,8 +45,11 @@ def members(renderer, path: str = CHAT, **fields):
 )
 def test_the_renderer_writes_it(renderer, fields, messages, tools):
     offered = [Tool(name="f", description="d", parameters={"type": "object"})] if tools else []
-    expected = {"chat_template_kwargs": {"enable_thinking": False}, "input_ids": renderer.prompt(messages, offered)}
-    assert members(renderer, **fields) == expected
+    assert members(renderer, **fields) == {
+        "chat_template_kwargs": {"enable_thinking": False},
+        "input_ids": renderer.prompt(messages, offered),
+        "stop_token_ids": [*fields.get("stop_token_ids", []), *renderer.stop_token_ids],
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,7 @@ def test_the_renderer_writes_it(renderer, fields, messages, tools):
     [
         {"input_ids": [1, 2]},
         {"continue_final_message": True},
+        {"stop_token_ids": "x"},
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
         {"messages": [SAID, {**ASSISTANT, "prefix": True}]},
@@ -75,4 +80,5 @@ def test_what_a_call_says_of_the_template_wins(renderer):
 
 def test_other_families_have_no_arguments():
     instruct = Qwen3Renderer(small_tokenizer(), "instruct")
-    assert members(instruct) == {"input_ids": instruct.prompt([HI], [])}
+    stops = list(instruct.stop_token_ids)
+    assert members(instruct) == {"input_ids": instruct.prompt([HI], []), "stop_token_ids": stops}

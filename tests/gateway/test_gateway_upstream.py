@@ -123,7 +123,8 @@ def test_bytes_go_through_unchanged_but_for_the_model(stage):
         (path, _, arrived), *_ = stage.upstreams[0].calls
         assert (status, path, answer) == (200, CHAT, WHOLE)
         ids = ",".join(map(str, stage.renderer.prompt([Message(role="user", content="about refunds é 😀 é")], ())))
-        body = body.replace(b"{", f'{{"input_ids":[{ids}],'.encode(), 1)
+        (end,) = stage.renderer.stop_token_ids
+        body = body.replace(b"{", f'{{"input_ids":[{ids}],"stop_token_ids":[{end}],'.encode(), 1)
         assert arrived == body.replace(b'"gpt-4o"', f'"tiny:{name}"'.encode())
         assert headers["X-Trace-Adapter"] == "refunds" and headers["X-Trace-Router"] == "classifier"
         assert "X-Secret" not in headers and headers["content-length"] == str(len(WHOLE))

@@ -23,7 +23,8 @@ def chat_prompt(call: Call, renderer: Renderer) -> tuple[int, ...]:
 
 
 def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
-    """What in its body has an SGLang server (0.5.23) take this prompt in place of what its template would make.
+    """What in its body has an SGLang server (0.5.23) take this prompt in place of what its template would make, and end
+    the turn where the renderer's turns end.
 
     Left to the server are calls that say something of the template, that choose one tool, or that hold what no renderer
     reads; it gets the arguments of the template unless they say those too.
@@ -40,4 +41,7 @@ def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
     except (ContractError, ValueError):
         return members
     more = any(value for message in call.fields["messages"] for key, value in message.items() if key not in _READ)
-    return members if more else {**members, "input_ids": prompt}
+    stops = call.fields.get("stop_token_ids") or []
+    if more or not isinstance(stops, list):
+        return members
+    return {**members, "input_ids": prompt, "stop_token_ids": [*stops, *renderer.stop_token_ids]}
