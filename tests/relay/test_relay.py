@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -271,8 +272,41 @@ def test_a_relay_that_is_not_there_is_named(adapter: Path, monkeypatch: pytest.M
     monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = "http://{}:{}".format(*free.getsockname())
-    with pytest.raises(RelayError, match="no answer in 2 attempts .*: start launch.relay beside the server"):
+    with pytest.raises(RelayError, match="gave up after attempt 2 .*: start launch.relay beside the server"):
         asyncio.run(deliver(url, "a@1", adapter))
+
+
+def test_a_relay_that_takes_connections_and_says_nothing_is_given_up(adapter: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 3)
+    monkeypatch.setattr("trace_jax.relay.client.HEALTH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = "http://{}:{}".format(*hung.getsockname())
+        for act in (deliver(url, "a@1", adapter), withdraw(url, "a@1")):
+            caplog.clear()
+            with pytest.raises(RelayError, match=r"attempt 3 \(.*/health: no answer in 0.2 s\): start"):
+                asyncio.run(act)
+            told = [record.getMessage() for record in caplog.records if "no answer in 0.2 s" in record.getMessage()]
+            assert [text.partition(" failed")[0] for text in told] == ["attempt 1 of 3", "attempt 2 of 3"]
+
+
+def test_a_server_that_takes_its_time_is_waited_for_but_not_for_ever(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    beside.sglang.busy = 1.0
+    load, unload = partial(deliver, beside.url, "a@1", adapter), partial(withdraw, beside.url, "a@1")
+    for act, there in ((load, True), (unload, False)):
+        with pytest.raises(RelayError, match=r"attempt 1 \(.*/adapters/a@1: no answer in 0.3 s\)"):
+            asyncio.run(act(0.3))
+        asyncio.run(act(100.0))
+        assert ("a@1" in beside.sglang.loaded) == (beside.directory / "a@1").exists() == there
+
+
+def test_an_upload_may_take_as_long_as_it_goes_on(relay: Start, tmp_path: Path) -> None:
+    beside, adapter = relay(), write_adapter(tmp_path / "large", width=1 << 16)
+    with CuttingProxy(beside.port, after=0, times=0, pause=0.03) as proxy:
+        started = time.monotonic()
+        sent = asyncio.run(deliver(proxy.url, "a@1", adapter, 4.0))
+        assert time.monotonic() - started > 5.0 and sent == sum(map(len, contents(adapter).values()))
+    assert contents(beside.directory / "a@1") == contents(adapter)
 
 
 def test_a_directory_has_one_relay(relay: Start) -> None:
