@@ -39,12 +39,13 @@ class Running:
 
 class FakeSGLang:
     """Loads and unloads by name. ``refuse``: what it says to any load; ``status``: what it answers to everything;
-    ``busy``: seconds that all takes it."""
+    ``busy``: seconds that all takes it. ``files_at_unload``: whether the files were still there, at each unload."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.refuse, self.status, self.asked = "", 200, 0
         self.api_key, self.busy = "", 0.0
+        self.files_at_unload: list[bool] = []
         routes = [
             Route("/load_lora_adapter", self._load, methods=["POST"]),
             Route("/unload_lora_adapter", self._unload, methods=["POST"]),
@@ -65,7 +66,8 @@ class FakeSGLang:
     async def _unload(self, request: Request) -> JSONResponse:
         name = (await request.json())["lora_name"]
         await asyncio.sleep(self.busy)
-        if self.loaded.pop(name, None):
+        if path := self.loaded.pop(name, None):
+            self.files_at_unload.append(Path(path).is_dir())
             return self._answer(True)
         return JSONResponse({"success": False, "error_message": f"LoRA with name {name} does not exist."}, 400)
 

@@ -15,6 +15,7 @@ from cutting_proxy import CuttingProxy
 from fake_sglang import Running
 from fsspec.implementations.memory import MemoryFileSystem
 from relay_disks import Beside, contents, write_adapter
+from safetensors.numpy import load_file, save_file
 
 from trace_jax.contract.record import ContractError
 from trace_jax.relay import store as store_module
@@ -63,6 +64,7 @@ def test_an_adapter_arrives_whole_is_loaded_and_is_taken_away(relay: Start, adap
     assert status == 200 and listed["adapters"] == {"refuse@12": checksums(adapter).model_dump()}
     asyncio.run(withdraw(beside.url, "refuse@12"))
     assert not placed.exists() and beside.sglang.loaded == {} and not beside.left_over()
+    assert beside.sglang.files_at_unload == [True]  # a server may look at them until it has let go
     asyncio.run(withdraw(beside.url, "refuse@12"))  # again: nothing to do
 
 
@@ -307,6 +309,19 @@ def test_an_upload_may_take_as_long_as_it_goes_on(relay: Start, tmp_path: Path) 
         sent = asyncio.run(deliver(proxy.url, "a@1", adapter, 4.0))
         assert time.monotonic() - started > 5.0 and sent == sum(map(len, contents(adapter).values()))
     assert contents(beside.directory / "a@1") == contents(adapter)
+
+
+def test_an_adapter_that_would_kill_the_server_is_refused_before_it_is_asked(relay: Start, adapter: Path) -> None:
+    """Uploaded or fetched: k and v without q."""
+    config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": ["k_proj", "v_proj"]}))
+    save_file({name: value for name, value in load_file(weights).items() if "q_proj" not in name}, weights)
+    beside = relay(sources=(f"file://{adapter.parent}",))
+    for source in (adapter, f"file://{adapter}"):
+        with pytest.raises(RelayError, match="adapts k_proj, v_proj: SGLang takes q_proj and v_proj") as refused:
+            asyncio.run(deliver(beside.url, "a@1", source))
+        assert refused.value.status == 422
+    assert beside.sglang.asked == 0 and not (beside.directory / "a@1").exists() and not beside.left_over()
 
 
 def test_a_directory_has_one_relay(relay: Start) -> None:
