@@ -31,6 +31,7 @@ setup(
         "prometheus-client>=0.21",
         "pydantic>=2.10",
         "pyyaml>=6.0",
+        "referencing>=0.31",
         "rich>=13.7",
         "safetensors>=0.5",
         "scipy>=1.14",

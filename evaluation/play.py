@@ -43,13 +43,14 @@ def play(
 ) -> Evaluation:
     """``evaluate_methods`` with an engine that holds ``loras``, under a progress bar called ``label``.
 
-    Episodes are appended to ``path`` as they end; those that it holds already are not played again. That they are of
-    the same base, adapters and configuration is the caller's to see to (``open_workdir``).
+    Episodes are appended to ``path`` as they end; those that it holds already, graded, are not played again. That they
+    are of the same base, adapters and configuration is the caller's to see to (``open_workdir``).
     """
     recording, total = Recording(path), len(plan_episodes(methods, tasks, trials))
+    graded = sum(not one.broken for one in recording.episodes.values())
     with (
         serve(config, base, loras, epath.Path(path).parent / "published") as engine,
-        progress.stage(label, total, len(recording.episodes)) as bar,
+        progress.stage(label, total, graded) as bar,
     ):
         return evaluate_methods(
             methods,

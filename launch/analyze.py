@@ -16,7 +16,7 @@ from trace_jax.analysis.importers import tau2_bench, tau_bench
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import analyse
 from trace_jax.analysis.table import markdown_table
-from trace_jax.contract.files import read_records
+from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
 
@@ -50,7 +50,7 @@ def _read(source: ConfigDict) -> tuple[Trajectory, ...]:
     if source.format == "tau2_bench":
         return tau2_bench.load(source.path)
     if source.format == "trajectories":
-        return tuple(read_records(source.path, Trajectory))
+        return read_episodes(source.path)
     raise ContractError(f"source.format {source.format!r}: unknown; use trajectories, tau_bench or tau2_bench")
 
 

@@ -5,8 +5,8 @@
         --environment=RUN/environments/NAME.json --adapter=RUN/adapters/NAME/adapter.json
 
 Plays ``rollout.trials`` episodes on each of the first ``target.train_tasks`` tasks (``target.held_out_tasks`` of those
-held out). Interrupted, the same command goes on; asked for more tasks or trials, it plays those that are missing. What
-the base played on training tasks can be analysed:
+held out). Interrupted, the same command goes on; asked for more tasks or trials, it plays those that are missing.
+Episodes that broke are played again by the next start. What the base played on training tasks can be analysed:
 
     python -m launch.analyze --config=configs/quickstart.py --config.source.path=DIR/trajectories.jsonl --workdir=OUT
 """
@@ -46,7 +46,7 @@ _FIXED = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens", "
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Play what is not recorded yet."""
+    """Play what is not recorded yet, or broke."""
     split = cast(Split, SPLIT.value)
     tasks = config.target.train_tasks if split == "train" else config.target.held_out_tasks
     source = load_source(ENVIRONMENT.value or config.target.environment, split, tasks)
@@ -101,11 +101,14 @@ def _identity(config: ConfigDict, base: Base, source: Source, manifests: Manifes
 def _report(path: PathLike, episodes: Sequence[Trajectory]) -> None:
     """Print what came of it. Raises ContractError when not one episode could be graded."""
     rewards = [episode.reward for episode in episodes if episode.reward is not None]
+    errors = [episode.error for episode in episodes if episode.error is not None]
+    remedy = "mend that, and the same command plays them again"
     if not rewards:
-        raise ContractError(f"{path}: all {len(episodes)} episodes broke, the first by {episodes[0].error}: mend that")
-    passed, broken = sum(episode.passed for episode in episodes), len(episodes) - len(rewards)
-    mean = sum(rewards) / len(rewards)
-    print(f"{path}: {len(episodes)} episodes, {passed} passed, {broken} broken, mean reward {mean:.3f}")
+        raise ContractError(f"{path}: all {len(errors)} episodes broke, the first by {errors[0]}: {remedy}")
+    passed, mean = sum(episode.passed for episode in episodes), sum(rewards) / len(rewards)
+    print(f"{path}: {len(episodes)} episodes, {passed} passed, {len(errors)} broken, mean reward {mean:.3f}")
+    if errors:
+        print(f"the first broke by {errors[0]}: {remedy}")
 
 
 if __name__ == "__main__":

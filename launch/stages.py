@@ -13,7 +13,7 @@ from evaluation.serving import Base, limits, load_base, make_engine
 from trace_jax import pipeline
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
-from trace_jax.analysis.stage import Analysis
+from trace_jax.analysis.stage import SOURCE, Analysis
 from trace_jax.base_agent import Agent, roll_out
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
@@ -24,6 +24,7 @@ from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
+from trace_jax.rollout.recording import Recording
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
@@ -104,9 +105,10 @@ class Stages:
         """Roll the base out on the training tasks and analyse."""
         config, trials = self.config, self.config.rollout.trials
         with self.clock.stage("rollouts of the base"):
-            path = self.root / "base_rollouts.jsonl"
+            begun = (self.root / "analysis" / SOURCE).exists()  # on what was recorded, broken episodes included
+            recording = Recording(self.root / "base_rollouts.jsonl", keep_broken=begun)
             with self.progress.stage("rollouts of the base", self.analysed) as bar:
-                rollouts = roll_out(self.agent, self.source, trials, config.seed, path, bar.episode)
+                rollouts = roll_out(self.agent, self.source, trials, config.seed, recording, bar.episode)
         with self.clock.stage("analysis"):
             analysis = pipeline.find_capabilities(
                 rollouts,

@@ -1,4 +1,4 @@
-"""The base model as the agent of the first two stages: what it plays is kept on disk and never played twice."""
+"""The base model as the agent of the first two stages: what it plays is kept on disk."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
-from trace_jax.contract.files import read_records
+from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.registry import environment_factory
@@ -35,19 +35,19 @@ class Agent:
     concurrency: int
     temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
 
-    def play(self, specs: Sequence[EpisodeSpec], path: Path, tick: Tick) -> list[Trajectory]:
-        """The episodes of ``specs`` in their order; those that ``path`` does not hold yet are played and appended."""
-        return Recording(path).collect(
-            specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, tick
-        )
+    def play(self, specs: Sequence[EpisodeSpec], recording: Recording, tick: Tick) -> list[Trajectory]:
+        """The episodes of ``specs`` in their order; those that ``recording`` misses are played and appended."""
+        return recording.collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, tick)
 
 
-def roll_out(agent: Agent, source: Source, trials: int, seed: int, path: Path, tick: Tick) -> list[Trajectory]:
-    """``trials`` base episodes on each task of ``source``, appended to ``path``."""
+def roll_out(
+    agent: Agent, source: Source, trials: int, seed: int, recording: Recording, tick: Tick
+) -> list[Trajectory]:
+    """``trials`` base episodes on each task of ``source``, kept in ``recording``."""
     specs = plan_episodes(
         source, trials, max_turn_tokens=agent.max_turn_tokens, temperature=agent.temperature, seed=seed
     )
-    return agent.play(specs, path, tick)
+    return agent.play(specs, recording, tick)
 
 
 def calibrate_on(
@@ -76,7 +76,7 @@ def calibrate_on(
         for number in seeds
         for trial in range(group_size)
     ]
-    played = agent.play(specs, path, tick)
+    played = agent.play(specs, Recording(path), tick)
     return [played[i : i + group_size] for i in range(0, len(played), group_size)]
 
 
@@ -90,7 +90,7 @@ def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[G
         return []
     played: dict[str, list[Trajectory]] = {_group_id(manifest.capability, manifest.design, seed): [] for seed in seeds}
     path = calibration_path(directory, manifest.capability)
-    for trajectory in read_records(path, Trajectory):
+    for trajectory in read_episodes(path):
         group = trajectory.id.rpartition("/")[0]
         if group in played:
             played[group].append(trajectory)

@@ -1,5 +1,6 @@
 """An agent is told in one line what to mend in its call."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from trace_jax.contract.trajectory import Tool, ToolCall
 from trace_jax.environments.calls import call_error
+from trace_jax.rollout.deadline import Overrun, deadline
 
 REFUND = Tool(
     name="refund",
@@ -76,3 +78,41 @@ def test_whatever_is_written_one_short_line_comes_back(name: str, raw: str, key:
     for made in (call(name, raw=raw), call(name, {key: value}), call(name, {"order_id": [value] * 9})):
         told = call_error(made, (REFUND,))
         assert told and len(told) <= 300 and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"type": "str"}, "Unknown type 'str'"),
+        ({"pattern": "("}, "missing ), unterminated subpattern"),
+        ({"pattern": "a{99999999999999}"}, "repetition number is too large"),
+        ({"$ref": "#/nope"}, "'/nope' does not exist"),
+        ({"$ref": "#/properties/order_id"}, "recursion"),
+        ({"$ref": "file:///etc/passwd"}, "Unresolvable: file:///etc/passwd"),
+        ({"minLength": "x"}, "TypeError"),
+        ({"enum": 3}, "TypeError"),
+    ],
+)
+def test_a_schema_that_cannot_be_followed_is_one_line_too(schema: dict[str, Any], fault: str) -> None:
+    tool = Tool(name="refund", description="", parameters={"type": "object", "properties": {"order_id": schema}})
+    told = call_error(call("refund", {"order_id": "O41"}), (tool, FREE))
+    assert told and told.startswith("the schema of refund is faulty, mend the tool: ") and fault in told
+    assert len(told) <= 300 and len(told.splitlines()) == 1
+    assert call_error(call("refund", {}), (tool,)) is None  # as far as it is followed
+
+
+def test_no_schema_has_anything_fetched() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, deadline(60):
+        url = "http://{}:{}/schema".format(*server.getsockname())
+        for schema in ({"$ref": url}, {"$dynamicRef": f"{url}#x"}, {"$id": url, "$ref": "other"}):
+            told = call_error(call("odd", {"a": 1}), (Tool(name="odd", description="", parameters=schema),))
+            assert told and "the schema of odd is faulty" in told and "Unresolvable" in told
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_pattern_that_takes_for_ever_ends_with_the_episode() -> None:
+    tool = Tool(name="find", description="", parameters={"properties": {"name": {"pattern": "^(a+)+$"}}})
+    with pytest.raises(Overrun), deadline(0.2):
+        call_error(call("find", {"name": "a" * 200 + "!"}), (tool,))

@@ -172,6 +172,53 @@ def test_an_environment_of_ones_own_is_played_by_its_class(tmp_path: Path) -> No
     assert {(one.seed, one.target) for one in episodes(tmp_path)} == {(0, name), (1, name)}
 
 
+SHOP = """
+import os
+from trace_jax.contract.trajectory import Message
+from trace_jax.environments.protocol import Observation, Outcome
+
+class Shop:
+    name, tools = "shop", ()
+
+    def reset(self, seed):
+        if str(seed) in os.environ["DOWN"]:
+            raise RuntimeError("database is down")
+        return Observation((Message(role="user", content=f"order {seed}"),))
+
+    def step(self, message):
+        return Observation((), done=True)
+
+    def grade(self):
+        return Outcome(1.0)
+"""
+
+
+def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    workdir, flag = tmp_path / "run", "--environment=shop:Shop"
+    why = "broke, the first by EnvironmentFault: RuntimeError: database is down: mend that, and the same command"
+    monkeypatch.setenv("DOWN", "012")
+    for starts in (1, 2):
+        refused = rollout(workdir, flag, trials=1)
+        assert refused.returncode == 1 and f"all 3 episodes {why}" in refused.stderr
+        assert (workdir / "trajectories.jsonl").read_bytes().count(b"\n") == 3 * starts
+    monkeypatch.setenv("DOWN", "1")
+    partly = rollout(workdir, flag, trials=1)
+    assert partly.returncode == 0 and "3 episodes, 2 passed, 1 broken, mean reward 1.000" in partly.stdout
+    assert "the first broke by EnvironmentFault" in partly.stdout
+    monkeypatch.setenv("DOWN", "")
+    mended = rollout(workdir, flag, trials=1)
+    assert mended.returncode == 0 and "3 episodes, 3 passed, 0 broken" in mended.stdout
+    assert "rollouts of shop:Shop: 3/3" in mended.stderr and len(mended.stdout.splitlines()) == 1
+    assert sorted(one.seed for one in episodes(workdir) if not one.broken) == [0, 1, 2]
+
+    program = [sys.executable, "-m", "launch.analyze", "--config=configs/quickstart.py"]
+    words = [f"--workdir={tmp_path / 'out'}", f"--config.source.path={workdir / 'trajectories.jsonl'}"]
+    done = subprocess.run([*program, *words], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert "3 passed, 0 failed, 0 broken." in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     "flags,words",
     [

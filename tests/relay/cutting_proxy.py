@@ -1,6 +1,7 @@
-"""A network that loses connections: passes bytes on to a server, and cuts or damages the first uploads."""
+"""A bad network: passes bytes on to a server, slowly if asked to, and cuts or damages the first uploads."""
 
 import asyncio
+import socket
 import threading
 from types import TracebackType
 from typing import Self
@@ -8,10 +9,10 @@ from typing import Self
 
 class CuttingProxy:
     """Cuts the connection after ``after`` bytes of the client, ``times`` times; with ``damage`` it changes that byte
-    instead. Everything else passes."""
+    instead. Everything else passes, after ``pause`` seconds for each 64 KiB."""
 
-    def __init__(self, port: int, after: int, times: int, damage: bool = False) -> None:
-        self._port, self._after, self._left, self._damage = port, after, times, damage
+    def __init__(self, port: int, after: int, times: int, damage: bool = False, pause: float = 0.0) -> None:
+        self._port, self._after, self._left, self._damage, self._pause = port, after, times, damage, pause
         self.faults = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -34,6 +35,7 @@ class CuttingProxy:
                     piece = piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]
                 to_there.write(piece)
                 await to_there.drain()
+                await asyncio.sleep(self._pause)
         except ConnectionError:
             pass
         finally:
@@ -46,9 +48,18 @@ class CuttingProxy:
             writer.write(piece)
             await writer.drain()
 
+    async def _end(self) -> None:
+        self._server.close()
+        for task in (open_now := asyncio.all_tasks() - {asyncio.current_task()}):
+            task.cancel()
+        await asyncio.gather(*open_now, return_exceptions=True)
+
     def __enter__(self) -> Self:
         self._thread.start()
-        serving = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
+        listener = socket.create_server(("127.0.0.1", 0))
+        if self._pause:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # the sender notices
+        serving = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, sock=listener), self._loop)
         self._server = serving.result(10)
         self.url = "http://{}:{}".format(*self._server.sockets[0].getsockname())
         return self
@@ -56,6 +67,6 @@ class CuttingProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

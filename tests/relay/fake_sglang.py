@@ -1,5 +1,6 @@
 """What the relay sees of SGLang 0.5.23, for faults that a real server cannot be made to show."""
 
+import asyncio
 import socket
 import threading
 from pathlib import Path
@@ -37,12 +38,14 @@ class Running:
 
 
 class FakeSGLang:
-    """Loads and unloads by name. ``refuse``: what it says to any load; ``status``: what it answers to everything."""
+    """Loads and unloads by name. ``refuse``: what it says to any load; ``status``: what it answers to everything;
+    ``busy``: seconds that all takes it. ``files_at_unload``: whether the files were still there, at each unload."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.refuse, self.status, self.asked = "", 200, 0
-        self.api_key = ""
+        self.api_key, self.busy = "", 0.0
+        self.files_at_unload: list[bool] = []
         routes = [
             Route("/load_lora_adapter", self._load, methods=["POST"]),
             Route("/unload_lora_adapter", self._unload, methods=["POST"]),
@@ -53,6 +56,7 @@ class FakeSGLang:
         if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return JSONResponse({"error": "Unauthorized"}, 401)
         body = await request.json()
+        await asyncio.sleep(self.busy)
         name, path = body["lora_name"], Path(body["lora_path"])
         if not self.refuse and name not in self.loaded and (path / "adapter_model.safetensors").is_file():
             self.loaded[name] = str(path)
@@ -61,7 +65,9 @@ class FakeSGLang:
 
     async def _unload(self, request: Request) -> JSONResponse:
         name = (await request.json())["lora_name"]
-        if self.loaded.pop(name, None):
+        await asyncio.sleep(self.busy)
+        if path := self.loaded.pop(name, None):
+            self.files_at_unload.append(Path(path).is_dir())
             return self._answer(True)
         return JSONResponse({"success": False, "error_message": f"LoRA with name {name} does not exist."}, 400)
 

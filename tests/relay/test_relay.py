@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +15,7 @@ from cutting_proxy import CuttingProxy
 from fake_sglang import Running
 from fsspec.implementations.memory import MemoryFileSystem
 from relay_disks import Beside, contents, write_adapter
+from safetensors.numpy import load_file, save_file
 
 from trace_jax.contract.record import ContractError
 from trace_jax.relay import store as store_module
@@ -62,6 +64,7 @@ def test_an_adapter_arrives_whole_is_loaded_and_is_taken_away(relay: Start, adap
     assert status == 200 and listed["adapters"] == {"refuse@12": checksums(adapter).model_dump()}
     asyncio.run(withdraw(beside.url, "refuse@12"))
     assert not placed.exists() and beside.sglang.loaded == {} and not beside.left_over()
+    assert beside.sglang.files_at_unload == [True]  # a server may look at them until it has let go
     asyncio.run(withdraw(beside.url, "refuse@12"))  # again: nothing to do
 
 
@@ -271,8 +274,54 @@ def test_a_relay_that_is_not_there_is_named(adapter: Path, monkeypatch: pytest.M
     monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = "http://{}:{}".format(*free.getsockname())
-    with pytest.raises(RelayError, match="no answer in 2 attempts .*: start launch.relay beside the server"):
+    with pytest.raises(RelayError, match="gave up after attempt 2 .*: start launch.relay beside the server"):
         asyncio.run(deliver(url, "a@1", adapter))
+
+
+def test_a_relay_that_takes_connections_and_says_nothing_is_given_up(adapter: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 3)
+    monkeypatch.setattr("trace_jax.relay.client.HEALTH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = "http://{}:{}".format(*hung.getsockname())
+        for act in (deliver(url, "a@1", adapter), withdraw(url, "a@1")):
+            caplog.clear()
+            with pytest.raises(RelayError, match=r"attempt 3 \(.*/health: no answer in 0.2 s\): start"):
+                asyncio.run(act)
+            told = [record.getMessage() for record in caplog.records if "no answer in 0.2 s" in record.getMessage()]
+            assert [text.partition(" failed")[0] for text in told] == ["attempt 1 of 3", "attempt 2 of 3"]
+
+
+def test_a_server_that_takes_its_time_is_waited_for_but_not_for_ever(relay: Start, adapter: Path) -> None:
+    beside = relay()
+    beside.sglang.busy = 1.0
+    load, unload = partial(deliver, beside.url, "a@1", adapter), partial(withdraw, beside.url, "a@1")
+    for act, there in ((load, True), (unload, False)):
+        with pytest.raises(RelayError, match=r"attempt 1 \(.*/adapters/a@1: no answer in 0.3 s\)"):
+            asyncio.run(act(0.3))
+        asyncio.run(act(100.0))
+        assert ("a@1" in beside.sglang.loaded) == (beside.directory / "a@1").exists() == there
+
+
+def test_an_upload_may_take_as_long_as_it_goes_on(relay: Start, tmp_path: Path) -> None:
+    beside, adapter = relay(), write_adapter(tmp_path / "large", width=1 << 16)
+    with CuttingProxy(beside.port, after=0, times=0, pause=0.03) as proxy:
+        started = time.monotonic()
+        sent = asyncio.run(deliver(proxy.url, "a@1", adapter, 4.0))
+        assert time.monotonic() - started > 5.0 and sent == sum(map(len, contents(adapter).values()))
+    assert contents(beside.directory / "a@1") == contents(adapter)
+
+
+def test_an_adapter_that_would_kill_the_server_is_refused_before_it_is_asked(relay: Start, adapter: Path) -> None:
+    """Uploaded or fetched: k and v without q."""
+    config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": ["k_proj", "v_proj"]}))
+    save_file({name: value for name, value in load_file(weights).items() if "q_proj" not in name}, weights)
+    beside = relay(sources=(f"file://{adapter.parent}",))
+    for source in (adapter, f"file://{adapter}"):
+        with pytest.raises(RelayError, match="adapts k_proj, v_proj: SGLang takes q_proj and v_proj") as refused:
+            asyncio.run(deliver(beside.url, "a@1", source))
+        assert refused.value.status == 422
+    assert beside.sglang.asked == 0 and not (beside.directory / "a@1").exists() and not beside.left_over()
 
 
 def test_a_directory_has_one_relay(relay: Start) -> None:

@@ -31,6 +31,15 @@ def test_it_loads_unloads_and_tells_refusals_from_failures(relay, adapter: Path,
         asyncio.run(RelayDelivery("http://127.0.0.1:1").load(files))
 
 
+def test_a_server_behind_it_that_does_not_answer_in_time_has_failed(relay, adapter: Path) -> None:
+    beside = relay()
+    beside.sglang.busy = 1.0
+    delivery, files = RelayDelivery(beside.url, 0.3), AdapterFiles("a@1-0f", adapter, 1, 4, ("q_proj", "v_proj"), 1.0)
+    for act in (delivery.load(files), delivery.unload("a@1-0f")):
+        with pytest.raises(ServerFailed, match="no answer in 0.3 s"):
+            asyncio.run(act)
+
+
 def test_a_relay_is_found_beside_its_server() -> None:
     assert relay_url("http://gpu-box:30001", 1000) == "http://gpu-box:31001"
     assert relay_url("http://[fd00::1]:30001/", 1) == "http://[fd00::1]:30002"

@@ -86,7 +86,10 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
         seen.add(trajectory.id)
     usable = tuple(trajectory for trajectory in trajectories if not trajectory.broken)
     if not usable:
-        raise ContractError(f"{len(trajectories)} trajectories, none of them graded: roll out the base agent first")
+        why = f" (the first broke by {trajectories[0].error})" if trajectories else ""
+        raise ContractError(
+            f"{len(trajectories)} trajectories, none of them graded{why}: roll out the base agent first"
+        )
     return usable
 
 

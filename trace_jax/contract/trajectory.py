@@ -88,6 +88,7 @@ class Usage(Part):
 class Trajectory(Record):
     """One episode. Either it has a ``reward`` or it is broken and says why in ``error``; never both, never neither.
 
+    A broken episode may be played again under its id: in a file, its broken records count only until it is graded.
     ``policy`` is what it set out with; each sampled segment tells what sampled it.
     ``extra`` keeps whatever an importer found that has no field here, so that import is lossless.
     """

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from referencing import Registry
 
 from trace_jax.contract.trajectory import Tool, ToolCall
 
+_NOWHERE: Registry[Any] = Registry()  # where a $ref that leads out of its schema is looked for: nothing is fetched
 _LONGEST = 300  # characters: an agent's context is short, and a problem may quote all of the arguments
 
 
@@ -20,13 +23,20 @@ def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
         no tool 'get_ordr': use one of get_order, refund
         arguments of refund are not a JSON object: Expecting ',' delimiter at character 18 of '{"order_id":"O41" "a…'
         arguments of refund do not fit: $.amount: '12' is not of type 'integer'
+
+    No call fits a schema that cannot be followed, and the line says why. A ``pattern`` may take time exponential in the
+    length of an argument, which nothing bounds here: an episode's deadline does, on the main thread.
     """
     schemas = {tool.name: tool.parameters for tool in tools}
     if call.name not in schemas:
         return _one_line(f"no tool {call.name[:60]!r}: use one of {', '.join(schemas)}")
     if call.arguments is None:
         return _one_line(f"arguments of {call.name} are not a JSON object: {_flaw(call.raw_arguments or '')}")
-    breach = best_match(Draft202012Validator(schemas[call.name]).iter_errors(call.arguments))
+    try:
+        validator = Draft202012Validator(schemas[call.name], registry=_NOWHERE)
+        breach = best_match(validator.iter_errors(call.arguments))
+    except Exception as fault:  # whatever another's schema leads the library into: a type, a pattern, a $ref, a loop
+        return _one_line(f"the schema of {call.name} is faulty, mend the tool: {type(fault).__name__}: {fault}")
     if breach is None:
         return None
     return _one_line(f"arguments of {call.name} do not fit: {breach.json_path}: {breach.message}")

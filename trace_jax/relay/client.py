@@ -10,37 +10,53 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from trace_jax.contract.storage import PathLike, is_local
 from trace_jax.relay.files import HEADER, KEY, NAMES, RelayError, check_name, checksums
 
 ATTEMPTS = 6
+SECONDS = 300.0  # that a server may take to load, or to unload, which waits for the requests in flight
+HEALTH_SECONDS = 10.0
 _LONGEST_WAIT = 20.0  # seconds between two attempts
-_TIMEOUT = aiohttp.ClientTimeout(total=1800.0, sock_connect=10.0)  # seconds; of one attempt
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
 _CHUNK = 1 << 20
+
+Attempt = Callable[[aiohttp.ClientSession, asyncio.Timeout], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 
-async def deliver(relay: str, name: str, directory: PathLike) -> int:
+async def deliver(relay: str, name: str, directory: PathLike, seconds: float = SECONDS) -> int:
     """Have the server beside ``relay`` hold the adapter ``directory`` (PEFT, local or fsspec) under ``name``.
+
+    An attempt fails when the relay does not say that it is alive, or when nothing more is sent and no answer comes for
+    ``seconds``, after which there is no other. An upload may take as long as it goes on.
 
     Returns the bytes that were sent, in all attempts: 0 where the relay has it already, or fetches it itself.
     Raises RelayError if it is refused, or cannot be delivered in six attempts, and ContractError if it is no adapter.
     """
     url = _url(relay, name)
     if not is_local(directory):
-        await _repeated(url, lambda session: _ask(session.post(url, json={"path": os.fspath(directory)})))
+        source = {"path": os.fspath(directory)}
+        await _repeated(relay, url, seconds, lambda session, _: _ask(session.post(url, json=source)))
         return 0
     files = await asyncio.to_thread(checksums, Path(directory))
     announced, sent = files.model_dump_json(), 0
 
-    async def attempt(session: aiohttp.ClientSession) -> None:
+    async def attempt(session: aiohttp.ClientSession, limit: asyncio.Timeout) -> None:
         nonlocal sent
         try:
             return await _ask(session.post(url, data=announced))
@@ -49,25 +65,25 @@ async def deliver(relay: str, name: str, directory: PathLike) -> int:
                 raise
         headers = {HEADER: announced, "Content-Length": str(files.size)}
         sent += files.size
-        await _ask(session.put(url, data=_pieces(Path(directory)), headers=headers))
+        await _ask(session.put(url, data=_pieces(Path(directory), limit, seconds), headers=headers))
 
-    await _repeated(url, attempt)
+    await _repeated(relay, url, seconds, attempt)
     return sent
 
 
-async def withdraw(relay: str, name: str) -> None:
-    """Unload ``name`` from the server beside ``relay`` and remove its files. Raises RelayError as ``deliver``."""
+async def withdraw(relay: str, name: str, seconds: float = SECONDS) -> None:
+    """Unload ``name`` from the server beside ``relay`` and remove its files. Limits and errors are ``deliver``'s."""
     url = _url(relay, name)
-    await _repeated(url, lambda session: _ask(session.delete(url)))
+    await _repeated(relay, url, seconds, lambda session, _: _ask(session.delete(url)))
 
 
 def _url(relay: str, name: str) -> str:
     return f"{relay.rstrip('/')}/adapters/{check_name(name)}"  # no character of a name is quoted in a URL
 
 
-async def _repeated(url: str, attempt: Callable[[aiohttp.ClientSession], Awaitable[None]]) -> None:
+async def _repeated(relay: str, url: str, seconds: float, attempt: Attempt) -> None:
     retrying = AsyncRetrying(
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(seconds),
         wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT),
         retry=retry_if_exception(_may_pass),
         before_sleep=_tell,
@@ -75,15 +91,27 @@ async def _repeated(url: str, attempt: Callable[[aiohttp.ClientSession], Awaitab
     )
     key = os.environ.get(KEY)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    health = f"{relay.rstrip('/')}/health"
     async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
         try:
             async for one in retrying:
                 with one:
-                    await attempt(session)
+                    async with _answer_within(HEALTH_SECONDS, health):
+                        await _ask(session.get(health))
+                    async with _answer_within(seconds, url) as limit:
+                        await attempt(session, limit)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RelayError(
-                f"{url}: no answer in {ATTEMPTS} attempts ({error!r}): start launch.relay beside the server", 503
-            ) from None
+            last = f"gave up after attempt {retrying.statistics['attempt_number']} ({error})"
+            raise RelayError(f"{url}: {last}: start launch.relay beside the server, or see its log", 503) from None
+
+
+@asynccontextmanager
+async def _answer_within(seconds: float, url: str) -> AsyncIterator[asyncio.Timeout]:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield limit
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"{url}: no answer in {seconds:g} s") from None
 
 
 def _tell(state: RetryCallState) -> None:
@@ -112,8 +140,10 @@ async def _ask(request: Any) -> None:
         raise RelayError(f"{answer.url}: {said}", answer.status)
 
 
-async def _pieces(directory: Path) -> AsyncIterator[bytes]:
+async def _pieces(directory: Path, limit: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:
+    """The files, ``limit`` put off by each piece that has gone out."""
     for name in NAMES:
         with (directory / name).open("rb") as file:
             while piece := file.read(_CHUNK):
                 yield piece
+                limit.reschedule(asyncio.get_running_loop().time() + seconds)

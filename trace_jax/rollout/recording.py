@@ -1,10 +1,11 @@
-"""Episodes that are kept on disk as they end, and never played twice."""
+"""Episodes that are kept on disk as they end; one that is graded is never played again."""
 
 from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from trace_jax.contract.files import JsonLinesWriter, read_records
+from trace_jax.contract.episodes import read_episodes
+from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.rollout.agent import EpisodeSpec, Limits
@@ -16,17 +17,20 @@ from trace_jax.rollout.player import collect
 class Recording:
     """The trajectories in the JSON Lines at ``path``, by id; there may be none yet.
 
-    That they are of the same base, adapters and settings is the caller's to see to (``open_workdir``).
+    Those that broke are missing: what broke them may have been mended since, so every start plays them once more. With
+    ``keep_broken`` they are not, for what others have read already. That all are of the same base, adapters and
+    settings is the caller's to see to (``open_workdir``).
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self.path = path
-        there = read_records(path, Trajectory) if epath.Path(path).exists() else ()
+    def __init__(self, path: PathLike, keep_broken: bool = False) -> None:
+        self.path, self._keep_broken = path, keep_broken
+        there = read_episodes(path) if epath.Path(path).exists() else ()
         self.episodes = {trajectory.id: trajectory for trajectory in there}
 
     def missing(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
-        """Those that are not recorded yet."""
-        return [spec for spec in specs if spec.id not in self.episodes]
+        """Those that are still to be played."""
+        settled = {name for name, one in self.episodes.items() if self._keep_broken or not one.broken}
+        return [spec for spec in specs if spec.id not in settled]
 
     def collect(
         self,

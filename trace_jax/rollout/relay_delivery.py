@@ -3,27 +3,30 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trace_jax.relay.client import deliver, withdraw
+from trace_jax.relay.client import SECONDS, deliver, withdraw
 from trace_jax.relay.files import RelayError
 from trace_jax.rollout.adapter_files import AdapterFiles
 from trace_jax.rollout.sglang_server import Refused, ServerFailed
 
 
 class RelayDelivery:
-    """Through the relay at ``url`` (``launch.relay``), beside the server. Raises ServerFailed or Refused."""
+    """Through the relay at ``url`` (``launch.relay``), beside the server. Raises ServerFailed or Refused.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    ``seconds`` without an answer, or without progress of an upload, and the server has failed.
+    """
+
+    def __init__(self, url: str, seconds: float = SECONDS) -> None:
+        self._url, self._seconds = url, seconds
 
     async def load(self, files: AdapterFiles) -> None:
         """Have the adapter on the server's own disk, and loaded."""
         with _told():
-            await deliver(self._url, files.name, files.path)
+            await deliver(self._url, files.name, files.path, self._seconds)
 
     async def unload(self, name: str) -> None:
         """Unload it, and remove it from the server's disk."""
         with _told():
-            await withdraw(self._url, name)
+            await withdraw(self._url, name, self._seconds)
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""Stages that are started again after something broke."""
+
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from configs.quickstart import get_config
+from launch.stages import Stages
+from trace_jax.contract.record import ContractError
+from trace_jax.environments.helpdesk.desk import Desk
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config, reset = get_config(), Desk.reset
+    down = set(range(100))
+
+    def faulty(desk: Desk, seed: int):
+        if seed in down:
+            raise RuntimeError("database is down")
+        return reset(desk, seed)
+
+    monkeypatch.setattr(Desk, "reset", faulty)
+
+    def start():
+        return Stages(config, epath.Path(tmp_path)).find_capabilities()
+
+    with pytest.raises(ContractError, match="120 trajectories, none of them graded .*database is down"):
+        start()
+    down.intersection_update([7])
+    found = start()
+    assert found.report.broken == 2 and found.report.passed + found.report.failed == 118
+    recorded = (tmp_path / "base_rollouts.jsonl").read_bytes()
+    assert recorded.count(b"\n") == 240
+    down.clear()
+    assert start() == found and (tmp_path / "base_rollouts.jsonl").read_bytes() == recorded

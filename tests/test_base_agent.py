@@ -1,0 +1,41 @@
+"""Calibration rollouts that broke and were played again, as the training takes them."""
+
+from pathlib import Path
+
+import pytest
+from tiny_chat import *  # noqa: F403 (fixtures)
+
+from trace_jax.base_agent import Agent, calibrate_on, calibration_groups, calibration_path
+from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.embedded import EmbeddedEngine
+from trace_jax.synthesis.calibration import calibrate
+from trace_jax.synthesis.families.practice import PracticeDesk
+
+DESIGN = Design(entry_point="trace_jax.synthesis.families.refuse_forbidden:RefuseForbidden", parameters={})
+SEEDS, SIZE = (4, 5, 6), 2
+
+
+def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_on(
+    decoder, config, renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=6, capacity=512)
+    agent = Agent(decoder, "base0", renderer, engine, Limits(max_turns=2), max_turn_tokens=8, concurrency=4)
+    path = calibration_path(tmp_path, "refuse")
+
+    def start() -> list[list[Trajectory]]:
+        return calibrate_on(agent, "refuse", "shop", 0, path, lambda _: None, DESIGN, SEEDS, SIZE)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PracticeDesk, "grade", None)
+        assert all(one.broken for group in start() for one in group)
+    played = start()
+    calibration = calibrate([[one.reward for one in group] for group in played])
+    assert calibration.broken == 0 and path.read_bytes().count(b"\n") == 2 * len(SEEDS) * SIZE
+    manifest = EnvironmentManifest(
+        name="refuse", capability="refuse", target="shop", designer="embedded", design=DESIGN, gates=(), rollouts=6,
+        calibration=calibration,
+        attempts=(Attempt(round=0, design=DESIGN, gates=(), calibration=calibration, seeds=SEEDS, feedback=""),),
+    )  # fmt: skip
+    assert [list(group.rollouts) for group in calibration_groups(manifest, tmp_path)] == played
