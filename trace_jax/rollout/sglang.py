@@ -58,7 +58,8 @@ class SGLangEngine:
         self._config, self._capacity, self._stop_ids = config, capacity, tuple(stop_token_ids)
         self._adapters: dict[str, AdapterFiles] = {}
         servers = [SGLangServer(url, request_seconds, api_key) for url in urls]
-        deliveries: Sequence[Delivery] = [RelayDelivery(url) for url in relays] or [*map(SharedDirectory, servers)]
+        through = [RelayDelivery(url, request_seconds) for url in relays]
+        deliveries: Sequence[Delivery] = through or [*map(SharedDirectory, servers)]
         probe = Probe(config.vocab_size, capacity)
         replicas = [
             Replica(server, delivery, self._adapters, probe, capacity)
