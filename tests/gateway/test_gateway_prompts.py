@@ -37,8 +37,13 @@ def members(renderer, path: str = CHAT, **fields):
         ({"input_ids": None, "continue_final_message": False, "chat_template_kwargs": {}}, [HI], False),
         ({"messages": [SAID, ASSISTANT, SAID]}, [HI, Message(role="assistant", content="so"), HI], False),
         (
-            {"messages": [SAID, {**ASSISTANT, "reasoning_content": "why"}]},
-            [HI, Message(role="assistant", content="<think>\nwhy\n</think>\n\nso")],
+            {"messages": [SAID, {**ASSISTANT, "reasoning_content": "why"}, SAID]},
+            [HI, Message(role="assistant", content="<think>\nwhy\n</think>\n\nso"), HI],
+            False,
+        ),
+        (
+            {"messages": [SAID, {**ASSISTANT, "reasoning_content": ""}, SAID]},
+            [HI, Message(role="assistant", content="<think>\n\n</think>\n\nso"), HI],
             False,
         ),
     ],
@@ -57,7 +62,7 @@ def test_the_renderer_writes_it(renderer, fields, messages, tools):
     [
         {"input_ids": [1, 2]},
         {"continue_final_message": True},
-        {"stop_token_ids": "x"},
+        {"messages": [SAID, ASSISTANT]},
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
         {"messages": [SAID, {**ASSISTANT, "prefix": True}]},
@@ -74,7 +79,8 @@ def test_what_a_call_says_of_the_template_wins(renderer):
     assert members(renderer, chat_template_kwargs={"x": 1}) == {"chat_template_kwargs": merged}
     given = {"enable_thinking": True}
     assert members(renderer, chat_template_kwargs=given) == {"chat_template_kwargs": given}
-    assert members(renderer, chat_template_kwargs="x") == members(renderer, reasoning_effort="high") == {}
+    for fields in ({"chat_template_kwargs": "x"}, {"reasoning_effort": "high"}, {"reasoning": {"effort": "high"}}):
+        assert members(renderer, **fields) == {}
     assert members(renderer, TEXT, prompt="hi") == {}
 
 

@@ -46,6 +46,10 @@ class Upstream:
         self.deaf = False  # takes adapters, and computes what the base computes
         self.api_key = ""
         self.in_flight = self.most = 0
+        self.echo = ""  # said by a 400
+        self.status = 200
+        self.hang = False  # not ready, and streams stand still
+        self.unloads: list[str] = []
         self.delay = 0.0  # before an answer, and between events
         self.break_off = ""  # "before" an answer, or "within" one
         self.cancelled = threading.Event()
@@ -65,7 +69,7 @@ class Upstream:
 
     def _start(self, listener: socket.socket) -> None:
         routes = [
-            Route("/ready", lambda _: Response()),
+            Route("/ready", lambda _: Response(status_code=503 if self.hang else 200)),
             Route("/v1/models", self._models),
             Route("/server_info", self._info),
             Route("/load_lora_adapter", self._load, methods=["POST"]),
@@ -113,7 +117,9 @@ class Upstream:
         return JSONResponse(answer, 400 if why else 200)
 
     async def _unload(self, request: Request) -> Response:
-        held = self.adapters.pop((await request.json())["lora_name"], None)
+        name = (await request.json())["lora_name"]
+        self.unloads += [name] * (not name.partition("-")[2].count("-"))  # but for louder copies
+        held = self.adapters.pop(name, None)
         return JSONResponse({"success": held is not None}, 400 if held is None else 200)
 
     async def _generate(self, request: Request) -> Response:
@@ -148,6 +154,10 @@ class Upstream:
             self.cancelled.set()
         if self.break_off == "before":
             self._abort()
+        if self.echo:
+            return JSONResponse({"message": self.echo}, 400)
+        if self.status != 200:
+            return JSONResponse({"message": "no"}, self.status, {"Retry-After": "7"})
         if fields.get("temperature") == 99:
             return Response(
                 b'{"object":"error","message":"no such heat","code":418}', 418, media_type="application/json"
@@ -162,6 +172,8 @@ class Upstream:
                 if number == 2 and self.break_off == "within":
                     self._abort()
                 yield part
+                while self.hang:
+                    await asyncio.sleep(0.01)
                 await asyncio.sleep(self.delay)
         except asyncio.CancelledError:
             self.cancelled.set()

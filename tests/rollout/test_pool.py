@@ -262,3 +262,68 @@ def test_what_was_seen_before_a_failure_counts_for_nothing() -> None:
         assert held.updates == updates + 1 and held.doubts == doubts + 1
 
     asyncio.run(run())
+
+
+def test_nobody_is_overtaken() -> None:
+    async def run() -> None:
+        members, order = pool_of(Member("one"), seats=1), []
+
+        async def one(number: int) -> None:
+            await ask(members, lambda _: order.append(number) or 0.1)
+
+        await members.update()
+        tasks = []
+        for number in range(15):  # more than a second of waiting for the last
+            tasks.append(asyncio.create_task(one(number)))
+            await asyncio.sleep(0)
+        tasks[3].cancel()
+        await asyncio.sleep(0.25)
+        tasks.append(asyncio.create_task(one(99)))  # comes when a seat is about to be free
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == [number for number in range(15) if number != 3] + [99]
+
+    asyncio.run(run())
+
+
+def test_a_seat_that_was_given_to_one_who_leaves_is_given_to_the_next() -> None:
+    async def run() -> None:
+        members = pool_of(Member("one"), seats=1)
+        await members.update()
+        first, second = (asyncio.create_task(ask(members, lambda _: 0.05)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.add_done_callback(lambda _: second.cancel())  # it holds the seat, and has not run
+        third = asyncio.create_task(ask(members))
+        async with asyncio.timeout(5.0):
+            assert await third == "one"
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert members._places[0].in_flight == 0
+
+    asyncio.run(run())
+
+
+def test_what_goes_on_at_a_server_that_is_given_up_is_cut() -> None:
+    async def run() -> None:
+        hung, well = Member("hung"), Member("well")
+        members = pool_of(hung, well)
+        await members.update()
+
+        async def request(member: Member) -> Member:
+            return member
+
+        async def stream() -> str:
+            async with members.asking(request) as member:
+                if member is well:
+                    return "well"
+                hung.fault = ServerFailed("no answer")
+                await asyncio.sleep(60)
+            return "never"
+
+        found = await asyncio.gather(stream(), stream(), return_exceptions=True)
+        (cut,) = (one for one in found if isinstance(one, TimeoutError))
+        assert "well" in found and str(cut) == "hung went away: no answer"
+        assert not members._places[0].holders and members._places[0].in_flight == 0
+        with pytest.raises(TimeoutError, match="^mine$"):  # a caller's own is its own
+            async with members.asking(request):
+                raise TimeoutError("mine")
+
+    asyncio.run(asyncio.wait_for(run(), 20))

@@ -1,11 +1,15 @@
 """A server's adapters are brought in step with those that are wanted, whatever was there before."""
 
 import asyncio
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trace_jax.rollout import replica as replica_module
 from trace_jax.rollout.adapter_files import AdapterFiles
 from trace_jax.rollout.engine import EngineError
 from trace_jax.rollout.probe import Probe
@@ -21,6 +25,7 @@ class Server:
     def __init__(self, *names: str) -> None:
         self.loaded = {name: f"/var/adapters/{name}" for name in names}
         self.changes: list[str] = []
+        self.deaf: set[str] = set()  # names that it takes, and computes what the base computes
         self.started = Settings("tiny", 4096, True, 16, None)
 
     async def ready(self) -> None: ...
@@ -32,7 +37,8 @@ class Server:
         return dict(self.loaded)
 
     async def prompt_logprobs(self, tokens: list[int], adapters: list[str | None]) -> list[np.ndarray]:
-        return [np.full(len(tokens) - 1, -2.0 if name is None else -3.0) for name in adapters]
+        deaf = [name is None or name.startswith(tuple(self.deaf)) for name in adapters]
+        return [np.full(len(tokens) - 1, -2.0 if one else -3.0) for one in deaf]
 
     async def load(self, files: AdapterFiles) -> None:
         self.loaded[files.name] = f"/var/adapters/{files.name}"
@@ -47,6 +53,17 @@ def files(name: str, rank: int = 4) -> AdapterFiles:
     return AdapterFiles(name, Path("/runs/1/published") / name, 100, rank, ("q_proj", "v_proj"), 1.0)
 
 
+@pytest.fixture(autouse=True)
+def louder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without files there is nothing to make louder."""
+
+    @contextmanager
+    def loud(files: AdapterFiles) -> Iterator[AdapterFiles]:
+        yield dataclasses.replace(files, name=f"{files.name}-loud")
+
+    monkeypatch.setattr(replica_module, "louder", loud)
+
+
 def replica(server: Server, *wanted: AdapterFiles) -> Replica:
     return Replica(server, server, {one.name: one for one in wanted}, Probe(320, 128), 128)  # type: ignore[arg-type]
 
@@ -58,13 +75,21 @@ def test_versions_that_a_killed_run_left_behind_a_relay_go_and_nothing_else_does
     assert server.changes[-1][0] == "+"  # there may have been no room before
 
 
-def test_one_of_the_same_name_is_loaded_anew_since_nobody_knows_what_it_is() -> None:
+def test_one_of_the_same_name_is_believed_when_the_probe_shows_it_and_else_loaded_anew() -> None:
+    """Unloading waits for all requests: a server that was doubted must not stand still for its longest stream."""
     server = Server("skill@7-ffff6666")
     box = replica(server, files("skill@7-ffff6666"))
+    for _ in range(2):
+        asyncio.run(box.update())
+        box.doubt()
+    assert not server.changes
+    server.deaf = {"skill@7-ffff6666"}
+    with pytest.raises(EngineError, match="computes as if it had not"):
+        asyncio.run(box.update())
+    assert "-skill@7-ffff6666" in server.changes and not server.loaded
+    server.deaf = set()
     asyncio.run(box.update())
-    assert server.changes == ["-skill@7-ffff6666", "+skill@7-ffff6666"]
-    asyncio.run(box.update())
-    assert len(server.changes) == 2
+    assert server.changes[-1] == "+skill@7-ffff6666"
 
 
 def test_what_a_server_was_not_started_for_is_not_tried() -> None:

@@ -273,6 +273,7 @@ def test_an_idle_pool_sends_a_group_to_one_server() -> None:
     async def run() -> None:
         async with Fake(good()) as one, Fake(good()) as other, Fake(good()) as third:
             engine, fakes = engine_of(one, other, third, slots=8), (one, other, third)
+            assert await engine.health()
             for group in range(30):
                 for _ in range(3):
                     await engine.generate((7, group), Sampling(2), affinity=f"group {group}")

@@ -26,8 +26,8 @@ def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
     """What in its body has an SGLang server (0.5.23) take this prompt in place of what its template would make, and end
     the turn where the renderer's turns end.
 
-    Left to the server are calls that say something of the template, that choose one tool, or that hold what no renderer
-    reads; it gets the arguments of the template unless they say those too.
+    Left to the server are calls that say something of the template, that choose one tool, that end with an assistant's
+    message, or that hold what no renderer reads; it gets the arguments of the template unless they say those too.
     """
     if call.path != CHAT or any(call.fields.get(name) is not None for name in _REASONING):
         return {}
@@ -40,8 +40,8 @@ def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
         prompt = chat_prompt(call, renderer)
     except (ContractError, ValueError):
         return members
-    more = any(value for message in call.fields["messages"] for key, value in message.items() if key not in _READ)
-    stops = call.fields.get("stop_token_ids") or []
-    if more or not isinstance(stops, list):
+    messages, stops = call.fields["messages"], call.fields.get("stop_token_ids") or []
+    more = any(value for message in messages for key, value in message.items() if key not in _READ)
+    if more or messages[-1]["role"] == "assistant":
         return members
     return {**members, "input_ids": prompt, "stop_token_ids": [*stops, *renderer.stop_token_ids]}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from trace_jax.gateway.wire import Call
 from trace_jax.rollout.chat import Renderer
 from trace_jax.rollout.engine import EngineGone
 from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import ServerFailed, Settings, SGLangServer, lost
+from trace_jax.rollout.sglang_server import ServerBusy, ServerFailed, Settings, SGLangServer
 
 logger = logging.getLogger(__name__)
 
@@ -61,37 +61,63 @@ class SGLangBackend:
         Raises ApiError: 400 for a token id outside the vocabulary, 503 when no server is up, 502 when those that were
         asked broke off.
         """
-        for name in ("prompt", "input_ids"):
+        for name in ("input_ids", "prompt", "stop_token_ids"):
             self._check_ids(name, call.fields.get(name))
         headers = {name: call.headers[name] for name in _FORWARDED if name in call.headers}
         headers |= {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         prompt = await asyncio.to_thread(server_prompt, call, self._renderer)
 
+        refused: Response | None = None
+
         async def ask(server: SGLangServer, name: str | None) -> aiohttp.ClientResponse:
+            nonlocal refused
             # A model without a colon is the base to SGLang, whatever its name, so an adapter needs the base in front.
             body = call.body({"model": f"{self.name}:{name}" if name else self.name, **prompt})
             reply = await server.forward(call.path, body, headers)
-            if name and reply.status == 400 and lost(name, await reply.text()):
+            refused = None
+            if name and reply.status == 400 and await server.lost(name, await reply.text()):
                 raise ServerFailed(f"{server.url} has lost its adapters")
+            if reply.status == 429 or reply.status >= 500:  # the call may be at fault: the server is not taken out
+                refused = Response(await reply.read(), reply.status, _told(reply, prompt))
+                raise ServerBusy(f"{server.url}{call.path} answered {reply.status}")
             return reply
 
         try:
             async with self._engine.asking(ask, adapter, affinity) as reply, reply:
-                told = {name: reply.headers[name] for name in _RETURNED if name in reply.headers}
+                told = _told(reply, prompt)
                 if reply.status >= 400:
                     yield Response(await reply.read(), reply.status, told)
                 else:
                     yield StreamingResponse(reply.content.iter_any(), reply.status, told)
+                return
         except EngineGone as error:
             logger.error("%s", error)
             raise ApiError(503, "no SGLang server is up: try again later", headers={"Retry-After": "5"}) from None
         except ServerFailed as error:
             logger.error("%s", error)
-            raise ApiError(502, "servers broke off before they answered: try again") from None
+            if refused is None:
+                raise ApiError(502, "servers broke off before they answered: try again") from None
+        yield refused
 
-    def _check_ids(self, name: str, value: Any) -> None:
-        for item in value if isinstance(value, list) else ():
-            if isinstance(item, int) and not 0 <= item < self._vocab_size:
-                message = f"token id {item} is outside the vocabulary of {self._vocab_size}: send ids of this model"
-                raise ApiError(400, message, param=name)
-            self._check_ids(name, item)
+    def _check_ids(self, name: str, given: Any) -> None:
+        """Raise ApiError for a token id that the vocabulary has not, in whatever form a server would read as one."""
+        if given is None or (name == "prompt" and (isinstance(given, str) or _texts(given))):
+            return
+        left = [given]
+        while left:
+            item = left.pop()
+            if isinstance(item, list):
+                left += item
+            elif type(item) is not int or not 0 <= item < self._vocab_size:
+                what = f"token id {str(item)[:40]} is outside the vocabulary of {self._vocab_size}"
+                raise ApiError(400, f"{what}: send ids of this model", param=name)
+
+
+def _texts(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(item, str) for item in given)
+
+
+def _told(reply: aiohttp.ClientResponse, prompt: Mapping[str, Any]) -> dict[str, str]:
+    """What a client gets of the headers, and whether the prompt was written as in training."""
+    told = {name: reply.headers[name] for name in _RETURNED if name in reply.headers}
+    return told | {"X-Trace-Prompt": "training" if "input_ids" in prompt else "server"}

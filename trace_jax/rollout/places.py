@@ -1,9 +1,9 @@
-"""What a pool knows of its servers, and which of them a request goes to."""
+"""What a pool knows of its servers."""
 
 import asyncio
-import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,27 +41,34 @@ class Place(Generic[M]):
     slow: int = 0  # requests in a row that it did not answer in time
     outs: int = 0  # times that it was found to fail
     next_look: float = 0.0  # by time.monotonic
-    requests: set["asyncio.Future[Any]"] = field(default_factory=set)
+    requests: set["asyncio.Future[Any]"] = field(default_factory=set)  # that have no answer
+    holders: set[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = field(default_factory=set)  # of an answer
     in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)  # of ``update``, from whatever event loop
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Around what is done with an answer that goes on. Raises TimeoutError when the server is given up."""
+        loop, clock = asyncio.get_running_loop(), asyncio.timeout(None)
 
-def choose(
-    places: Sequence[Place[M]], seats: int, affinity: str, failed: Sequence[Place[M]]
-) -> Place[M] | None:
-    """A server with a free seat: the one that ``affinity`` points to, else the least loaded; not one of ``failed``
-    if there is another.
+        def cut() -> None:
+            clock.reschedule(loop.time())
 
-    The first of an order that depends on the key and the servers alone (rendezvous hashing): when a server goes,
-    only its own keys move. One with more than half its seats taken, and a quarter above the mean, is passed over.
-    """
-    serving = [place for place in places if place.serves]
-    free = [place for place in serving if place.in_flight < seats]
-    if not free:
-        return None
-    free = [place for place in free if place not in failed] or free
-    mean = sum(place.in_flight for place in serving) / len(serving)
-    roomy = [place for place in free if place.in_flight < max(seats / 2, 1.25 * mean)]
-    if affinity and roomy:
-        return max(roomy, key=lambda place: hashlib.sha256(f"{affinity} {place.member.url}".encode()).digest())
-    return min(free, key=lambda place: place.in_flight)
+        holder = loop, cut
+        self.holders.add(holder)
+        try:
+            async with clock:
+                yield
+        except TimeoutError:
+            if clock.expired():
+                raise TimeoutError(f"{self.member.url} went away: {self.error}") from None
+            raise
+        finally:
+            self.holders.discard(holder)
+
+    def give_up(self) -> None:
+        """End all that waits for this server."""
+        for task in list(self.requests):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        for loop, cut in list(self.holders):
+            loop.call_soon_threadsafe(cut)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
@@ -15,7 +14,8 @@ from trace_jax.contract.record import ContractError
 from trace_jax.rollout.deadline import off_the_clock
 from trace_jax.rollout.engine import EngineError, EngineGone
 from trace_jax.rollout.patience import Patience, pause
-from trace_jax.rollout.places import M, Place, choose
+from trace_jax.rollout.places import M, Place
+from trace_jax.rollout.seats import Seats
 from trace_jax.rollout.sglang_server import ServerBusy, ServerFailed, ServerSlow
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,8 @@ class Pool(Generic[M]):
 
     def __init__(self, members: Sequence[M], *, seats: int, attempts: int, wait_seconds: float) -> None:
         self._places = [Place(member) for member in members]
-        self._seats, self._attempts, self._wait_seconds = seats, attempts, wait_seconds
+        self._seats, self._attempts, self._wait_seconds = Seats(self._places, seats), attempts, wait_seconds
         self._watches: dict[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = {}
-        self._queue: deque[asyncio.Future[None]] = deque()  # of those who wait for a seat
         self._alone_since = self._told = self._ticked = 0.0
 
     @property
@@ -78,12 +77,13 @@ class Pool(Generic[M]):
         ):
             with attempt:
                 async with AsyncExitStack() as stack:
-                    place = await stack.enter_async_context(self._seat(affinity, failed))
+                    place = await stack.enter_async_context(self._seats.take(affinity, failed, self.wait))
                     failed.append(place)  # unless it answers
                     answer = await self._asked(place, request)
                     held = stack.pop_all()
         async with held:
-            yield answer
+            async with place.held():
+                yield answer
 
     async def update(self) -> None:
         """Update every server that answers, and return. What one that was well does not take is raised."""
@@ -116,29 +116,6 @@ class Pool(Generic[M]):
                     self._told = now
                     log.warning("waiting for a server, for %.0f s more: %s", self._wait_seconds - waited, why)
                 await asyncio.sleep(_TICK)
-
-    @asynccontextmanager
-    async def _seat(self, affinity: str, failed: Sequence[Place[M]]) -> AsyncIterator[Place[M]]:
-        while True:
-            await self.wait()
-            if place := choose(self._places, self._seats, affinity, failed):
-                break
-            turn = asyncio.get_running_loop().create_future()
-            self._queue.append(turn)
-            try:
-                with off_the_clock():
-                    await asyncio.wait([turn], timeout=1.0)  # a server that comes back has seats, and calls nobody
-            finally:
-                turn.cancel()
-        place.in_flight += 1
-        try:
-            yield place
-        finally:
-            place.in_flight -= 1
-            while self._queue:
-                if not (turn := self._queue.popleft()).done():
-                    turn.set_result(None)
-                    break
 
     async def _asked(self, place: Place[M], request: Callable[[M], Coroutine[Any, Any, T]]) -> T:
         task = asyncio.ensure_future(request(place.member))
@@ -190,8 +167,11 @@ class Pool(Generic[M]):
 
     async def _look(self, place: Place[M], whole: bool = False) -> None:
         """Is it there? If it was not, or for ``whole``, bring it up to date first."""
+        outs = place.outs
         async with alone(place.lock):
-            whole, outs = whole or not place.serves, place.outs
+            if place.outs != outs and place.error:
+                raise place.error  # found while this one waited
+            whole = whole or not place.serves
             try:
                 await (place.member.update() if whole else place.member.ready())
             except Exception as caught:
@@ -210,6 +190,7 @@ class Pool(Generic[M]):
             if not place.serves:
                 log.info("%s serves%s", place.member.url, " again" if place.error else "")
                 place.serves, place.error = True, None
+                self._seats.fill()
 
     def _out(self, place: Place[M], error: EngineError, give_up: bool = False) -> None:
         """No requests for this server until it is updated. ``give_up``: nor any hope for those that it has."""
@@ -223,8 +204,7 @@ class Pool(Generic[M]):
         place.serves, place.error = False, error
         place.member.doubt()
         if give_up:
-            for task in list(place.requests):
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            place.give_up()
 
 
 def _known(url: str, error: Exception) -> EngineError:

@@ -11,7 +11,7 @@ from typing import Protocol
 from trace_jax.rollout.adapter_files import AdapterFiles, louder
 from trace_jax.rollout.engine import EngineError
 from trace_jax.rollout.probe import CHANGE, Probe, distance
-from trace_jax.rollout.sglang_server import Refused, Settings, SGLangServer
+from trace_jax.rollout.sglang_server import Refused, ServerFailed, Settings, SGLangServer
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,28 @@ class Replica:
         loaded = await self.server.adapters()
         if not self._verified & loaded.keys():
             self._verified = set()  # one that had to make room still has some; a new process has none
-        for name in (self._verified - wanted.keys()) | (_left(loaded, wanted) - self._verified):
+        for name in (self._verified - wanted.keys()) | _left(loaded, wanted):
             await self._unload(name)
         for name, files in wanted.items():
             if name not in self._verified:
                 self._check_fits(files, settings)
-                await self._load(files)
+                if name not in loaded or not await self._holds(files):
+                    await self._load(files)
                 self._verified.add(name)
+
+    async def _holds(self, files: AdapterFiles) -> bool:
+        """Whether the server computes with one that it has of this name, as after a broken connection.
+
+        To unload it would mean to wait for all requests that use it.
+        """
+        try:
+            await self._change(files)
+        except ServerFailed:
+            raise
+        except EngineError:
+            await self._unload(files.name)
+            return False
+        return True
 
     async def _load(self, files: AdapterFiles) -> None:
         started = time.monotonic()
@@ -155,11 +170,11 @@ class Replica:
 
 
 def _left(loaded: Mapping[str, str], wanted: Mapping[str, AdapterFiles]) -> set[str]:
-    """Of the names on a server those that a killed run, or a killed publish, has left there.
+    """Of the names on a server those that are not wanted, and that a killed run, or a killed publish, has left there.
 
     On a shared disk they lie beside what is wanted; where a relay has placed them, they are other versions of it.
     """
     ours = {files.path.parent for files in wanted.values()}
     policies = {found["policy"] for name in wanted if (found := _VERSION.fullmatch(name))}
     versions = {name for name in loaded if (found := _VERSION.fullmatch(name)) and found["policy"] in policies}
-    return versions | {name for name, path in loaded.items() if name in wanted or Path(path).parent in ours}
+    return (versions | {name for name, path in loaded.items() if Path(path).parent in ours}) - wanted.keys()

@@ -14,7 +14,7 @@ from trace_jax.rollout.pool import Pool, alone
 from trace_jax.rollout.probe import Probe
 from trace_jax.rollout.relay_delivery import RelayDelivery
 from trace_jax.rollout.replica import Delivery, Replica, SharedDirectory
-from trace_jax.rollout.sglang_server import Refused, ServerFailed, Settings, SGLangServer, lost
+from trace_jax.rollout.sglang_server import Refused, ServerFailed, Settings, SGLangServer
 
 ATTEMPTS = 6
 
@@ -84,7 +84,7 @@ class SGLangEngine:
             try:
                 return await server.generate(token_ids, sampling, name, self._stop_ids)
             except Refused as refusal:
-                if name is not None and lost(name, str(refusal)):
+                if name is not None and await server.lost(name, str(refusal)):
                     raise ServerFailed(f"{refusal}: it has lost its adapters") from None
                 raise
 

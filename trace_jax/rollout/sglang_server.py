@@ -112,15 +112,18 @@ class SGLangServer:
             raise self._nonsense("/generate", answer) from None
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """The response to a POST that is passed on as it is. Whoever asks reads and closes it; an error's is read."""
-        with self._failures(path):
+        """The response to a POST that is passed on as it is. Whoever asks reads and closes it; an error's is read.
+
+        ``seconds`` bounds each wait for more of it.
+        """
+        with self._failures(path, self._seconds):
             session = await self._sessions.get()
             response = await session.post(
                 self.url + path,
                 data=body,
                 headers={**headers, **self._headers},
                 skip_auto_headers=("User-Agent",),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._seconds),
             )
             if response.status >= 400:
                 await response.read()
@@ -141,6 +144,13 @@ class SGLangServer:
     async def adapters(self) -> dict[str, str]:
         """Path of every loaded adapter by name."""
         return {card["id"]: card["root"] for card in await self._cards() if card.get("parent")}
+
+    async def lost(self, adapter: str, said: str) -> bool:
+        """Whether ``adapter``, which was loaded, has gone, as an error's text may say: then this is a new process.
+
+        The text alone proves nothing: it may quote the request.
+        """
+        return "lora adapter" in said.lower() and adapter in said and adapter not in await self.adapters()
 
     async def settings(self) -> Settings:
         """What it was started with, defaults filled in."""
@@ -230,7 +240,7 @@ class SGLangServer:
             raise self._nonsense(path, data[:80]) from None
 
     @contextmanager
-    def _failures(self, path: str, seconds: float = _CONNECT_SECONDS) -> Iterator[None]:
+    def _failures(self, path: str, seconds: float) -> Iterator[None]:
         """Errors of the connection as ServerFailed."""
         try:
             yield
@@ -243,11 +253,6 @@ class SGLangServer:
 
     def _nonsense(self, path: str, answer: object) -> ServerFailed:
         return ServerFailed(f"{self.url}{path} answered what this program does not understand: {str(answer)[:120]!r}")
-
-
-def lost(adapter: str, said: str) -> bool:
-    """Whether an error's text says that ``adapter`` is not there. If it was, the server is a new process."""
-    return "lora adapter" in said.lower() and adapter in said
 
 
 def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, object]:
