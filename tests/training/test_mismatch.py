@@ -1,6 +1,8 @@
-"""The trainer's log-probabilities against the sampler's."""
+"""The trainer's log-probabilities against the sampler's: seen in every step, whichever version sampled."""
 
 import logging
+import re
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from remote import Remote
 from test_async import rows_of
 
 from trace_jax.contract.record import ContractError
+from trace_jax.training.learner import Learner
+from trace_jax.training.versions import version_of
 
 
 def test_a_mismatch_beyond_rounding_warns_and_beyond_the_limit_stops(tmp_path, caplog):
@@ -24,6 +28,34 @@ def test_a_mismatch_beyond_rounding_warns_and_beyond_the_limit_stops(tmp_path, c
     caplog.clear()
     toy.run(tmp_path / "sound", max_steps=3, max_staleness=1, max_mismatch=1e-3, learning_rate=0.1)
     assert not caplog.text  # drift is no mismatch
+
+
+def test_a_mismatch_is_seen_where_every_token_is_stale(tmp_path, monkeypatch, caplog):
+    """Of an engine that serves something else from the first update on."""
+    real, steps = Learner.update, 4
+
+    def update(self, samples):  # ends when all that may be played ahead has been
+        updates.append(samples)
+        while len(engine.said) < 2 * 12 * min(len(updates) + 1, steps):
+            time.sleep(0.01)
+        return real(self, samples)
+
+    def shift(adapter, token):
+        return -0.7 if version_of(adapter) else 0.0
+
+    monkeypatch.setattr(Learner, "update", update)
+    settings = dict(max_steps=steps, max_recollections=0, max_staleness=1)
+    engine, updates = Remote(shift=shift), []
+    toy.run(tmp_path / "warned", engine=engine, **settings)
+    rows = rows_of(tmp_path / "warned")
+    assert [row["staleness/share"] for row in rows] == [0, 1, 1, 1]
+    assert [row["mismatch/mean_abs_delta"] for row in rows] == pytest.approx([0, 0, 0.7, 0.7], abs=1e-4)
+    assert rows[1]["staleness/mean_abs_delta"] > 1e-2  # the second step's tokens have drifted
+    assert re.findall(r"step (\d) of toy-adapter: log-probabilities.* differ by 0.7 ", caplog.text) == ["3", "4"]
+    engine, updates = Remote(shift=shift), []
+    with pytest.raises(ContractError, match="step 3 of toy-adapter.* differ by 0.7 .*more than max_mismatch 0.05"):
+        toy.run(tmp_path / "stopped", engine=engine, max_mismatch=0.05, **settings)
+    assert max(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").glob("[0-9]*")) == 2
 
 
 def test_shares_of_truncated_and_masked_tokens(tmp_path, learnt):
