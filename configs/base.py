@@ -85,13 +85,13 @@ def get_config() -> ConfigDict:
     training.stop_reward = placeholder(float)  # float or None: mean reward that, twice in a row, ends the training
     training.groups_per_step = 8  # int, groups
     training.num_generations = 8  # int, rollouts of a group, all from one seed of the environment
-    training.max_recollections = 3  # int, extra rounds of a step while too few of its groups are informative
+    training.max_recollections = 3  # int, extra rounds of a step while too few groups are informative or late
     training.max_turn_tokens = 256  # int, sampled tokens a turn
     training.concurrency = 64  # int, episodes in flight
     training.max_staleness = 0  # int, updates that the weights which sample may be behind; 0: rollouts wait for updates
     training.group_seconds = placeholder(
         float
-    )  # float or None, seconds a step waits for its groups; None: till all end
+    )  # float or None, seconds a round of groups is waited for; None: till all end
     training.max_mismatch = placeholder(
         float
     )  # float or None: mean |Δ log-probability| that stops; None: only a warning

@@ -160,6 +160,16 @@ def test_programs_are_those_that_the_loss_needs():
     assert names == {"old scores": 0.5, "reference scores": 0.5, "gradients": 1, "optimiser": 1}
 
 
+def test_weights_kept_for_stale_tokens_lie_beside_every_program():
+    topology = parse_topology("v5e:2x2")
+    job, kept = (
+        training_job(tiny(training=replace(TRAINING, micro_batch_tokens=256, max_staleness=bound)), topology)
+        for bound in (0, 2)
+    )
+    more = [two.beside - one.beside for one, two in zip(job.programs, kept.programs, strict=True)]
+    assert more == [2 * (_adapters(job) - F32)] * 3  # the scale does not change
+
+
 def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
     slots, capacity, topology = 4, 256, parse_topology("v5e:2x2")
     run = tiny(model=DENSE, mesh=MeshConfig(2, 1, 2, 1), decoding=Decoding(slots, capacity))

@@ -1,7 +1,6 @@
 """Rollouts beside updates: never staler than allowed, every group once, and nothing left behind whatever happens."""
 
 import json
-import logging
 import os
 import random
 import signal
@@ -14,28 +13,13 @@ import toy_job
 from remote import Remote
 from test_resume import _killed
 
-from trace_jax.contract.record import ContractError
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.training import run as run_module
 from trace_jax.training.learner import Learner
 from trace_jax.training.versions import version_of
 
 
 def rows_of(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def learnt(monkeypatch):
-    """(step, trajectory) of all that a step has learnt from."""
-    found, real = [], run_module.samples
-
-    def samples(trajectory, advantage, group, adapter, step):
-        found.append((step, trajectory))
-        return real(trajectory, advantage, group, adapter, step)
-
-    monkeypatch.setattr(run_module, "samples", samples)
-    return found
 
 
 def slow_updates(monkeypatch, engine):
@@ -78,8 +62,7 @@ def test_rollouts_go_on_during_updates_and_no_token_is_staler_than_allowed(tmp_p
     rows = rows_of(tmp_path)
     assert [row["staleness/max"] for row in rows] == [min(bound, step) for step in range(5)]
     assert sum(row["staleness/mean"] > 0 for row in rows) == (4 if bound else 0)
-    assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows if "mismatch/kl" in row)
-    assert "mismatch/kl" in rows[0]
+    assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows)  # whichever version sampled
     assert [("staleness/max_abs_delta" in row) for row in rows] == [row["staleness/max"] > 0 for row in rows]
 
 
@@ -144,59 +127,6 @@ def test_rollout_budget_is_never_exceeded(tmp_path, budget):
     assert len(engine.asked) == 2 * manifest.rollouts  # two turns each: none is played for nothing
 
 
-SEED = "/4"  # one of the four of an epoch
-
-
-def late_run(directory, engine, steps, **settings):
-    """Rows, and the last counters. Every group is learnt from or dropped, or late still."""
-    reports = []
-    toy.run(directory, engine=engine, max_steps=steps, groups_per_step=4, max_recollections=0, group_seconds=0.3,
-            progress=reports.append, **settings)  # fmt: skip
-    rows, last = rows_of(directory), reports[-1].counters
-    passed = sum(row["groups/collected"] + row["groups/dropped"] for row in rows) + rows[-1]["groups/late"]
-    assert passed == last.groups == 4 * steps and last.rollouts == rows[-1]["rollouts"] == 16 * steps
-    assert last.late == rows[-1]["groups/late"] and engine.held == []
-    assert max(row["staleness/max"] for row in rows) <= settings["max_staleness"]
-    return rows
-
-
-def test_late_groups_do_not_stall_a_step_and_join_a_later_one(tmp_path, learnt):
-    engine = Remote(lambda affinity: not affinity.endswith(SEED) or len(engine.held) > 2)
-    rows = late_run(tmp_path, engine, 5, max_staleness=5)
-    assert [row["groups/late"] >= late for row, late in zip(rows, (1, 2, 0, 0, 0), strict=True)]
-    assert not any(row["groups/dropped"] for row in rows) and any(row["groups/collected"] > 4 for row in rows)
-    joined = {(step, segment.adapter) for step, one in learnt if one.seed == 4 for segment in one.segments}
-    assert min(step for step, _ in joined) >= 2
-    assert {adapter for _, adapter in joined} >= {"toy-adapter@0", "toy-adapter@2"}  # finished with a next version
-
-
-@pytest.mark.parametrize("bound", [0, 1])
-def test_late_groups_too_old_for_the_next_step_are_dropped(tmp_path, learnt, bound):
-    engine = Remote(lambda affinity: not affinity.endswith(SEED))
-    rows = late_run(tmp_path, engine, 5, max_staleness=bound)
-    assert sum(row["groups/dropped"] for row in rows) + rows[-1]["groups/late"] >= 5
-    assert max(row["groups/late"] for row in rows) <= bound  # none waits for a step that may not learn from it
-    assert not [one for _, one in learnt if one.seed == 4]
-
-
-def test_late_groups_lost_with_a_run_are_counted(tmp_path):
-    engine = Remote(lambda affinity: not affinity.endswith(SEED))
-
-    def stop(report):
-        if report.counters.step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        toy.run(tmp_path, engine=engine, progress=stop, max_steps=4, groups_per_step=4, max_recollections=0,
-                group_seconds=0.3, max_staleness=5)  # fmt: skip
-    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
-    late = rows_of(tmp_path)[saved - 1]["groups/late"]
-    rows = late_run(tmp_path, engine, 4, max_staleness=5)
-    assert late > 0 and [row["groups/dropped"] for row in rows] == [
-        late if row["step"] == saved + 1 else 0 for row in rows
-    ]
-
-
 def test_several_adapters_share_the_engine(tmp_path):
     manifests = toy_job.run(tmp_path, max_steps=4, max_staleness=2)
     assert [(manifest.steps, manifest.rollouts) for manifest in manifests] == [(4, 32), (4, 32)]
@@ -204,6 +134,7 @@ def test_several_adapters_share_the_engine(tmp_path):
         rows = rows_of(tmp_path / name)
         assert [row["step"] for row in rows] == [1, 2, 3, 4]
         assert max(row["staleness/max"] for row in rows) == 2
+        assert all(row["mismatch/max_abs_delta"] < 1e-4 < row.get("staleness/max_abs_delta", 1.0) for row in rows)
 
 
 def test_a_failed_update_and_a_failed_engine_end_the_run_and_leave_nothing_in_the_engine(tmp_path, monkeypatch):
@@ -255,15 +186,3 @@ def test_sigterm_lets_an_update_finish_or_gives_up_rollouts(tmp_path, monkeypatc
     resumed = []
     toy.run(tmp_path, progress=resumed.append, **settings)
     assert [report.counters.step for report in resumed] == list(range(len(steps) + 1, 6))
-
-
-def test_a_mismatch_beyond_rounding_warns_and_beyond_the_limit_stops(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        toy.run(tmp_path / "warned", engine=Remote(shift=-0.2), max_steps=1)
-    assert "step 1 of toy-adapter: log-probabilities of trainer and sampler differ by 0.2 " in caplog.text
-    with pytest.raises(ContractError, match="step 1 of toy-adapter.* differ by 0.2 .*more than max_mismatch 0.15"):
-        toy.run(tmp_path / "stopped", engine=Remote(shift=-0.2), max_steps=1, max_mismatch=0.15)
-    assert not list((tmp_path / "stopped" / "checkpoints").glob("[0-9]*"))
-    caplog.clear()
-    toy.run(tmp_path / "sound", max_steps=3, max_staleness=1, max_mismatch=1e-3, learning_rate=0.1)
-    assert not caplog.text  # drift is no mismatch

@@ -156,7 +156,7 @@ def test_shards_get_equal_loads():
 
 
 def test_an_episode_longer_than_the_budget_is_named():
-    with pytest.raises(ContractError, match="episode of 90 tokens does not fit micro_batch_tokens 64"):
+    with pytest.raises(ContractError, match="a sample of 90 tokens does not fit micro_batch_tokens 64"):
         pack([Sample(np.ones(90), np.ones(90) > 0, np.zeros(90), 1.0)], 64, 1, 1024.0)
 
 

@@ -98,6 +98,19 @@ def test_late_groups_are_spent_and_not_waited_for():
     assert [len(group.rollouts) for group in found] == [3, 0, 3, 0]  # enough are informative
 
 
+@pytest.mark.parametrize(("late", "rounds"), [({101}, [4, 3]), ({101, 103}, [4]), ({100, 101, 102}, [4])])
+def test_late_groups_are_not_replaced(late, rounds):
+    """What ends is constant."""
+    sizes = []
+
+    def run(rollouts):
+        sizes.append(len(rollouts) // 2)
+        return [None if group in late else _trajectory(0.5) for group, _ in rollouts]
+
+    collect_groups(lambda group, n: [(group, trial) for trial in range(n)], run, 100, 4, 2, 1, None)
+    assert sizes == rounds
+
+
 def test_broken_rollouts_are_no_reward_zero():
     found, _ = _collect(lambda group: [None, 1.0, 1.0], recollections=0)
     assert not any(group.informative for group in found)

@@ -17,6 +17,7 @@ from trace_jax.telemetry.compiles import CompileLog
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.sample import Sample
+from trace_jax.training.staleness import spot_check
 
 MODEL = DecoderConfig(
     vocab_size=61, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=24,
@@ -118,16 +119,57 @@ def test_mismatch_is_that_of_the_sampling_weights_in_every_iteration():
     assert 0.0 < single["entropy"] <= np.log(61) + 1e-5
 
 
-def test_mismatch_is_that_of_current_tokens_and_drift_that_of_stale_ones():
+def _taught(rng, **settings):
+    """A learner after three updates, one of them without a sample, and what it was after each, from 0 on."""
+    learner = _learner(DECODER, _perturbed(rng), learning_rate=1e-2, **settings)
+    versions = [learner.lora()]
+    for lengths in ([20, 25], [], [14, 30]):
+        learner.update(_rows(rng, DECODER, versions[-1], lengths))
+        versions.append(learner.lora())
+    return learner, versions
+
+
+def _aged(rng, versions, lengths, current, stale):
+    """Samples whose tokens the last version or one before has sampled; their sampler tells so much more."""
+    for r in _rows(rng, DECODER, versions[-1], lengths):
+        ages = np.where(r.trained_T, rng.integers(0, 4, len(r.tokens_T)), 0)
+        of_version = np.stack([_logprobs(DECODER, lora, r.tokens_T, 1.0) for lora in versions[::-1]])
+        told = of_version[ages, np.arange(len(ages))] + np.where(ages > 0, stale, current)
+        yield replace(r, logprobs_T=np.where(r.trained_T, told, 0.0), staleness_T=ages)
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2])
+def test_mismatch_is_that_of_the_weights_that_sampled(num_iterations):
     rng = np.random.default_rng()
-    decoder, lora, before = DECODER, _perturbed(rng), _perturbed(rng)
-    rows = []
-    for r in _rows(rng, decoder, lora, [20, 25, 30, 14]):
-        stale = rng.random(len(r.tokens_T)) < 0.5
-        old = np.asarray(_logprobs(decoder, before, r.tokens_T, 1.0))
-        logprobs = np.where(r.trained_T, np.where(stale, old, r.logprobs_T), 0.0)
-        rows.append(replace(r, logprobs_T=logprobs, staleness_T=np.where(stale & r.trained_T, rng.integers(1, 4), 0)))
-    metrics = _learner(decoder, lora).update(rows)[0]
+    learner, versions = _taught(rng, max_staleness=3, num_iterations=num_iterations)
+    rows = list(_aged(rng, versions, [20, 25, 30, 14], current=-0.2, stale=0.6))
+    metrics = learner.update(rows)[0]
+    current = sum((r.trained_T & (r.staleness_T == 0)).sum() for r in rows)
+    some = spot_check(rows, 150)[1]
+    stale = sum((r.staleness_T > 0).sum() for r in some)
+    assert 0 < len(some) < len(rows) and current > 0
+
+    def mean(values):
+        return pytest.approx(np.average(values, weights=[current, stale]), abs=1e-4)
+
+    assert metrics["mismatch/mean_delta"] == mean([0.2, -0.6])
+    assert metrics["mismatch/mean_abs_delta"] == mean([0.2, 0.6])
+    assert metrics["mismatch/kl"] == mean([np.expm1(0.2) - 0.2, np.expm1(-0.6) + 0.6])
+    assert metrics["mismatch/max_abs_delta"] == pytest.approx(0.6, abs=1e-4)
+
+
+def test_what_is_older_than_all_that_is_kept_was_played_by_the_base():
+    rng = np.random.default_rng()
+    learner, _ = _taught(rng, max_staleness=3)
+    rows = [replace(r, staleness_T=4 * r.trained_T) for r in _rows(rng, DECODER, None, [20, 25])]
+    assert learner.update(rows)[0]["mismatch/max_abs_delta"] < 1e-4
+
+
+def test_drift_is_that_of_stale_tokens():
+    rng = np.random.default_rng()
+    learner, versions = _taught(rng, max_staleness=3)
+    decoder, lora, rows = DECODER, versions[-1], list(_aged(rng, versions, [20, 25, 30, 14], current=0.0, stale=0.0))
+    metrics = learner.update(rows)[0]
     ages, trained = (np.concatenate([getattr(r, name) for r in rows]) for name in ("staleness_T", "trained_T"))
     moved = np.concatenate([_logprobs(decoder, lora, r.tokens_T, 1.0) - r.logprobs_T for r in rows])
     assert metrics["mismatch/max_abs_delta"] < 1e-4 and metrics["mismatch/kl"] < 1e-6
@@ -138,7 +180,7 @@ def test_mismatch_is_that_of_current_tokens_and_drift_that_of_stale_ones():
     assert metrics["staleness/max"] == ages.max()
     plain = _learner(decoder, lora).update([replace(r, staleness_T=None) for r in rows])[0]
     assert plain["loss"] == metrics["loss"] and plain["staleness/max"] == 0.0
-    assert plain["mismatch/max_abs_delta"] == metrics["staleness/max_abs_delta"]
+    assert plain["mismatch/max_abs_delta"] == metrics["staleness/max_abs_delta"] > 1e-2
 
 
 def test_update_raises_the_probability_of_what_was_rewarded():

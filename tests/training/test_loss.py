@@ -85,8 +85,9 @@ def test_truncated_importance_sampling_equals_trl(level):
         logp, spread["old"], spread["sampler"], None, adv, mask, eps=0.2, eps_high=0.2, beta=0.0, kl="k3",
         level=level, loss_type="dapo", max_length=1, tis_cap=1.2)  # fmt: skip
     assert abs(float(loss) - theirs) < 1e-12
-    weights = np.minimum(np.exp(spread["old"] - spread["sampler"]), 1.2)
-    assert abs(float(terms["tis_weight"]) - (weights * mask).sum()) < 1e-9
+    ratio = np.exp(spread["old"] - spread["sampler"])
+    assert abs(float(terms["tis_weight"]) - (np.minimum(ratio, 1.2) * mask).sum()) < 1e-9
+    assert float(terms["tis_truncated"]) == ((ratio >= 1.2) & (mask > 0)).sum() > 0
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -216,7 +217,7 @@ def test_terms_of_stale_tokens_are_kept_apart():
     delta, old = (logp - spread["sampler"])[rows, columns], staleness[rows, columns] > 0
     expected = {
         "delta": delta * ~old, "abs_delta": abs(delta) * ~old, "mismatch_kl": (np.exp(delta) - 1 - delta) * ~old,
-        "stale_delta": delta * old, "stale_abs_delta": abs(delta) * old, "stale_tokens": old,
+        "stale_delta": delta * old, "stale_abs_delta": abs(delta) * old, "stale_tokens": old, "compared": ~old,
         "staleness": staleness[rows, columns],
     }  # fmt: skip
     for name, value in expected.items():

@@ -100,6 +100,7 @@ class _Programs:
         execution, self.notes = _execution(run, topology)
         self.step = step.Program(run.model, self.mesh, execution, tuple(run.training.target_modules))
         self.params, self.lora, self.state = held(run, self.mesh)
+        self.past = [self.lora.weights] * run.training.max_staleness  # weights that sampled, kept to compare with
 
     def job(self) -> Job:
         run, training = self.run, self.run.training
@@ -132,7 +133,7 @@ class _Programs:
         old = micro.sampler_logprobs_M if training.num_iterations > 1 else None
         reference = micro.sampler_logprobs_M if training.beta > 0 else None
         times = count / training.num_iterations  # scores are made once for all optimiser steps on a batch
-        beside = bytes_held(self.state)
+        beside = bytes_held((self.state, self.past))
         for scored, kind, adapted in ((old, "old scores", True), (reference, "reference scores", False)):
             if scored is not None:
                 score = step.score_function(self.step, training.temperature, adapted)
@@ -146,19 +147,19 @@ class _Programs:
 
     def sum(self, times: int) -> Program:
         part = self.gradients()
-        beside = bytes_held((self.params, self.lora, self.state))
+        beside = bytes_held((self.params, self.lora, self.state, self.past))
         return Program("sum of gradients", step.add_up, (part, part), self.mesh, times, beside=beside)
 
     def apply(self) -> Program:
         active = placed(self.mesh, jax.ShapeDtypeStruct((self.run.adapters,), jnp.bool), P())
         arguments = self.lora.weights, self.state, self.gradients()[0], active
-        beside = bytes_held(self.params)
+        beside = bytes_held((self.params, self.past))
         return Program(
             "optimiser", step.apply_function(_optimizer(self.run.training)), arguments, self.mesh, beside=beside
         )
 
     def decode(self, decoding: Decoding) -> Program:
-        beside = bytes_held((self.params, self.state))  # the trainer's own copy of the base waits
+        beside = bytes_held((self.params, self.state, self.past))  # the trainer's own copy of the base waits
         slots, capacity = decoding.slots, decoding.capacity
         return decode_program(self.run.model, self.mesh, self.run.dtype, self.lora, slots, capacity, beside)
 

@@ -66,14 +66,15 @@ def collect_groups(
 ) -> list[Group]:
     """All groups of one step, from number ``first_group`` on, informative or not, or late.
 
-    A first round of ``groups``; then, while fewer than half of ``groups`` are informative, at most
-    ``max_recollections`` more rounds, each of as many groups as are missing: unless the mean reward has reached
-    ``stop_reward``, where groups are constant because the task is learnt. ``start(group, size)`` names the
-    rollouts of a group, and ``run`` tells what they came to, in their order; None for those of a late group.
+    A first round of ``groups``; then, while fewer than half of ``groups`` are live, at most ``max_recollections`` more
+    rounds, each of as many groups as are missing: unless the mean reward has reached ``stop_reward``, where groups are
+    constant because the task is learnt. Live are the informative and the late: these are a later step's, and what is
+    slow would be slower by what is played in their place. ``start(group, size)`` names the rollouts of a group, and
+    ``run`` tells what they came to, in their order; None for those of a late group.
     """
     found: list[Group] = []
     for _ in range(1 + max_recollections):
-        live = sum(group.informative for group in found)
+        live = sum(group.informative or group.late > 0 for group in found)
         if found and (2 * live >= groups or _learnt(found, stop_reward)):
             break
         left = None if budget is None else budget - sum(group.size for group in found)

@@ -74,11 +74,11 @@ class GRPOConfig(PolicyLossConfig):
     stop_reward: float | None = None  # mean reward of a step's rollouts at which the task counts as learnt
     groups_per_step: int = 8
     num_generations: int = 8  # rollouts of a group, all from one seed of the environment
-    max_recollections: int = 3  # extra rounds of a step while fewer than half of its groups are informative
+    max_recollections: int = 3  # extra rounds of a step while fewer than half of its groups are informative or late
     max_turn_tokens: int = 256  # sampled tokens a turn
     concurrency: int = 64  # episodes in flight
     max_staleness: int = 0  # updates by which the weights that sampled a token may be behind; 0: strictly on policy
-    group_seconds: float | None = None  # a step's wait for its groups; later ones join a later step, or are dropped
+    group_seconds: float | None = None  # a round's wait for its groups; later ones join a later step, or are dropped
     max_mismatch: float | None = None  # mean |Δ log-probability| to the sampler of the same weights that stops the run
     scale_rewards: ScaleRewards = "group"
     std_floor: float = 0.0  # advantages divide by max(std, std_floor)

@@ -45,6 +45,11 @@ class _Playing:
     def ended(self) -> bool:
         return all(episode.done() for episode in self.episodes)
 
+    @property
+    def graded(self) -> bool:
+        """True if it has ended, and not all of it broke."""
+        return self.ended and not all(episode.result().broken for episode in self.episodes)
+
 
 class Flight:
     """Plays the groups of ``source`` with the adapter as it is published, step by step. Leave with ``close``."""
@@ -128,18 +133,21 @@ class Flight:
         return versioned(self._source.name, self._step)
 
     async def _results(self, episodes: Sequence[Episode]) -> list[Trajectory | None]:
-        """What each of some whole groups' episodes came to; None for those that go on after ``group_seconds``.
+        """What each episode of a round of groups came to; None for those that go on after ``group_seconds``.
 
-        One group at least is waited for until it has ended.
+        A step has one group at least that did not break, a late one of an earlier step perhaps: it is waited for until
+        nothing is left to wait for.
         """
-        groups = [one for one in self._playing.values() if one.episodes[0] in episodes]
-        done, waiting = await asyncio.wait(
-            episodes, timeout=self._config.group_seconds, return_when=asyncio.FIRST_EXCEPTION
-        )
-        while waiting and not any(one.ended for one in groups):
+        last = max(number for number, one in self._playing.items() if one.episodes[0] in episodes)
+        groups = [*self._late.values(), *(one for number, one in self._playing.items() if number <= last)]
+        done, _ = await asyncio.wait(episodes, timeout=self._config.group_seconds, return_when=asyncio.FIRST_EXCEPTION)
+        while not any(one.graded for one in groups):
             for episode in done:
                 episode.result()  # raises if it was an exception that ended the wait
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            waiting = [episode for one in groups for episode in one.episodes if not episode.done()]
+            if not waiting:
+                break
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         return [episode.result() if episode.done() else None for episode in episodes]
 
     def _give_up(self, groups: Iterable[_Playing]) -> None:

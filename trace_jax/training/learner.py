@@ -1,6 +1,7 @@
 """Adapters being learnt together on one frozen base: weights, optimisers, and the update that a batch makes."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +20,13 @@ from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.flops import attention_tokens
 from trace_jax.training.sample import Sample
+from trace_jax.training.staleness import spot_check
 from trace_jax.training.step import (
     Program,
     add_up,
     apply_function,
     gradient_function,
+    mismatch_function,
     optimizer,
     score_function,
     state_specs,
@@ -36,7 +39,8 @@ Tree = Any
 class Learner:
     """Holds ``weights`` (LoRA's, one adapter for each of ``names``) and ``optimizer_state``, plain trees that a
     checkpoint may replace. Adapters share the base and the passes through it, and nothing else: each learns as it would
-    alone. With several processes, all call every method.
+    alone. The weights before each of the last ``max_staleness`` updates are kept: they have sampled what is stale.
+    With several processes, all call every method.
 
     Args:
         names: what errors call the adapters.
@@ -73,11 +77,7 @@ class Learner:
         init = self._transformation.init
         specs = state_specs(jax.eval_shape(init, self.weights), self.weights, self._program.lora_specs)
         self.optimizer_state: Tree = jax.jit(init, out_shardings=shardings(mesh, specs))(self.weights)
-
-    @property
-    def adapters(self) -> int:
-        """How many learn."""
-        return len(self._names)
+        self._past: deque[Tree] = deque(maxlen=config.max_staleness)
 
     @property
     def loras(self) -> LoRA:
@@ -109,29 +109,26 @@ class Learner:
         where = jax.tree.map(lambda x: x.sharding, held)
         new = jax.jit(put, out_shardings=where)(held, state)
         self.weights, self.optimizer_state = new["weights"], new["optimizer"]
+        self._past.clear()
 
     def update(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
         """``num_iterations`` optimiser steps on ``samples``; their mean metrics for every adapter.
 
-        An adapter without a sample stays as it is, and has no metrics.
+        An adapter without a sample stays as it is, and has no metrics. It is an update nevertheless.
 
         Raises:
             FloatingPointError: a log-probability, the loss or a gradient is NaN or infinite; the message names it and
                 the adapter. The weights are then as they were before that optimiser step.
         """
+        before = self.weights
+        metrics = self._learn(samples) if samples else [{}] * len(self._names)
+        self._past.append(before)
+        return metrics
+
+    def _learn(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
         config, program = self._config, self._program
-        batches = [
-            to_mesh(micro, program.mesh, P(BATCH_AXES))
-            for micro in micro_batches(
-                samples,
-                config.micro_batch_tokens,
-                config.loss_type,
-                config.max_completion_length,
-                batch_shards(program.mesh),
-                attention_tokens(program.model),
-                config.row_tokens,
-            )
-        ]
+        compared = self._compare(samples)
+        batches = self._batches(samples, config.micro_batch_tokens, config.row_tokens)
         # The mismatch is that of the weights which sampled; a single update still has them, later ones do not.
         old = self._scores(batches, True) if config.num_iterations > 1 else [None] * len(batches)
         reference = self._scores(batches, False) if config.beta > 0 else [None] * len(batches)
@@ -144,15 +141,35 @@ class Learner:
                 part = gradients(self._params, self.loras, micro, old_M, reference_M)
                 result = part if result is None else add_up(result, part)
             assert result is not None
-            for name, value in self._apply(*result, active).items():
-                before = totals.get(name, np.zeros_like(value))
-                totals[name] = np.maximum(before, value) if name.startswith("max_") else before + value
+            totals = _join(_join(totals, self._apply(*result, active)), compared)
         for name in ("loss", "grad_norm"):
             totals[name] = totals[name] / config.num_iterations
         return [
             update_metrics({name: float(value[index]) for name, value in totals.items()}) if active[index] else {}
             for index in range(len(self._names))
         ]
+
+    def _batches(self, samples: Sequence[Sample], tokens: int, row_tokens: int | None) -> list[MicroBatch]:
+        config, program = self._config, self._program
+        shards, costly = batch_shards(program.mesh), attention_tokens(program.model)
+        return [
+            to_mesh(micro, program.mesh, P(BATCH_AXES))
+            for micro in micro_batches(
+                samples, tokens, config.loss_type, config.max_completion_length, shards, costly, row_tokens
+            )
+        ]
+
+    def _compare(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """Terms of the mismatch of some stale tokens, under the weights that sampled them."""
+        row_tokens, some = spot_check(samples, self._config.micro_batch_tokens)
+        totals: dict[str, np.ndarray] = {}
+        for micro in self._batches(some, row_tokens, row_tokens) if some else ():
+            for age in sorted({int(age) for one in some for age in np.unique(one.staleness_T)} - {0}):
+                known = age <= len(self._past)  # what is older was played in advance, by the base
+                lora = LoRA(self._past[-age], self._scale) if known else self.loras
+                mismatch = mismatch_function(self._program, self._config.temperature, known)
+                totals = _join(totals, mismatch(self._params, lora, micro, age))
+        return totals
 
     def _scores(self, batches: Sequence[MicroBatch], adapted: bool) -> list[jax.Array]:
         score = score_function(self._program, self._config.temperature, adapted)
@@ -184,3 +201,13 @@ class Learner:
             raise FloatingPointError(
                 f"{whose}: {problem}: lower learning_rate, or look at the last metrics for what grew"
             )
+
+
+def _join(totals: Mapping[str, np.ndarray], terms: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Sums, but maxima of ``max_*``, in float64."""
+    joined = dict(totals)
+    for name, term in terms.items():
+        value = np.asarray(term, np.float64)
+        before = joined.get(name, np.zeros_like(value))
+        joined[name] = np.maximum(before, value) if name.startswith("max_") else before + value
+    return joined

@@ -10,6 +10,15 @@ from trace_jax.training.kl import kl_per_token
 Terms = dict[str, jax.Array]
 
 
+def mismatch_terms(delta_M: jax.Array) -> Terms:
+    """What the mismatch is made of, with ``delta_M`` = log π_trainer − log π_sampler, 0 where m does not count."""
+    return {
+        "delta": delta_M,
+        "abs_delta": jnp.abs(delta_M),
+        "mismatch_kl": jnp.expm1(delta_M) - delta_M,  # k3 estimate of KL(sampler ‖ trainer)
+    }
+
+
 def policy_loss(
     logprobs_M: jax.Array,
     old_logprobs_M: jax.Array | None,
@@ -54,9 +63,7 @@ def policy_loss(
         "ratio": real(ratio_M),
         "clip_low": real((ratio_M < low) & (advantages_M < 0)),
         "clip_high": real((ratio_M > high) & (advantages_M > 0)),
-        "delta": real(delta_M),
-        "abs_delta": real(jnp.abs(delta_M)),
-        "mismatch_kl": real(jnp.expm1(delta_M) - delta_M),  # k3 estimate of KL(sampler ‖ trainer)
+        **mismatch_terms(delta_M.astype(weights_M.dtype)),
     }
     if config.corrected:
         correction_M, masked_M = corrected_weight(delta_M, config.tis_cap, config.icepop_low, config.icepop_high)

@@ -64,8 +64,8 @@ def pack(
     longest = max(one.length for one in samples)
     if longest > micro_batch_tokens:
         raise ContractError(
-            f"an episode of {longest} tokens does not fit micro_batch_tokens {micro_batch_tokens}: raise it, or lower "
-            "the limit of tokens an episode"
+            f"a sample of {longest} tokens does not fit micro_batch_tokens {micro_batch_tokens}: raise it, or lower "
+            "max_episode_tokens, the bound of a context"
         )
     groups = _groups(samples)
     whole = max(Unit(shared_prefix(group), group).length for group in groups)

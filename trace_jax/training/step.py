@@ -5,7 +5,7 @@ shape and kept for the life of the process, so that runs of one base share them.
 Frozen and trained weights are two trees: ``params`` (``decoder.params_of``) and ``weights`` (LoRA's).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ from trace_jax.parallel.mesh import AXES, BATCH_AXES
 from trace_jax.training.batch import MicroBatch
 from trace_jax.training.config import PolicyLossConfig
 from trace_jax.training.head import token_logprobs
-from trace_jax.training.loss import Terms, policy_loss
+from trace_jax.training.loss import Terms, mismatch_terms, policy_loss
 from trace_jax.training.staleness import split_stale
 
 Tree = Any
@@ -85,6 +85,24 @@ def score_function(program: Program, temperature: float, adapted: bool) -> Calla
 
 
 @cache
+def mismatch_function(program: Program, temperature: float, adapted: bool) -> Callable[..., Terms]:
+    """``(params, lora, micro, age) → terms [A]``: the mismatch of the tokens that were sampled ``age`` updates ago.
+
+    ``lora`` sampled them or, not ``adapted``, the base did.
+    """
+
+    def mismatch(params: Tree, lora: LoRA, micro: MicroBatch, age: jax.Array) -> Terms:
+        logprobs_M, _ = trained_logprobs(program, params, lora if adapted else None, micro, temperature)
+        theirs_M = (micro.weights_M > 0) & (micro.staleness_M == age)
+        terms_M = mismatch_terms(jnp.where(theirs_M, logprobs_M - micro.sampler_logprobs_M, 0.0))
+        terms_M["compared"] = theirs_M.astype(micro.weights_M.dtype)
+        return _by_adapter(terms_M, ("abs_delta",), micro.adapter_M, lora.scale.shape[0])
+
+    in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES), P()
+    return jax.jit(jax.shard_map(mismatch, mesh=program.mesh, in_specs=in_specs, out_specs=P()))
+
+
+@cache
 def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..., tuple[Tree, Terms]]:
     """``(params, lora, micro, old_M | None, reference_M | None) → (gradients by lora.weights, terms [A])``.
 
@@ -114,16 +132,18 @@ def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..
 
         gradient, terms_M = jax.grad(loss_of, has_aux=True)(vary(lora.weights, AXES))
         gradient = jax.tree.map(_sum_unsplit, gradient, program.lora_specs)
-        A = lora.scale.shape[0]
-        terms = {name: jax.ops.segment_sum(value_M, micro.adapter_M, A) for name, value_M in terms_M.items()}
-        largest = {
-            f"max_{name}": jnp.maximum(jax.ops.segment_max(terms_M[name], micro.adapter_M, A), 0.0)
-            for name in ("abs_delta", "stale_abs_delta", "staleness")
-        }
-        return gradient, {**jax.lax.psum(terms, BATCH_AXES), **jax.lax.pmax(largest, BATCH_AXES)}
+        maxima = "abs_delta", "stale_abs_delta", "staleness"
+        return gradient, _by_adapter(terms_M, maxima, micro.adapter_M, lora.scale.shape[0])
 
     in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES), P(BATCH_AXES), P(BATCH_AXES)
     return jax.jit(jax.shard_map(gradients, mesh=program.mesh, in_specs=in_specs, out_specs=(program.lora_specs, P())))
+
+
+def _by_adapter(terms_M: Terms, maxima: Sequence[str], adapter_M: jax.Array, A: int) -> Terms:
+    """The terms of all shards' tokens, ``[A]`` each: sums, and of some, none of them negative, ``max_*``."""
+    sums = {name: jax.ops.segment_sum(value_M, adapter_M, A) for name, value_M in terms_M.items()}
+    largest = {f"max_{name}": jnp.maximum(jax.ops.segment_max(terms_M[name], adapter_M, A), 0.0) for name in maxima}
+    return {**jax.lax.psum(sums, BATCH_AXES), **jax.lax.pmax(largest, BATCH_AXES)}
 
 
 def _sum_unsplit(gradient: jax.Array, spec: P) -> jax.Array:

@@ -40,11 +40,11 @@ def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
     """Token means from the sums of ``loss.policy_loss``; the division happens here, once.
 
     ``mismatch/*`` compares the trainer's log-probabilities with the sampler's for the same tokens and weights: it is
-    about tokens that the current weights sampled, and left out where there are none. ``staleness/*`` is about all
-    others: how many updates ago the weights that sampled were in force, and how far the policy has moved since.
+    about the tokens that the current weights sampled and, scored anew with the weights that sampled them, those of
+    ``staleness.spot_check``. ``staleness/*`` is about all tokens of older weights: how many updates ago these were in
+    force, and how far the policy has moved since.
     """
-    tokens, stale = terms["tokens"], terms["stale_tokens"]
-    current = tokens - stale
+    tokens, stale, compared = terms["tokens"], terms["stale_tokens"], terms["compared"]
     values = {
         "loss": terms["loss"],
         "entropy": terms["entropy"] / tokens,
@@ -54,15 +54,12 @@ def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
         "staleness/mean": terms["staleness"] / tokens,
         "staleness/max": terms["max_staleness"],
         "staleness/share": stale / tokens,
+        "mismatch/mean_delta": terms["delta"] / compared,
+        "mismatch/mean_abs_delta": terms["abs_delta"] / compared,
+        "mismatch/max_abs_delta": terms["max_abs_delta"],
+        "mismatch/kl": terms["mismatch_kl"] / compared,
         "grad_norm": terms["grad_norm"],
     }
-    if current:
-        values |= {
-            "mismatch/mean_delta": terms["delta"] / current,
-            "mismatch/mean_abs_delta": terms["abs_delta"] / current,
-            "mismatch/max_abs_delta": terms["max_abs_delta"],
-            "mismatch/kl": terms["mismatch_kl"] / current,
-        }
     if stale:
         values |= {
             "staleness/mean_abs_delta": terms["stale_abs_delta"] / stale,

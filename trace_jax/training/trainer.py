@@ -99,7 +99,7 @@ def _update(learner: Learner, samples: Sequence[Sample], runs: Sequence[Run]) ->
 
     All runs have the checkpoint before when one begins the next, so that ``_align`` finds it.
     """
-    metrics = learner.update(samples) if samples else [{}] * learner.adapters
+    metrics = learner.update(samples)
     for run in runs:
         run.settle()
     return metrics
