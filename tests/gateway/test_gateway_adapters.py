@@ -1,0 +1,170 @@
+"""Merges on stand-ins for servers: when they are loaded, when they go, and what is left by clients that hang up."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from staging import CHAT, asked, until
+from upstream import Upstream
+
+
+class Door:
+    """Requests to one route of the servers, which wait at it while it is shut."""
+
+    def __init__(self) -> None:
+        self.open, self.names = threading.Event(), []
+        self.open.set()
+
+    def before(self, answer):
+        async def wait(upstream, request):
+            self.names.append((await request.json())["lora_name"])
+            while not self.open.is_set():
+                await asyncio.sleep(0.01)
+            return await answer(upstream, request)
+
+        return wait
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    door = Door()
+    monkeypatch.setattr(Upstream, "_load", door.before(Upstream._load))
+    return door
+
+
+@pytest.fixture
+def unloads(monkeypatch):
+    door = Door()
+    monkeypatch.setattr(Upstream, "_unload", door.before(Upstream._unload))
+    return door
+
+
+@contextmanager
+def client(stage, body):
+    """One that has asked, and hangs up at the end of the context."""
+    place, data = urlsplit(stage.url), json.dumps(body).encode()
+    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        yield
+    until(lambda: stage.metric('requests_total{route="/v1/chat/completions",status="499"}'))
+
+
+def merge_of(stage, said: str) -> str:
+    """The name of the merge that serves ``said``."""
+    status, headers, _ = stage.post(asked(said))
+    assert status == 200 and "+" in headers["X-Trace-Adapter"]
+    return json.loads(stage.upstreams[0].calls[-1][2])["model"].partition(":")[2]
+
+
+def held_by(stage) -> set[str]:
+    return {name for name in stage.upstreams[0].adapters if name.startswith("merged@")}
+
+
+def test_a_client_that_hangs_up_while_room_is_made_leaves_no_merge_behind(stage, loads):
+    with stage(max_merged=2) as stage, ThreadPoolExecutor(1) as threads:
+        first, second = merge_of(stage, "refunds and orders"), merge_of(stage, "refunds and sums")
+        loads.open.clear()
+        third = threads.submit(stage.post, asked("orders and sums"))  # the first goes; the engine is busy loading
+        until(lambda: len(set(loads.names)) == 6)
+        with client(stage, asked("refunds and orders")):  # the second is to go, once the engine has time
+            until(lambda: stage.metric("requests_in_flight") == 2)
+            time.sleep(0.3)
+        loads.open.set()
+        assert third.result()[0] == 200
+        assert merge_of(stage, "refunds and sums") == second and merge_of(stage, "refunds and orders") == first
+        assert held_by(stage) == {first, second}
+
+
+def test_merges_are_served_while_another_one_goes(stage, unloads):
+    with stage(max_merged=2) as stage, ThreadPoolExecutor(1) as threads:
+        first, second = merge_of(stage, "refunds and orders"), merge_of(stage, "refunds and sums")
+        unloads.open.clear()
+        third = threads.submit(stage.post, asked("orders and sums"))
+        until(lambda: unloads.names == [first])
+        assert merge_of(stage, "refunds and sums") == second
+        unloads.open.set()
+        assert third.result()[0] == 200 and len(held_by(stage)) == 2 and first not in held_by(stage)
+
+
+def test_a_failed_load_whose_client_has_left_is_tried_again(stage, loads):
+    with stage(max_merged=1) as stage:
+        first = merge_of(stage, "refunds and orders")
+        merge_of(stage, "refunds and sums")
+        stage.upstreams[0].refused_adapters.add(first)
+        loads.open.clear()
+        before = len(loads.names)
+        with client(stage, asked("refunds and orders")):  # decided before
+            until(lambda: len(loads.names) > before)
+        loads.open.set()
+        until(lambda: not stage.gateway.adapters.merged)
+        stage.upstreams[0].refused_adapters.clear()
+        assert merge_of(stage, "refunds and orders") == first
+
+
+def test_a_failed_load_is_tried_again(stage):
+    with stage(max_merged=1) as stage:
+        first = merge_of(stage, "refunds and orders")
+        merge_of(stage, "refunds and sums")
+        stage.upstreams[0].refused_adapters.add(first)
+        assert stage.post(asked("refunds and orders"))[0] == 502
+        stage.upstreams[0].refused_adapters.clear()
+        assert merge_of(stage, "refunds and orders") == first
+
+
+def test_a_client_that_hangs_up_stops_no_load_that_another_one_waits_for(stage, loads):
+    with stage(max_merged=1) as stage, ThreadPoolExecutor(1) as threads:
+        first = merge_of(stage, "refunds and orders")
+        merge_of(stage, "refunds and sums")
+        loads.open.clear()
+        before = len(loads.names)
+        with client(stage, asked("refunds and orders")):
+            until(lambda: len(loads.names) > before)
+            other = threads.submit(merge_of, stage, "refunds and orders")
+            until(lambda: stage.metric("requests_in_flight") == 2)
+            time.sleep(0.2)
+        loads.open.set()
+        assert other.result() == first and loads.names[before:] == [first]
+
+
+def test_merges_in_use_stay_and_who_needs_room_waits_for_it(stage):
+    with stage(max_merged=1) as stage, ThreadPoolExecutor(2) as threads:
+        (server,) = stage.upstreams
+        first, second = merge_of(stage, "refunds and orders"), merge_of(stage, "refunds and sums")
+        server.delay, calls = 1.0, len(server.calls)
+        using = threads.submit(merge_of, stage, "refunds and sums")
+        until(lambda: len(server.calls) > calls)
+        waiting = threads.submit(stage.post, asked("refunds and orders"))
+        until(lambda: stage.metric("requests_in_flight") == 2)
+        time.sleep(0.2)
+        assert held_by(stage) == {second}
+        assert using.result() == second and waiting.result(10)[0] == 200
+        assert held_by(stage) == {first}
+
+
+def test_the_least_recently_used_merge_goes(stage):
+    with stage(max_merged=2) as stage:
+        first = merge_of(stage, "refunds and orders")
+        merge_of(stage, "refunds and sums")
+        assert merge_of(stage, "refunds and orders") == first
+        third = merge_of(stage, "orders and sums")
+        assert held_by(stage) == {first, third}
+
+
+def test_other_weights_are_another_merge(stage, monkeypatch):
+    with stage() as stage:
+        decide = stage.router._decide
+
+        def weighed(request):
+            decision = decide(request)
+            least = 0.3 if "few" in (request.messages[0].content or "") else 0.7
+            return decision.model_copy(update={"adapters": {"refunds": least, "orders": 1.0 - least}})
+
+        monkeypatch.setattr(stage.router, "_decide", weighed)
+        few, many = merge_of(stage, "refunds few orders"), merge_of(stage, "refunds many orders")
+        assert few != many and held_by(stage) == {few, many}
