@@ -9,9 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from staging import CHAT, asked, until
 from upstream import Upstream
+
+from trace_jax.rollout.engine import EngineGone
+from trace_jax.rollout.sglang_server import ServerFailed
+from trace_jax.routing.classifier import ClassifierRouter
 
 
 class Door:
@@ -168,3 +173,46 @@ def test_other_weights_are_another_merge(stage, monkeypatch):
         monkeypatch.setattr(stage.router, "_decide", weighed)
         few, many = merge_of(stage, "refunds few orders"), merge_of(stage, "refunds many orders")
         assert few != many and held_by(stage) == {few, many}
+
+
+def test_an_outage_is_told_and_decides_nothing(stage):
+    with stage() as stage:
+        (server,) = stage.upstreams
+        server.stop()
+        until(lambda: not stage.engine.serving)
+        status, headers, answer = stage.post(asked("refunds and orders"))
+        assert status == 503 and headers["Retry-After"] == "5" and b"127.0.0.1" not in answer
+        server.start()
+        until(lambda: stage.engine.serving)
+        assert merge_of(stage, "refunds and orders") in held_by(stage)
+        assert stage.metric("fallbacks_total") == 0
+
+
+@pytest.mark.parametrize(("outage", "status"), [(EngineGone, 503), (ServerFailed, 502)])
+def test_an_outage_of_the_servers_that_the_router_asks_decides_nothing(stage, renderer, outage, status):
+    class Reader:
+        away = True
+
+        def check_length(self, prompt):
+            pass
+
+        def next_logprobs(self, prompts, token_ids):
+            if self.away:
+                raise outage("http://10.0.0.1:1 is away")
+            return np.tile(np.arange(len(token_ids), dtype=np.float32), (len(prompts), 1))
+
+    with stage() as stage:
+        reader = Reader()
+        router = ClassifierRouter(stage.router.table, reader, renderer)
+        stage.router.decide_batch = router.decide_batch
+        found, _, answer = stage.post(asked("hello"))
+        assert found == status and b"10.0.0.1" not in answer
+        reader.away = False
+        assert stage.post(asked("hello"))[1]["X-Trace-Adapter"] == "sums"
+
+
+def test_a_merge_that_cannot_be_written_goes_to_the_base_at_first(stage):
+    with stage() as stage:
+        (stage.directory / "merged").write_text("a file where a directory should be")
+        assert stage.post(asked("refunds and orders"))[1]["X-Trace-Adapter"] == "base"
+        assert stage.metric('fallbacks_total{cause="load"}') == 1

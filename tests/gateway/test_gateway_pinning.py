@@ -76,5 +76,10 @@ def test_a_decision_that_fails_is_made_again():
         with pytest.raises(OSError, match="once"):
             await pins.get("a", fail)
         assert (await pins.get("a", decide("a"))).conversation == "a"
+        left = asyncio.ensure_future(pins.get("b", fail))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.sleep(0.01)
+        assert (await pins.get("b", decide("b"))).conversation == "b"
 
     asyncio.run(use())

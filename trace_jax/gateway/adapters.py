@@ -88,7 +88,7 @@ class Adapters:
     async def use(self, parts: Parts) -> AsyncIterator[str | None]:
         """The backend's name for the adapter of ``parts`` (None: the base), which it holds while the context is open.
 
-        Raises ContractError when it cannot be made or loaded.
+        Raises ContractError when it cannot be made or loaded, of which EngineGone and ServerFailed pass.
         """
         if not parts:
             yield None
@@ -140,7 +140,10 @@ class Adapters:
 
     async def _make(self, name: str, parts: Parts) -> None:
         directory = self._directory / name
-        await asyncio.to_thread(self._write, parts, directory)
+        try:
+            await asyncio.to_thread(self._write, parts, directory)
+        except OSError as error:
+            raise ContractError(f"{directory} cannot be written ({error}): make room, or let it be written") from None
         await self._backend.load(name, directory)
 
     def _write(self, parts: Parts, directory: Path) -> None:
