@@ -14,6 +14,8 @@ import pytest
 from staging import CHAT, asked, until
 from upstream import Upstream
 
+from trace_jax.gateway import adapters
+from trace_jax.models.peft import save_peft
 from trace_jax.rollout.engine import EngineGone
 from trace_jax.rollout.sglang_server import ServerFailed
 from trace_jax.routing.classifier import ClassifierRouter
@@ -135,6 +137,27 @@ def test_a_client_that_hangs_up_stops_no_load_that_another_one_waits_for(stage, 
             time.sleep(0.2)
         loads.open.set()
         assert other.result() == first and loads.names[before:] == [first]
+
+
+def test_a_merge_that_is_made_for_nobody_goes_when_it_is_loaded(stage, monkeypatch):
+    begun, written = threading.Event(), threading.Event()
+
+    def save_slowly(*asked):
+        begun.set()
+        written.wait(30)
+        save_peft(*asked)
+
+    with stage(max_merged=1) as stage, ThreadPoolExecutor(1) as threads:
+        merge_of(stage, "refunds and orders")
+        second = merge_of(stage, "refunds and sums")
+        monkeypatch.setattr(adapters, "save_peft", save_slowly)
+        with client(stage, asked("refunds and orders")):
+            assert begun.wait(30)
+        other = threads.submit(merge_of, stage, "refunds and sums")
+        until(lambda: stage.metric("requests_in_flight") == 1)
+        time.sleep(0.3)
+        written.set()
+        assert other.result() == second and held_by(stage) == {second}
 
 
 def test_merges_in_use_stay_and_who_needs_room_waits_for_it(stage):

@@ -24,7 +24,7 @@ def conversation_name(call: Call) -> str:
     """
     named = call.headers.get(HEADER)
     if named is None:
-        begun = json.dumps([call.path, opening(call).fields], sort_keys=True)
+        begun = json.dumps(opening(call).fields, sort_keys=True)  # of a chat and of a completion they differ in name
         return hashlib.sha256(begun.encode()).hexdigest()[:32]
     if not 0 < len(named) <= _LONGEST or not named.isascii() or not named.isprintable():
         raise ApiError(400, f"{HEADER} must be 1 to {_LONGEST} printable ASCII characters: shorten it", param=HEADER)
