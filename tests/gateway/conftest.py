@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from staging import impatient, stage  # noqa: F401 (fixtures)
 from tiny_chat import *  # noqa: F403 (fixtures)
 
 from trace_jax.gateway.adapters import Held

@@ -187,6 +187,18 @@ def test_no_room_and_unreadable_messages_are_refused(client):
         client.chat.completions.create(model="base", messages=[{"role": "user", "content": picture}])
 
 
+@pytest.mark.parametrize("prompt", ["", []])
+def test_a_prompt_of_nothing_is_refused(client, prompt):
+    with pytest.raises(openai.BadRequestError, match="prompt is empty") as refusal:
+        client.completions.create(model="base", prompt=prompt)
+    assert refusal.value.param == "prompt"
+
+
+def test_streams_may_go_without_padding(client):
+    stream = ask(client, "order", stream=True, stream_options={"include_obfuscation": False}).parse()
+    assert [chunk.choices[0].finish_reason for chunk in stream][-1]
+
+
 def test_many_conversations_at_once_each_as_alone(url, direct, renderer):
     said = [f"order {i} refunds" if i % 2 else f"order {i}" for i in range(16)]
 

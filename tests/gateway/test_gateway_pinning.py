@@ -76,5 +76,31 @@ def test_a_decision_that_fails_is_made_again():
         with pytest.raises(OSError, match="once"):
             await pins.get("a", fail)
         assert (await pins.get("a", decide("a"))).conversation == "a"
+        left = asyncio.ensure_future(pins.get("b", fail))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.sleep(0.01)
+        assert (await pins.get("b", decide("b"))).conversation == "b"
+
+    asyncio.run(use())
+
+
+def test_a_decision_that_fails_late_takes_no_newer_one_with_it():
+    async def use() -> None:
+        pins, decide, late = Pins(1, 60.0), Decide(), asyncio.Event()
+
+        async def fail() -> RouteDecision:
+            await late.wait()
+            raise OSError("late")
+
+        first = asyncio.ensure_future(pins.get("a", fail))
+        await asyncio.sleep(0)
+        for key in "ba":  # the first one has to make room
+            await pins.get(key, decide(key))
+        late.set()
+        with pytest.raises(OSError, match="late"):
+            await first
+        await pins.get("a", decide("a"))
+        assert decide.keys == ["b", "a"]
 
     asyncio.run(use())

@@ -120,6 +120,15 @@ def streamed(client, **options):
     return [choices[index] for index in sorted(choices)]
 
 
+def test_clients_that_take_no_calls_get_none(client, say):
+    say(f"<think>\nhm\n</think>\n\nSee here.\n{CALL}")
+    (choice,) = ask(client, tool_choice="none").choices
+    assert choice.message.content == "See here." and not choice.message.tool_calls and choice.finish_reason == "stop"
+    (told,) = streamed(client, tool_choice="none")
+    assert told.content == "See here." and not told.calls and told.finish_reason == "stop"
+    assert ask(client).choices[0].finish_reason == "tool_calls"
+
+
 THOUGHT = "<think>\nThe order is old.\nSo pay back.\n</think>\n\n"
 WHY = "The order is old.\nSo pay back."
 

@@ -113,3 +113,17 @@ def test_thinking_comes_back_beside_the_messages():
 def test_what_cannot_be_read_is_said_so(fields):
     with pytest.raises(ContractError):
         conversation(read_call(CHAT, json.dumps({"model": "m", **fields}).encode(), {}))
+
+
+def test_little_is_quoted_of_what_cannot_be_read():
+    part = {"type": "y" * 5000}
+    for message in ({"role": "x" * 5000}, {"role": "user", "content": [part]}):
+        body = json.dumps({"model": "m", "messages": [message]}).encode()
+        with pytest.raises(ContractError) as refusal:
+            conversation(read_call(CHAT, body, {}))
+        assert len(str(refusal.value)) < 160 and ("xxx" in str(refusal.value) or "yyy" in str(refusal.value))
+
+
+def test_a_completion_is_another_conversation_than_a_chat():
+    body = b'{"model":"m","prompt":"x","messages":[]}'
+    assert conversation_name(read_call(CHAT, body, {})) != conversation_name(read_call(TEXT, body, {}))

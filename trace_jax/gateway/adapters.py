@@ -32,7 +32,9 @@ class Held:
 @dataclass
 class _Merge:
     loading: "asyncio.Task[None]"
+    loaded: bool = False
     users: int = 0
+    going: "asyncio.Task[None] | None" = None  # evicts it
 
 
 class Adapters:
@@ -57,7 +59,7 @@ class Adapters:
         self._held, self._backend, self._config, self._base = held, backend, config, base
         self._directory, self._most = directory, most
         self._merges: OrderedDict[str, _Merge] = OrderedDict()  # by time of use
-        self._freed = asyncio.Condition()
+        self._changed = asyncio.Event()  # what those wait for who find no room
         shutil.rmtree(directory, ignore_errors=True)
 
     @property
@@ -86,7 +88,7 @@ class Adapters:
     async def use(self, parts: Parts) -> AsyncIterator[str | None]:
         """The backend's name for the adapter of ``parts`` (None: the base), which it holds while the context is open.
 
-        Raises ContractError when it cannot be made or loaded.
+        Raises ContractError when it cannot be made or loaded, of which EngineGone and ServerFailed pass.
         """
         if not parts:
             yield None
@@ -100,30 +102,48 @@ class Adapters:
                 yield name
             finally:
                 one.users -= 1
-                if one.loading.done() and (one.loading.cancelled() or one.loading.exception()):
-                    self._merges.pop(name, None)  # the next one tries again
-                async with self._freed:
-                    self._freed.notify_all()
+                self._changed.set()
 
     async def _take(self, name: str, parts: Parts) -> _Merge:
         """A use of the merge, which begins to load if it is not there; waits for room while all others are in use."""
-        async with self._freed:
-            while name not in self._merges and len(self._merges) >= self._most:
-                idle = next((other for other, one in self._merges.items() if not one.users), None)
-                if idle is None:
-                    await self._freed.wait()
-                else:
-                    await self._drop(idle)
-            if name not in self._merges:
-                self._merges[name] = _Merge(asyncio.create_task(self._make(name, parts)))
-            one = self._merges[name]
-            self._merges.move_to_end(name)
-            one.users += 1
-            return one
+        while (one := self._merges.get(name)) is None or one.going:
+            if one is None and len(self._merges) < self._most:
+                one = self._begin(name, parts)
+                break
+            self._make_room()
+            self._changed.clear()
+            await self._changed.wait()
+        self._merges.move_to_end(name)
+        one.users += 1
+        return one
+
+    def _begin(self, name: str, parts: Parts) -> _Merge:
+        """Loading goes on when the client that asked for it leaves."""
+        one = self._merges[name] = _Merge(asyncio.create_task(self._make(name, parts)))
+
+        def done(loading: "asyncio.Task[None]") -> None:
+            one.loaded = not loading.cancelled() and not loading.exception()
+            if not one.loaded:
+                del self._merges[name]  # the next one tries again
+            self._changed.set()
+
+        one.loading.add_done_callback(done)
+        return one
+
+    def _make_room(self) -> None:
+        """Have the least recently used of the merges in no use go, one at a time; no client that leaves stops it."""
+        if not any(one.going for one in self._merges.values()):
+            for name, one in self._merges.items():
+                if one.loaded and not one.users:
+                    one.going = asyncio.create_task(self._drop(name))
+                    return
 
     async def _make(self, name: str, parts: Parts) -> None:
         directory = self._directory / name
-        await asyncio.to_thread(self._write, parts, directory)
+        try:
+            await asyncio.to_thread(self._write, parts, directory)
+        except OSError as error:
+            raise ContractError(f"{directory} cannot be written ({error}): make room, or let it be written") from None
         await self._backend.load(name, directory)
 
     def _write(self, parts: Parts, directory: Path) -> None:
@@ -131,12 +151,14 @@ class Adapters:
         save_peft(merge(loras, list(parts.values())), self._config, directory, self._base)
 
     async def _drop(self, name: str) -> None:
-        del self._merges[name]
         try:
             await self._backend.unload(name)
         except ContractError as error:
             logger.warning("merge %s stays on a server: %s", name, error)
-        shutil.rmtree(self._directory / name, ignore_errors=True)
+        finally:
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+            del self._merges[name]
+            self._changed.set()
 
 
 def _merged_name(parts: Parts) -> str:

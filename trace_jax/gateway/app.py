@@ -15,18 +15,19 @@ from starlette.types import Message, Receive, Scope, Send
 from trace_jax.contract.record import ContractError
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.backend import Backend
-from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.errors import ApiError, frames
 from trace_jax.gateway.limits import Gone, Keys, Places, read_body, unless_gone
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import conversation_name
 from trace_jax.gateway.routes import Conversations, label
 from trace_jax.gateway.wire import CHAT, TEXT, read_call
+from trace_jax.rollout.engine import EngineGone
+from trace_jax.rollout.sglang_server import ServerFailed
 
 logger = logging.getLogger(__name__)
 
 _HUNG_UP = 499  # nginx's status for a client that did not wait
-_BROKEN = (ContractError, aiohttp.ClientError, TimeoutError)  # what may end an answer that has begun
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Completions:
             outcome.status = _HUNG_UP
         except ApiError as error:
             await error.response()(scope, receive, outcome)
-        except _BROKEN as error:
+        except Exception as error:
             await self._broken(scope, receive, outcome, error)
         finally:
             self._count(scope, outcome)
@@ -157,12 +158,30 @@ class Completions:
 
     async def _broken(self, scope: Scope, receive: Receive, outcome: _Outcome, error: Exception) -> None:
         """Say so, or where an answer has begun leave it unfinished, so that the client sees that it is not whole."""
-        why = " ".join(str(error).split()) or f"no answer within {self._gateway.limits.seconds:.0f} s"
-        logger.warning("%s is not answered to its end: %s", scope["path"], why)
+        told = self._told(error)
+        why = frames(error) if told.status == 500 else " ".join(str(error).split())
+        logger.warning("%s is not answered to its end: %s %s", scope["path"], type(error).__name__, why)
         if outcome.status:
             self._gateway.metrics.broken.inc()
         else:
-            await ApiError(504 if isinstance(error, TimeoutError) else 502, why).response()(scope, receive, outcome)
+            await told.response()(scope, receive, outcome)
+
+    def _told(self, error: Exception) -> ApiError:
+        """What a client hears of an error: no address, path or message of another client."""
+        match error:
+            case RecursionError():
+                return ApiError(400, "the body is nested too deeply: send it flatter")
+            case EngineGone():
+                return ApiError(503, "no server is up: try again later", headers={"Retry-After": "5"})
+            case TimeoutError():
+                return ApiError(
+                    504, f"no answer within {self._gateway.limits.seconds:.0f} s: ask for less, or try again"
+                )
+            case ServerFailed() | aiohttp.ClientError():
+                return ApiError(502, "servers broke off before they answered: try again")
+            case ContractError():
+                return ApiError(502, "the adapter of this conversation cannot be had: the gateway's log says why")
+        return ApiError(500, "an error of the gateway, whose log says where: try again")
 
     def _count(self, scope: Scope, outcome: _Outcome) -> None:
         seconds = time.perf_counter() - outcome.started

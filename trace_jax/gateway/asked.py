@@ -40,6 +40,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
+    include_obfuscation: bool = True  # padding against who reads sizes on the way: there is none
 
 
 class Asked(BaseModel):

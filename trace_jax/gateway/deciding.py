@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Sequence
 
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.storage import PathLike
+from trace_jax.gateway.errors import OUTAGES, frames
 from trace_jax.routing.router import Router, RouteRequest
 from trace_jax.routing.select import undecided
 
@@ -26,7 +26,7 @@ class Decider:
         self._worker: asyncio.Task[None] | None = None
 
     async def decide(self, request: RouteRequest) -> RouteDecision:
-        """The decision for one conversation."""
+        """The decision for one conversation. Raises EngineGone or ServerFailed if the router asks servers in vain."""
         future: asyncio.Future[RouteDecision] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if self._worker is None or self._worker.done():
@@ -36,7 +36,13 @@ class Decider:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            decisions = await asyncio.to_thread(self._decide, [request for request, _ in batch])
+            try:
+                decisions = await asyncio.to_thread(self._decide, [request for request, _ in batch])
+            except OUTAGES as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
             for (_, future), decision in zip(batch, decisions, strict=True):
                 if not future.done():  # nobody waits any more
                     future.set_result(decision)
@@ -44,10 +50,12 @@ class Decider:
     def _decide(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
         try:
             return self._router.decide_batch(requests)
+        except OUTAGES:
+            raise
         except Exception as error:  # whatever it is: the base serves, and somebody reads the log
-            where = "".join(traceback.format_tb(error.__traceback__))  # not its text, which may quote a message
-            logger.error("%s in the router; %d go to the base:\n%s", type(error).__name__, len(requests), where)
-            reason = f"{ROUTER_ERROR}: {type(error).__name__}"
+            name = type(error).__name__
+            logger.error("%s in the router; %d go to the base:\n%s", name, len(requests), frames(error))
+            reason = f"{ROUTER_ERROR}: {name}"
             return [undecided(request.conversation, self._router.kind, reason) for request in requests]
 
 

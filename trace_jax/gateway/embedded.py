@@ -12,7 +12,7 @@ from trace_jax.contract.record import ContractError
 from trace_jax.gateway.asked import Asked, AskedChat, AskedText, read_asked
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.gateway.errors import ApiError
-from trace_jax.gateway.pieces import Piece, Reading, pieces, together
+from trace_jax.gateway.pieces import Piece, Read, Reading, pieces, together
 from trace_jax.gateway.prompts import chat_prompt
 from trace_jax.gateway.replies import Replies
 from trace_jax.gateway.wire import CHAT, Call
@@ -58,12 +58,14 @@ class EmbeddedBackend:
         if call.path == CHAT:
             chat = read_asked(AskedChat, call.fields)
             asked, prompt, logprobs = chat, self._rendered(call), chat.logprobs
+            read = self._read_said if call.fields.get("tool_choice") == "none" else self._read_chat
         else:
             text = read_asked(AskedText, call.fields)
             asked, prompt, logprobs = text, self._encoded(text.prompt), text.logprobs is not None
+            read = self._read_text
         replies = Replies(call.model, call.path == CHAT, logprobs, self._token)
         most = self._room(len(prompt), asked)
-        choices = [self._choice(call.path, prompt, asked, most, index, adapter) for index in range(asked.n)]
+        choices = [self._choice(read, prompt, asked, most, index, adapter) for index in range(asked.n)]
         async with aclosing(together(choices)) as stream:
             try:
                 if asked.stream:
@@ -81,12 +83,11 @@ class EmbeddedBackend:
             yield response
 
     def _choice(
-        self, path: str, prompt: tuple[int, ...], asked: Asked, most: int, index: int, adapter: str | None
+        self, read: Read, prompt: tuple[int, ...], asked: Asked, most: int, index: int, adapter: str | None
     ) -> AsyncIterator[Piece]:
         """One of the choices of a call; each has a seed of its own, made from the call's."""
         seed = int.from_bytes(sha256(f"{asked.seed}/{index}".encode()).digest()[:4], "big") if index else asked.seed
         sampled = self._engine.stream(prompt, Sampling(most, asked.temperature, seed), adapter)
-        read = self._read_chat if path == CHAT else self._read_text
         return pieces(sampled, read, self._renderer.stop_token_ids, asked.stops, self._renderer.tags)
 
     def _room(self, prompt: int, asked: Asked) -> int:
@@ -109,6 +110,8 @@ class EmbeddedBackend:
             raise ApiError(400, f"messages cannot be read: {error}", param="messages") from None
 
     def _encoded(self, prompt: str | list[int]) -> tuple[int, ...]:
+        if not prompt:
+            raise ApiError(400, "prompt is empty: send a text, or token ids", param="prompt")
         if isinstance(prompt, str):
             return tuple(self._tokenizer.encode(prompt).ids)
         size = self._tokenizer.get_vocab_size()
@@ -121,6 +124,10 @@ class EmbeddedBackend:
         message = self._renderer.parse(ids)
         said = self._renderer.spoken(message).content or ""
         return Reading(self._renderer.thinking(message), said, message.tool_calls)
+
+    def _read_said(self, ids: Sequence[int]) -> Reading:
+        """For clients that have said that they take no calls."""
+        return self._read_chat(ids)._replace(calls=())
 
     def _read_text(self, ids: Sequence[int]) -> Reading:
         return Reading("", self._tokenizer.decode(list(ids), skip_special_tokens=True), ())

@@ -1,8 +1,14 @@
 """Refusals in OpenAI's error shape."""
 
+import traceback
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
+
+from trace_jax.rollout.engine import EngineGone
+from trace_jax.rollout.sglang_server import ServerFailed
+
+OUTAGES = (EngineGone, ServerFailed)  # they pass: nothing follows from them for a conversation
 
 
 class ApiError(Exception):
@@ -32,3 +38,8 @@ class ApiError(Exception):
         """The answer that says it."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def frames(error: BaseException) -> str:
+    """Where an error of this program came from, for the log: not its text, which may quote a message."""
+    return "".join(traceback.format_tb(error.__traceback__))

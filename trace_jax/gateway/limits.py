@@ -52,13 +52,16 @@ class Keys:
 def read_keys(path: str) -> Keys:
     """The keys in the file ``path``, one a line, or if it is empty those in ``$TRACE_API_KEYS``, between commas.
 
-    Raises ContractError for a file without keys: that would open the gateway to everybody.
+    Raises ContractError for a file or a variable without keys: that would open the gateway to everybody.
     """
-    if not path:
-        return Keys([key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()])
-    keys = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    if not keys:
+    if not path and KEYS_VARIABLE not in os.environ:
+        return Keys(())
+    given = Path(path).read_text().splitlines() if path else os.environ[KEYS_VARIABLE].split(",")
+    keys = [key.strip() for key in given if key.strip()]
+    if not keys and path:
         raise ContractError(f"{path} holds no API key: write one a line, or leave the file out")
+    if not keys:
+        raise ContractError(f"${KEYS_VARIABLE} is set and holds no API key: write some between commas, or unset it")
     return Keys(keys)
 
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.errors import ApiError
@@ -23,7 +24,7 @@ def conversation_name(call: Call) -> str:
     """
     named = call.headers.get(HEADER)
     if named is None:
-        begun = json.dumps([call.path, opening(call).fields], sort_keys=True)
+        begun = json.dumps(opening(call).fields, sort_keys=True)  # of a chat and of a completion they differ in name
         return hashlib.sha256(begun.encode()).hexdigest()[:32]
     if not 0 < len(named) <= _LONGEST or not named.isascii() or not named.isprintable():
         raise ApiError(400, f"{HEADER} must be 1 to {_LONGEST} printable ASCII characters: shorten it", param=HEADER)
@@ -60,16 +61,17 @@ class Pins:
         pin = self._pins.pop(key, None)
         if pin is None:
             pin = _Pin(asyncio.ensure_future(_run(decide)), now)
+            pin.decision.add_done_callback(partial(self._forget_failed, key, pin))
         pin.used = now
         self._pins[key] = pin
         if len(self._pins) > self._most:
             self._pins.popitem(last=False)
-        try:
-            return await asyncio.shield(pin.decision)
-        except Exception:
-            if self._pins.get(key) is pin:
-                del self._pins[key]  # the next request tries again
-            raise
+        return await asyncio.shield(pin.decision)
+
+    def _forget_failed(self, key: str, pin: _Pin, decision: "asyncio.Task[RouteDecision]") -> None:
+        """So that the next request tries again, whether or not somebody has waited for this one."""
+        if (decision.cancelled() or decision.exception()) and self._pins.get(key) is pin:
+            del self._pins[key]
 
 
 async def _run(decide: Callable[[], Awaitable[RouteDecision]]) -> RouteDecision:

@@ -7,12 +7,15 @@ from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.deciding import ROUTER_ERROR, Decider, DecisionLog
+from trace_jax.gateway.errors import OUTAGES
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import BASE
 from trace_jax.gateway.pinning import HEADER, Pins
 from trace_jax.gateway.wire import Call, conversation, opening
 from trace_jax.routing.router import Router, RouteRequest
 from trace_jax.routing.select import undecided
+
+_LONGEST = 200  # characters of a reason that quotes a request
 
 
 def label(parts: Mapping[str, float]) -> str:
@@ -32,7 +35,7 @@ class Conversations:
         self._adapters, self._pins, self._log, self._metrics = adapters, pins, log, metrics
 
     async def decision(self, call: Call, key: str) -> RouteDecision:
-        """The decision of the conversation ``key``, which ``call`` belongs to."""
+        """The decision of the conversation ``key``, which ``call`` belongs to. Raises EngineGone or ServerFailed."""
         return await self._pins.get(key, lambda: self._decide(call, key))
 
     async def _decide(self, call: Call, key: str) -> RouteDecision:
@@ -47,7 +50,7 @@ class Conversations:
         try:
             messages, tools = conversation(call if HEADER in call.headers else opening(call))
         except ContractError as error:
-            decision = undecided(key, self._kind, f"request refused: {error}")
+            decision = undecided(key, self._kind, f"request refused: {error}"[:_LONGEST])
         else:
             decision = await self._decider.decide(RouteRequest(key, messages, tools))
         if decision.undecided:
@@ -62,6 +65,8 @@ class Conversations:
             try:
                 async with self._adapters.use(decision.adapters):
                     return decision
+            except OUTAGES:
+                raise
             except ContractError as error:
                 cause, reason = "load", f"cannot be loaded: {error}"
         self._metrics.fallbacks.labels(cause).inc()

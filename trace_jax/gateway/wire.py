@@ -133,7 +133,7 @@ def _message(given: Any) -> Message:
     data = _object("message", given)
     role = "system" if data.get("role") == "developer" else data.get("role")
     if role not in get_args(Role):
-        raise ContractError(f"message role {role!r}: use one of {', '.join(get_args(Role))}")
+        raise ContractError(f"message role {_quoted(role)}: use one of {', '.join(get_args(Role))}")
     calls = tuple(_tool_call(c) for c in _list("tool_calls", data.get("tool_calls") or []))
     return Message(
         role=cast(Role, role),
@@ -150,7 +150,7 @@ def _content(given: Any) -> str | None:
     parts = [_object("content part", part) for part in given]
     for part in parts:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ContractError(f"content part of type {part.get('type')!r}: only text can be read")
+            raise ContractError(f"content part of type {_quoted(part.get('type'))}: only text can be read")
     return "".join(part["text"] for part in parts)
 
 
@@ -174,6 +174,11 @@ def _tool(given: Any) -> Tool:
         description=_text("description", function.get("description")) or "",
         parameters=_object("parameters", function.get("parameters") or {}),
     )
+
+
+def _quoted(value: Any) -> str:
+    """Enough of what a client sent to find it by."""
+    return repr(value)[:80]
 
 
 def _text(what: str, value: Any) -> str | None:

@@ -7,6 +7,8 @@ import numpy as np
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.rollout.engine import EngineGone
+from trace_jax.rollout.sglang_server import ServerFailed
 from trace_jax.routing.router import RouteRequest
 from trace_jax.routing.select import Policy, decide, undecided
 
@@ -30,7 +32,8 @@ def decide_readable(
 
     A request that cannot be rendered, and all requests of a batch whose forward pass fails (out of memory, say), are
     undecided: a routing fault must not take the conversation down. Each is logged and carries its reason; faults of the
-    program itself (``TypeError`` and the like) propagate.
+    program itself (``TypeError`` and the like) propagate, and so do outages of servers that are asked (EngineGone,
+    ServerFailed), which say nothing about a conversation.
     """
     decisions: dict[int, RouteDecision] = {}
     prompts: dict[int, Prompt] = {}
@@ -44,6 +47,8 @@ def decide_readable(
     if prompts:
         try:
             scores = score(list(prompts.values()))
+        except (EngineGone, ServerFailed):
+            raise
         except (ContractError, RuntimeError) as error:
             decisions |= {index: _failed(requests[index], kind, f"scoring failed: {error}") for index in prompts}
         else:
