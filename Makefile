@@ -41,6 +41,7 @@ smollm2: $(VENV)/installed-smollm2
 test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy trace_jax launch evaluation
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -m "not slow and not sglang"

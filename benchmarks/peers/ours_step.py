@@ -1,6 +1,6 @@
 """This project's GRPO step on a random Qwen3: embedded engine, group advantages, learner.
 
-    taskset -c 0 python -m benchmarks.peers.ours_step --shape=A
+taskset -c 0 python -m benchmarks.peers.ours_step --shape=A
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """TRL's GRPO step (GRPOTrainer, PEFT LoRA, ``transformers`` generation) on a random Qwen3.
 
-    taskset -c 0 .venv-trl/bin/python -m benchmarks.peers.trl_step --shape=A
+taskset -c 0 .venv-trl/bin/python -m benchmarks.peers.trl_step --shape=A
 """
 
 import os

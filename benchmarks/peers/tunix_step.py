@@ -1,6 +1,6 @@
 """Tunix's GRPO step (GRPOLearner, qwix LoRA, its own sampler) on a random Qwen3.
 
-    taskset -c 0 .venv-tunix/bin/python -m benchmarks.peers.tunix_step --shape=A
+taskset -c 0 .venv-tunix/bin/python -m benchmarks.peers.tunix_step --shape=A
 """
 
 import os

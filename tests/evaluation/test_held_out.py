@@ -42,9 +42,7 @@ def report() -> EvaluationReport:
 def decisions(*adapters):
     """Where tasks 0, 1, … go: each to the adapters of the letters of its word."""
     return {
-        task: RouteDecision(
-            conversation=str(task), router="gate", weights={}, adapters=dict.fromkeys(letters, 1.0)
-        )
+        task: RouteDecision(conversation=str(task), router="gate", weights={}, adapters=dict.fromkeys(letters, 1.0))
         for task, letters in enumerate(adapters)
     }
 

@@ -3,34 +3,11 @@
 import asyncio
 import json
 import time
-from contextlib import contextmanager
 
 import pytest
-from test_gateway_upstream import Stage, asked, serving, until
+from served import serving
+from staging import Stage, asked, until
 from upstream import WHOLE
-
-from trace_jax.rollout import pool
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(pool, "_READY_SECONDS", 0.5)
-    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.1)
-
-
-@pytest.fixture
-def stage(held, config, renderer, tmp_path):
-    @contextmanager
-    def open_stage(**settings):
-        stage = Stage(held, config, renderer, tmp_path, **settings)
-        try:
-            with serving(stage.make) as stage.url:
-                yield stage
-        finally:
-            for upstream in stage.upstreams:
-                upstream.stop()
-
-    return open_stage
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,7 @@ class Upstream:
         async def ask(scope: Scope, receive: Receive, send: Send) -> None:
             shown = Request(scope).headers.get("authorization", "")
             allowed = not self.api_key or shown == f"Bearer {self.api_key}" or scope["path"] == "/ready"
-            self.in_flight += scope["path"].startswith("/v1/")
-            self.most = max(self.most, self.in_flight)
-            try:
-                await (app if allowed else JSONResponse({"error": "Unauthorized"}, 401))(scope, receive, send)
-            finally:
-                self.in_flight -= scope["path"].startswith("/v1/")
+            await (app if allowed else JSONResponse({"error": "Unauthorized"}, 401))(scope, receive, send)
 
         return ask
 
@@ -143,6 +138,8 @@ class Upstream:
         body = await request.body()
         self.calls.append((request.url.path, dict(request.headers), body))
         fields = json.loads(body)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
         adapter = fields["model"].partition(":")[2]
         if adapter and adapter not in self.adapters:
             return JSONResponse({"message": f"Got LoRA adapter that has never been loaded: {adapter}\nAll"}, 400)
@@ -162,6 +159,8 @@ class Upstream:
             return Response(
                 b'{"object":"error","message":"no such heat","code":418}', 418, media_type="application/json"
             )
+        if not fields.get("stream"):
+            self.in_flight -= 1  # before the last byte, after which another call may come
         if fields.get("stream"):
             return StreamingResponse(self._events(), media_type="text/event-stream")
         return Response(WHOLE, media_type="application/json", headers={"X-Secret": "internal"})
@@ -169,6 +168,7 @@ class Upstream:
     async def _events(self):
         try:
             for number, part in enumerate(EVENTS):
+                self.in_flight -= number == len(EVENTS) - 1
                 if number == 2 and self.break_off == "within":
                     self._abort()
                 yield part

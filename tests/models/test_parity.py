@@ -1,6 +1,6 @@
 """Logits on meshes against transformers, for every family. As a program it prints the whole table, bfloat16 included.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/models/test_parity.py
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python tests/models/test_parity.py
 """
 
 import math

@@ -59,7 +59,10 @@ def said(client: openai.OpenAI, words: str, **fields) -> tuple[str | None, str |
     """What serves, and what it says."""
     messages = [{"role": "user", "content": words}]
     response = client.chat.completions.with_raw_response.create(
-        model="gpt-4o", messages=messages, **ASKED, **fields  # type: ignore[call-overload]
+        model="gpt-4o",
+        messages=messages,
+        **ASKED,
+        **fields,  # type: ignore[call-overload]
     )
     answer = response.parse()
     if not fields.get("stream"):

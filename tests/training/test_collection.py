@@ -62,7 +62,8 @@ def _collect(rewards, *, groups=4, size=3, recollections=3, budget=None, stop_re
 def _trajectory(reward):
     broken = {"error": "down", "termination": "error"} if reward is None else {"reward": reward, "termination": "done"}
     return Trajectory(
-        id="t", target="x", task="x", split="train", seed=0, trial=0, policy=Policy(base="b"), messages=(), **broken)
+        id="t", target="x", task="x", split="train", seed=0, trial=0, policy=Policy(base="b"), messages=(), **broken
+    )
 
 
 def test_half_informative_is_enough():

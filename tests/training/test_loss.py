@@ -95,7 +95,8 @@ def test_truncated_importance_sampling_equals_trl(level):
 @pytest.mark.parametrize("cap", [None, 1.1])
 def test_masked_by_ratio_equals_trl(level, low, high, cap):
     config = PolicyLossConfig(
-        icepop_low=low, icepop_high=high, tis_cap=cap, importance_sampling_level=level, beta=0.1, loss_type="grpo")
+        icepop_low=low, icepop_high=high, tis_cap=cap, importance_sampling_level=level, beta=0.1, loss_type="grpo"
+    )
     case = logp, spread, adv, mask = _case()
     band = (low or 0.0, high or np.inf)
     with jax.enable_x64(True):
@@ -143,7 +144,8 @@ def test_first_update_under_truncation_is_the_weighted_policy_gradient():
 @pytest.mark.parametrize("correction", [{}, {"tis_cap": 1.2}, {"icepop_low": 0.8, "icepop_high": 1.3}])
 def test_gradient_equals_finite_differences(kl, level, correction):
     config = PolicyLossConfig(
-        beta=0.1, kl_estimator=kl, importance_sampling_level=level, loss_type="grpo", epsilon_high=0.3, **correction)
+        beta=0.1, kl_estimator=kl, importance_sampling_level=level, loss_type="grpo", epsilon_high=0.3, **correction
+    )
     with jax.enable_x64(True):
         function, logp_M = _ours(_case(), config)
         gradient, step = jax.jit(jax.grad(lambda x: function(x)[0]))(logp_M), 1e-6

@@ -35,7 +35,8 @@ def test_adapters_trained_together_equal_adapters_trained_alone(model):
     rng = np.random.default_rng()
     decoder = noisy_decoder(rng, model)
     config = GRPOConfig(
-        max_steps=1, rank=4, alpha=8.0, learning_rate=1e-4, warmup_steps=3, max_grad_norm=0.05, micro_batch_tokens=256)
+        max_steps=1, rank=4, alpha=8.0, learning_rate=1e-4, warmup_steps=3, max_grad_norm=0.05, micro_batch_tokens=256
+    )
     shaped = groups_of_samples(rng, 96, 6, 3, adapters=3)
     together = Learner(decoder, config, names=("a", "b", "c"))
     together.weights = noisy(rng, together.weights)

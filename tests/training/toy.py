@@ -59,8 +59,7 @@ def parts():
         intermediate_size=24, tie_embeddings=True)  # fmt: skip
     decoder, renderer = Decoder(config, nnx.Rngs(1)), TinyRenderer(tokenizer)
     decoder.embed[...] *= 10  # at its initial size, the tied head can hardly prefer any token
-    engine = EmbeddedEngine(
-        decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=6)
+    engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=6)
     return decoder, renderer, engine
 
 

@@ -1,7 +1,6 @@
 """Calls passed on to SGLang servers: bodies unchanged but for model and prompt, responses byte for byte."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +13,8 @@ from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.prompts import server_prompt
 from trace_jax.gateway.wire import Call
 from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import EngineGone
 from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.rollout.sglang_server import ServerBusy, ServerFailed, Settings, SGLangServer
-
-logger = logging.getLogger(__name__)
 
 # Clients are not trusted, and a request may kill what it meets; a moment without servers is waited for, an outage not.
 ATTEMPTS, WAIT_SECONDS = 3, 2.0
@@ -38,9 +34,7 @@ class SGLangBackend:
             tools. Where it cannot, or a call says something of the template, servers write them.
     """
 
-    def __init__(
-        self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, renderer: Renderer
-    ) -> None:
+    def __init__(self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, renderer: Renderer) -> None:
         self._engine, self._vocab_size, self._renderer = engine, vocab_size, renderer
         self.name = settings[0].model
         self.max_rank = min((one.max_rank for one in settings if one.max_rank is not None), default=None)
@@ -58,15 +52,14 @@ class SGLangBackend:
     async def answer(self, call: Call, adapter: str | None, affinity: str) -> AsyncIterator[Response]:
         """What a server answers, errors of its own included; leaving the context early makes it abort the request.
 
-        Raises ApiError: 400 for a token id outside the vocabulary, 503 when no server is up, 502 when those that were
-        asked broke off.
+        Raises ApiError (400) for a token id outside the vocabulary, EngineGone when no server is up, ServerFailed when
+        those that were asked broke off.
         """
         for name in ("input_ids", "prompt", "stop_token_ids"):
             self._check_ids(name, call.fields.get(name))
         headers = {name: call.headers[name] for name in _FORWARDED if name in call.headers}
         headers |= {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         prompt = await asyncio.to_thread(server_prompt, call, self._renderer)
-
         refused: Response | None = None
 
         async def ask(server: SGLangServer, name: str | None) -> aiohttp.ClientResponse:
@@ -90,31 +83,24 @@ class SGLangBackend:
                 else:
                     yield StreamingResponse(reply.content.iter_any(), reply.status, told)
                 return
-        except EngineGone as error:
-            logger.error("%s", error)
-            raise ApiError(503, "no SGLang server is up: try again later", headers={"Retry-After": "5"}) from None
-        except ServerFailed as error:
-            logger.error("%s", error)
+        except ServerFailed:
             if refused is None:
-                raise ApiError(502, "servers broke off before they answered: try again") from None
+                raise
         yield refused
 
     def _check_ids(self, name: str, given: Any) -> None:
         """Raise ApiError for a token id that the vocabulary has not, in whatever form a server would read as one."""
-        if given is None or (name == "prompt" and (isinstance(given, str) or _texts(given))):
+        if given is None or (name == "prompt" and (isinstance(given, str) or _all(given, str))):
             return
-        left = [given]
-        while left:
-            item = left.pop()
-            if isinstance(item, list):
-                left += item
-            elif type(item) is not int or not 0 <= item < self._vocab_size:
+        rows = given if name == "prompt" and _all(given, list) else [given]
+        for item in (item for row in rows for item in (row if isinstance(row, list) else [row])):
+            if type(item) is not int or not 0 <= item < self._vocab_size:
                 what = f"token id {str(item)[:40]} is outside the vocabulary of {self._vocab_size}"
                 raise ApiError(400, f"{what}: send ids of this model", param=name)
 
 
-def _texts(given: Any) -> bool:
-    return isinstance(given, list) and all(isinstance(item, str) for item in given)
+def _all(given: Any, kind: type) -> bool:
+    return isinstance(given, list) and all(isinstance(item, kind) for item in given)
 
 
 def _told(reply: aiohttp.ClientResponse, prompt: Mapping[str, Any]) -> dict[str, str]:

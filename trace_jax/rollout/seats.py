@@ -61,9 +61,7 @@ class Seats(Generic[M]):
             self._queue.popleft()
 
 
-def choose(
-    places: Sequence[Place[M]], seats: int, affinity: str, failed: Sequence[Place[M]]
-) -> Place[M] | None:
+def choose(places: Sequence[Place[M]], seats: int, affinity: str, failed: Sequence[Place[M]]) -> Place[M] | None:
     """A server with a free seat: the one that ``affinity`` points to, else the least loaded; not one of ``failed``
     if there is another.
 
