@@ -57,7 +57,7 @@ setup(
             "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
-            "ruff>=0.9",
+            "ruff>=0.17,<0.18",
             "torch==2.13.0",
             "transformers>=4.56",
         ],
