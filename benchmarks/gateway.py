@@ -1,7 +1,7 @@
 """What the gateway adds to a request: the same calls to a server directly and through it, in turns.
 
     python -m benchmarks.gateway [--requests=300]                       # before a stand-in that answers at once
-    python -m benchmarks.gateway --server=http://127.0.0.1:30000        # before a running SGLang server
+    python -m benchmarks.gateway --server=http://127.0.0.1:30000        # before a running SGLang server on this machine
 
 Gateway and stand-in are processes of their own; one client asks one call after the other over connections that stay
 open, so that nothing waits for anything but the work on its own call. The rows:
@@ -22,7 +22,9 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -34,7 +36,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
+from tokenizers import Tokenizer
 
+from evaluation.serving import load_renderer
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.app import Gateway, Limits, make_app
@@ -106,19 +110,24 @@ def stand_in() -> ASGIApp:
     )
 
 
-async def gateway(stack: AsyncExitStack, server: str) -> ASGIApp:
-    """A gateway whose gate reads every prompt and always finds that the base suffices."""
-    renderer = TinyRenderer(train_tokenizer([SAID], CONFIG.vocab_size))
+async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
+    """A gateway whose gate reads every prompt and always finds that the base suffices.
+
+    Prompts are written for the server's ``model``, a directory; for the stand-in, which has none, by the tiny renderer.
+    """
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json") if model else train_tokenizer([SAID], CONFIG.vocab_size)
+    renderer = load_renderer(Path(model), None) if model else TinyRenderer(tokenizer)
+    config = replace(CONFIG, vocab_size=tokenizer.get_vocab_size())
     zeros = np.zeros(CONFIG.hidden_size)
     weight, bias = np.zeros((CONFIG.hidden_size, len(NAMES))), np.full(len(NAMES), -9.0)
     gate = Gate("base", ("", *NAMES), "mean", zeros, zeros + 1.0, weight, bias)
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in NAMES)
     table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors")
-    router = GateRouter(table, gate, "base", PromptReader(Decoder(CONFIG, nnx.Rngs(0))), renderer)
-    engine = SGLangEngine([server], CONFIG, ())
-    backend, metrics = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer), Metrics()
+    router = GateRouter(table, gate, "base", PromptReader(Decoder(config, nnx.Rngs(0))), renderer)
+    engine = SGLangEngine([server], config, ())
+    backend, metrics = SGLangBackend(engine, await engine.settings(), config.vocab_size, renderer), Metrics()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    adapters = Adapters({}, backend, CONFIG, "base", directory / "merged", 1)
+    adapters = Adapters({}, backend, config, "base", directory / "merged", 1)
     log = DecisionLog(directory / "decisions.jsonl")
     stack.push_async_callback(log.close)
     return make_app(
@@ -134,21 +143,21 @@ async def gateway(stack: AsyncExitStack, server: str) -> ASGIApp:
     )
 
 
-def serve(listener: socket.socket, server: str | None) -> None:
+def serve(listener: socket.socket, server: str | None, model: str) -> None:
     """Run a gateway before ``server``, or the stand-in for one."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
-            made = stand_in() if server is None else await gateway(stack, server)
+            made = stand_in() if server is None else await gateway(stack, server, model)
             await uvicorn.Server(uvicorn.Config(made, lifespan="off", log_level="error")).serve(sockets=[listener])
 
     asyncio.run(run())
 
 
-def started(stack: AsyncExitStack, server: str | None) -> str:
+def started(stack: AsyncExitStack, server: str | None, model: str = "") -> str:
     """The address of a new process; it ends with the stack."""
     listener = listen("127.0.0.1", 0)
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(listener, server), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(listener, server, model), daemon=True)
     process.start()
     stack.callback(process.kill)
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -163,9 +172,11 @@ def figures(direct: list[float], through: list[float]) -> dict[str, float]:
 async def measure() -> None:
     async with AsyncExitStack() as stack:
         direct = SERVER.value or started(stack, None)
-        through = started(stack, direct)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        model = await model_name(session, direct)
+        card = await base_card(session, direct)
+        model = card["id"]
+        through = started(stack, direct, card["root"] if SERVER.value else "")
+        await base_card(session, through)
 
         async def ask(url: str, model: str, conversation: str, stream: bool) -> float:
             body = {
@@ -195,12 +206,12 @@ async def measure() -> None:
             print(json.dumps({"row": row, **figures(times[direct], times[through])}), flush=True)
 
 
-async def model_name(session: aiohttp.ClientSession, url: str) -> str:
-    """What the server calls its model; waits until it answers."""
+async def base_card(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    """What the server tells of its model; waits until it answers."""
     for _ in range(600):
         try:
             async with session.get(f"{url}/v1/models") as answer:
-                return (await answer.json())["data"][0]["id"]
+                return (await answer.json())["data"][0]
         except aiohttp.ClientConnectionError:
             await asyncio.sleep(0.1)
     raise TimeoutError(f"{url} does not answer")
