@@ -12,7 +12,7 @@ The model named like the base is routed: the run's router decides at a conversat
 it, and later turns keep to that. Conversations are told apart by the header X-Trace-Conversation, else by what they
 begin with: all up to the first user message, and the tools. "base" and the adapters' own names are models that are not
 routed. /v1/models lists all of them. The answer's headers X-Trace-Adapter, X-Trace-Router and X-Trace-Conversation tell
-what served it, and RUN/gateway/decisions.jsonl keeps the decisions.
+what served it, X-Trace-Prompt (of SGLang) who wrote its prompt, and RUN/gateway/decisions.jsonl keeps the decisions.
 
 The embedded engine answers in this process. With engine.kind sglang each call is passed on to an SGLang server instead
 (--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks); adapters

@@ -1,8 +1,8 @@
 """What a client can do to the servers behind the gateway, and what it hears of them."""
 
-import asyncio
 import json
 import time
+from http.client import IncompleteRead
 
 import pytest
 from served import serving
@@ -64,7 +64,7 @@ def test_a_stream_of_a_server_that_hangs_is_cut(stage):
         (server,) = stage.upstreams
         server.hang = True
         begun = time.monotonic()
-        with pytest.raises((OSError, EOFError, ValueError, Exception), match="IncompleteRead|closed|reset"):
+        with pytest.raises(IncompleteRead):
             stage.post(asked("orders", stream=True))
         assert time.monotonic() - begun < 20
         server.hang = False
@@ -97,15 +97,3 @@ def test_a_connection_that_breaks_does_not_unload_what_others_use(stage):
         server.break_off = ""
         until(lambda: bool(stage.engine.serving))
         assert stage.post(asked("orders"))[0] == 200 and not server.unloads
-
-
-def test_asking_for_labels_of_a_server_that_is_slow_is_no_event_loop_s_time(stage):
-    with stage() as stage:
-        stage.upstreams[0].delay = 0.5
-        begun = time.monotonic()
-
-        async def many() -> None:
-            await asyncio.gather(*(asyncio.to_thread(stage.post, asked(f"orders {i}")) for i in range(8)))
-
-        asyncio.run(many())
-        assert time.monotonic() - begun < 3.0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.storage import PathLike
-from trace_jax.gateway.errors import OUTAGES, frames
+from trace_jax.gateway.errors import frames
+from trace_jax.rollout.sglang_server import OUTAGES
 from trace_jax.routing.router import Router, RouteRequest
 from trace_jax.routing.select import undecided
 

@@ -5,11 +5,6 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from trace_jax.rollout.engine import EngineGone
-from trace_jax.rollout.sglang_server import ServerFailed
-
-OUTAGES = (EngineGone, ServerFailed)  # they pass: nothing follows from them for a conversation
-
 
 class ApiError(Exception):
     """What a client is told: ``status`` and ``{"error": {message, type, param, code}}``."""

@@ -7,15 +7,13 @@ from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.deciding import ROUTER_ERROR, Decider, DecisionLog
-from trace_jax.gateway.errors import OUTAGES
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import BASE
 from trace_jax.gateway.pinning import HEADER, Pins
 from trace_jax.gateway.wire import Call, conversation, opening
+from trace_jax.rollout.sglang_server import OUTAGES
 from trace_jax.routing.router import Router, RouteRequest
 from trace_jax.routing.select import undecided
-
-_LONGEST = 200  # characters of a reason that quotes a request
 
 
 def label(parts: Mapping[str, float]) -> str:
@@ -50,7 +48,7 @@ class Conversations:
         try:
             messages, tools = conversation(call if HEADER in call.headers else opening(call))
         except ContractError as error:
-            decision = undecided(key, self._kind, f"request refused: {error}"[:_LONGEST])
+            decision = undecided(key, self._kind, f"request refused: {error}")
         else:
             decision = await self._decider.decide(RouteRequest(key, messages, tools))
         if decision.undecided:

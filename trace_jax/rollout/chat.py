@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
 from tokenizers import Tokenizer
 
@@ -125,7 +126,30 @@ def read_call(number: int, text: str) -> ToolCall:
     )
 
 
-class TinyRenderer:
+class NoThinking:
+    """What a ``Renderer`` says of thinking in a family whose models never do."""
+
+    tags: tuple[str, ...] = ()
+    chat_template_kwargs: Mapping[str, bool] = MappingProxyType({})
+
+    def spoken(self, message: Message) -> Message:
+        """``message`` itself."""
+        return message
+
+    def thinking(self, message: Message) -> str:
+        """Nothing."""
+        return ""
+
+    def with_thinking(self, message: Message, thinking: str) -> Message:
+        """``message`` itself."""
+        return message
+
+    def without_thinking(self) -> Self:
+        """This one."""
+        return self
+
+
+class TinyRenderer(NoThinking):
     """The chat form of the tiny agents.
 
     Prompt ``<|system|>S<|end|><|user|>U<|end|><|assistant|>``; an assistant turn is text, or any number of
@@ -143,8 +167,6 @@ class TinyRenderer:
         self._end, self._call = self._id["<|end|>"], self._id["<|call|>"]
         self.pad_token_id = self._id["<|pad|>"]
         self.stop_token_ids: tuple[int, ...] = (self._end,)
-        self.tags: tuple[str, ...] = ()
-        self.chat_template_kwargs: Mapping[str, bool] = {}
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         return (*self._turns(messages), self._header["assistant"])
@@ -177,18 +199,6 @@ class TinyRenderer:
         content = self._codec.decode(parts[0]) or None
         calls = tuple(read_call(number, self._codec.decode(part)) for number, part in enumerate(parts[1:]))
         return Message(role="assistant", content=content, tool_calls=calls)
-
-    def spoken(self, message: Message) -> Message:
-        return message
-
-    def thinking(self, message: Message) -> str:
-        return ""
-
-    def with_thinking(self, message: Message, thinking: str) -> Message:
-        return message
-
-    def without_thinking(self) -> "TinyRenderer":
-        return self
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

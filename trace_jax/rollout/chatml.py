@@ -7,14 +7,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.rollout.chat import read_call, text_of, write_call
+from trace_jax.rollout.chat import NoThinking, read_call, text_of, write_call
 from trace_jax.rollout.codec import Codec, RenderError
 
 START, END = "<|im_start|>", "<|im_end|>"
 _CALL = re.compile(r"(?:^|(?<=\n))/")  # a slash that begins a line
 
 
-class ChatMLRenderer:
+class ChatMLRenderer(NoThinking):
     """Turns are ``<|im_start|>ROLE\\nCONTENT<|im_end|>\\n``, token for token as the family's template writes them.
 
     The tools stand at the end of the first system message, a line each (see ``signature``). An assistant turn is text,
@@ -32,8 +32,6 @@ class ChatMLRenderer:
         self._newline = tuple(self._codec.encode("\n"))
         self._header = (self._start, *self._codec.encode("assistant\n"))
         self.stop_token_ids: tuple[int, ...] = (self._end,)
-        self.tags: tuple[str, ...] = ()
-        self.chat_template_kwargs: Mapping[str, bool] = {}
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """All tokens up to and including the header of the assistant's next turn."""
@@ -74,22 +72,6 @@ class ChatMLRenderer:
             said, written = said.removesuffix("\n"), [*(w.removesuffix("\n") for w in written[:-1]), written[-1]]
         calls = tuple(read_call(number, call) for number, call in enumerate(written))
         return Message(role="assistant", content=said or None, tool_calls=calls)
-
-    def spoken(self, message: Message) -> Message:
-        """``message`` itself: these models do not think."""
-        return message
-
-    def thinking(self, message: Message) -> str:
-        """Nothing."""
-        return ""
-
-    def with_thinking(self, message: Message, thinking: str) -> Message:
-        """``message`` itself: the template shows no thinking."""
-        return message
-
-    def without_thinking(self) -> "ChatMLRenderer":
-        """This one."""
-        return self
 
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []

@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 
 from trace_jax.relay.files import API_KEY
-from trace_jax.rollout.engine import Completion, EngineError, Sampling
+from trace_jax.rollout.engine import Completion, EngineError, EngineGone, Sampling
 from trace_jax.rollout.sessions import Sessions
 
 _CONNECT_SECONDS = 5.0
@@ -45,6 +45,9 @@ class Settings:
     adapters: bool  # whether it serves any
     max_rank: int | None  # of an adapter; None: not told
     modules: tuple[str, ...] | None  # that adapters may have; None: all
+
+
+OUTAGES = (EngineGone, ServerFailed)  # nothing follows from them for what was asked
 
 
 class SGLangServer:

@@ -7,8 +7,7 @@ import numpy as np
 
 from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
-from trace_jax.rollout.engine import EngineGone
-from trace_jax.rollout.sglang_server import ServerFailed
+from trace_jax.rollout.sglang_server import OUTAGES
 from trace_jax.routing.router import RouteRequest
 from trace_jax.routing.select import Policy, decide, undecided
 
@@ -47,7 +46,7 @@ def decide_readable(
     if prompts:
         try:
             scores = score(list(prompts.values()))
-        except (EngineGone, ServerFailed):
+        except OUTAGES:
             raise
         except (ContractError, RuntimeError) as error:
             decisions |= {index: _failed(requests[index], kind, f"scoring failed: {error}") for index in prompts}
