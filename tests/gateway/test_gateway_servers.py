@@ -97,3 +97,12 @@ def test_a_connection_that_breaks_does_not_unload_what_others_use(stage):
         server.break_off = ""
         until(lambda: bool(stage.engine.serving))
         assert stage.post(asked("orders"))[0] == 200 and not server.unloads
+
+
+def test_what_one_server_refuses_stays_on_none(stage):
+    with stage(upstreams=2) as stage:
+        stage.upstreams[1].refused_adapters.add("merged@")
+        assert stage.post(asked("refunds and orders"))[1]["X-Trace-Adapter"] == "base"
+        held = [{name.partition("-")[0] for name in upstream.adapters} for upstream in stage.upstreams]
+        assert held == [{"refunds", "orders", "sums"}] * 2
+        assert len(stage.engine.serving) == 2
