@@ -42,7 +42,7 @@ test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy trace_jax launch evaluation
+	$(PY) -m mypy trace_jax launch evaluation clusters
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -m "not slow and not sglang"
 

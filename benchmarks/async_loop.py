@@ -26,13 +26,13 @@ from typing import Any
 from absl import app, flags, logging
 
 from configs import quickstart
-from evaluation.serving import Base, embedded_engine, limits, load_base
 from launch.stages import grpo_config
 from trace_jax import pipeline
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Completion, Sampling
+from trace_jax.session import Base, embedded_engine, limits, load_base
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import StepReport
 from trace_jax.training.trainer import train

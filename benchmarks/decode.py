@@ -26,12 +26,12 @@ import numpy as np
 from absl import app, flags
 from flax import nnx
 
-from trace_jax.models import huggingface
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Sampling
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
+from trace_jax.models.formats import huggingface
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Sampling
 
 REPEATS = flags.DEFINE_integer("repeats", 5, "measured runs of each of our rows, after one to warm up")
 PEER = flags.DEFINE_bool("peer", True, "measure transformers as well (needs the dev extra)")

@@ -38,11 +38,13 @@ from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer
 
-from evaluation.serving import load_renderer
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.app import Gateway, Limits, make_app
-from trace_jax.gateway.deciding import DecisionLog
+from trace_jax.gateway.decisions import DecisionLog
 from trace_jax.gateway.limits import Keys
 from trace_jax.gateway.listening import listen
 from trace_jax.gateway.metrics import Metrics
@@ -52,11 +54,9 @@ from trace_jax.gateway.routes import Conversations
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import Gate, GateRouter
+from trace_jax.session import load_renderer
 
 SERVER = flags.DEFINE_string("server", "", "a running SGLang server; empty: a stand-in that answers at once")
 REQUESTS = flags.DEFINE_integer("requests", 300, "measured calls of each row, after a tenth as many to warm up")

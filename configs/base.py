@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     rollout.thinking = placeholder(bool)  # bool or None: whether a hybrid Qwen3 thinks; None: as its template, it does
 
     analysis = config.analysis = ConfigDict()
-    analysis.analyst = "embedded"  # str: embedded or llm
+    analysis.analyst = "rules"  # str: rules or llm
     analysis.runs = 10  # int, independent labelings
     analysis.min_support = 5  # int, failed trajectories that must lack a capability
 
@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     source.model = "unknown"  # str: model that produced a τ-bench file, which does not name it
 
     synthesis = config.synthesis = ConfigDict()
-    synthesis.designer = "embedded"  # str: embedded or llm
+    synthesis.designer = "rules"  # str: rules or llm
     synthesis.max_rounds = 4  # int, designs a capability before it is FAILED
     synthesis.calibration_groups = 16  # int, seeds that calibrate a design
     synthesis.calibration_group_size = 8  # int, rollouts of one seed

@@ -17,7 +17,7 @@ from evaluation.style import decoding, label
 from evaluation.terminal import print_differences
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 Key = tuple[str, float]
 
@@ -25,16 +25,14 @@ Key = tuple[str, float]
 def shared_methods(reports: Sequence[EvaluationReport]) -> dict[Key, list[MethodResult]]:
     """Methods (name, temperature) that every report has, with one result a report.
 
-    Raises ContractError when the reports differ in target or split, or share no method.
+    Raises UserError when the reports differ in target or split, or share no method.
     """
     if len({(r.target, r.split) for r in reports}) != 1:
-        raise ContractError(
-            "the reports are of different targets or splits (or none was given): aggregate like with like"
-        )
+        raise UserError("the reports are of different targets or splits (or none was given): aggregate like with like")
     tables = [{(m.method, m.temperature): m for m in report.methods} for report in reports]
     keys = [key for key in tables[0] if all(key in table for table in tables)]
     if not keys:
-        raise ContractError("the reports share no method; aggregate runs of one kind of pipeline")
+        raise UserError("the reports share no method; aggregate runs of one kind of pipeline")
     return {key: [table[key] for table in tables] for key in keys}
 
 
@@ -44,7 +42,7 @@ def compare_over_seeds(reports: Sequence[EvaluationReport], baselines: Sequence[
     known = {name for name, _ in methods}
     for baseline in baselines:
         if baseline not in known:
-            raise ContractError(f"baseline {baseline!r} is not in every report; they share {', '.join(sorted(known))}")
+            raise UserError(f"baseline {baseline!r} is not in every report; they share {', '.join(sorted(known))}")
     rank = {name: i for i, name in enumerate(baselines)}
     return tuple(
         Comparison(
@@ -78,12 +76,12 @@ def print_aggregate(reports: Sequence[EvaluationReport], baselines: Sequence[str
 
 
 def read_reports(paths: Sequence[str]) -> list[EvaluationReport]:
-    """The reports at ``paths``. Raises ContractError for one given twice, by its path or as a copy."""
+    """The reports at ``paths``. Raises UserError for one given twice, by its path or as a copy."""
     reports: list[EvaluationReport] = []
     for path in paths:
         report = read_document(path, EvaluationReport)
         if report in reports:
-            raise ContractError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's once")
+            raise UserError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's once")
         reports.append(report)
     return reports
 

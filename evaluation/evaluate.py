@@ -20,21 +20,21 @@ from ml_collections import ConfigDict
 from evaluation.methods import Evaluation
 from evaluation.play import always, play, temperatures
 from evaluation.routed import Routing, assign, route_tasks
-from evaluation.serving import Base, Manifests, load_adapters, load_base
 from evaluation.terminal import print_evaluation
-from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import load_target
+from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
+from trace_jax.program import run
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.select import make_policy
+from trace_jax.session import Base, Manifests, load_adapters, load_base
 from trace_jax.telemetry.progress import Progress
 
 REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
@@ -49,7 +49,7 @@ def score(
     table of the pipeline, all that analysis and calibration took.
     """
     if (workdir / REPORT).exists():
-        raise ContractError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
+        raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
     target = load_target(config.target.environment)
     tasks = target.tasks(split)
     base = load_base(config)
@@ -107,7 +107,7 @@ def _routed(
     router = load_router(path, base.revision, reader, base.renderer, policy)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
-        raise ContractError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")
+        raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")
     return router.table, assign(route_tasks(router, target, split, tasks), adapters)
 
 

@@ -11,7 +11,6 @@ from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
 from evaluation.routed import assign, confusion_of, route_tasks
-from evaluation.serving import Base, load_adapters
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
@@ -20,6 +19,7 @@ from trace_jax.environments.protocol import Labelled, Target
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
+from trace_jax.session import Base, load_adapters
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.run import MANIFEST
 

@@ -6,11 +6,11 @@ from hashlib import sha256
 
 from evaluation import statistics
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.protocol import Target
+from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
-from trace_jax.rollout.engine import Sampling
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def evaluate_methods(
         baselines: methods to compare the others with, at the same temperature.
 
     Raises:
-        ContractError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
+        UserError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
             method broken.
     """
     _check(methods, tasks, trials, greedy_trials, baselines)
@@ -120,8 +120,8 @@ def method_result(
             mean_reward=statistics.mean_reward(rewards),
             broken=statistics.broken_episodes(rewards),
         )
-    except ContractError as error:
-        raise ContractError(f"method {name!r}: {error}") from None
+    except UserError as error:
+        raise UserError(f"method {name!r}: {error}") from None
 
 
 def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
@@ -163,19 +163,19 @@ def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens:
 
 def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy: int, baselines: Sequence[str]) -> None:
     if not methods or not tasks or trials < 1 or greedy < 1:
-        raise ContractError(
+        raise UserError(
             f"{len(methods)} methods, {len(tasks)} tasks, {trials} trials, {greedy} greedy trials: "
             "an evaluation needs at least one of each"
         )
     if len(set(tasks)) != len(tasks):
-        raise ContractError("a task is listed twice; list each once and raise the number of trials instead")
+        raise UserError("a task is listed twice; list each once and raise the number of trials instead")
     keys = [(method.name, method.temperature) for method in methods]
     for name, temperature in keys:
         if keys.count((name, temperature)) > 1:
-            raise ContractError(f"method {name!r} is listed twice at temperature {temperature:g}; names are unique")
+            raise UserError(f"method {name!r} is listed twice at temperature {temperature:g}; names are unique")
     for baseline in baselines:
         if baseline not in {method.name for method in methods}:
-            raise ContractError(f"baseline {baseline!r} is not among the methods; add it or drop the comparison")
+            raise UserError(f"baseline {baseline!r} is not among the methods; add it or drop the comparison")
 
 
 def _notes(results: Sequence[MethodResult], greedy_trials: int, played: int) -> dict[str, str]:

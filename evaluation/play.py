@@ -7,12 +7,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
-from evaluation.serving import Base, limits, serve
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.recording import Recording
+from trace_jax.session import Base, limits, serve
 from trace_jax.telemetry.progress import Progress
 
 

@@ -5,11 +5,11 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from launch.common import fail, guarded, parse_flags
+from trace_jax.program import fail, guarded, parse_flags
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Parse the flags, call ``main()``, exit with the status of ``launch.common``."""
+    """Parse the flags, call ``main()``, exit with the status of ``trace_jax.program``."""
     app.run(lambda _: guarded(main), flags_parser=_parse)
     raise AssertionError("app.run exits")
 

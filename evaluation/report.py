@@ -11,11 +11,11 @@ from evaluation.program import required, run
 from evaluation.report_data import ReportData, load_report_data
 from evaluation.style import decoding, label, points, styled, svg
 from evaluation.terminal import print_evaluation
-from launch.common import WORKDIR
 from trace_jax.contract.capability import Interval
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike, replace_bytes
+from trace_jax.errors import UserError
+from trace_jax.program import WORKDIR
 
 FILE = "report.html"
 
@@ -87,7 +87,7 @@ def table_row(result: MethodResult) -> Row:
     if k > 1:
         try:
             any_of_k, all_of_k = statistics.pass_at_k(result.rewards, k), statistics.pass_hat_k(result.rewards, k)
-        except ContractError:  # some trial of every task broke
+        except UserError:  # some trial of every task broke
             any_of_k = all_of_k = None
     return Row(
         method=result.method,

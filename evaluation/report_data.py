@@ -18,9 +18,10 @@ from trace_jax.contract.capability import AnalysisReport, Interval
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError, Part, Record
+from trace_jax.contract.record import Part, Record
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import PathLike
+from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import FILE as METRICS_FILE
 from trace_jax.telemetry.metrics import read_metrics
 
@@ -88,16 +89,14 @@ class ReportData:
 
 
 def load_report_data(workdir: PathLike) -> ReportData:
-    """Gather a finished run. Raises ContractError when the summary is missing or any file is not what it should be."""
+    """Gather a finished run. Raises UserError when the summary is missing or any file is not what it should be."""
     directory = epath.Path(workdir)
     summary = read_document(directory / SUMMARY, RunSummary)
     analyses = find_documents(directory, AnalysisReport)
     tables = find_documents(directory, RouteTable)
     if len(analyses) > 1 or len(tables) > 1:
         odd = [os_path for os_path, _ in (analyses if len(analyses) > 1 else tables)][1]
-        raise ContractError(
-            f"{odd}: a work directory holds one analysis report and one route table; move this one away"
-        )
+        raise UserError(f"{odd}: a work directory holds one analysis report and one route table; move this one away")
     adapters = [(path, a) for path, a in find_documents(directory, AdapterManifest) if "snapshots" not in path.parts]
     return ReportData(
         title=summary.title,
@@ -117,11 +116,11 @@ def load_report_data(workdir: PathLike) -> ReportData:
 def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path, R]]:
     """All documents of type ``model`` under ``directory``, by path.
 
-    Raises ContractError for one of another version or damaged, and for any file that should be JSON and is not.
+    Raises UserError for one of another version or damaged, and for any file that should be JSON and is not.
     """
     root = epath.Path(directory)
     if not root.is_dir():
-        raise ContractError(f"{root}: no such directory; give the work directory of a run")
+        raise UserError(f"{root}: no such directory; give the work directory of a run")
     required = {name for name, info in model.model_fields.items() if info.is_required()}
     found = []
     for path in sorted(_json_files(root)):
@@ -145,5 +144,5 @@ def _keys(path: epath.Path) -> set[str]:
     try:
         value: Any = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ContractError(f"{path}: not JSON ({error}): make it again, or move it away") from None
+        raise UserError(f"{path}: not JSON ({error}): make it again, or move it away") from None
     return set(value) if isinstance(value, dict) else set()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.report_data import Confusion
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
+from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.agent import one_line
 from trace_jax.routing.merge import materialise
@@ -27,7 +27,7 @@ class Routing:
 def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[int]) -> dict[int, RouteDecision]:
     """The router's decision on the first messages of each task; conversations are named by the task's seed.
 
-    Raises ContractError, naming target and task, where the environment cannot open it.
+    Raises UserError, naming target and task, where the environment cannot open it.
     """
     requests = []
     for task in tasks:
@@ -35,7 +35,7 @@ def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[in
             environment = target.environment(split)
             requests.append(RouteRequest(str(task), environment.reset(task).messages, environment.tools))
         except Exception as error:  # anything may come out of an environment
-            raise ContractError(
+            raise UserError(
                 f"target {target.name!r}: {split} task {task} cannot be opened to route it ({one_line(error)}): mend "
                 "its environment, or leave the task out"
             ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import beta
 
 from trace_jax.contract.capability import Interval
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.synthesis import calibration
 
 Rewards = Mapping[str, Sequence[float | None]]
@@ -93,7 +93,7 @@ def paired_difference_over_seeds(pairs: Sequence[tuple[Rewards, Rewards]], seed:
     """
     rows = [_differences(method, baseline) for method, baseline in pairs]
     if not rows:
-        raise ContractError("no pipeline seeds to compare; give at least one (method, baseline) pair")
+        raise UserError("no pipeline seeds to compare; give at least one (method, baseline) pair")
     tasks = sorted(set().union(*rows))
     difference_ST = np.array([[row.get(task, 0.0) for task in tasks] for row in rows])
     present_ST = np.array([[task in row for task in tasks] for row in rows], np.float64)
@@ -112,14 +112,14 @@ def _graded(rewards: Rewards) -> dict[str, list[float]]:
     kept = {task: [r for r in row if r is not None] for task, row in rewards.items()}
     for task, row in kept.items():
         if not all(0.0 <= reward <= 1.0 for reward in row):  # a NaN fails this too
-            raise ContractError(f"task {task}: rewards {row} outside [0, 1]; a broken episode is None")
+            raise UserError(f"task {task}: rewards {row} outside [0, 1]; a broken episode is None")
     return {task: row for task, row in kept.items() if row}
 
 
 def _differences(method: Rewards, baseline: Rewards) -> dict[str, float]:
     if set(method) != set(baseline):
         odd = sorted(set(method) ^ set(baseline))
-        raise ContractError(
+        raise UserError(
             f"task {odd[0]!r} was given to one of the two methods only; a paired comparison needs the same tasks"
         )
     ours, theirs = task_pass_rates(method), task_pass_rates(baseline)
@@ -130,13 +130,13 @@ def _over_k(rewards: Rewards, k: int, estimate: Callable[[int, int], float]) -> 
     counts = [(len(row), sum(r == 1.0 for r in row)) for row in _graded(rewards).values()]
     usable = [(n, c) for n, c in counts if n >= k]
     if k < 1 or not usable:
-        raise ContractError(f"no task has {k} graded trials; run more trials or ask for a smaller k")
+        raise UserError(f"no task has {k} graded trials; run more trials or ask for a smaller k")
     return float(np.mean([estimate(n, c) for n, c in usable]))
 
 
 def _mean_interval(values: np.ndarray, seed: int) -> Interval:
     if not len(values):
-        raise ContractError("no task has a graded trial; every episode broke: see the errors in the trajectories")
+        raise UserError("no task has a graded trial; every episode broke: see the errors in the trajectories")
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
     return _interval(float(values.mean()), values[draws].mean(axis=1))

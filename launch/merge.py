@@ -7,8 +7,8 @@
 
 from absl import app, flags
 
-from launch.common import fail, guarded, parse_flags
-from trace_jax.models.merging import merge_adapter
+from trace_jax.models.formats.merging import merge_adapter
+from trace_jax.program import fail, guarded, parse_flags
 from trace_jax.telemetry.progress import Progress
 
 FLAGS = (

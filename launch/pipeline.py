@@ -14,11 +14,11 @@ from evaluation.held_out import evaluate_run
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, load_report_data
 from evaluation.terminal import print_evaluation
-from launch.common import run
 from launch.stages import Stages
 from trace_jax.contract.capability import SelectedCapability, Status
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
+from trace_jax.program import run
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
@@ -49,7 +49,7 @@ def run_stages(stages: Stages) -> None:
                 selected.append(one)
                 manifests.append(made)
         if not manifests:
-            raise ContractError(f"{root}: no capability has an environment: see its environments/ and analysis/")
+            raise UserError(f"{root}: no capability has an environment: see its environments/ and analysis/")
 
         adapters = []
         for one, manifest in zip(selected, manifests, strict=True):

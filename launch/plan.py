@@ -24,11 +24,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch.common import run_without_workdir
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.environment import prepare_environment
 from trace_jax.planning.report import PlanReport
 from trace_jax.planning.topology import Topology, parse_topology
+from trace_jax.program import run_without_workdir
 
 TOPOLOGY = flags.DEFINE_string("topology", None, "chips, for instance v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
 PROGRAMS = flags.DEFINE_string(
@@ -48,7 +48,7 @@ def main(config: ConfigDict) -> None:
     from trace_jax.planning.table import print_plan
 
     if TOPOLOGY.value is None:
-        raise ContractError("--topology is missing: name chips, for instance --topology=v5p:4x4x4")
+        raise UserError("--topology is missing: name chips, for instance --topology=v5p:4x4x4")
     topology = parse_topology(TOPOLOGY.value)
     if SWEEP.value is not None:
         sweep_run(config, topology, Path(SWEEP.value))
@@ -59,7 +59,7 @@ def main(config: ConfigDict) -> None:
     print_plan(report)
     for program in report.programs:
         if not program.memory.fits:
-            raise ContractError(f"{report.topology}: {program.name} {program.memory.verdict}")
+            raise UserError(f"{report.topology}: {program.name} {program.memory.verdict}")
 
 
 def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
@@ -90,12 +90,12 @@ def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
 
 
 def find_function(name: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names. Raises ContractError if there is none."""
+    """The function that ``module:function`` names. Raises UserError if there is none."""
     module, _, function = name.partition(":")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ContractError(f"--programs={name}: {error}: name a function as module:function") from None
+        raise UserError(f"--programs={name}: {error}: name a function as module:function") from None
     return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.parallel.mesh import MeshConfig
 from trace_jax.planning.compile import Job
@@ -20,7 +20,7 @@ def training(config: ConfigDict, topology: Topology) -> Job:
 
 
 def configured(config: ConfigDict) -> Run:
-    """The run that a config describes. Raises ContractError for a setting that it cannot have."""
+    """The run that a config describes. Raises UserError for a setting that it cannot have."""
     settings = config.plan
     return Run(
         model=_model(settings.model or config.base.path),
@@ -37,10 +37,10 @@ def configured(config: ConfigDict) -> Run:
 
 def _model(name: str) -> DecoderConfig:
     if not name:
-        raise ContractError("neither plan.model nor base.path is set: name the config.json of a model")
+        raise UserError("neither plan.model nor base.path is set: name the config.json of a model")
     path = Path(name)
     path = path / "config.json" if path.is_dir() else path
     try:
         return DecoderConfig.from_huggingface(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: cannot be read as a model's config.json ({error}): see plan.model") from None
+        raise UserError(f"{path}: cannot be read as a model's config.json ({error}): see plan.model") from None

@@ -20,7 +20,7 @@ from pathlib import Path
 import uvicorn
 from absl import app, flags
 
-from launch.common import fail, guarded, parse_flags
+from trace_jax.program import fail, guarded, parse_flags
 from trace_jax.relay.app import make_app
 from trace_jax.relay.files import API_KEY, KEY
 from trace_jax.relay.server import Server

@@ -19,18 +19,18 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, Manifests, check_engine, limits, load_adapters, load_base, serve
-from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.source import Source, load_source
+from trace_jax.errors import UserError
+from trace_jax.program import run
 from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
+from trace_jax.session import Base, Manifests, check_engine, limits, load_adapters, load_base, serve
 from trace_jax.telemetry.progress import Progress
 
 ENVIRONMENT = flags.DEFINE_string(
@@ -51,7 +51,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     tasks = config.target.train_tasks if split == "train" else config.target.held_out_tasks
     source = load_source(ENVIRONMENT.value or config.target.environment, split, tasks)
     if config.rollout.trials < 1:
-        raise ContractError(f"rollout.trials is {config.rollout.trials}: at least 1 is needed")
+        raise UserError(f"rollout.trials is {config.rollout.trials}: at least 1 is needed")
     check_engine(config)
     manifests = _manifests()
     base = load_base(config)
@@ -99,12 +99,12 @@ def _identity(config: ConfigDict, base: Base, source: Source, manifests: Manifes
 
 
 def _report(path: PathLike, episodes: Sequence[Trajectory]) -> None:
-    """Print what came of it. Raises ContractError when not one episode could be graded."""
+    """Print what came of it. Raises UserError when not one episode could be graded."""
     rewards = [episode.reward for episode in episodes if episode.reward is not None]
     errors = [episode.error for episode in episodes if episode.error is not None]
     remedy = "mend that, and the same command plays them again"
     if not rewards:
-        raise ContractError(f"{path}: all {len(errors)} episodes broke, the first by {errors[0]}: {remedy}")
+        raise UserError(f"{path}: all {len(errors)} episodes broke, the first by {errors[0]}: {remedy}")
     passed, mean = sum(episode.passed for episode in episodes), sum(rewards) / len(rewards)
     print(f"{path}: {len(episodes)} episodes, {passed} passed, {len(errors)} broken, mean reward {mean:.3f}")
     if errors:

@@ -42,17 +42,15 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from evaluation.serving import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
-from launch.common import run
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
+from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters, Held
 from trace_jax.gateway.app import Gateway, Limits, make_app
 from trace_jax.gateway.backend import Backend
-from trace_jax.gateway.deciding import DecisionLog
+from trace_jax.gateway.decisions import DecisionLog
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.gateway.labels import ServerReader
@@ -64,14 +62,16 @@ from trace_jax.gateway.pinning import Pins
 from trace_jax.gateway.routes import Conversations
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.huggingface import TOKENIZER, read_config, revision
+from trace_jax.models.formats.huggingface import TOKENIZER, read_config, revision
 from trace_jax.parallel.termination import Termination
+from trace_jax.program import run
 from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
+from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
 from trace_jax.training.run import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
@@ -93,7 +93,7 @@ LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "write the bodies of req
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Serve until SIGTERM."""
     if not is_local(workdir):
-        raise ContractError(f"{workdir}: engines read adapters from a local disk: copy the run to one")
+        raise UserError(f"{workdir}: engines read adapters from a local disk: copy the run to one")
     asyncio.run(_serve(config, Path(workdir)))
 
 
@@ -162,26 +162,26 @@ async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) 
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Raises ContractError while another gateway works in ``directory``, whose files it would remove."""
+    """Raises UserError while another gateway works in ``directory``, whose files it would remove."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ContractError(
+            raise UserError(
                 f"{directory}: another gateway serves this run: stop it, or give this one a copy of the run"
             ) from None
         yield
 
 
 def _held(root: Path, table: RouteTable) -> dict[str, Held]:
-    """The adapters of the table. Raises ContractError for one that is missing, or of another base."""
+    """The adapters of the table. Raises UserError for one that is missing, or of another base."""
     held = {}
     for route in table.routes:
         path = root / "adapters" / route.adapter / MANIFEST
         manifest = read_document(path, AdapterManifest)
         if manifest.base != table.base:
-            raise ContractError(f"{path}: adapter of base {manifest.base}, the route table's is {table.base}")
+            raise UserError(f"{path}: adapter of base {manifest.base}, the route table's is {table.base}")
         held[route.adapter] = Held(path.parent / manifest.peft, manifest.rank)
     return held
 

@@ -15,19 +15,19 @@ from ml_collections import ConfigDict
 from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
-from evaluation.serving import Base, limits, load_adapters, load_base, make_engine
 from evaluation.terminal import print_evaluation, print_learning
-from launch.common import run
 from launch.convert_smollm2 import make_model
 from launch.stages import Clock, open_run
 from trace_jax import pipeline
 from trace_jax.base_agent import Agent
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
-from trace_jax.models.huggingface import TOKENIZER, save
-from trace_jax.rollout.chat import Renderer
+from trace_jax.models.formats.huggingface import TOKENIZER, save
+from trace_jax.program import run
+from trace_jax.session import Base, limits, load_adapters, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of

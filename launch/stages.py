@@ -9,7 +9,6 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, limits, load_base, make_engine
 from trace_jax import pipeline
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
@@ -19,16 +18,18 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import JsonLinesWriter, read_records, write_document
-from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.record import Record
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
+from trace_jax.errors import UserError
 from trace_jax.rollout.recording import Recording
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
-from trace_jax.synthesis.embedded import make_designer
+from trace_jax.session import Base, limits, load_base, make_engine
+from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
@@ -70,7 +71,7 @@ class Stages:
     """What the stages share: the base with its engine, the target, the configuration and the work directory.
 
     The directory is opened last, when the whole configuration has been found usable, and belongs to this base from then
-    on. Raises ContractError for a setting that a later stage would refuse, and for a directory of another run.
+    on. Raises UserError for a setting that a later stage would refuse, and for a directory of another run.
     """
 
     def __init__(self, config: ConfigDict, workdir: epath.Path) -> None:
@@ -217,7 +218,7 @@ class Stages:
 def open_run(workdir: epath.Path, config: ConfigDict, base: Base) -> Path:
     """The work directory of a run with ``config`` on ``base``: made, or gone on in if it is this run's."""
     if not is_local(workdir):
-        raise ContractError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it on")
+        raise UserError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it on")
     settings = config.to_dict()
     for name in ("url", "relay_port_offset", "request_seconds", "wait_seconds"):
         del settings["engine"][name]  # servers may move
@@ -227,23 +228,23 @@ def open_run(workdir: epath.Path, config: ConfigDict, base: Base) -> Path:
 def _check(config: ConfigDict) -> None:
     """What the stages would refuse hours later."""
     if config.training.max_steps is None:
-        raise ContractError("training.max_steps is not set: say how many steps an adapter is trained for")
+        raise UserError("training.max_steps is not set: say how many steps an adapter is trained for")
     if config.training.max_rollouts is not None:
-        raise ContractError(
+        raise UserError(
             f"training.max_rollouts is {config.training.max_rollouts}: the pipeline sets it for GRPO on the target, to "
             "what TRACE has spent; bound the adapters by training.max_steps"
         )
     grpo_config(config)
     _synthesis(config)
     if config.routing.router not in ROUTERS:
-        raise ContractError(f"routing.router {config.routing.router!r}: use one of {', '.join(ROUTERS)}")
+        raise UserError(f"routing.router {config.routing.router!r}: use one of {', '.join(ROUTERS)}")
     for name in (
         "target.train_tasks", "target.held_out_tasks", "rollout.trials", "analysis.runs", "evaluation.trials",
         "synthesis.calibration_groups", "synthesis.calibration_group_size", "synthesis.max_rounds", "routing.prompts",
     ):  # fmt: skip
         section, field = name.split(".")
         if config[section][field] < 1:
-            raise ContractError(f"{name} is {config[section][field]}: at least 1 is needed")
+            raise UserError(f"{name} is {config[section][field]}: at least 1 is needed")
 
 
 def grpo_config(config: ConfigDict, **changes: Any) -> GRPOConfig:

@@ -12,8 +12,8 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from launch.common import run
-from trace_jax.contract.record import ContractError
+from trace_jax.chat.renderer import TinyRenderer, text_of
+from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments.helpdesk.database import CITIES, CUSTOMERS, KINDS, ORDERS, PRODUCTS, STATUSES
 from trace_jax.environments.helpdesk.desk import Desk
@@ -21,11 +21,11 @@ from trace_jax.environments.helpdesk.lessons import draw_lesson
 from trace_jax.environments.helpdesk.policies import Demonstrator
 from trace_jax.environments.helpdesk.target import draw_task
 from trace_jax.environments.helpdesk.ticket import Ticket
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import save
-from trace_jax.rollout.chat import TinyRenderer, text_of
-from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
+from trace_jax.models.formats.huggingface import save
+from trace_jax.program import run
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.demonstrations import Turn, tokenized, turns_of
 from trace_jax.training.supervised import SupervisedConfig, train_supervised
@@ -74,7 +74,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     tokenizer = train_tokenizer(heard, config.vocab_size, (*CITIES, *KINDS, *STATUSES))
     split = [word for word in (*ORDERS, *PRODUCTS, *CUSTOMERS) if len(tokenizer.encode(word).ids) > 1]
     if split:
-        raise ContractError(
+        raise UserError(
             f"config.vocab_size={config.vocab_size} leaves {len(split)} ids such as {split[0]} in pieces, which a "
             "small model does not learn to copy: raise it"
         )

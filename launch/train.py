@@ -23,22 +23,22 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evaluation.serving import Base, check_engine, limits, load_base, make_engine
-from launch.common import run
 from launch.stages import grpo_config
 from trace_jax import pipeline
 from trace_jax.base_agent import calibration_path
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.engines.protocol import Engine
 from trace_jax.environments.registry import load_target
-from trace_jax.models.huggingface import load
+from trace_jax.errors import UserError
+from trace_jax.models.formats.huggingface import load
 from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshConfig, make_mesh
 from trace_jax.parallel.termination import Termination
-from trace_jax.rollout.engine import Engine
+from trace_jax.program import run
+from trace_jax.session import Base, check_engine, limits, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
@@ -110,11 +110,11 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 def _check(config: ConfigDict) -> None:
     """What can be refused before anything is loaded."""
     if not ENVIRONMENTS.value and TARGET.value is None:
-        raise ContractError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
+        raise UserError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
     check_engine(config)
     given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
     if given and not DISTRIBUTED.value:
-        raise ContractError(f"--{given[0]} without --distributed: add that flag, or leave out this one")
+        raise UserError(f"--{given[0]} without --distributed: add that flag, or leave out this one")
 
 
 def _fixed(config: ConfigDict, base: Base) -> dict[str, object]:
@@ -144,7 +144,7 @@ def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
     names = [job.name for job in jobs]
     for name in names:
         if names.count(name) > 1:
-            raise ContractError(f"two environments are called {name}: adapters go by their names, so leave one out")
+            raise UserError(f"two environments are called {name}: adapters go by their names, so leave one out")
     seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.played]) for job in jobs]
     processes.require_same("what --environments holds", json.dumps(seen).encode())
     return jobs
@@ -157,7 +157,7 @@ def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
             continue
         found = sorted(one for one in path.glob("*.json") if not one.name.endswith(".failed.json"))
         if not found:
-            raise ContractError(f"{path}: holds no environment manifest: name files NAME.json, or their directory")
+            raise UserError(f"{path}: holds no environment manifest: name files NAME.json, or their directory")
         yield from found
 
 

@@ -8,12 +8,12 @@ from tiny_chat import *  # noqa: F403 (fixtures)
 from trace_jax.base_agent import Agent, calibrate_on, calibration_groups, calibration_path
 from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.synthesis.calibration import calibrate
-from trace_jax.synthesis.families.practice import PracticeDesk
 
-DESIGN = Design(entry_point="trace_jax.synthesis.families.refuse_forbidden:RefuseForbidden", parameters={})
+DESIGN = Design(entry_point="trace_jax.environments.helpdesk.practice.refuse_forbidden:RefuseForbidden", parameters={})
 SEEDS, SIZE = (4, 5, 6), 2
 
 
@@ -34,7 +34,7 @@ def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_o
     calibration = calibrate([[one.reward for one in group] for group in played])
     assert calibration.broken == 0 and path.read_bytes().count(b"\n") == 2 * len(SEEDS) * SIZE
     manifest = EnvironmentManifest(
-        name="refuse", capability="refuse", target="shop", designer="embedded", design=DESIGN, gates=(), rollouts=6,
+        name="refuse", capability="refuse", target="shop", designer="rules", design=DESIGN, gates=(), rollouts=6,
         calibration=calibration,
         attempts=(Attempt(round=0, design=DESIGN, gates=(), calibration=calibration, seeds=SEEDS, feedback=""),),
     )  # fmt: skip

@@ -6,10 +6,10 @@ import pytest
 from flax import nnx
 from tokenizers import Tokenizer
 
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.tokenizer import train_tokenizer
 
 __all__ = ["config", "decoder", "renderer", "tokenizer"]
 

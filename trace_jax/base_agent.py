@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.episodes import read_episodes
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.protocol import Engine, Sampling
 from trace_jax.environments.registry import environment_factory
 from trace_jax.environments.source import Source
+from trace_jax.errors import UserError
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.agent import EpisodeSpec, Limits
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine, Sampling
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
 from trace_jax.training.collection import Group
@@ -83,7 +83,7 @@ def calibrate_on(
 def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[Group]:
     """What the base did when the environment was accepted, one group a seed; ``directory`` holds the manifest.
 
-    Groups of broken rollouts alone are left out. Raises ContractError when the rollouts are not all there.
+    Groups of broken rollouts alone are left out. Raises UserError when the rollouts are not all there.
     """
     seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
     if not seeds or manifest.calibration is None:
@@ -97,7 +97,7 @@ def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[G
     wanted = manifest.calibration.group_size
     for name, rollouts in played.items():
         if len(rollouts) != wanted:
-            raise ContractError(
+            raise UserError(
                 f"{path} holds {len(rollouts)} of the {wanted} rollouts {name}, with which {manifest.name} was "
                 "accepted: restore the file, or remove it with the manifest to calibrate anew"
             )

@@ -28,7 +28,7 @@ from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import TrainingGround
+from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.job import Job, StepReport
 from trace_jax.training.run import MANIFEST
 from trace_jax.training.trainer import train
@@ -88,7 +88,7 @@ def adapter_job(
 ) -> Job:
     """One adapter for the environments of ``manifests``; ``played``: its first batches are the base's calibrations."""
     grounds = [
-        TrainingGround(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
+        TrainingEnvironment(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
     ]
     calibrations = [calibration_groups(m, environments) for m in manifests if played]
@@ -117,7 +117,7 @@ def train_on_target(
 
 def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
     """One adapter for the target's own training ``tasks``."""
-    ground = TrainingGround(target_name, lambda: target.environment("train"), tasks, target_name, "train")
+    ground = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
     return Job(name, directory, [ground], ())
 
 

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from benchmarks.peers import common
 from trace_jax.contract.trajectory import Policy, Segment, Trajectory, Usage
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Completion, Sampling
 from trace_jax.training.advantages import group_advantages
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner

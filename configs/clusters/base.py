@@ -7,7 +7,7 @@
         config.name = "trace-qwen3-30b"
         return config
 
-``python -m launch.clusters.render`` reads it. Secrets are named, never written: ``HF_TOKEN=hf-token`` puts the secret
+``python -m launch.clusters`` reads it. Secrets are named, never written: ``HF_TOKEN=hf-token`` puts the secret
 object ``hf-token`` into the trainer's variable ``HF_TOKEN``. GKE reads a Secret of the namespace, with the variable as
 its key; SSH machines read Google Cloud's Secret Manager; SkyPilot and XPK take the variables of the shell that starts
 the job. ``TRACE_RELAY_KEY``, without which relays take adapters from whoever reaches them, goes to the relays too:

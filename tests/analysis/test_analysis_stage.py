@@ -4,14 +4,14 @@ import pytest
 from desk_rollouts import demonstrator_episodes, shuffled
 
 from trace_jax.analysis.analyst import make_analyst
-from trace_jax.analysis.embedded import EmbeddedAnalyst
 from trace_jax.analysis.importers import tau_bench
+from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, SOURCE, analyse
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import read_document, read_records
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.errors import UserError
 
 LACKED = {"verify_before_acting", "complete_all_steps", "compute_over_values", "choose_under_constraints"}
 EPISODES = demonstrator_episodes(trials=4, seed=0)
@@ -19,7 +19,7 @@ FAST = Criteria(resamples=200)
 
 
 def test_what_the_demonstrator_lacks_is_selected_and_nothing_else(tmp_path: Path) -> None:
-    found = analyse(EPISODES, make_analyst("embedded"), tmp_path)
+    found = analyse(EPISODES, make_analyst("rules"), tmp_path)
     assert {one.capability.name for one in found.selected} == LACKED
     assert [one.rank for one in found.selected] == [1, 2, 3, 4]
     by_id = {episode.id: episode for episode in EPISODES}
@@ -34,26 +34,26 @@ def test_what_the_demonstrator_lacks_is_selected_and_nothing_else(tmp_path: Path
 
 @pytest.mark.parametrize("seed", range(8))
 def test_shuffled_outcomes_select_nothing(tmp_path: Path, seed: int) -> None:
-    found = analyse(shuffled(EPISODES, seed), make_analyst("embedded"), tmp_path, seed=seed, criteria=FAST)
+    found = analyse(shuffled(EPISODES, seed), make_analyst("rules"), tmp_path, seed=seed, criteria=FAST)
     assert not any(one.selected for one in found.report.capabilities)
 
 
 def test_a_stopped_stage_goes_on_and_ends_with_the_same_files(tmp_path: Path) -> None:
     episodes = EPISODES[:80]
-    analyse(episodes, make_analyst("embedded"), tmp_path / "whole", runs=4, criteria=FAST)
+    analyse(episodes, make_analyst("rules"), tmp_path / "whole", runs=4, criteria=FAST)
     stopped = tmp_path / "stopped"
-    analyse(episodes, make_analyst("embedded"), stopped, runs=4, criteria=FAST)
+    analyse(episodes, make_analyst("rules"), stopped, runs=4, criteria=FAST)
     lines = (stopped / RUNS).read_bytes().splitlines(keepends=True)
     (stopped / RUNS).write_bytes(b"".join(lines[:2]) + lines[2][:100])
     for name in (REPORT, SELECTED):
         (stopped / name).unlink()
-    analyse(episodes, make_analyst("embedded"), stopped, runs=4, criteria=FAST)
+    analyse(episodes, make_analyst("rules"), stopped, runs=4, criteria=FAST)
     for name in (CANDIDATES, RUNS, REPORT, SELECTED):
         assert (stopped / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_what_the_stage_refuses(tmp_path: Path) -> None:
-    analyst = make_analyst("embedded")
+    analyst = make_analyst("rules")
     broken = tuple(one.replace(reward=None, error="down", termination="error") for one in EPISODES[:3])
     for given, words in (
         ((EPISODES[0].replace(split="held_out"),), "desk-0-0: split 'held_out'"),
@@ -61,31 +61,31 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
         (broken, "none of them graded"),
         ((), "0 trajectories"),
     ):
-        with pytest.raises(ContractError, match=words):
+        with pytest.raises(UserError, match=words):
             analyse(given, analyst, tmp_path / "none")
     analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, criteria=FAST)
-    with pytest.raises(ContractError, match="of seed 0; asked for 2 runs of seed 1"):
+    with pytest.raises(UserError, match="of seed 0; asked for 2 runs of seed 1"):
         analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, seed=1, criteria=FAST)
-    with pytest.raises(ContractError, match="0 label runs"):
+    with pytest.raises(UserError, match="0 label runs"):
         analyse(EPISODES[:40], analyst, tmp_path / "none", runs=0)
 
 
 def test_labels_of_other_trajectories_are_never_used(tmp_path: Path) -> None:
-    analyst, given, place = make_analyst("embedded"), EPISODES[:40], tmp_path / "one"
+    analyst, given, place = make_analyst("rules"), EPISODES[:40], tmp_path / "one"
     first = analyse(given, analyst, place, runs=2, criteria=FAST)
     slower = tuple(one.replace(seconds=one.seconds + 1.0) for one in given)
     assert analyse(slower, analyst, place, runs=2, criteria=FAST) == first  # how long they took is not analysed
     flipped = given[0].replace(reward=1.0 - given[0].reward)
     for other in (given[:39], given[::-1], (flipped, *given[1:]), EPISODES[40:80]):
-        with pytest.raises(ContractError, match=f"one: analyses 40 trajectories .*given are {len(other)} .*new direct"):
+        with pytest.raises(UserError, match=f"one: analyses 40 trajectories .*given are {len(other)} .*new direct"):
             analyse(other, analyst, place, runs=2, criteria=FAST)
     (place / SOURCE).unlink()
-    with pytest.raises(ContractError, match="holds candidates.json but no source.json"):
+    with pytest.raises(UserError, match="holds candidates.json but no source.json"):
         analyse(given, analyst, place, runs=2, criteria=FAST)
 
 
 def test_no_clean_label_run_at_all_is_an_error_not_an_empty_selection(tmp_path: Path) -> None:
-    class Forgetful(EmbeddedAnalyst):
+    class Forgetful(RulesAnalyst):
         def label(self, trajectories, candidates, run, seed):
             whole = super().label(trajectories, candidates, run, seed)
             return whole if run in self.whole else whole.replace(labels=whole.labels[1:])
@@ -95,7 +95,7 @@ def test_no_clean_label_run_at_all_is_an_error_not_an_empty_selection(tmp_path: 
     found = analyse(EPISODES[:40], analyst, tmp_path / "some", runs=2, criteria=FAST)
     assert set(found.report.rejected_runs) == {"0"}
     analyst.whole = set()
-    with pytest.raises(ContractError, match=r"label_runs.jsonl: none of 2 label runs can be used \(missing: \(desk-"):
+    with pytest.raises(UserError, match=r"label_runs.jsonl: none of 2 label runs can be used \(missing: \(desk-"):
         analyse(EPISODES[:40], analyst, tmp_path / "all", runs=2, criteria=FAST)
     assert not (tmp_path / "all" / SELECTED).exists()
 
@@ -105,12 +105,12 @@ def test_a_sample_without_failures_or_without_passes_selects_nothing(tmp_path: P
         return tuple(episode.replace(reward=reward) for episode in EPISODES[:60])
 
     for reward in (0.0, 1.0):
-        found = analyse(all_with(reward), make_analyst("embedded"), tmp_path / str(reward), criteria=FAST)
+        found = analyse(all_with(reward), make_analyst("rules"), tmp_path / str(reward), criteria=FAST)
         assert not found.selected
 
 
 def test_real_episodes_go_through_the_whole_stage(tmp_path: Path) -> None:
     real = tau_bench.load(Path(__file__).parent / "fixtures" / "tau_bench_airline.json", "airline", "gpt-4o")
-    found = analyse(real, make_analyst("embedded"), tmp_path, criteria=FAST)
+    found = analyse(real, make_analyst("rules"), tmp_path, criteria=FAST)
     assert (found.report.passed, found.report.failed) == (3, 3)
     assert not found.selected  # six episodes support nothing

@@ -8,8 +8,8 @@ import pytest
 from trace_jax.analysis.episode import read_episode
 from trace_jax.analysis.importers import tau2_bench, tau_bench
 from trace_jax.contract.files import append_records, read_records
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.errors import UserError
 
 AIRLINE = Path(__file__).parent / "fixtures" / "tau_bench_airline.json"
 
@@ -195,7 +195,7 @@ def test_what_the_user_does_on_a_device_is_not_taken_for_the_agents_work(tmp_pat
 )
 def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "t.json").write_text(text)
-    with pytest.raises(ContractError, match=words) as error:
+    with pytest.raises(UserError, match=words) as error:
         tau2_bench.load(tmp_path / "t.json")
     assert "\n" not in str(error.value)
 
@@ -203,6 +203,6 @@ def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) 
 @pytest.mark.parametrize(("text", "words"), [("{", "t.json"), ("{}", "list of episodes"), ("[{}]", "episode 0")])
 def test_a_bad_tau_bench_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "t.json").write_text(text)
-    with pytest.raises(ContractError, match=words) as error:
+    with pytest.raises(UserError, match=words) as error:
         tau_bench.load(tmp_path / "t.json", "airline", "m")
     assert "\n" not in str(error.value)

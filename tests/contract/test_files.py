@@ -14,8 +14,8 @@ import pytest
 
 from trace_jax.contract.capability import Candidate, Candidates
 from trace_jax.contract.files import JsonLinesWriter, append_records, read_document, read_records, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message, Policy, Trajectory
+from trace_jax.errors import UserError
 
 
 def candidates(text: str) -> Candidates:
@@ -27,7 +27,7 @@ FIRST, SECOND, LAST, NEW = (candidates(text) for text in ("first", "second", "la
 
 def refusal(path, model=Candidates, read=read_document) -> str:
     """The one-line error that reading ``path`` gives."""
-    with pytest.raises(ContractError) as error:
+    with pytest.raises(UserError) as error:
         list(read(path, model))
     message = str(error.value)
     assert "\n" not in message and str(path) in message
@@ -77,7 +77,7 @@ def test_corrupt_middle_line_is_refused_by_file_and_line(damage, tmp_path):
     path.write_bytes(lines[0] + damage + lines[1])
     reader = read_records(path, Candidates)
     assert next(reader) == FIRST
-    with pytest.raises(ContractError, match="log.jsonl:2: not a valid Candidates: ") as error:
+    with pytest.raises(UserError, match="log.jsonl:2: not a valid Candidates: ") as error:
         next(reader)
     assert "\n" not in str(error.value)
 

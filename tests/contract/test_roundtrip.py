@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from trace_jax.contract.capability import Candidate, Candidates
 from trace_jax.contract.files import append_records, read_document, read_records, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.schemas import RECORDS
 from trace_jax.contract.trajectory import Message, Policy, ToolCall, Trajectory
+from trace_jax.errors import UserError
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -64,11 +64,11 @@ def test_what_json_would_change_is_refused_and_nothing_is_written(value, tmp_pat
     good = trajectory_with({})
     append_records(tmp_path / "log.jsonl", [good])
     bad = trajectory_with({"x": value})
-    with pytest.raises(ContractError, match="log.jsonl: Trajectory") as error:
+    with pytest.raises(UserError, match="log.jsonl: Trajectory") as error:
         append_records(tmp_path / "log.jsonl", [good, bad])
     assert "\n" not in str(error.value)
     assert list(read_records(tmp_path / "log.jsonl", Trajectory)) == [good]
-    with pytest.raises(ContractError, match="document.json: Trajectory"):
+    with pytest.raises(UserError, match="document.json: Trajectory"):
         write_document(tmp_path / "document.json", bad)
     assert not (tmp_path / "document.json").exists()
 

@@ -5,14 +5,14 @@ import json
 import pytest
 from etils import epath
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.workdir import FILE, fingerprint, open_workdir
+from trace_jax.errors import UserError
 
 CONFIG = {"seed": 0, "training": {"rank": 8, "targets": ("q_proj", "v_proj")}}
 
 
 def refusal(path, config) -> str:
-    with pytest.raises(ContractError) as error:
+    with pytest.raises(UserError) as error:
         open_workdir(path, config)
     message = str(error.value)
     assert "\n" not in message and str(path) in message
@@ -58,7 +58,7 @@ def test_a_directory_of_something_else_is_refused_and_scraps_are_not(tmp_path):
 
 
 def test_a_config_that_json_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(ContractError, match="config"):
+    with pytest.raises(UserError, match="config"):
         open_workdir(tmp_path / "run", {"seed": object()})
     assert not (tmp_path / "run").exists()
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_jax.contract.trajectory import Tool, ToolCall
+from trace_jax.engines.deadline import Overrun, deadline
 from trace_jax.environments.calls import call_error
-from trace_jax.rollout.deadline import Overrun, deadline
 
 REFUND = Tool(
     name="refund",

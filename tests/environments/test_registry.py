@@ -3,7 +3,6 @@
 import pytest
 
 from trace_jax.contract.environment import Design
-from trace_jax.contract.record import ContractError
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import (
     ENVIRONMENTS,
@@ -13,10 +12,11 @@ from trace_jax.environments.registry import (
     load_target,
     names,
 )
+from trace_jax.errors import UserError
 
-VERIFY = "trace_jax.synthesis.families.verify_before_acting:VerifyBeforeActing"
+VERIFY = "trace_jax.environments.helpdesk.practice.verify_before_acting:VerifyBeforeActing"
 SHOP = """
-from trace_jax.synthesis.families import VerifyBeforeActing
+from trace_jax.environments.helpdesk.practice import VerifyBeforeActing
 
 class Shop(VerifyBeforeActing):
     pass
@@ -61,21 +61,25 @@ def test_module_and_class_with_parameters():
         ("tau9", {}, ["'tau9'", "module:Class"]),
         ("no_such_module:X", {}, ["no_such_module", "install it"]),
         (":X", {}, ["':X'"]),
-        ("trace_jax.synthesis.families.verify_before_acting:Nothing", {}, ["'Nothing'", "VerifyBeforeActing"]),
+        (
+            "trace_jax.environments.helpdesk.practice.verify_before_acting:Nothing",
+            {},
+            ["'Nothing'", "VerifyBeforeActing"],
+        ),
         (VERIFY, {"colour": 1}, ["colour", "exercised"]),
         (VERIFY, {"exercised": 5}, ["exercised=5", "at most 2"]),
         ("trace_jax.environments.helpdesk.database:Database", {}, ["has no reset"]),
     ],
 )
 def test_what_cannot_be_made_is_named_with_the_remedy(name, parameters, wanted):
-    with pytest.raises(ContractError) as caught:
+    with pytest.raises(UserError) as caught:
         load_environment(name, parameters)
     assert all(part in str(caught.value) for part in wanted), str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_target_is_answered_with_the_known_ones():
-    with pytest.raises(ContractError, match="no target 'helpdsk': known are .*helpdesk"):
+    with pytest.raises(UserError, match="no target 'helpdsk': known are .*helpdesk"):
         load_target("helpdsk")
 
 
@@ -83,6 +87,6 @@ def test_a_design_outside_the_package_is_never_imported(tmp_path, monkeypatch):
     (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Env: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for entry_point in ("stranger:Env", "trace_jaxer:Env", "trace_jax_evil.x:Env"):
-        with pytest.raises(ContractError, match="outside trace_jax.*sandbox"):
+        with pytest.raises(UserError, match="outside trace_jax.*sandbox"):
             environment_factory(Design(entry_point=entry_point, parameters={}))
     assert not (tmp_path / "ran").exists()

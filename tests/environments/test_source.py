@@ -4,11 +4,11 @@ import pytest
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import FIRST_SEED, load_source, target_source
+from trace_jax.errors import UserError
 
-FAMILY = "trace_jax.synthesis.families.verify_before_acting:VerifyBeforeActing"
+FAMILY = "trace_jax.environments.helpdesk.practice.verify_before_acting:VerifyBeforeActing"
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
@@ -32,7 +32,7 @@ def test_an_environment_is_told_from_a_target_and_is_fresh_every_time():
 def test_a_manifest_gives_its_design_and_seeds_that_no_stage_has_played(tmp_path):
     design = Design(entry_point=FAMILY, parameters={"routine": 0})
     manifest = EnvironmentManifest(
-        name="first_look", capability="verify_before_acting", target="helpdesk", designer="embedded", design=design,
+        name="first_look", capability="verify_before_acting", target="helpdesk", designer="rules", design=design,
         gates=(), calibration=None, rollouts=0,
     )  # fmt: skip
     write_document(tmp_path / "e.json", manifest)
@@ -43,11 +43,11 @@ def test_a_manifest_gives_its_design_and_seeds_that_no_stage_has_played(tmp_path
     source.environment().reset(first)
     outside = manifest.replace(design=Design(entry_point="os:system", parameters={}))
     write_document(tmp_path / "outside.json", outside)
-    with pytest.raises(ContractError, match="lies outside trace_jax"):
+    with pytest.raises(UserError, match="lies outside trace_jax"):
         load_source(str(tmp_path / "outside.json"), "train", 2)
 
 
 @pytest.mark.parametrize("name", ["helpdesk", FAMILY])
 def test_no_tasks_are_refused(name):
-    with pytest.raises(ContractError, match=f"0 train tasks of '{name}'.*: at least 1 is needed"):
+    with pytest.raises(UserError, match=f"0 train tasks of '{name}'.*: at least 1 is needed"):
         load_source(name, "train", 0)

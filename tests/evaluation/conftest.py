@@ -104,7 +104,7 @@ def data(evaluation) -> ReportData:
             name=f"{name}_desk",
             capability=name,
             target="helpdesk",
-            designer="embedded",
+            designer="rules",
             design=Design(entry_point="a:B", parameters={}),
             gates=(Check(name="deterministic", passed=True), Check(name="oracle", passed=True)),
             calibration=calibration,

@@ -12,19 +12,19 @@ from evaluation import statistics
 from evaluation.aggregate import compare_over_seeds, print_aggregate, read_reports, shared_methods
 from evaluation.methods import Method, evaluate_methods, plan_episodes
 from evaluation.routed import assign, confusion_of, route_tasks
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.contract.trajectory import Message
+from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.player import collect
-from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.routing.baselines import OracleRouter
 
 BASE = "0123456789abcdef"
@@ -142,13 +142,13 @@ def test_broken_episodes_are_counted_flagged_and_in_no_figure(serving):
 
 
 def test_nonsense_is_refused(serving):
-    with pytest.raises(ContractError, match="method 'a' is listed twice at temperature 1"):
+    with pytest.raises(UserError, match="method 'a' is listed twice at temperature 1"):
         run(serving, [always("a", "a"), always("a", "b")])
-    with pytest.raises(ContractError, match="baseline 'nobody' is not among"):
+    with pytest.raises(UserError, match="baseline 'nobody' is not among"):
         run(serving, [always("a", "a")], baselines=("nobody",))
-    with pytest.raises(ContractError, match="0 trials"):
+    with pytest.raises(UserError, match="0 trials"):
         run(serving, [always("a", "a")], trials=0)
-    with pytest.raises(ContractError, match="method 'lost': no task has a graded trial"):
+    with pytest.raises(UserError, match="method 'lost': no task has a graded trial"):
         run(serving, [always("lost", "not loaded")])
 
 
@@ -173,7 +173,7 @@ def test_routing_ahead_names_merges_once_and_counts_confusion(serving):
 
 def test_a_task_that_cannot_be_opened_for_routing_is_named(serving):
     table = RouteTable(base=BASE, router="oracle", routes=())
-    with pytest.raises(ContractError, match=r"target 'guessing': held_out task 3 .*OSError: the desk is on fire"):
+    with pytest.raises(UserError, match=r"target 'guessing': held_out task 3 .*OSError: the desk is on fire"):
         route_tasks(OracleRouter(table, {}), Guessing(fragile=True), "held_out", range(12))
 
 
@@ -183,7 +183,7 @@ def test_a_report_given_twice_is_refused(evaluation, tmp_path):
         write_document(path, evaluation.replace(seed=seed))
     assert [report.seed for report in read_reports(paths[:2])] == [0, 1]
     for twice in (paths[0], str(tmp_path / "." / "a.json"), paths[2]):
-        with pytest.raises(ContractError, match=r"the same report as .*a\.json: give each seed's once"):
+        with pytest.raises(UserError, match=r"the same report as .*a\.json: give each seed's once"):
             read_reports([*paths[:2], twice])
 
 
@@ -196,7 +196,7 @@ def test_several_seeds_are_aggregated_by_method(serving, capsys):
     assert (found.method, found.temperature) == ("a", 1.0) and found.difference.mean == pytest.approx(np.mean(gaps))
     print_aggregate(reports, ["base"])
     assert f"{100 * np.mean([r.methods[1].pass_rate.mean for r in reports]):.1f}" in capsys.readouterr().out
-    with pytest.raises(ContractError, match="baseline 'only1' is not in every report"):
+    with pytest.raises(UserError, match="baseline 'only1' is not in every report"):
         compare_over_seeds(reports, ["only1"])
-    with pytest.raises(ContractError, match="different targets or splits"):
+    with pytest.raises(UserError, match="different targets or splits"):
         shared_methods([reports[0], reports[1].replace(split="train")])

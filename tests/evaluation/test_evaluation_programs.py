@@ -16,22 +16,22 @@ from tokenizers import Tokenizer, models
 from configs.base import get_config
 from evaluation.evaluate import REPORT, TRAJECTORIES, score
 from evaluation.report_data import find_documents
-from evaluation.serving import load_adapters, load_base
 from evaluation.sweep import sweep
+from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import revision, save
+from trace_jax.models.formats.huggingface import revision, save
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.routing.gate import Gate, save_gate
 from trace_jax.routing.table import build_table
+from trace_jax.session import load_adapters, load_base
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +109,7 @@ def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path)
     assert rewards["routed", 1.0] == rewards["finish", 1.0]
     episodes = list(read_records(out / TRAJECTORIES, Trajectory))
     assert len(episodes) == 3 * 3 * (1 + 2) and not any(t.broken for t in episodes)
-    with pytest.raises(ContractError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         score(config, manifests(run), None, "held_out", out)
 
 
@@ -132,9 +132,9 @@ def test_an_evaluation_goes_on_where_it_was_killed(run, config, tmp_path):
     episodes = (stopped / TRAJECTORIES).read_bytes()
     other = [(path, manifest.replace(peft=f"../{name}/peft")) for (path, manifest), name in zip(
         manifests(run), ("look", "finish"), strict=True)]  # fmt: skip
-    with pytest.raises(ContractError, match="adapter_contents.finish was .*choose a new work directory"):
+    with pytest.raises(UserError, match="adapter_contents.finish was .*choose a new work directory"):
         score(config, other, None, "held_out", stopped)
-    with pytest.raises(ContractError, match="split was 'held_out', is 'train'"):
+    with pytest.raises(UserError, match="split was 'held_out', is 'train'"):
         score(config, manifests(run), None, "train", stopped)
     assert (stopped / TRAJECTORIES).read_bytes() == episodes
 
@@ -144,17 +144,17 @@ def test_sweep_finds_all_adapters_fewest_rollouts_first(run, config, tmp_path, c
     report = read_document(tmp_path / REPORT, EvaluationReport)
     assert [m.method for m in report.methods if m.temperature == 0.0] == ["base", "finish", "look"]
     assert "finish" in capsys.readouterr().out
-    with pytest.raises(ContractError, match="no adapter manifest"):
+    with pytest.raises(UserError, match="no adapter manifest"):
         sweep(config, run / "routing", "held_out", epath.Path(tmp_path) / "new")
 
 
 def test_adapters_of_another_base_and_missing_ones_are_refused(run, config, tmp_path):
     base, (path, first) = load_base(config), manifests(run)[0]
-    with pytest.raises(ContractError, match=r"finish/adapter.json: adapter of base deadbeef, the model is"):
+    with pytest.raises(UserError, match=r"finish/adapter.json: adapter of base deadbeef, the model is"):
         load_adapters([(path, first.replace(base="deadbeef"))], base)
-    with pytest.raises(ContractError, match="a second adapter is called 'finish'"):
+    with pytest.raises(UserError, match="a second adapter is called 'finish'"):
         load_adapters([(path, first), (path, first)], base)
-    with pytest.raises(ContractError, match="routes to 'look', which is not given"):
+    with pytest.raises(UserError, match="routes to 'look', which is not given"):
         score(config, [(path, first)], run / "routing" / "route_table.json", "held_out", epath.Path(tmp_path))
 
 
@@ -169,11 +169,11 @@ def test_a_base_that_cannot_be_used_is_named_with_its_file(run, config, tmp_path
         (None, "is missing: put"),
     ]:
         path.unlink() if text is None else path.write_text(text)
-        with pytest.raises(ContractError, match=f"^{path}.?{words}") as found:
+        with pytest.raises(UserError, match=f"^{path}.?{words}") as found:
             load_base(changed)
         assert "\n" not in str(found.value)
     changed.base.dtype = "floaty"
-    with pytest.raises(ContractError, match="config.base.dtype is 'floaty': use one of float32, bfloat16"):
+    with pytest.raises(UserError, match="config.base.dtype is 'floaty': use one of float32, bfloat16"):
         load_base(changed)
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from evaluation import statistics
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 
 def table(array):
@@ -57,7 +57,7 @@ def test_pass_at_k_and_pass_hat_k_are_means_over_all_subsets(k):
     subsets = [[row[list(chosen)] for chosen in combinations(range(5), k)] for row in rows]
     assert statistics.pass_at_k(table(rows), k) == pytest.approx(np.mean([[s.any() for s in row] for row in subsets]))
     assert statistics.pass_hat_k(table(rows), k) == pytest.approx(np.mean([[s.all() for s in row] for row in subsets]))
-    with pytest.raises(ContractError, match="no task has 6 graded trials"):
+    with pytest.raises(UserError, match="no task has 6 graded trials"):
         statistics.pass_at_k(table(rows), 6)
 
 
@@ -75,7 +75,7 @@ def test_paired_difference_is_narrower_than_unpaired_and_matches_scipy():
 
 
 def test_pairs_need_the_same_tasks_and_skip_what_broke():
-    with pytest.raises(ContractError, match="task 'b' was given to one of the two"):
+    with pytest.raises(UserError, match="task 'b' was given to one of the two"):
         statistics.paired_difference({"a": (1.0,), "b": (1.0,)}, {"a": (1.0,)})
     found = statistics.paired_difference({"a": (1.0,), "b": (None,)}, {"a": (0.0,), "b": (1.0,)})
     assert found.mean == 1.0
@@ -110,10 +110,10 @@ def test_seeds_of_one_value_and_one_task_set_give_the_tasks_interval():
 
 @pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.1])
 def test_impossible_rewards_are_refused(bad):
-    with pytest.raises(ContractError, match=r"outside \[0, 1\]"):
+    with pytest.raises(UserError, match=r"outside \[0, 1\]"):
         statistics.pass_rate({"a": (1.0, bad)})
 
 
 def test_nothing_graded_is_an_error_not_a_zero():
-    with pytest.raises(ContractError, match="every episode broke"):
+    with pytest.raises(UserError, match="every episode broke"):
         statistics.pass_rate({"a": (None,)})

@@ -10,7 +10,7 @@ from evaluation import held_out, plots
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import MetricsWriter
 
 PLOTS = {"pass_rates", "budget", "learning_curves", "capabilities", "confusion_matrix", "stage_times"}
@@ -121,12 +121,12 @@ def test_report_is_rebuilt_from_the_work_directory(data, tmp_path, capsys):
 
 
 def test_files_that_cannot_be_right_are_refused_by_name(data, tmp_path):
-    with pytest.raises(ContractError, match="run_summary.json: no such file"):
+    with pytest.raises(UserError, match="run_summary.json: no such file"):
         load_report_data(tmp_path)
     write_run(data, tmp_path)
     path = tmp_path / "adapters" / "grpo_target" / "adapter.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
-    with pytest.raises(ContractError, match=r"grpo_target/adapter.json.*schema_version 7"):
+    with pytest.raises(UserError, match=r"grpo_target/adapter.json.*schema_version 7"):
         load_report_data(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_torn_is_named_and_not_left_out(data, tmp_path, name):
     write_run(data, tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ContractError, match=rf"{name}: not JSON .*: make it again, or move it away"):
+    with pytest.raises(UserError, match=rf"{name}: not JSON .*: make it again, or move it away"):
         load_report_data(tmp_path)
 
 

@@ -10,8 +10,8 @@ from tiny_chat import *  # noqa: F403 (fixtures)
 
 from trace_jax.gateway.adapters import Held
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.models.peft import save_peft
 
 
 @pytest.fixture(scope="session")

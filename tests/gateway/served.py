@@ -13,7 +13,7 @@ from trace_jax.contract.routing import Route, RouteDecision, RouterKind, RouteTa
 from trace_jax.gateway.adapters import Adapters, Held
 from trace_jax.gateway.app import Gateway, Limits, make_app
 from trace_jax.gateway.backend import Backend
-from trace_jax.gateway.deciding import DecisionLog
+from trace_jax.gateway.decisions import DecisionLog
 from trace_jax.gateway.limits import Keys
 from trace_jax.gateway.listening import listen
 from trace_jax.gateway.metrics import Metrics

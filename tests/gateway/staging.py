@@ -10,9 +10,9 @@ import pytest
 from served import ByWord, make_app, make_gateway, serving
 from upstream import Upstream
 
+from trace_jax.engines.sglang import pool
+from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
-from trace_jax.rollout import pool
-from trace_jax.rollout.sglang import SGLangEngine
 
 CHAT = "/v1/chat/completions"
 

@@ -14,10 +14,10 @@ import pytest
 from staging import CHAT, asked, until
 from upstream import Upstream
 
+from trace_jax.engines.sglang.server import ServerFailed
+from trace_jax.errors import EngineGone
 from trace_jax.gateway import adapters
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.engine import EngineGone
-from trace_jax.rollout.sglang_server import ServerFailed
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.routing.classifier import ClassifierRouter
 
 

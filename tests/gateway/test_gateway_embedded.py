@@ -11,11 +11,11 @@ from served import ByWord, make_app, make_gateway, serving
 from trace_jax.contract.files import read_records
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Message, ToolCall
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.models.lora import merge
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Completion, Sampling
 
 CAPACITY = 192
 TOOLS = [{"type": "function", "function": {"name": "refund", "parameters": {"type": "object", "properties": {}}}}]

@@ -11,8 +11,8 @@ import pytest
 from staging import CHAT, asked, until
 
 from trace_jax.contract.files import read_records
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
+from trace_jax.errors import UserError
 from trace_jax.gateway import limits
 from trace_jax.gateway.limits import Keys, read_keys
 
@@ -31,12 +31,12 @@ def test_keys_are_those_of_the_variable_or_the_file_and_never_none_unsaid(monkey
     assert read_keys("").check({"authorization": "Bearer two"}) == "key1" and refused_without_a_key(read_keys(""))
     for nothing in ("", " , "):
         monkeypatch.setenv("TRACE_API_KEYS", nothing)
-        with pytest.raises(ContractError, match="TRACE_API_KEYS is set and holds no API key"):
+        with pytest.raises(UserError, match="TRACE_API_KEYS is set and holds no API key"):
             read_keys("")
     (tmp_path / "keys").write_text("three\n\n")
     assert read_keys(str(tmp_path / "keys")).check({"authorization": "Bearer three"}) == "key0"
     (tmp_path / "keys").write_text(" \n")
-    with pytest.raises(ContractError, match="holds no API key: write one a line"):
+    with pytest.raises(UserError, match="holds no API key: write one a line"):
         read_keys(str(tmp_path / "keys"))
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from qwen3_tokenizer import small_tokenizer
 
+from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.gateway.prompts import server_prompt
-from trace_jax.gateway.wire import CHAT, TEXT, read_call
-from trace_jax.rollout.qwen3 import Qwen3Renderer
+from trace_jax.gateway.request import CHAT, TEXT, read_call
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 SAID = {"role": "user", "content": "hi"}

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from qwen3_tokenizer import small_tokenizer
 from served import ByWord, make_app, make_gateway, serving
 
+from trace_jax.chat.qwen3 import Qwen3Renderer
+from trace_jax.engines.protocol import Completion
+from trace_jax.gateway.chunk import Reading, pieces
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread, Sampled
-from trace_jax.gateway.pieces import Reading, pieces
 from trace_jax.models.config import DecoderConfig
-from trace_jax.rollout.engine import Completion
-from trace_jax.rollout.qwen3 import Qwen3Renderer
 
 SIZE = 420
 FORMS = ("thinking", "no_thinking", "instruct")

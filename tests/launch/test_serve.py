@@ -13,19 +13,19 @@ import openai
 import pytest
 from flax import nnx
 
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_records, write_document
 from trace_jax.contract.routing import Route, RouteDecision, RouteTable
 from trace_jax.contract.trajectory import Message
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Sampling
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import revision, save
+from trace_jax.models.formats.huggingface import revision, save
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora, merge
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Sampling
-from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.routing.gate import Gate, save_gate
 
 ROOT = Path(__file__).parents[2]

@@ -9,14 +9,14 @@ from flax import nnx
 
 from configs.smollm2 import get_config
 from launch import smollm2
+from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import load, save
-from trace_jax.rollout.chatml import ChatMLRenderer
+from trace_jax.models.formats.huggingface import load, save
 from trace_jax.telemetry.metrics import read_metrics
 
 TINY = DecoderConfig(

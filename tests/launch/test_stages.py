@@ -7,8 +7,8 @@ from etils import epath
 
 from configs.quickstart import get_config
 from launch.stages import Stages
-from trace_jax.contract.record import ContractError
 from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
     def start():
         return Stages(config, epath.Path(tmp_path)).find_capabilities()
 
-    with pytest.raises(ContractError, match="120 trajectories, none of them graded .*database is down"):
+    with pytest.raises(UserError, match="120 trajectories, none of them graded .*database is down"):
         start()
     down.intersection_update([7])
     found = start()

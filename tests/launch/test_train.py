@@ -17,7 +17,7 @@ from launch import train
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1] / "parallel"))
@@ -39,11 +39,11 @@ SMALL = {
 
 
 def manifest(directory: Path, name: str) -> Path:
-    design = Design(entry_point=f"trace_jax.synthesis.families.{FAMILIES[name]}", parameters={})
+    design = Design(entry_point=f"trace_jax.environments.helpdesk.practice.{FAMILIES[name]}", parameters={})
     path = directory / f"{name}.json"
     capability = FAMILIES[name].partition(":")[0]
     write_document(path, EnvironmentManifest(
-        name=name, capability=capability, target="helpdesk", designer="embedded", design=design, gates=(),
+        name=name, capability=capability, target="helpdesk", designer="rules", design=design, gates=(),
         calibration=None, rollouts=0))  # fmt: skip
     return path
 
@@ -133,7 +133,7 @@ def refuse(workdir, changes=(), **given):
     with config.unlocked():
         config.update_from_flattened_dict({**SMALL, **dict(changes)})
     flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(**given), pytest.raises(ContractError) as refused:
+    with flagsaver.flagsaver(**given), pytest.raises(UserError) as refused:
         train.main(config, epath.Path(workdir))
     assert not (Path(workdir) / "workdir.json").exists()
     return str(refused.value)

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from trace_jax.models.config import DecoderConfig  # noqa: E402
 from trace_jax.models.decoder import Decoder  # noqa: E402
-from trace_jax.models.huggingface import load, save  # noqa: E402
+from trace_jax.models.formats.huggingface import load, save  # noqa: E402
 
 MESH = jax.make_mesh((devices // 2, 1, 2), ("fsdp", "tensor", "expert")) if devices > 1 else None
 

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from trace_jax.models import tensors  # noqa: E402
-from trace_jax.models.huggingface import load, save  # noqa: E402
+from trace_jax.models.formats.huggingface import load, save  # noqa: E402
 
 if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)

@@ -11,7 +11,7 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.dispatch import queues, round_of, round_size, rounds
 from trace_jax.models.execution import Execution
 from trace_jax.models.experts import mixture, route
-from trace_jax.models.grouped import grouped_matmul, grouped_matmul_trained
+from trace_jax.models.kernels.grouped import grouped_matmul, grouped_matmul_trained
 
 CONFIG = DecoderConfig(
     97, 16, 2, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, norm_topk_prob=True

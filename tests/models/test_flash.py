@@ -9,13 +9,14 @@ import pytest
 from forward import noisy_decoder
 from packed_rows import packed_ids, plain_attention, random_qkv
 
-from trace_jax.contract.record import ContractError
-from trace_jax.models import attention, flash
+from trace_jax.errors import UserError
+from trace_jax.models import attention
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import decoder_of, params_of
 from trace_jax.models.execution import Execution
-from trace_jax.models.flash import flash_attention
-from trace_jax.models.flash_blocks import Blocks
+from trace_jax.models.kernels import flash
+from trace_jax.models.kernels.flash import flash_attention
+from trace_jax.models.kernels.flash_blocks import Blocks
 
 EXACT = 2e-5
 
@@ -135,5 +136,5 @@ def test_refuses_what_does_not_fit(change, message):
     ids = jnp.zeros((1, 16), jnp.int32)
     q, k = jnp.zeros((1, 16, 4, 64)), jnp.zeros((1, 16, 2, 64))
     arguments = {"q_BTNH": q, "k_BTKH": k, "v_BTKH": k, "segment_ids_BT": ids, "parent_ids_BT": ids} | change
-    with pytest.raises(ContractError, match=message):
+    with pytest.raises(UserError, match=message):
         flash_attention(**arguments)

@@ -7,7 +7,7 @@ import pytest
 from packed_rows import packed_ids
 
 from trace_jax.models.attention import packed_mask
-from trace_jax.models.flash_blocks import LANES, NO_ID, Blocks, block_pairs, choose_blocks
+from trace_jax.models.kernels.flash_blocks import LANES, NO_ID, Blocks, block_pairs, choose_blocks
 
 _block_pairs = jax.jit(block_pairs, static_argnums=(2, 3))
 

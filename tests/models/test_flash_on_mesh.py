@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from packed_rows import packed_ids, plain_attention, random_qkv
 
-from trace_jax.models.flash import flash_attention
+from trace_jax.models.kernels.flash import flash_attention
 from trace_jax.planning.devices import describe_devices
 from trace_jax.planning.topology import parse_topology
 

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from torch_reference import torch_logits, torch_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from trace_jax.contract.record import ContractError
-from trace_jax.models import gguf as ours
-from trace_jax.models.gguf import convert
-from trace_jax.models.huggingface import load
+from trace_jax.errors import UserError
+from trace_jax.models.formats import gguf as ours
+from trace_jax.models.formats.gguf import convert
+from trace_jax.models.formats.huggingface import load
 
 gguf = pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
 
@@ -141,7 +141,7 @@ def test_the_tokenizer_comes_along(rng, tokenizer, tmp_path):
 )
 def test_what_cannot_be_converted_is_refused_by_name(rng, tokenizer, tmp_path, changes, match):
     write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, "F32", **changes)
-    with pytest.raises(ContractError, match=match):
+    with pytest.raises(UserError, match=match):
         convert(tmp_path / "m.gguf", tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
 
@@ -151,13 +151,13 @@ def test_a_file_cut_short_is_refused(rng, tokenizer, tmp_path, kept):
     write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, "F32")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes((tmp_path / "m.gguf").read_bytes()[:kept])
-    with pytest.raises(ContractError, match="cut.gguf is no whole GGUF file"):
+    with pytest.raises(UserError, match="cut.gguf is no whole GGUF file"):
         convert(cut, tmp_path / "out")
 
 
 def test_a_missing_file_and_a_tensor_without_a_place_are_named(tmp_path):
-    with pytest.raises(ContractError, match="m.gguf is missing"):
+    with pytest.raises(UserError, match="m.gguf is missing"):
         convert(tmp_path / "m.gguf", tmp_path / "out")
     for name in ("blk.0.attn_q.bias", "blk.0.ffn_gate_inp.weight", "v.patch.weight"):
-        with pytest.raises(ContractError, match=name):
+        with pytest.raises(UserError, match=name):
             ours._name(name)

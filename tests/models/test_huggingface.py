@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 from torch_reference import torch_logits, torch_model
 from transformers import AutoModelForCausalLM
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import init_cache
-from trace_jax.models.huggingface import load, revision, save
+from trace_jax.models.formats.huggingface import load, revision, save
 
 MIXTURE = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
 
@@ -115,7 +115,7 @@ def test_shards_with_an_index_equal_the_single_file(rng, tmp_path):
     np.testing.assert_array_equal(one, many)
     shard = sorted((tmp_path / "many").glob("*.safetensors"))[1]
     shard.unlink()
-    with pytest.raises(ContractError, match=f"{shard.name} is missing"):
+    with pytest.raises(UserError, match=f"{shard.name} is missing"):
         load(tmp_path / "many")
 
 
@@ -127,7 +127,7 @@ def test_saved_models_are_read_by_transformers(family, tied, shard_bytes, rng, t
     decoder, config = load(tmp_path / "theirs")
     (tmp_path / "tokenizer.json").write_text("{}")
     if shard_bytes:
-        monkeypatch.setattr("trace_jax.models.writing.SHARD_BYTES", shard_bytes)
+        monkeypatch.setattr("trace_jax.models.formats.writing.SHARD_BYTES", shard_bytes)
     save(decoder, config, tmp_path / "ours", tokenizer_files=[tmp_path / "tokenizer.json"])
     files = sorted((tmp_path / "ours").glob("*.safetensors"))
     assert (len(files) > 5 and max(file.stat().st_size for file in files) < 25_000) if shard_bytes else len(files) == 1
@@ -164,7 +164,7 @@ def test_a_model_that_holds_nan_does_not_replace_what_was_there(model_dir, tmp_p
     save(decoder, config, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     decoder.layers["o_proj"][...] = decoder.layers["o_proj"][...].at[1, 2, 3].set(jnp.nan)
-    with pytest.raises(ContractError, match="'model.layers.1.self_attn.o_proj.weight' holds NaN or infinity"):
+    with pytest.raises(UserError, match="'model.layers.1.self_attn.o_proj.weight' holds NaN or infinity"):
         save(decoder, config, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -172,7 +172,7 @@ def test_a_model_that_holds_nan_does_not_replace_what_was_there(model_dir, tmp_p
 def test_a_smaller_model_leaves_no_shards_of_the_larger_one(model_dir, tmp_path, monkeypatch):
     decoder, config = load(model_dir)
     with monkeypatch.context() as patch:
-        patch.setattr("trace_jax.models.writing.SHARD_BYTES", 20_000)
+        patch.setattr("trace_jax.models.formats.writing.SHARD_BYTES", 20_000)
         save(decoder, config, tmp_path / "out")
     assert len(list((tmp_path / "out").iterdir())) > 4
     save(decoder, config, tmp_path / "out")
@@ -199,7 +199,7 @@ def test_bfloat16_weights_are_stored_and_cast_exactly(model_dir, tmp_path):
 )
 def test_a_tokenizer_of_another_model_is_refused(tokenizer, model_dir):
     (model_dir / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ContractError, match="token ids up to 97, the model's vocab_size is 97"):
+    with pytest.raises(UserError, match="token ids up to 97, the model's vocab_size is 97"):
         load(model_dir)
 
 
@@ -207,11 +207,11 @@ def test_shardings_that_do_not_fit_are_refused_by_name(model_dir):
     mesh = jax.make_mesh((1,), ("tensor",))
     whole = NamedSharding(mesh, PartitionSpec())
     tree = {"embed": whole, "final_norm": whole, "lm_head": whole, "layers": {}}
-    with pytest.raises(ContractError, match="layers.* add '.*_proj'"):
+    with pytest.raises(UserError, match="layers.* add '.*_proj'"):
         load(model_dir, shardings=tree)
-    with pytest.raises(ContractError, match=r"\(97, 32\) cannot be split"):
+    with pytest.raises(UserError, match=r"\(97, 32\) cannot be split"):
         load(model_dir, shardings={**tree, "embed": NamedSharding(mesh, PartitionSpec(None, None, "tensor"))})
-    with pytest.raises(ContractError, match="sharding tensor is not supported"):
+    with pytest.raises(UserError, match="sharding tensor is not supported"):
         load(model_dir, shardings={**tree, "embed": "tensor"})
 
 
@@ -221,7 +221,7 @@ def test_damaged_weights_are_refused_by_name(model_dir, rng):
     victim = "model.layers.1.mlp.down_proj.weight"
 
     def refused(words):
-        with pytest.raises(ContractError, match=words):
+        with pytest.raises(UserError, match=words):
             load(model_dir)
 
     for size in (0, 5, int(rng.integers(9, len(whole))), len(whole) - 1):
@@ -255,7 +255,7 @@ def test_a_tied_model_may_repeat_its_head_but_not_change_it(rng, tmp_path):
     load(tmp_path)
     head[0, 0] += 1
     save_file({**tensors, "lm_head.weight": head}, tmp_path / "model.safetensors")
-    with pytest.raises(ContractError, match="lm_head.weight differs from model.embed_tokens.weight"):
+    with pytest.raises(UserError, match="lm_head.weight differs from model.embed_tokens.weight"):
         load(tmp_path)
 
 
@@ -273,5 +273,5 @@ def test_revision_is_of_the_content(model_dir, tmp_path):
     decoder.final_norm[...] = decoder.final_norm[...].at[0].add(1e-3)
     save(decoder, config, tmp_path / "b")
     assert revision(tmp_path / "b") != first
-    with pytest.raises(ContractError, match="config.json is missing"):
+    with pytest.raises(UserError, match="config.json is missing"):
         revision(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from forward import hidden, noisy_decoder, noisy_lora
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import TARGETS, LoRA, init_lora, merge, pad_rank, row_gates, select, stack, target_shapes
 
@@ -114,25 +114,25 @@ def test_padding_the_rank_changes_nothing_and_allows_stacking(decoder, rng):
     np.testing.assert_allclose(hidden(decoder, tokens, padded), hidden(decoder, tokens, small), atol=1e-5)
     both = stack([padded, large])
     jax.tree.map(np.testing.assert_array_equal, select(both, 1), large)
-    with pytest.raises(ContractError, match=r"ranks \[2, 5\]: pad_rank"):
+    with pytest.raises(UserError, match=r"ranks \[2, 5\]: pad_rank"):
         stack([small, large])
 
 
 def test_wrong_use_is_refused_by_name(rng):
     one, other = noisy(rng, 2, 3.0, SOME), noisy(rng, 2, 3.0, ("q_proj",))
-    with pytest.raises(ContractError, match="adapter 1 has targets"):
+    with pytest.raises(UserError, match="adapter 1 has targets"):
         merge([one, other], [0.5, 0.5])
-    with pytest.raises(ContractError, match="1 adapters and 2 weights"):
+    with pytest.raises(UserError, match="1 adapters and 2 weights"):
         merge([one], [0.5, 0.5])
-    with pytest.raises(ContractError, match="single adapters"):
+    with pytest.raises(UserError, match="single adapters"):
         merge([stack([one, one])], [1.0])
-    with pytest.raises(ContractError, match="adapter 1 is not among the 1"):
+    with pytest.raises(UserError, match="adapter 1 is not among the 1"):
         select(one, 1)
-    with pytest.raises(ContractError, match="rank 2 to the smaller 1"):
+    with pytest.raises(UserError, match="rank 2 to the smaller 1"):
         pad_rank(one, 1)
-    with pytest.raises(ContractError, match="'embed'"):
+    with pytest.raises(UserError, match="'embed'"):
         init_lora(CONFIG, 2, 4.0, ("embed",))
-    with pytest.raises(ContractError, match="rank 0"):
+    with pytest.raises(UserError, match="rank 0"):
         init_lora(CONFIG, 0, 4.0)
-    with pytest.raises(ContractError, match="adapter_ids must say"):
+    with pytest.raises(UserError, match="adapter_ids must say"):
         row_gates(stack([one, one]), None, 3)

@@ -15,12 +15,12 @@ from safetensors.numpy import load_file
 from torch_reference import torch_logits, torch_model
 from transformers import AutoModelForCausalLM
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.huggingface import load, revision
+from trace_jax.models.formats.huggingface import load, revision
+from trace_jax.models.formats.merging import merge_adapter
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.models.merging import merge_adapter
-from trace_jax.models.peft import save_peft
 
 ROOT = Path(__file__).parents[2]
 CONFIG = DecoderConfig(97, 32, 2, 4, 2, 16, 48)
@@ -68,10 +68,10 @@ def test_a_foreign_base_is_refused_and_nothing_is_written(rng, tmp_path):
     for name in ("own", "foreign"):
         write_random(tmp_path / name, CONFIG, rng)
     save_peft(noisy_lora(rng, CONFIG, 4, 2.0), CONFIG, tmp_path / "adapter", base=revision(tmp_path / "own"))
-    with pytest.raises(ContractError, match=f"trained for base '{revision(tmp_path / 'own')}', .*foreign has revision"):
+    with pytest.raises(UserError, match=f"trained for base '{revision(tmp_path / 'own')}', .*foreign has revision"):
         merge_adapter(tmp_path / "foreign", tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ContractError, match="own is the base or the adapter itself"):
+    with pytest.raises(UserError, match="own is the base or the adapter itself"):
         merge_adapter(tmp_path / "own", tmp_path / "adapter", tmp_path / "own")
     shutil.copytree(tmp_path / "own", tmp_path / "elsewhere")
     merge_adapter(tmp_path / "elsewhere", tmp_path / "adapter", tmp_path / "out")  # the same content is the same base

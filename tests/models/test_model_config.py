@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, Qwen3Config, Qwen3MoeConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig, Llama3Scaling
-from trace_jax.models.huggingface import parameters
+from trace_jax.models.formats.huggingface import parameters
 from trace_jax.models.rope import rope_frequencies
 
 HERE = Path(__file__).parent
@@ -153,12 +153,12 @@ def test_experts_are_known_to_the_configuration():
 )
 def test_unsupported_configurations_are_refused_by_name(change, words):
     data = DecoderConfig(97, 32, 3, 4, 2, 16, 48).to_huggingface() | change
-    with pytest.raises(ContractError, match=words):
+    with pytest.raises(UserError, match=words):
         DecoderConfig.from_huggingface(data)
 
 
 def test_a_missing_field_is_named():
     data = DecoderConfig(97, 32, 3, 4, 2, 16, 48).to_huggingface()
     del data["intermediate_size"]
-    with pytest.raises(ContractError, match="intermediate_size"):
+    with pytest.raises(UserError, match="intermediate_size"):
         DecoderConfig.from_huggingface(data)

@@ -18,7 +18,7 @@ from torch_reference import torch_logits, torch_model
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import decoder_of, layer_shapes, params_of
-from trace_jax.models.huggingface import load, read_json
+from trace_jax.models.formats.huggingface import load, read_json
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, make_mesh
 

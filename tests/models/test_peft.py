@@ -12,11 +12,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch_reference import torch_logits, torch_model
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.huggingface import load
+from trace_jax.models.formats.huggingface import load
+from trace_jax.models.formats.peft import load_peft, save_peft
 from trace_jax.models.lora import TARGETS, merge, stack
-from trace_jax.models.peft import load_peft, save_peft
 
 CONFIG = DecoderConfig(97, 32, 3, 4, 2, 16, 48)
 
@@ -159,7 +159,7 @@ def test_unknown_parameters_and_patterns_are_refused_by_name(rng, tmp_path):
 
     def refused(words, config=config, **changes):
         settings.write_text(json.dumps(original | changes))
-        with pytest.raises(ContractError, match=words):
+        with pytest.raises(UserError, match=words):
             load_peft(tmp_path, config)
 
     refused("target_parameters .*mlp.gate.weight", target_parameters=["mlp.gate.weight"])
@@ -203,7 +203,7 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
 
     def refused(words, config=CONFIG, base=None, **changes):
         settings_path.write_text(json.dumps(settings | changes))
-        with pytest.raises(ContractError, match=words):
+        with pytest.raises(UserError, match=words):
             load_peft(tmp_path, config, base)
 
     refused("trained for base 'small-base', not 'other'", base="other")
@@ -239,21 +239,21 @@ def test_a_router_is_never_adapted(rng, tmp_path):
     assert "base_model.model.model.layers.1.mlp.experts.3.gate_proj.lora_A.weight" in tensors
     name = "base_model.model.model.layers.0.mlp.gate.lora_A.weight"
     save_file({**tensors, name: np.zeros((4, 32), np.float32)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(ContractError, match="holds tensor 'base_model.model.model.layers.0.mlp.gate.lora_A.weight'"):
+    with pytest.raises(UserError, match="holds tensor 'base_model.model.model.layers.0.mlp.gate.lora_A.weight'"):
         load_peft(tmp_path, config)
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["gate", "up_proj"]}))
-    with pytest.raises(ContractError, match="target_modules .*'gate'"):
+    with pytest.raises(UserError, match="target_modules .*'gate'"):
         load_peft(tmp_path, config)
 
 
 def test_what_cannot_be_exported_is_refused_by_name(rng, tmp_path):
     lora = noisy_lora(rng, CONFIG, 4, 8.0)
-    with pytest.raises(ContractError, match="2 adapters cannot go into one"):
+    with pytest.raises(UserError, match="2 adapters cannot go into one"):
         save_peft(stack([lora, lora]), CONFIG, tmp_path, base="base")
-    with pytest.raises(ContractError, match="adapter target '.*_proj' has .*the base has"):
+    with pytest.raises(UserError, match="adapter target '.*_proj' has .*the base has"):
         save_peft(lora, DecoderConfig(97, 64, 3, 4, 2, 16, 48), tmp_path, base="base")
     bad = jax.tree.map(lambda x: x, lora)
     bad.weights["v_proj"]["b"] = bad.weights["v_proj"]["b"].at[0, 1, 2, 3].set(jnp.nan)
-    with pytest.raises(ContractError, match="'v_proj' holds NaN"):
+    with pytest.raises(UserError, match="'v_proj' holds NaN"):
         save_peft(bad, CONFIG, tmp_path, base="base")
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.parallel.processes import anywhere, from_first, require_same, require_shared, start
@@ -17,7 +17,7 @@ from trace_jax.parallel.termination import Terminated
 def tried(name, call):
     try:
         print(name, call(), flush=True)
-    except (ContractError, Terminated, ZeroDivisionError) as error:
+    except (UserError, Terminated, ZeroDivisionError) as error:
         print(name, type(error).__name__, error, flush=True)
 
 

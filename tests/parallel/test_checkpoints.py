@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.parallel.checkpoints import Checkpoints
 from trace_jax.parallel.mesh import MeshConfig, make_mesh
 
@@ -118,7 +118,7 @@ def test_foreign_checkpoint_is_refused_with_both_values(tmp_path, change, messag
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         checkpoints.save(1, _state(1))
     with Checkpoints(tmp_path, IDENTITY | change) as checkpoints:
-        with pytest.raises(ContractError, match=message):
+        with pytest.raises(UserError, match=message):
             checkpoints.restore(_state(0))
 
 
@@ -147,7 +147,7 @@ def test_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(tmp_p
     _damage(tmp_path / "2" / name, how)
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         named = f"^{tmp_path / '2'}: checkpoint cannot be read .*: if it is damaged, remove that directory"
-        with pytest.raises(ContractError, match=named) as found:
+        with pytest.raises(UserError, match=named) as found:
             checkpoints.restore(_state(0))
     assert "\n" not in str(found.value)
     shutil.rmtree(tmp_path / "2")

@@ -22,7 +22,7 @@ def test_what_two_processes_do_together(tmp_path):
         assert "process 1 does not see what process 0 wrote there: use a directory that all" in mine["apart"]
         assert mine["host"] == "True" and mine["left"] == "['0']"
     assert lines[0]["fails"].startswith("ZeroDivisionError")
-    assert lines[1]["fails"].startswith("ContractError the first process failed: ZeroDivisionError")
+    assert lines[1]["fails"].startswith("UserError the first process failed: ZeroDivisionError")
 
 
 @pytest.mark.parametrize("me", [0, 1])

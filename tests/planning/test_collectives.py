@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.collectives import find_collectives
 from trace_jax.planning.execution import execute
 from trace_jax.planning.hlo import parse_module
@@ -128,5 +128,5 @@ def test_started_and_awaited_counts_once_on_a_gpu():
 
 def test_a_program_for_another_mesh_is_refused():
     module = parse_module(GPU)
-    with pytest.raises(ContractError, match="is for 8 devices, its mesh has 4"):
+    with pytest.raises(UserError, match="is for 8 devices, its mesh has 4"):
         find_collectives(module, execute(module), (("fsdp", 4),), [0] * 4)

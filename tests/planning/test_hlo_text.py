@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.execution import execute
 from trace_jax.planning.flops import instruction_flops
 from trace_jax.planning.groups import axes_spanned, device_groups
@@ -66,7 +66,7 @@ def test_groups_over_several_axes_all_devices_and_pairs():
     assert grouped("replica_groups=[2,4]<=[8], dimensions={0}") == ((0, 1, 2, 3), (4, 5, 6, 7))
     pairs = grouped("channel_id=1, source_target_pairs={{0,4},{4,0},{1,5}}")
     assert pairs == ((0, 4), (4, 0), (1, 5)) and axes_spanned(pairs, axes) == ("data",)
-    with pytest.raises(ContractError, match="replica_groups"):
+    with pytest.raises(UserError, match="replica_groups"):
         grouped("channel_id=1")
 
 
@@ -128,7 +128,7 @@ def test_source_lines():
 
 @pytest.mark.parametrize("text", ["", "module { }", "HloModule a\n\n%b (p: f32[]) -> f32[] {\n"])
 def test_other_text_is_refused(text):
-    with pytest.raises(ContractError):
+    with pytest.raises(UserError):
         parse_module(text)
 
 

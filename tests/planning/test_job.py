@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from launch.planned import configured
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.attention import packed_mask
 from trace_jax.models.config import DecoderConfig
 from trace_jax.parallel.mesh import MeshConfig
@@ -186,15 +186,15 @@ def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
 
 
 def test_what_cannot_be_planned_is_refused():
-    with pytest.raises(ContractError, match="tensor 4 does not divide num_key_value_heads 2"):
+    with pytest.raises(UserError, match="tensor 4 does not divide num_key_value_heads 2"):
         training_job(tiny(mesh=MeshConfig(1, 1, 4, 1)), parse_topology("v5e:2x2"))
-    with pytest.raises(ContractError, match="takes 8 devices, there are 4"):
+    with pytest.raises(UserError, match="takes 8 devices, there are 4"):
         training_job(tiny(mesh=MeshConfig(8, 1, 1, 1)), parse_topology("v5e:2x2"))
     config = import_module("configs.base").get_config()
-    with pytest.raises(ContractError, match="neither plan.model nor base.path is set"):
+    with pytest.raises(UserError, match="neither plan.model nor base.path is set"):
         configured(config)
     config.plan.model = "nowhere.json"
-    with pytest.raises(ContractError, match="nowhere.json: cannot be read"):
+    with pytest.raises(UserError, match="nowhere.json: cannot be read"):
         configured(config)
 
 

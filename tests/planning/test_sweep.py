@@ -6,7 +6,7 @@ import pytest
 from test_job import DENSE, TRAINING
 
 from launch.planned import configured
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.parallel.mesh import MeshConfig
 from trace_jax.planning.job import Run
 from trace_jax.planning.sweep import meshes, on_meshes, speed, sweep, variants
@@ -32,7 +32,7 @@ def test_what_cannot_fit_is_left_out():
     assert eight and all(one.least_memory < 15.75 * 2**30 for one in eight)
     # 16.4 GB of weights: a chip cannot hold all, and half leaves room.
     assert {one.run.mesh.fsdp * one.run.mesh.tensor for one in eight} == {2, 4, 8}
-    with pytest.raises(ContractError, match="fits on none of .* meshes, .*: use more chips"):
+    with pytest.raises(UserError, match="fits on none of .* meshes, .*: use more chips"):
         on_meshes(configured(qwen3_30b_a3b.get_config()), parse_topology("v5e:2x2"), "O0")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.chips import CHIPS, GIB
 from trace_jax.planning.topology import parse_topology
 
@@ -47,7 +47,7 @@ def test_spellings(text, name, chips, devices):
     ],
 )
 def test_refused_with_the_remedy(text, told):
-    with pytest.raises(ContractError, match="^[^\n]*$") as refused:
+    with pytest.raises(UserError, match="^[^\n]*$") as refused:
         parse_topology(text)
     assert told in str(refused.value)
     assert not text or text in str(refused.value) or text.split(":")[0] in str(refused.value)

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.buffers import Buffer, largest_buffers
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.compile import Compiled, Program, compile_program
@@ -98,6 +98,6 @@ def test_memory_without_a_total_is_added_up():
 
 
 def test_refused(tmp_path):
-    with pytest.raises(ContractError, match="level 'O9' is unknown: use one of O0"):
+    with pytest.raises(UserError, match="level 'O9' is unknown: use one of O0"):
         compile_program(program(8, 8), "O9", GIB)
     assert largest_buffers(tmp_path, 3) == ()

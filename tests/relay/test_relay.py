@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from relay_disks import Beside, contents, write_adapter
 from safetensors.numpy import load_file, save_file
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.relay import store as store_module
 from trace_jax.relay.app import make_app
 from trace_jax.relay.client import deliver, withdraw
@@ -326,7 +326,7 @@ def test_an_adapter_that_would_kill_the_server_is_refused_before_it_is_asked(rel
 
 def test_a_directory_has_one_relay(relay: Start) -> None:
     beside = relay()
-    with pytest.raises(ContractError, match="is another relay's: give each relay a directory of its own"):
+    with pytest.raises(UserError, match="is another relay's: give each relay a directory of its own"):
         Store(beside.directory, 1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from relay_disks import write_adapter
 from safetensors.numpy import load_file, save_file
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.relay.check import check_adapter
 
 Tensors = dict[str, np.ndarray]
@@ -65,7 +65,7 @@ WEIGHTS = "adapter_model.safetensors"
     ],
 )
 def test_odd_settings_are_refused(tmp_path: Path, settings: dict, words: str) -> None:
-    with pytest.raises(ContractError, match=re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(words)):
         check_adapter("odd@1", write_adapter(tmp_path, **settings))
 
 
@@ -90,7 +90,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: Callable[[T
     write_adapter(tmp_path)
     changed = change(load_file(tmp_path / WEIGHTS))
     save_file(changed, tmp_path / WEIGHTS)
-    with pytest.raises(ContractError, match=re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(words)):
         check_adapter("odd@1", tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_up_without_gate_is_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path, target_modules=["up_proj"])
     only = renamed("self_attn.q_proj", "mlp.up_proj")(without("k_proj", "v_proj")(load_file(tmp_path / WEIGHTS)))
     save_file(only, tmp_path / WEIGHTS)
-    with pytest.raises(ContractError, match=r"up_proj without gate_proj"):
+    with pytest.raises(UserError, match=r"up_proj without gate_proj"):
         check_adapter("odd@1", tmp_path)
 
 
@@ -108,8 +108,8 @@ def test_torn_files_are_refused(tmp_path: Path, file: str, words: str) -> None:
     whole = path.read_bytes()
     for end in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
-        with pytest.raises(ContractError, match=words):
+        with pytest.raises(UserError, match=words):
             check_adapter("odd@1", tmp_path)
     path.write_bytes(b"[" * 100_000)
-    with pytest.raises(ContractError):
+    with pytest.raises(UserError):
         check_adapter("odd@1", tmp_path)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from relay_disks import contents
 
-from evaluation.serving import relay_url
-from trace_jax.contract.record import ContractError
-from trace_jax.rollout.adapter_files import AdapterFiles
-from trace_jax.rollout.relay_delivery import RelayDelivery
-from trace_jax.rollout.sglang_server import Refused, ServerFailed
+from trace_jax.engines.sglang.adapter_files import AdapterFiles
+from trace_jax.engines.sglang.relay_delivery import RelayDelivery
+from trace_jax.engines.sglang.server import Refused, ServerFailed
+from trace_jax.errors import UserError
+from trace_jax.session import relay_url
 
 
 def test_it_loads_unloads_and_tells_refusals_from_failures(relay, adapter: Path, monkeypatch) -> None:
@@ -43,5 +43,5 @@ def test_a_server_behind_it_that_does_not_answer_in_time_has_failed(relay, adapt
 def test_a_relay_is_found_beside_its_server() -> None:
     assert relay_url("http://gpu-box:30001", 1000) == "http://gpu-box:31001"
     assert relay_url("http://[fd00::1]:30001/", 1) == "http://[fd00::1]:30002"
-    with pytest.raises(ContractError, match="https://gpu-box names no port"):
+    with pytest.raises(UserError, match="https://gpu-box names no port"):
         relay_url("https://gpu-box", 1000)

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.contract.files import append_records, read_records
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Completion, Engine, Sampling
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.errors import EngineGone
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.agent import EpisodeSpec, Limits, run_episode
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Completion, Engine, EngineGone, Sampling
 from trace_jax.rollout.player import collect
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})

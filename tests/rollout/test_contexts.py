@@ -13,15 +13,15 @@ from qwen3_tokenizer import TAGS
 from qwen3_tokenizer import small_tokenizer as qwen3_tokenizer
 from tokenizers import Tokenizer
 
+from trace_jax.chat.chatml import ChatMLRenderer
+from trace_jax.chat.qwen3 import Qwen3Renderer
+from trace_jax.chat.renderer import Renderer, TinyRenderer
+from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
+from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.rollout.agent import EpisodeSpec, Limits
-from trace_jax.rollout.chat import Renderer, TinyRenderer
-from trace_jax.rollout.chatml import ChatMLRenderer
-from trace_jax.rollout.engine import Completion, Sampling
 from trace_jax.rollout.player import collect
-from trace_jax.rollout.qwen3 import Qwen3Renderer
-from trace_jax.rollout.tokenizer import SPECIAL_TOKENS
 from trace_jax.training.sample import samples
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -9,9 +9,10 @@ import time
 import pytest
 from test_agent_loop import LIMITS, Counter, spec
 
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Sampling
+from trace_jax.errors import EngineError
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import EngineError, Sampling
 from trace_jax.rollout.player import Player, collect
 
 

@@ -7,8 +7,8 @@ from test_agent_loop import LIMITS, Counter, spec
 
 from trace_jax.contract.files import read_records
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.environments.protocol import Observation
-from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.recording import Recording
 
 

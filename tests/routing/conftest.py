@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 from flax import nnx
 
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.routing.features import PromptReader
 
 BASE = "0123456789abcdef"

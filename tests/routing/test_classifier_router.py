@@ -6,10 +6,10 @@ import pytest
 import torch
 from qwen3_tokenizer import small_tokenizer
 
+from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
-from trace_jax.rollout.qwen3 import Qwen3Renderer
+from trace_jax.errors import UserError
 from trace_jax.routing.classifier import ClassifierRouter, label_tokens
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
@@ -92,9 +92,9 @@ def test_a_model_that_would_think_first_is_asked_with_thinking_off(table, render
 
 def test_labels_must_be_single_tokens_and_differ(renderer):
     assert len(label_tokens(renderer, "ABC")) == 3
-    with pytest.raises(ContractError, match="label 'ZQ' is 2 tokens"):
+    with pytest.raises(UserError, match="label 'ZQ' is 2 tokens"):
         label_tokens(renderer, ["A", "ZQ"])
-    with pytest.raises(ContractError, match="labels 'A' and 'A' are the same token"):
+    with pytest.raises(UserError, match="labels 'A' and 'A' are the same token"):
         label_tokens(renderer, ["A", "A"])
 
 
@@ -113,5 +113,5 @@ def test_a_table_of_another_base_is_refused_whatever_its_router(table, base, rea
     write_document(tmp_path / "route_table.json", table)
     router = load_router(tmp_path / "route_table.json", base, reader, renderer, BestOne())
     assert (router.kind, router.table) == ("classifier", table)
-    with pytest.raises(ContractError, match="route table is for base 0123456789abcdef, the model is other"):
+    with pytest.raises(UserError, match="route table is for base 0123456789abcdef, the model is other"):
         load_router(tmp_path / "route_table.json", "other", reader, renderer, BestOne())

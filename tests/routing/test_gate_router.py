@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Message
+from trace_jax.errors import UserError
 from trace_jax.routing import logistic
 from trace_jax.routing.gate import Gate, GateRouter, load_gate, save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, fit_gate, train_gate
@@ -110,39 +110,39 @@ def test_training_is_deterministic_and_survives_the_file(trained, table, base, r
 def test_gate_of_another_base_or_table_or_model_is_refused(trained, table, manifest, base, reader, renderer, tmp_path):
     gate, _ = trained
     save_gate(tmp_path / "gate.safetensors", gate)
-    with pytest.raises(ContractError, match="gate of base 0123456789abcdef, the model is other"):
+    with pytest.raises(UserError, match="gate of base 0123456789abcdef, the model is other"):
         load_gate(tmp_path / "gate.safetensors", "other")
-    with pytest.raises(ContractError, match="route table is for base"):
+    with pytest.raises(UserError, match="route table is for base"):
         GateRouter(table, gate, "other", reader, renderer)
-    with pytest.raises(ContractError, match="gate of base other"):
+    with pytest.raises(UserError, match="gate of base other"):
         GateRouter(table, dataclasses.replace(gate, base="other"), base, reader, renderer)
     smaller = build_table(base, "gate", [manifest("look-1", "look")], {"look": "Look first."})
-    with pytest.raises(ContractError, match="train it for this table"):
+    with pytest.raises(UserError, match="train it for this table"):
         GateRouter(smaller, gate, base, reader, renderer)
-    with pytest.raises(ContractError, match="another model's gate"):
+    with pytest.raises(UserError, match="another model's gate"):
         gate.logits(np.zeros((1, 2, 3)))
 
 
 def test_damaged_gates_are_refused(trained, base, tmp_path):
     gate, _ = trained
-    with pytest.raises(ContractError, match="gate weight holds NaN"):
+    with pytest.raises(UserError, match="gate weight holds NaN"):
         dataclasses.replace(gate, weight=np.full_like(gate.weight, np.nan))
     path = tmp_path / "gate.safetensors"
-    with pytest.raises(ContractError, match="no such gate"):
+    with pytest.raises(UserError, match="no such gate"):
         load_gate(path, base)
     save_gate(path, gate)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ContractError, match="not a gate"):
+    with pytest.raises(UserError, match="not a gate"):
         load_gate(path, base)
 
 
 def test_arrays_that_do_not_fit_each_other_are_refused(trained):
     gate, _ = trained
-    with pytest.raises(ContractError, match="does not fit 2 choices"):
+    with pytest.raises(UserError, match="does not fit 2 choices"):
         dataclasses.replace(gate, choices=gate.choices[:2])
     for names in (("mean",), ("scale",), ("mean", "scale"), ("bias",)):
         cut = {name: getattr(gate, name)[:-1] for name in names}
-        with pytest.raises(ContractError, match=rf"{names[0]} \({len(cut[names[0]])},\).* does not fit 3 choices"):
+        with pytest.raises(UserError, match=rf"{names[0]} \({len(cut[names[0]])},\).* does not fit 3 choices"):
             dataclasses.replace(gate, **cut)
 
 
@@ -152,21 +152,21 @@ def test_nan_weights_on_disk_are_refused(trained, base, tmp_path):
     save_gate(path, gate)
     data = path.read_bytes()
     path.write_bytes(data[:-8] + np.float64(np.nan).tobytes())
-    with pytest.raises(ContractError, match="NaN or infinity"):
+    with pytest.raises(UserError, match="NaN or infinity"):
         load_gate(path, base)
 
 
 def test_too_few_or_mislabelled_prompts_are_refused(table, base, reader, renderer):
     rng = np.random.default_rng(0)
     examples = [example for adapter in PHRASES for example in prompts(rng, adapter, 12)]
-    with pytest.raises(ContractError, match="3 distinct prompts for 'the base'"):
+    with pytest.raises(UserError, match="3 distinct prompts for 'the base'"):
         train_gate([e for e in examples if e.adapters] + examples[-3:], choices(table), base, reader, renderer, seed=0)
     stray = dataclasses.replace(examples[0], adapters=("nobody",))
-    with pytest.raises(ContractError, match="labelled 'nobody'"):
+    with pytest.raises(UserError, match="labelled 'nobody'"):
         train_gate([*examples, stray], choices(table), base, reader, renderer, seed=0)
     features = np.zeros((3, 2, 4))
     features[1, 0, 2] = np.nan
-    with pytest.raises(ContractError, match="hidden states hold NaN"):
+    with pytest.raises(UserError, match="hidden states hold NaN"):
         fit_gate(features, np.zeros((3, 2), bool), choices(table), base, 0)
 
 

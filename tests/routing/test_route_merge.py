@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
+from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.routing.merge import materialise
 
@@ -61,5 +61,5 @@ def test_merged_adapter_acts_on_the_decoder_as_the_dense_weights_do(adapters, de
 
 
 def test_unknown_adapter_is_refused(adapters):
-    with pytest.raises(ContractError, match="names adapter 'z', which is not loaded"):
+    with pytest.raises(UserError, match="names adapter 'z', which is not loaded"):
         materialise(decided(z=1.0), adapters)

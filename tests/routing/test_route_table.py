@@ -1,6 +1,6 @@
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import RouteRequest
 from trace_jax.routing.table import build_table, check_base
@@ -23,7 +23,7 @@ def test_table_lists_one_route_an_adapter_in_order(table, base):
         ("both-1", "look+finish", "Looks first. Finishes all steps."),
     ]
     check_base(table, base)
-    with pytest.raises(ContractError, match="route table is for base 0123456789abcdef, the model is other"):
+    with pytest.raises(UserError, match="route table is for base 0123456789abcdef, the model is other"):
         check_base(table, "other")
 
 
@@ -38,7 +38,7 @@ def test_table_lists_one_route_an_adapter_in_order(table, base):
 )
 def test_adapters_that_cannot_be_routed_are_refused(manifest, base, adapters, message):
     manifests = [manifest(name, *capabilities, base=other or base) for name, capabilities, other in adapters]
-    with pytest.raises(ContractError, match=message):
+    with pytest.raises(UserError, match=message):
         build_table(base, "gate", manifests, DESCRIPTIONS)
 
 
@@ -62,5 +62,5 @@ def test_oracle_follows_its_mapping_and_leaves_strangers_to_the_base(table):
     assert first.adapters == {"both-1": 1.0} and first.weights == {"": 0.0, "look-1": 0.0, "both-1": 1.0}
     assert second.adapters == {} and not second.undecided
     assert third.undecided and third.reason == "not in the oracle's mapping: 2"
-    with pytest.raises(ContractError, match="no adapter 'x'"):
+    with pytest.raises(UserError, match="no adapter 'x'"):
         OracleRouter(table, {"0": "x"})

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax as scipy_softmax
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.errors import UserError
 from trace_jax.routing.router import BASE
 from trace_jax.routing.select import BestOne, Nucleus, Together, choices, decide, make_policy
 
@@ -63,7 +63,7 @@ def test_together_takes_all_that_are_needed_at_full_strength(weights, expected):
 def test_policies_by_name():
     assert make_policy("best", 0.9) == BestOne() and make_policy("together", 0.9) == Together()
     assert make_policy("nucleus", 0.7) == Nucleus(0.7)
-    with pytest.raises(ContractError, match="routing.policy 'all': use one of best, together, nucleus"):
+    with pytest.raises(UserError, match="routing.policy 'all': use one of best, together, nucleus"):
         make_policy("all", 0.9)
 
 
@@ -87,5 +87,5 @@ def test_a_weak_best_and_a_tie_go_to_the_base():
 
 
 def test_top_p_outside_its_range_is_refused():
-    with pytest.raises(ContractError, match="top_p is 0"):
+    with pytest.raises(UserError, match="top_p is 0"):
         Nucleus(0.0)

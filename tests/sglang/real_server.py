@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
+from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import save
+from trace_jax.models.formats.huggingface import save
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.tokenizer import save_tokenizer, train_tokenizer
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("SGLANG_PYTHON", HERE.parents[1] / ".venv-sglang" / "bin" / "python"))

@@ -10,13 +10,14 @@ import pytest
 from real_server import CONFIG, RealServer, new_engine, random_lora, running, sglang_server
 from test_sync import Silent
 
+from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.sglang.adapter_files import adapter_files
+from trace_jax.engines.sglang.probe import CHANGE, Probe
+from trace_jax.engines.sglang.replica import Replica
+from trace_jax.engines.sglang.server import SGLangServer
+from trace_jax.errors import EngineError
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.adapter_files import adapter_files
-from trace_jax.rollout.engine import EngineError, Sampling
-from trace_jax.rollout.probe import CHANGE, Probe
-from trace_jax.rollout.replica import Replica
-from trace_jax.rollout.sglang_server import SGLangServer
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.training.head import token_logprobs
 
 QV = ("q_proj", "v_proj")

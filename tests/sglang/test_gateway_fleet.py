@@ -13,15 +13,15 @@ import pytest
 from real_server import CONFIG, RealServer, random_lora, router, running
 from test_relay_sglang import listed, relay
 
-from evaluation.serving import server_urls
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.engines.sglang import pool
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.engines.sglang.server import SGLangServer
 from trace_jax.gateway.adapters import Held
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout import pool
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import SGLangServer
+from trace_jax.session import server_urls
 
 sys.path.append(str(Path(__file__).parents[1] / "gateway"))
 from served import ByWord, make_app, make_gateway, serving  # noqa: E402

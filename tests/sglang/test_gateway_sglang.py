@@ -14,13 +14,13 @@ import pytest
 from real_server import CONFIG, MAX_RANK, new_engine, random_lora
 from tokenizers import Tokenizer
 
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Sampling
 from trace_jax.gateway.adapters import Held
 from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.sglang import SGLangBackend
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import merge
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Sampling
 from trace_jax.routing.features import PromptReader
 
 sys.path.append(str(Path(__file__).parents[1] / "gateway"))

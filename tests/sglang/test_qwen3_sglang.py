@@ -17,21 +17,21 @@ from qwen3_tokenizer import CONTROL, TAGS, small_tokenizer
 from real_server import CONFIG, RealServer, running, sglang_server
 from tokenizers import Tokenizer
 
+from trace_jax.chat.qwen3 import Qwen3Renderer
+from trace_jax.chat.renderers import renderer_for
+from trace_jax.chat.tokenizer import save_tokenizer
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.errors import EngineError
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.huggingface import save
-from trace_jax.rollout.engine import EngineError
-from trace_jax.rollout.qwen3 import Qwen3Renderer
-from trace_jax.rollout.renderers import renderer_for
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.tokenizer import save_tokenizer
+from trace_jax.models.formats.huggingface import save
 
 TESTS = Path(__file__).parents[1]
 sys.path.append(str(TESTS / "gateway"))
 from served import ByWord, make_app, make_gateway, serving  # noqa: E402
 
-TEMPLATE = (TESTS / "rollout" / "templates" / "qwen3.jinja").read_text()
+TEMPLATE = (TESTS / "chat" / "templates" / "qwen3.jinja").read_text()
 SIZE, KEY = 420, "only-for-this-test"
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 

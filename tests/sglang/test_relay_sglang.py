@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from real_server import CONFIG, STOP, RealServer, random_lora
 
+from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.models.peft import save_peft
 from trace_jax.relay.client import deliver, withdraw
 from trace_jax.relay.files import RelayError
-from trace_jax.rollout.engine import Completion, Sampling
-from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.training.publish import Publisher
 
 ROOT = Path(__file__).parents[2]

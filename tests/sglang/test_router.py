@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from real_server import CONFIG, STOP, random_lora, router
 
-from evaluation.serving import server_urls
+from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.engines.sglang.server import Refused, SGLangServer
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.engine import Sampling
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import Refused, SGLangServer
+from trace_jax.session import server_urls
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,20 @@ import pytest
 from real_server import CONFIG, RealServer, new_engine, random_lora
 from test_sync import listed
 
+from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.contract.trajectory import Message, Trajectory
+from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.errors import EngineGone
 from trace_jax.models.decoder import Decoder
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.models.peft import save_peft
 from trace_jax.rollout.agent import EpisodeSpec, Limits
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.engine import EngineGone, Sampling
 from trace_jax.rollout.player import collect
-from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.telemetry.metrics import read_metrics
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import TrainingGround
+from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.run import Job
 from trace_jax.training.trainer import train
 
@@ -163,7 +164,9 @@ def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decode
             return super().reset(seed)
 
     def run(environment) -> None:
-        job = Job("skill", tmp_path / "run", [TrainingGround("desk", environment, (1, 2, 3), "desk", "train")], ("a",))
+        job = Job(
+            "skill", tmp_path / "run", [TrainingEnvironment("desk", environment, (1, 2, 3), "desk", "train")], ("a",)
+        )
         train(
             [job], decoder=decoder, engine=engine, renderer=renderer, config=settings, base="base-1",
             limits=Limits(4, 200, 60.0), tensorboard=False, progress=lambda report: steps.append(report.counters.step),

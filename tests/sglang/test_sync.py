@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from real_server import CONFIG, MAX_RANK, RealServer, new_engine, random_lora
 
-from trace_jax.contract.record import ContractError
+from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.sglang.adapter_files import AdapterFiles, adapter_files
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.engines.sglang.probe import Probe
+from trace_jax.engines.sglang.replica import Replica, SharedDirectory
+from trace_jax.engines.sglang.server import SGLangServer
+from trace_jax.errors import EngineError, UserError
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS, init_lora
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.adapter_files import AdapterFiles, adapter_files
-from trace_jax.rollout.engine import Completion, EngineError, Sampling
-from trace_jax.rollout.probe import Probe
-from trace_jax.rollout.replica import Replica, SharedDirectory
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import SGLangServer
 from trace_jax.training.publish import Publisher
 
 QV = ("q_proj", "v_proj")
@@ -137,7 +137,7 @@ def test_more_adapters_than_the_server_holds(engine: SGLangEngine, server: RealS
 )
 def test_adapters_that_no_server_should_see(engine, server, tmp_path, targets, settings, words) -> None:
     path = change(exported(tmp_path / "bad", random_lora(1, 4, targets)), **settings)
-    with pytest.raises(ContractError, match=words):
+    with pytest.raises(UserError, match=words):
         asyncio.run(engine.load_adapter("bad", path))
     assert not listed(server)
     with pytest.raises(EngineError, match="adapter 'bad' is not loaded; loaded are none"):

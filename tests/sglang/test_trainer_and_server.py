@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from real_server import CONFIG, STOP, RealServer, new_engine, random_lora
 
+from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.errors import EngineError
 from trace_jax.models.decoder import Decoder
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS, LoRA
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.engine import Completion, EngineError, Sampling
-from trace_jax.rollout.sglang import SGLangEngine
 from trace_jax.training.head import token_logprobs
 
 LENGTH = 128  # of teacher-forced rows

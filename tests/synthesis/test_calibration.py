@@ -6,7 +6,7 @@ from math import nan, sqrt
 import numpy as np
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.synthesis.calibration import BROKEN, TOO_EASY, TOO_HARD, Window, calibrate, judge, pass_at_k
 
 
@@ -53,7 +53,7 @@ def test_a_broken_rollout_is_no_zero():
 
 @pytest.mark.parametrize("rewards", [[], [[]], [[1.0], [1.0, 0.0]], [[nan]], [[1.5]], [[-0.1]]])
 def test_rewards_that_cannot_be_are_refused(rewards):
-    with pytest.raises(ContractError, match="calibration with"):
+    with pytest.raises(UserError, match="calibration with"):
         calibrate(rewards)
 
 

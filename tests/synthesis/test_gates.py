@@ -7,14 +7,14 @@ import pytest
 
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.trajectory import Tool
+from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice.compute_over_values import ComputeOverValues
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.registry import environment_factory
 from trace_jax.synthesis.designer import make_brief
-from trace_jax.synthesis.embedded import ladder
-from trace_jax.synthesis.families import FAMILIES
-from trace_jax.synthesis.families.compute_over_values import ComputeOverValues
 from trace_jax.synthesis.gates import run_gates
+from trace_jax.synthesis.rules import ladder
 
 BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
 SEEDS = range(500, 512)

@@ -6,17 +6,17 @@ import pytest
 
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Design
+from trace_jax.environments.helpdesk.practice import FAMILIES
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import ENVIRONMENTS
 from trace_jax.synthesis.designer import make_brief
-from trace_jax.synthesis.embedded import ladder
-from trace_jax.synthesis.families import FAMILIES
 from trace_jax.synthesis.isolated import run_isolated
+from trace_jax.synthesis.rules import ladder
 
 BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
 STRANGE = """
 import time
-from trace_jax.synthesis.families import VerifyBeforeActing
+from trace_jax.environments.helpdesk.practice import VerifyBeforeActing
 
 class Hanging(VerifyBeforeActing):
     def step(self, message):

@@ -6,13 +6,13 @@ import pytest
 from trace_jax.contract.capability import Candidate, Interval, SelectedCapability, Status
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Policy, Trajectory
 from trace_jax.environments.helpdesk.policies import Demonstrator, oracle, play
+from trace_jax.environments.helpdesk.practice import FAMILIES
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import environment_factory
-from trace_jax.synthesis.embedded import EmbeddedDesigner, first_design, ladder
-from trace_jax.synthesis.families import FAMILIES
+from trace_jax.errors import UserError
+from trace_jax.synthesis.rules import RulesDesigner, first_design, ladder
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 
 WIDTH = Interval(mean=0.5, low=0.4, high=0.6)
@@ -55,7 +55,7 @@ class Base:
 
 
 def run(name, rollout, directory, designer=None, **config):
-    designer = designer or EmbeddedDesigner()
+    designer = designer or RulesDesigner()
     settings = SynthesisConfig(**{"groups": 32, "gate_seeds": 8, **config})
     return synthesise(capability(name), designer, "helpdesk", Helpdesk(), rollout, settings, directory)
 
@@ -68,7 +68,7 @@ def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path):
     base = Base()
     manifest = run("verify_before_acting", base, tmp_path)
     assert isinstance(manifest, EnvironmentManifest)
-    assert (manifest.name, manifest.target, manifest.designer) == ("verify_before_acting", "helpdesk", "embedded")
+    assert (manifest.name, manifest.target, manifest.designer) == ("verify_before_acting", "helpdesk", "rules")
     assert manifest.rollouts == base.rollouts == 32 * 8
     assert manifest.design == first_design(FAMILIES["verify_before_acting"]) == manifest.attempts[-1].design
     assert all(check.passed for check in manifest.gates)
@@ -133,7 +133,7 @@ def test_a_fault_of_the_rollout_ends_the_run_and_leaves_nothing(tmp_path):
     with pytest.raises(ConnectionError, match="no engine"):
         run("verify_before_acting", raising, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ContractError, match=r"groups of \[8\]: wanted 4 of 8"):
+    with pytest.raises(UserError, match=r"groups of \[8\]: wanted 4 of 8"):
         run("verify_before_acting", lambda make, seeds, size: Base()(make, seeds[:1], size), tmp_path, groups=4)
 
 
@@ -153,5 +153,5 @@ def test_a_design_outside_the_package_is_refused_and_the_designer_told(tmp_path)
 def test_a_manifest_of_another_target_is_not_taken(tmp_path):
     manifest = run("verify_before_acting", Base(), tmp_path, groups=16)
     (tmp_path / "verify_before_acting.json").write_text(manifest.replace(target="airline").model_dump_json())
-    with pytest.raises(ContractError, match="made for verify_before_acting on airline"):
+    with pytest.raises(UserError, match="made for verify_before_acting on airline"):
         run("verify_before_acting", never, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import crc32c
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import FILE, MetricsWriter, drop_metrics_after, read_metrics
 
 
@@ -53,7 +53,7 @@ def test_tensorboard_can_be_off(tmp_path):
 def test_what_is_not_finite_is_refused_by_name(value, tmp_path):
     with MetricsWriter(tmp_path, tensorboard=False, may_be_nan={"kl"}) as metrics:
         metrics.write(1, {"loss": 1.0})
-        with pytest.raises(ContractError, match=r"metric loss is .* at step 2"):
+        with pytest.raises(UserError, match=r"metric loss is .* at step 2"):
             metrics.write(2, {"reward": 1.0, "loss": value})
     assert read_metrics(tmp_path) == {1: {"loss": 1.0}}
 
@@ -61,7 +61,7 @@ def test_what_is_not_finite_is_refused_by_name(value, tmp_path):
 def test_a_declared_nan_stays_one_in_valid_json(tmp_path):
     with MetricsWriter(tmp_path, may_be_nan={"kl"}) as metrics:
         metrics.write(1, {"kl": math.nan, "loss": 2.0})
-        with pytest.raises(ContractError, match="metric kl is inf"):
+        with pytest.raises(UserError, match="metric kl is inf"):
             metrics.write(2, {"kl": math.inf})
     assert "NaN" not in (tmp_path / FILE).read_text()
     found = read_metrics(tmp_path)[1]
@@ -83,7 +83,7 @@ def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
 
 def test_corrupt_lines_are_refused_by_file_and_line(tmp_path):
     (tmp_path / FILE).write_text('{"step": 1, "loss": 1}\n{"loss": 1}\n')
-    with pytest.raises(ContractError, match=f"{FILE}:2"):
+    with pytest.raises(UserError, match=f"{FILE}:2"):
         read_metrics(tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_rows_after_a_checkpoint_are_dropped_and_corrupt_lines_refused(tmp_path,
     drop_metrics_after(tmp_path, 2)
     assert (tmp_path / FILE).read_text().splitlines() == lines[:2]
     (tmp_path / FILE).write_text(f"{lines[0]}\n{garbage}\n{lines[1]}\n")
-    with pytest.raises(ContractError, match=f"{tmp_path / FILE}:2: not a line of metrics: .*delete that line"):
+    with pytest.raises(UserError, match=f"{tmp_path / FILE}:2: not a line of metrics: .*delete that line"):
         drop_metrics_after(tmp_path, 2)
 
 
@@ -113,6 +113,6 @@ def test_rows_are_taken_back_from_the_shards_of_an_object_store(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
 def test_wandb_that_is_not_installed_is_named(tmp_path):
-    with pytest.raises(ContractError, match="wandb.*pip install wandb"):
+    with pytest.raises(UserError, match="wandb.*pip install wandb"):
         MetricsWriter(tmp_path, wandb=True)
     assert not (tmp_path / FILE).exists()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Policy, Segment, Trajectory
+from trace_jax.errors import UserError
 from trace_jax.models.buckets import bucket
 from trace_jax.training.batch import micro_batches
 from trace_jax.training.packing import pack
@@ -62,14 +62,14 @@ def test_an_episode_of_several_contexts_is_a_sample_each():
     assert [one.logprobs_T[one.trained_T].tolist() for one in made] == [[-0.5, -1.5], [-2.5, -3.5]]
     assert {(one.advantage, one.group, one.adapter) for one in made} == {(0.75, 4, 1)}
     assert shared_prefix(made) == 2
-    with pytest.raises(ContractError, match="no trained token"):
+    with pytest.raises(UserError, match="no trained token"):
         samples(_trajectory(*segments[:5]), 1.0)
 
 
 def test_episodes_that_cannot_be_trained_are_refused():
-    with pytest.raises(ContractError, match="no trained token"):
+    with pytest.raises(UserError, match="no trained token"):
         samples(_trajectory(Segment(tokens=(1, 2), trained=False)), 1.0)
-    with pytest.raises(ContractError, match="first token is trained"):
+    with pytest.raises(UserError, match="first token is trained"):
         samples(_trajectory(Segment(tokens=(1,), trained=True, logprobs=(-1.0,))), 1.0)
 
 
@@ -156,7 +156,7 @@ def test_shards_get_equal_loads():
 
 
 def test_an_episode_longer_than_the_budget_is_named():
-    with pytest.raises(ContractError, match="a sample of 90 tokens does not fit micro_batch_tokens 64"):
+    with pytest.raises(UserError, match="a sample of 90 tokens does not fit micro_batch_tokens 64"):
         pack([Sample(np.ones(90), np.ones(90) > 0, np.zeros(90), 1.0)], 64, 1, 1024.0)
 
 

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Policy, Trajectory
+from trace_jax.errors import UserError
 from trace_jax.training.collection import collect_groups, group_sizes
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import GroupSource, TrainingGround
+from trace_jax.training.group_source import GroupSource, TrainingEnvironment
 
 
 def _ground(seeds, name="g", first_seed=0):
-    return TrainingGround(name, object, seeds, "target", "train", first_seed)
+    return TrainingEnvironment(name, object, seeds, "target", "train", first_seed)
 
 
 def _source(*grounds, seed=0):
@@ -138,10 +138,10 @@ def test_broken_rollouts_are_no_reward_zero():
     ({"max_steps": 1, "learning_rate": float("inf")}, "learning_rate inf"),
 ])  # fmt: skip
 def test_impossible_settings_are_named(settings, named):
-    with pytest.raises(ContractError, match=named):
+    with pytest.raises(UserError, match=named):
         GRPOConfig(**settings)
 
 
 def test_empty_set_of_tasks_is_refused():
-    with pytest.raises(ContractError, match="g has an empty set of seeds"):
+    with pytest.raises(UserError, match="g has an empty set of seeds"):
         _ground(())

@@ -3,11 +3,11 @@
 import pytest
 from chatml_tokenizer import small_tokenizer
 
+from trace_jax.chat.chatml import ChatMLRenderer
+from trace_jax.chat.renderer import Renderer
+from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.helpdesk.short import ShortDesk
 from trace_jax.rollout.agent import EpisodeSpec, Limits
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.chatml import ChatMLRenderer
-from trace_jax.rollout.engine import Completion, Sampling
 from trace_jax.rollout.player import collect
 from trace_jax.training.demonstrations import tokenized, turns_of
 

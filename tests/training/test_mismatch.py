@@ -10,7 +10,7 @@ import toy
 from remote import Remote
 from test_async import rows_of
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.training.learner import Learner
 from trace_jax.training.versions import version_of
 
@@ -22,7 +22,7 @@ def test_a_mismatch_beyond_rounding_warns_and_beyond_the_limit_stops(tmp_path, c
     with caplog.at_level(logging.WARNING):
         toy.run(tmp_path / "warned", engine=Remote(shift=shift), max_steps=1)
     assert "step 1 of toy-adapter: log-probabilities of trainer and sampler differ by 0.2 " in caplog.text
-    with pytest.raises(ContractError, match="step 1 of toy-adapter.* differ by 0.2 .*more than max_mismatch 0.15"):
+    with pytest.raises(UserError, match="step 1 of toy-adapter.* differ by 0.2 .*more than max_mismatch 0.15"):
         toy.run(tmp_path / "stopped", engine=Remote(shift=shift), max_steps=1, max_mismatch=0.15)
     assert not list((tmp_path / "stopped" / "checkpoints").glob("[0-9]*"))
     caplog.clear()
@@ -53,7 +53,7 @@ def test_a_mismatch_is_seen_where_every_token_is_stale(tmp_path, monkeypatch, ca
     assert rows[1]["staleness/mean_abs_delta"] > 1e-2  # the second step's tokens have drifted
     assert re.findall(r"step (\d) of toy-adapter: log-probabilities.* differ by 0.7 ", caplog.text) == ["3", "4"]
     engine, updates = Remote(shift=shift), []
-    with pytest.raises(ContractError, match="step 3 of toy-adapter.* differ by 0.7 .*more than max_mismatch 0.05"):
+    with pytest.raises(UserError, match="step 3 of toy-adapter.* differ by 0.7 .*more than max_mismatch 0.05"):
         toy.run(tmp_path / "stopped", engine=engine, max_mismatch=0.05, **settings)
     assert max(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").glob("[0-9]*")) == 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gradients import assert_close, fresh, gradients, groups_of_samples
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
 from trace_jax.models.sharding import check_mesh
@@ -61,20 +61,20 @@ def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
 )
 def test_meshes_that_do_not_fit_the_model_are_refused(mesh, words):
     model = DecoderConfig(96, 36, 1, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)
-    with pytest.raises(ContractError, match=words):
+    with pytest.raises(UserError, match=words):
         check_mesh(model, make_mesh(MeshConfig(**mesh)))
 
 
 @pytest.mark.parametrize("mesh,words", [(dict(data=3), "3 devices, there are 8"), (dict(fsdp=16), "multiple of 16")])
 def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, words):
-    with pytest.raises(ContractError, match=words):
+    with pytest.raises(UserError, match=words):
         make_mesh(MeshConfig(**mesh))
 
 
 def test_axes_must_be_positive():
-    with pytest.raises(ContractError, match="at most one -1"):
+    with pytest.raises(UserError, match="at most one -1"):
         MeshConfig(data=-1, fsdp=-1)
-    with pytest.raises(ContractError, match="must be positive"):
+    with pytest.raises(UserError, match="must be positive"):
         MeshConfig(tensor=0)
 
 

@@ -5,11 +5,11 @@ from flax import nnx
 from qwen3_tokenizer import small_tokenizer
 from toy import ground
 
+from trace_jax.chat.qwen3 import Qwen3Renderer
+from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.qwen3 import Qwen3Renderer
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.run import Job

@@ -9,7 +9,7 @@ import toy
 import toy_job
 from safetensors.numpy import load_file
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import read_metrics
 
 
@@ -88,10 +88,10 @@ def test_one_that_has_finished_does_not_disturb_the_other(tmp_path):
 
 def test_adapters_that_cannot_be_brought_together_are_named(tmp_path):
     toy_job.run(tmp_path, ["early"], max_steps=4)
-    with pytest.raises(ContractError, match="early has no checkpoint of step 1.*train them apart"):
+    with pytest.raises(UserError, match="early has no checkpoint of step 1.*train them apart"):
         toy_job.run(tmp_path, ["late"], max_steps=1)
         toy_job.run(tmp_path, max_steps=6)
-    with pytest.raises(ContractError, match="max_to_keep 1 is too few for 2 adapters"):
+    with pytest.raises(UserError, match="max_to_keep 1 is too few for 2 adapters"):
         toy_job.run(tmp_path / "one", max_to_keep=1)
 
 
@@ -101,7 +101,7 @@ def test_adapters_that_cannot_be_brought_together_are_named(tmp_path):
 ])  # fmt: skip
 def test_a_checkpoint_of_another_run_is_refused_by_the_adapter_that_has_it(tmp_path, change, named):
     toy_job.run(tmp_path, ["late"], max_steps=1)
-    with pytest.raises(ContractError, match=named):
+    with pytest.raises(UserError, match=named):
         toy_job.run(tmp_path, **change)
 
 

@@ -12,9 +12,9 @@ import toy
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
-from trace_jax.models.peft import load_peft
-from trace_jax.rollout.engine import EngineError, Sampling
+from trace_jax.engines.protocol import Sampling
+from trace_jax.errors import EngineError, UserError
+from trace_jax.models.formats.peft import load_peft
 from trace_jax.training.run import MANIFEST
 
 
@@ -90,7 +90,7 @@ def test_groups_played_before_are_used_up_then_new_ones_are_collected(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path / "stopped", progress=stop, **settings)
     assert toy.run(tmp_path / "stopped", **settings) == manifest
-    with pytest.raises(ContractError, match="played"):
+    with pytest.raises(UserError, match="played"):
         toy.run(tmp_path / "stopped", **settings | {"played": played[:3]})
 
 
@@ -155,7 +155,7 @@ def test_broken_episodes_are_counted_and_not_trained_on(tmp_path):
 
 
 def test_run_whose_rollouts_all_break_stops_with_the_reason(tmp_path):
-    with pytest.raises(ContractError, match="all 24 rollouts broke.*reward nan is not in"):
+    with pytest.raises(UserError, match="all 24 rollouts broke.*reward nan is not in"):
         toy.run(tmp_path, environment=NotANumber, max_steps=2)
     assert not (tmp_path / MANIFEST).exists()
 
@@ -169,7 +169,7 @@ def test_run_whose_rollouts_all_break_stops_with_the_reason(tmp_path):
 def test_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, change, named):
     toy.run(tmp_path, max_steps=1)
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    with pytest.raises(ContractError, match=named):
+    with pytest.raises(UserError, match=named):
         toy.run(tmp_path, **({"max_steps": 2} | change))
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
@@ -179,12 +179,12 @@ def test_a_damaged_line_of_metrics_and_a_damaged_checkpoint_stop_a_resume_with_t
     path = tmp_path / "metrics.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b"\x00\x00\n")
-    with pytest.raises(ContractError, match=f"{path}:3: not a line of metrics"):
+    with pytest.raises(UserError, match=f"{path}:3: not a line of metrics"):
         toy.run(tmp_path, max_steps=3)
     path.write_bytes(whole)
     last = tmp_path / "checkpoints" / "2"
     (last / "state" / "_METADATA").write_text("{")
-    with pytest.raises(ContractError, match=f"{last}: checkpoint cannot be read .*remove that directory"):
+    with pytest.raises(UserError, match=f"{last}: checkpoint cannot be read .*remove that directory"):
         toy.run(tmp_path, max_steps=3)
     assert path.read_bytes() == whole
     shutil.rmtree(last)
@@ -194,7 +194,7 @@ def test_a_damaged_line_of_metrics_and_a_damaged_checkpoint_stop_a_resume_with_t
 
 
 def test_an_adapter_that_the_engine_refuses_stops_the_run_as_what_a_user_can_mend(tmp_path):
-    with pytest.raises(ContractError, match="'toy-adapter@0' holds 1 adapters of rank 5: the engine takes one of rank"):
+    with pytest.raises(UserError, match="'toy-adapter@0' holds 1 adapters of rank 5: the engine takes one of rank"):
         toy.run(tmp_path, rank=5, max_steps=1)
 
 

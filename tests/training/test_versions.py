@@ -1,6 +1,6 @@
 import pytest
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.training.versions import version_of, versioned
 
 
@@ -12,5 +12,5 @@ def test_a_version_is_read_back(name):
 def test_the_base_has_learnt_nothing_and_other_names_are_refused():
     assert version_of(None) == 0
     for name in ("tools", "tools@", "tools@v2", "@"):
-        with pytest.raises(ContractError, match=f"'{name}' names no version"):
+        with pytest.raises(UserError, match=f"'{name}' names no version"):
             version_of(name)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from flax import nnx
 
+from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message
+from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.chat import TinyRenderer
-from trace_jax.rollout.embedded import EmbeddedEngine
 from trace_jax.rollout.player import collect
-from trace_jax.rollout.tokenizer import train_tokenizer
 from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.ground import GroupSource, TrainingGround
+from trace_jax.training.group_source import GroupSource, TrainingEnvironment
 from trace_jax.training.run import Job
 from trace_jax.training.trainer import train
 
@@ -64,7 +64,7 @@ def parts():
 
 
 def ground(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
-    return TrainingGround(name, environment, seeds, "toy", "train")
+    return TrainingEnvironment(name, environment, seeds, "toy", "train")
 
 
 def base_groups(number, size=4):

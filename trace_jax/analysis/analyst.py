@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from trace_jax.analysis.embedded import EmbeddedAnalyst
+from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.contract.capability import Candidates, LabelRun
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.errors import UserError
 
 
 class Analyst(Protocol):
@@ -23,13 +23,13 @@ class Analyst(Protocol):
     def label(self, trajectories: Sequence[Trajectory], candidates: Candidates, run: int, seed: int) -> LabelRun: ...
 
 
-_ANALYSTS: dict[str, Callable[[], Analyst]] = {"embedded": EmbeddedAnalyst}
+_ANALYSTS: dict[str, Callable[[], Analyst]] = {"rules": RulesAnalyst}
 
 
 def make_analyst(name: str) -> Analyst:
-    """The analyst registered under ``name``. Raises ContractError for one that this build does not have."""
+    """The analyst registered under ``name``. Raises UserError for one that this build does not have."""
     if name == "llm":
-        raise ContractError("analyst 'llm': not in this build, which has no client for language models; use 'embedded'")
+        raise UserError("analyst 'llm': not in this build, which has no client for language models; use 'rules'")
     if name not in _ANALYSTS:
-        raise ContractError(f"analyst {name!r}: unknown; use one of {sorted(_ANALYSTS)}")
+        raise UserError(f"analyst {name!r}: unknown; use one of {sorted(_ANALYSTS)}")
     return _ANALYSTS[name]()

@@ -12,8 +12,9 @@ from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
-from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.record import Record
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.errors import UserError
 
 CANDIDATES, RUNS, REPORT, SELECTED = "candidates.json", "label_runs.jsonl", "analysis_report.json", "selected.jsonl"
 SOURCE = "source.json"
@@ -48,11 +49,11 @@ def analyse(
 ) -> Analysis:
     """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
 
-    Raises ContractError for a held-out trajectory, for an id that occurs twice, for files in ``directory`` that were
+    Raises UserError for a held-out trajectory, for an id that occurs twice, for files in ``directory`` that were
     made from other trajectories or with another seed or analyst, and when no label run is a clean partition.
     """
     if runs < 1:
-        raise ContractError(f"an analysis of {runs} label runs: ask for 1 at least")
+        raise UserError(f"an analysis of {runs} label runs: ask for 1 at least")
     usable = _usable(trajectories)
     place = epath.Path(directory)
     _claim(place, trajectories)
@@ -61,7 +62,7 @@ def analyse(
     report = aggregate(candidates, label_runs, trajectories, criteria, seed)
     if len(report.rejected_runs) == len(label_runs):
         fault = next(iter(report.rejected_runs.values()))
-        raise ContractError(
+        raise UserError(
             f"{place / RUNS}: none of {len(label_runs)} label runs can be used ({fault}): mend the analyst, then "
             "remove the file"
         )
@@ -78,18 +79,14 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
     seen: set[str] = set()
     for trajectory in trajectories:
         if trajectory.split != "train":
-            raise ContractError(
-                f"trajectory {trajectory.id}: split {trajectory.split!r}; analysis may read 'train' only"
-            )
+            raise UserError(f"trajectory {trajectory.id}: split {trajectory.split!r}; analysis may read 'train' only")
         if trajectory.id in seen:
-            raise ContractError(f"trajectory {trajectory.id}: occurs twice; give every episode an id of its own")
+            raise UserError(f"trajectory {trajectory.id}: occurs twice; give every episode an id of its own")
         seen.add(trajectory.id)
     usable = tuple(trajectory for trajectory in trajectories if not trajectory.broken)
     if not usable:
         why = f" (the first broke by {trajectories[0].error})" if trajectories else ""
-        raise ContractError(
-            f"{len(trajectories)} trajectories, none of them graded{why}: roll out the base agent first"
-        )
+        raise UserError(f"{len(trajectories)} trajectories, none of them graded{why}: roll out the base agent first")
     return usable
 
 
@@ -102,13 +99,13 @@ def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
     if (place / SOURCE).exists():
         found = read_document(place / SOURCE, Source)
         if found != given:
-            raise ContractError(
+            raise UserError(
                 f"{place}: analyses {found.trajectories} trajectories of content {found.digest}, given are "
                 f"{given.trajectories} of {given.digest}: use a new directory"
             )
         return
     if (place / CANDIDATES).exists():
-        raise ContractError(f"{place}: holds {CANDIDATES} but no {SOURCE} to say of what: use a new directory")
+        raise UserError(f"{place}: holds {CANDIDATES} but no {SOURCE} to say of what: use a new directory")
     write_document(place / SOURCE, given)
 
 
@@ -116,7 +113,7 @@ def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst
     if path.exists():
         found = read_document(path, Candidates)
         if found.analyst != analyst.name:
-            raise ContractError(
+            raise UserError(
                 f"{path}: made by analyst {found.analyst!r}, asked for {analyst.name!r}: use a new directory"
             )
         return found
@@ -131,7 +128,7 @@ def _label_runs(
     done = tuple(read_records(path, LabelRun)) if path.exists() else ()
     for run in done:
         if run.seed != seed or run.run >= runs:
-            raise ContractError(
+            raise UserError(
                 f"{path}: holds run {run.run} of seed {run.seed}; asked for {runs} runs of seed {seed}: "
                 "use a new directory"
             )

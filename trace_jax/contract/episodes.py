@@ -8,7 +8,7 @@ from trace_jax.contract.trajectory import Trajectory
 def read_episodes(path: PathLike) -> tuple[Trajectory, ...]:
     """The trajectories at ``path`` in the order of writing, less the broken records of episodes played again.
 
-    Of an id that broke every time the last record is left. Raises ContractError as ``read_records`` does.
+    Of an id that broke every time the last record is left. Raises UserError as ``read_records`` does.
     """
     records = tuple(read_records(path, Trajectory))
     counts = {one.id: one for one in sorted(records, key=lambda one: not one.broken)}  # a graded one, else the last

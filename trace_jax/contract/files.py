@@ -18,8 +18,9 @@ from etils import epath
 from pydantic import ValidationError
 
 from trace_jax.contract.lines import LineLog, missing, read_lines
-from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.record import Record
 from trace_jax.contract.storage import PathLike, replace_bytes
+from trace_jax.errors import UserError
 
 R = TypeVar("R", bound=Record)
 
@@ -27,17 +28,17 @@ R = TypeVar("R", bound=Record)
 def write_document(path: PathLike, record: Record) -> None:
     """Write ``record`` to ``path`` whole or not at all; parent directories are made.
 
-    Raises ContractError when the record would not be read back equal (a NaN or a tuple inside a free-form field).
+    Raises UserError when the record would not be read back equal (a NaN or a tuple inside a free-form field).
     """
     replace_bytes(path, _encode(path, record, indent=2) + b"\n")
 
 
 def read_document(path: PathLike, model: type[R]) -> R:
-    """The record in ``path``. Raises ContractError when the file is missing, not JSON, or not a ``model``."""
+    """The record in ``path``. Raises UserError when the file is missing, not JSON, or not a ``model``."""
     try:
         data = epath.Path(path).read_bytes()
     except FileNotFoundError:
-        raise ContractError(missing(path)) from None
+        raise UserError(missing(path)) from None
     return _decode(os.fspath(path), data, model)
 
 
@@ -82,7 +83,7 @@ def append_records(path: PathLike, records: Iterable[Record]) -> None:
 def read_records(path: PathLike, model: type[R]) -> Iterator[R]:
     """The records of the JSON Lines at ``path``, in the order of writing.
 
-    A torn last line is dropped with a warning. Raises ContractError, naming file and line, for anything else that is no
+    A torn last line is dropped with a warning. Raises UserError, naming file and line, for anything else that is no
     ``model``, and for a missing file: ask ``epath.Path(path).exists()`` first where "nothing yet" is a legal state.
     """
     for where, line in read_lines(path):
@@ -95,9 +96,9 @@ def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
         data = record.model_dump_json(indent=indent).encode()
         same = type(record).model_validate_json(data) == record
     except (ValueError, RecursionError) as error:
-        raise ContractError(f"{os.fspath(path)}: {name} cannot be written as JSON: {one_line(error)}") from None
+        raise UserError(f"{os.fspath(path)}: {name} cannot be written as JSON: {one_line(error)}") from None
     if not same:
-        raise ContractError(
+        raise UserError(
             f"{os.fspath(path)}: {name} would not be read back equal: free-form fields may hold only JSON values "
             "(no NaN, infinity, tuple, or key that is not a string)"
         )
@@ -108,9 +109,9 @@ def _decode(where: str, data: bytes, model: type[R]) -> R:
     try:
         record = model.model_validate_json(data)
     except ValidationError as error:
-        raise ContractError(f"{where}: not a valid {model.__name__}: {one_line(error)}") from None
+        raise UserError(f"{where}: not a valid {model.__name__}: {one_line(error)}") from None
     if "schema_version" not in record.model_fields_set:
-        raise ContractError(
+        raise UserError(
             f"{where}: {model.__name__} without schema_version; this build reads {model.version()}: "
             "add the field, or write the file with this build"
         )

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike, is_local, sync_directory
+from trace_jax.errors import UserError
 
 _SHARD = re.compile(r"^(\d{8})\.jsonl$")
 _BLOCK = 1 << 16
@@ -67,11 +67,11 @@ class LineLog:
 def read_lines(path: PathLike) -> Iterator[tuple[str, bytes]]:
     """``(file:line, bytes)`` for each line at ``path``; a torn last line is dropped with a warning.
 
-    Raises ContractError for a missing log. Whether a terminated line is sound is for the caller to find out.
+    Raises UserError for a missing log. Whether a terminated line is sound is for the caller to find out.
     """
     target = epath.Path(path)
     if not target.exists():
-        raise ContractError(missing(path))
+        raise UserError(missing(path))
     for file in [shard for _, shard in _shards(target)] if target.is_dir() else [target]:
         name = os.fspath(file)
         with file.open("rb") as stream:

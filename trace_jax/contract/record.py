@@ -5,10 +5,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, field_validator
 
 
-class ContractError(Exception):
-    """A file or value breaks the contract. The message is one line: the file or value, then the remedy."""
-
-
 class Part(BaseModel):
     """A value inside a record: immutable, strict about types, and closed to unknown fields."""
 

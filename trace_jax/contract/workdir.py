@@ -8,8 +8,9 @@ from typing import Any
 from etils import epath
 
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError, Record
+from trace_jax.contract.record import Record
 from trace_jax.contract.storage import PathLike
+from trace_jax.errors import UserError
 
 FILE = "workdir.json"
 
@@ -24,7 +25,7 @@ class WorkDirectory(Record):
 def open_workdir(path: PathLike, config: Mapping[str, Any]) -> epath.Path:
     """Make the work directory at ``path`` for ``config``, or go on in it if it was made for the same one.
 
-    Raises ContractError, in one line with the remedy, when it is of another version or config, or when it holds files
+    Raises UserError, in one line with the remedy, when it is of another version or config, or when it holds files
     but no ``workdir.json`` (somebody else's directory).
     """
     directory = epath.Path(path)
@@ -33,14 +34,14 @@ def open_workdir(path: PathLike, config: Mapping[str, Any]) -> epath.Path:
         names = [entry.name for entry in directory.iterdir()] if directory.exists() else []
         strangers = sorted(name for name in names if not name.startswith("."))  # a killed first start leaves a .tmp
         if strangers:
-            raise ContractError(f"{directory}: holds {strangers[0]} but no {FILE}: choose an empty work directory")
+            raise UserError(f"{directory}: holds {strangers[0]} but no {FILE}: choose an empty work directory")
         write_document(directory / FILE, WorkDirectory(fingerprint=fingerprint(config), config=wanted))
         return directory
     found = read_document(directory / FILE, WorkDirectory)
     if found.fingerprint != fingerprint(config):
         changed = list(_differences(found.config, wanted))
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ContractError(
+        raise UserError(
             f"{directory}: made with config {found.fingerprint}, this run has {fingerprint(config)} "
             f"({'; '.join(changed[:3])}{more}): use the old config, or choose a new work directory"
         )
@@ -56,7 +57,7 @@ def _canonical(config: Mapping[str, Any]) -> str:
     try:
         return json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ContractError(f"config holds what JSON cannot: {error}: use numbers, strings, lists and dicts") from None
+        raise UserError(f"config holds what JSON cannot: {error}: use numbers, strings, lists and dicts") from None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

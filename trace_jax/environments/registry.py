@@ -14,8 +14,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from trace_jax.contract.environment import Design
-from trace_jax.contract.record import ContractError
 from trace_jax.environments.protocol import Environment, Target
+from trace_jax.errors import UserError
 
 TARGETS = "trace_jax.targets"
 ENVIRONMENTS = "trace_jax.environments"
@@ -31,12 +31,12 @@ _METHODS = {TARGETS: ("tasks", "environment"), ENVIRONMENTS: ("reset", "step", "
 
 
 def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Target:
-    """The target called ``name``. Raises ContractError, naming the value and what there is, if it cannot be made."""
+    """The target called ``name``. Raises UserError, naming the value and what there is, if it cannot be made."""
     return _factory(TARGETS, name, parameters or {})()
 
 
 def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> Environment:
-    """A new environment called ``name``. Raises ContractError as ``load_target`` does."""
+    """A new environment called ``name``. Raises UserError as ``load_target`` does."""
     return _factory(ENVIRONMENTS, name, parameters or {})()
 
 
@@ -51,10 +51,10 @@ def environment_factory(design: Design) -> Callable[[], Environment]:
     """Makes new environments of a design, as it stands in an environment manifest.
 
     A design may be written by a model, so only code of this package or of an installed entry point is run; anything
-    else raises ContractError.
+    else raises UserError.
     """
     if ":" in design.entry_point and design.entry_point.partition(":")[0].partition(".")[0] != "trace_jax":
-        raise ContractError(
+        raise UserError(
             f"environment {design.entry_point!r} lies outside trace_jax and would run in this process: only a sandbox "
             "may run it, which this build lacks; use a generator of trace_jax, or install it as an entry point of "
             f"{ENVIRONMENTS}"
@@ -74,10 +74,10 @@ def _factory(group: str, name: str, parameters: Mapping[str, Any]) -> Callable[[
     try:
         inspect.signature(cls).bind(**parameters)
     except TypeError as error:
-        raise ContractError(f"{kind} {name!r}: {error}: its parameters are {inspect.signature(cls)}") from None
+        raise UserError(f"{kind} {name!r}: {error}: its parameters are {inspect.signature(cls)}") from None
     absent = [method for method in _METHODS[group] if not hasattr(cls, method)]
     if absent:
-        raise ContractError(f"{kind} {name!r}: {path} has no {absent[0]}: see trace_jax/environments/protocol.py")
+        raise UserError(f"{kind} {name!r}: {path} has no {absent[0]}: see trace_jax/environments/protocol.py")
     return lambda: cls(**parameters)
 
 
@@ -87,7 +87,7 @@ def _registered(group: str, kind: str, name: str) -> str:
     found = [point.value for point in entry_points(group=group) if point.name == name]
     if not found:
         known = ", ".join(names(group)) or "none"
-        raise ContractError(f"no {kind} {name!r}: known are {known}; or give module:Class")
+        raise UserError(f"no {kind} {name!r}: known are {known}; or give module:Class")
     return found[0]
 
 
@@ -96,11 +96,11 @@ def _import(kind: str, path: str) -> type:
     try:
         module = import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise ContractError(
+        raise UserError(
             f"{kind} {path!r}: cannot import {module_name!r} ({error}): install it, or correct it"
         ) from None
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type) and key[0] != "_")
-        raise ContractError(f"{kind} {path!r}: {module_name} has no class {class_name!r}: it has {', '.join(classes)}")
+        raise UserError(f"{kind} {path!r}: {module_name} has no class {class_name!r}: it has {', '.join(classes)}")
     return cls

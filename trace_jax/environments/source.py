@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Environment, Target
 from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
+from trace_jax.errors import UserError
 
 # An environment has no splits of its own: training tasks begin where calibration begins, held-out ones beyond the seeds
 # that calibration, training and the gate's prompts use.
@@ -33,7 +33,7 @@ class Source:
 def load_source(name: str, split: Split, tasks: int) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
 
-    Raises ContractError, naming the value and the remedy, if there is no such thing or it has no such tasks.
+    Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
     if name.endswith(".json"):
         manifest = read_document(name, EnvironmentManifest)
@@ -50,11 +50,11 @@ def target_source(target: Target, name: str, split: Split, tasks: int) -> Source
     """The first ``tasks`` tasks of ``split`` of a target that is registered as ``name``."""
     seeds = target.tasks(split)
     if tasks < 1 or not seeds:
-        raise ContractError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
+        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
     return Source(name, name, split, seeds[:tasks], lambda: target.environment(split))
 
 
 def _seeds(name: str, split: Split, tasks: int) -> tuple[int, ...]:
     if tasks < 1:
-        raise ContractError(f"{tasks} {split} tasks of {name!r}: at least 1 is needed")
+        raise UserError(f"{tasks} {split} tasks of {name!r}: at least 1 is needed")
     return tuple(range(FIRST_SEED[split], FIRST_SEED[split] + tasks))

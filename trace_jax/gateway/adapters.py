@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import TraceError, UserError
 from trace_jax.gateway.backend import Backend
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.peft import load_peft, save_peft
 from trace_jax.models.lora import merge
-from trace_jax.models.peft import load_peft, save_peft
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Adapters:
     async def use(self, parts: Parts) -> AsyncIterator[str | None]:
         """The backend's name for the adapter of ``parts`` (None: the base), which it holds while the context is open.
 
-        Raises ContractError when it cannot be made or loaded, of which EngineGone and ServerFailed pass.
+        Raises UserError when it cannot be made or loaded, of which EngineGone and ServerFailed pass.
         """
         if not parts:
             yield None
@@ -143,7 +143,7 @@ class Adapters:
         try:
             await asyncio.to_thread(self._write, parts, directory)
         except OSError as error:
-            raise ContractError(f"{directory} cannot be written ({error}): make room, or let it be written") from None
+            raise UserError(f"{directory} cannot be written ({error}): make room, or let it be written") from None
         await self._backend.load(name, directory)
 
     def _write(self, parts: Parts, directory: Path) -> None:
@@ -153,7 +153,7 @@ class Adapters:
     async def _drop(self, name: str) -> None:
         try:
             await self._backend.unload(name)
-        except ContractError as error:
+        except TraceError as error:
             logger.warning("merge %s stays on a server: %s", name, error)
         finally:
             shutil.rmtree(self._directory / name, ignore_errors=True)

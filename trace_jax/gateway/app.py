@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from trace_jax.contract.record import ContractError
+from trace_jax.engines.sglang.server import ServerFailed
+from trace_jax.errors import EngineGone, UserError
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.backend import Backend
 from trace_jax.gateway.errors import ApiError, frames
@@ -20,10 +21,8 @@ from trace_jax.gateway.limits import Gone, Keys, Places, read_body, unless_gone
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import conversation_name
+from trace_jax.gateway.request import CHAT, TEXT, read_call
 from trace_jax.gateway.routes import Conversations, label
-from trace_jax.gateway.wire import CHAT, TEXT, read_call
-from trace_jax.rollout.engine import EngineGone
-from trace_jax.rollout.sglang_server import ServerFailed
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ class Completions:
                 )
             case ServerFailed() | aiohttp.ClientError():
                 return ApiError(502, "servers broke off before they answered: try again")
-            case ContractError():
+            case UserError():
                 return ApiError(502, "the adapter of this conversation cannot be had: the gateway's log says why")
         return ApiError(500, "an error of the gateway, whose log says where: try again")
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from starlette.responses import Response
 
-from trace_jax.gateway.wire import Call
+from trace_jax.gateway.request import Call
 
 
 class Backend(Protocol):
@@ -23,7 +23,7 @@ class Backend(Protocol):
         ...
 
     async def load(self, name: str, directory: Path) -> None:
-        """Hold the adapter of a PEFT directory. Raises ContractError."""
+        """Hold the adapter of a PEFT directory. Raises UserError."""
 
     async def unload(self, name: str) -> None:
         """Forget an adapter that no call uses."""

@@ -8,16 +8,16 @@ from pathlib import Path
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from tokenizers import Tokenizer
 
-from trace_jax.contract.record import ContractError
-from trace_jax.gateway.asked import Asked, AskedChat, AskedText, read_asked
+from trace_jax.chat.renderer import Renderer
+from trace_jax.engines.protocol import Sampling
+from trace_jax.errors import EngineError, UserError
+from trace_jax.gateway.chat_request import Asked, AskedChat, AskedText, read_asked
+from trace_jax.gateway.chunk import Piece, Read, Reading, pieces, together
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.gateway.errors import ApiError
-from trace_jax.gateway.pieces import Piece, Read, Reading, pieces, together
 from trace_jax.gateway.prompts import chat_prompt
-from trace_jax.gateway.replies import Replies
-from trace_jax.gateway.wire import CHAT, Call
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import EngineError, Sampling
+from trace_jax.gateway.request import CHAT, Call
+from trace_jax.gateway.response import Replies
 
 
 class EmbeddedBackend:
@@ -106,7 +106,7 @@ class EmbeddedBackend:
     def _rendered(self, call: Call) -> tuple[int, ...]:
         try:
             return chat_prompt(call, self._renderer)
-        except (ContractError, ValueError) as error:
+        except (UserError, ValueError) as error:
             raise ApiError(400, f"messages cannot be read: {error}", param="messages") from None
 
     def _encoded(self, prompt: str | list[int]) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from trace_jax.rollout.embedded import EmbeddedEngine
-from trace_jax.rollout.engine import Sampling
+from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.protocol import Sampling
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import SGLangServer
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.engines.sglang.server import SGLangServer
+from trace_jax.errors import UserError
 
 
 class ServerReader:
@@ -22,7 +22,7 @@ class ServerReader:
 
     def check_length(self, prompt: Sequence[int]) -> None:
         if not 0 < len(prompt) < self._context:
-            raise ContractError(f"prompt of {len(prompt)} tokens; servers read 1 to {self._context - 1}: shorten it")
+            raise UserError(f"prompt of {len(prompt)} tokens; servers read 1 to {self._context - 1}: shorten it")
 
     def next_logprobs(self, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> np.ndarray:
         """``[N, C]`` float32, from one request to one server. Raises EngineError."""

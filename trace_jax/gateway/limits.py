@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.gateway.errors import ApiError
 
 KEYS_VARIABLE = "TRACE_API_KEYS"
@@ -52,16 +52,16 @@ class Keys:
 def read_keys(path: str) -> Keys:
     """The keys in the file ``path``, one a line, or if it is empty those in ``$TRACE_API_KEYS``, between commas.
 
-    Raises ContractError for a file or a variable without keys: that would open the gateway to everybody.
+    Raises UserError for a file or a variable without keys: that would open the gateway to everybody.
     """
     if not path and KEYS_VARIABLE not in os.environ:
         return Keys(())
     given = Path(path).read_text().splitlines() if path else os.environ[KEYS_VARIABLE].split(",")
     keys = [key.strip() for key in given if key.strip()]
     if not keys and path:
-        raise ContractError(f"{path} holds no API key: write one a line, or leave the file out")
+        raise UserError(f"{path} holds no API key: write one a line, or leave the file out")
     if not keys:
-        raise ContractError(f"${KEYS_VARIABLE} is set and holds no API key: write some between commas, or unset it")
+        raise UserError(f"${KEYS_VARIABLE} is set and holds no API key: write some between commas, or unset it")
     return Keys(keys)
 
 

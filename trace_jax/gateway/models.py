@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.gateway.errors import ApiError
 
 BASE = "base"
@@ -13,14 +13,14 @@ BASE = "base"
 class Models:
     """``name`` and every alias is routed; ``base`` and the adapters' names are not, with or without ``name:`` in front.
 
-    Raises ContractError for names that mean two things.
+    Raises UserError for names that mean two things.
     """
 
     def __init__(self, name: str, aliases: Sequence[str], adapters: Sequence[str]) -> None:
         self._adapters, self._routed, self._since = tuple(adapters), (name, *aliases), int(time.time())
         names = [*self._routed, BASE, *self._adapters]
         if twice := [one for one in names if names.count(one) > 1]:
-            raise ContractError(f"{twice[0]!r} names two models, of {', '.join(names)}: choose other --aliases")
+            raise UserError(f"{twice[0]!r} names two models, of {', '.join(names)}: choose other --aliases")
 
     def resolve(self, model: str) -> Mapping[str, float] | None:
         """The adapter that a name fixes, with its weight (none: the base), or None: the router decides.

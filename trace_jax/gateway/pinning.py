@@ -11,7 +11,7 @@ from functools import partial
 
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.errors import ApiError
-from trace_jax.gateway.wire import Call, opening
+from trace_jax.gateway.request import Call, opening
 
 HEADER = "x-trace-conversation"
 _LONGEST = 256

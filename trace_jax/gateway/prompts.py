@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trace_jax.contract.record import ContractError
-from trace_jax.gateway.wire import CHAT, Call, conversation, reasoning
-from trace_jax.rollout.chat import Renderer
+from trace_jax.chat.renderer import Renderer
+from trace_jax.errors import UserError
+from trace_jax.gateway.request import CHAT, Call, conversation, reasoning
 
 _REASONING = ("reasoning", "reasoning_effort")  # SGLang makes template arguments of them
 _TEMPLATE = (*_REASONING, "chat_template_kwargs", "continue_final_message", "input_ids")  # say more of a prompt
@@ -13,7 +13,7 @@ _READ = {"role", "content", "name", "reasoning_content", "tool_call_id", "tool_c
 
 
 def chat_prompt(call: Call, renderer: Renderer) -> tuple[int, ...]:
-    """Raises ContractError for what no renderer reads, ValueError for what this one cannot write."""
+    """Raises UserError for what no renderer reads, ValueError for what this one cannot write."""
     messages, tools = conversation(call)
     thought = [
         message if thinking is None else renderer.with_thinking(message, thinking)
@@ -38,7 +38,7 @@ def server_prompt(call: Call, renderer: Renderer) -> dict[str, Any]:
         return members
     try:
         prompt = chat_prompt(call, renderer)
-    except (ContractError, ValueError):
+    except (UserError, ValueError):
         return members
     messages, stops = call.fields["messages"], call.fields.get("stop_token_ids") or []
     more = any(value for message in messages for key, value in message.items() if key not in _READ)

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Mapping
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
+from trace_jax.engines.sglang.server import OUTAGES
+from trace_jax.errors import TraceError, UserError
 from trace_jax.gateway.adapters import Adapters
-from trace_jax.gateway.deciding import ROUTER_ERROR, Decider, DecisionLog
+from trace_jax.gateway.decisions import ROUTER_ERROR, Decider, DecisionLog
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import BASE
 from trace_jax.gateway.pinning import HEADER, Pins
-from trace_jax.gateway.wire import Call, conversation, opening
-from trace_jax.rollout.sglang_server import OUTAGES
+from trace_jax.gateway.request import Call, conversation, opening
 from trace_jax.routing.router import Router, RouteRequest
 from trace_jax.routing.select import undecided
 
@@ -47,7 +47,7 @@ class Conversations:
     async def _routed(self, call: Call, key: str) -> RouteDecision:
         try:
             messages, tools = conversation(call if HEADER in call.headers else opening(call))
-        except ContractError as error:
+        except UserError as error:
             decision = undecided(key, self._kind, f"request refused: {error}")
         else:
             decision = await self._decider.decide(RouteRequest(key, messages, tools))
@@ -65,7 +65,7 @@ class Conversations:
                     return decision
             except OUTAGES:
                 raise
-            except ContractError as error:
+            except TraceError as error:
                 cause, reason = "load", f"cannot be loaded: {error}"
         self._metrics.fallbacks.labels(cause).inc()
         return undecided(decision.conversation, decision.router, reason, decision.weights)

@@ -9,12 +9,12 @@ from typing import Any
 import aiohttp
 from starlette.responses import Response, StreamingResponse
 
+from trace_jax.chat.renderer import Renderer
+from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, Settings, SGLangServer
 from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.prompts import server_prompt
-from trace_jax.gateway.wire import Call
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.sglang import SGLangEngine
-from trace_jax.rollout.sglang_server import ServerBusy, ServerFailed, Settings, SGLangServer
+from trace_jax.gateway.request import Call
 
 # Clients are not trusted, and a request may kill what it meets; a moment without servers is waited for, an outage not.
 ATTEMPTS, WAIT_SECONDS = 3, 2.0

@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
-from trace_jax.models.flash import flash_attention
+from trace_jax.models.kernels.flash import flash_attention
 from trace_jax.models.rope import rope_frequencies
 
 _BLOCKS = 4  # of queries in a row, at most, that are computed one after the other on a CPU

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 MODEL_TYPES = ("qwen3", "qwen3_moe", "llama")
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -22,7 +22,7 @@ class Llama3Scaling:
 
     def __post_init__(self) -> None:
         if not 0 < self.low_freq_factor < self.high_freq_factor or self.factor < 1:
-            raise ContractError(
+            raise UserError(
                 f"rope_scaling has factor {self.factor}, low_freq_factor {self.low_freq_factor} and high_freq_factor "
                 f"{self.high_freq_factor}: factor must be at least 1, and the low one positive and below the high one"
             )
@@ -58,17 +58,17 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ContractError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+            raise UserError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
-            raise ContractError(f"head_dim {self.head_dim} is odd: rotary positions need an even width")
+            raise UserError(f"head_dim {self.head_dim} is odd: rotary positions need an even width")
         if self.num_experts and not (1 <= self.num_experts_per_tok <= self.num_experts and self.moe_intermediate_size):
-            raise ContractError(
+            raise UserError(
                 f"num_experts {self.num_experts} with num_experts_per_tok {self.num_experts_per_tok} and "
                 f"moe_intermediate_size {self.moe_intermediate_size}: give both, and choose no more than there are"
             )
         windows = {window for window in self.layer_windows if window is not None}
         if self.layer_windows and (len(self.layer_windows) != self.num_layers or len(windows) != 1 or min(windows) < 1):
-            raise ContractError(
+            raise UserError(
                 f"layer_windows {self.layer_windows} must be empty, or hold one entry for each of the "
                 f"{self.num_layers} layers: None, or the one window of all windowed layers, at least 1"
             )
@@ -87,12 +87,12 @@ class DecoderConfig:
         """Read a ``config.json`` as transformers 4 or 5 writes it; refuse what would compute something else.
 
         Raises:
-            ContractError: an unsupported ``model_type``, rope scaling, layer type, bias, activation, quantization or
+            UserError: an unsupported ``model_type``, rope scaling, layer type, bias, activation, quantization or
                 mixture of dense and expert layers; a missing or ill-typed field.
         """
         model_type = data.get("model_type")
         if model_type not in MODEL_TYPES:
-            raise ContractError(f"model_type {model_type!r} is not supported; use one of {', '.join(MODEL_TYPES)}")
+            raise UserError(f"model_type {model_type!r} is not supported; use one of {', '.join(MODEL_TYPES)}")
         _refuse_unsupported(data)
         try:
             heads, width = int(data["num_attention_heads"]), int(data["hidden_size"])
@@ -115,9 +115,9 @@ class DecoderConfig:
                 **(_experts(data) if model_type == "qwen3_moe" else {}),
             )
         except KeyError as error:
-            raise ContractError(f"config.json lacks {error}; take it from the model's original repository") from None
+            raise UserError(f"config.json lacks {error}; take it from the model's original repository") from None
         except (TypeError, ValueError) as error:
-            raise ContractError(f"config.json holds an ill-typed value: {error}") from None
+            raise UserError(f"config.json holds an ill-typed value: {error}") from None
 
     def to_huggingface(self) -> dict[str, Any]:
         """A ``config.json`` that transformers (4 and 5) and inference servers read back to the same function."""
@@ -177,7 +177,7 @@ def _rope_scaling(data: Mapping[str, Any]) -> Llama3Scaling | None:
     if rope_type == "default":
         return None
     if rope_type != "llama3":
-        raise ContractError(f"rope_scaling {rope_type!r} is not supported; use a model with 'default' or 'llama3'")
+        raise UserError(f"rope_scaling {rope_type!r} is not supported; use a model with 'default' or 'llama3'")
     return Llama3Scaling(
         factor=float(scaling["factor"]),
         low_freq_factor=float(scaling["low_freq_factor"]),
@@ -191,10 +191,10 @@ def _layer_windows(data: Mapping[str, Any]) -> tuple[int | None, ...]:
     layers, family, window = int(data["num_hidden_layers"]), data["model_type"], int(_given(data, "sliding_window", 0))
     sliding = bool(data.get("use_sliding_window")) and data.get("sliding_window") is not None
     if (sliding or window) and family == "llama":
-        raise ContractError(f"sliding_window {window!r} is not supported for model_type 'llama'; use full attention")
+        raise UserError(f"sliding_window {window!r} is not supported for model_type 'llama'; use full attention")
     kinds, first = data.get("layer_types"), data.get("max_window_layers")
     if kinds and (len(kinds) != layers or set(kinds) - {_FULL, _SLIDING} or (_SLIDING in kinds and not sliding)):
-        raise ContractError(
+        raise UserError(
             f"layer_types {sorted(set(kinds))} for {len(kinds)} of {layers} layers is not supported; use {_FULL!r}, or "
             f"{_SLIDING!r} together with use_sliding_window and sliding_window"
         )
@@ -202,7 +202,7 @@ def _layer_windows(data: Mapping[str, Any]) -> tuple[int | None, ...]:
         return ()
     if family == "qwen3_moe":
         if first or _FULL in (kinds or ()):
-            raise ContractError(
+            raise UserError(
                 f"max_window_layers {first!r} and layer_types {kinds!r} with use_sliding_window mean different things "
                 "to different versions of transformers for model_type 'qwen3_moe': leave both out if every layer slides"
             )
@@ -225,16 +225,16 @@ def _experts(data: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_unsupported(data: Mapping[str, Any]) -> None:
     if quantization := data.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
-        raise ContractError(f"quantization_config {method!r} is not supported; use the unquantized weights")
+        raise UserError(f"quantization_config {method!r} is not supported; use the unquantized weights")
     if (activation := _given(data, "hidden_act", "silu")) != "silu":
-        raise ContractError(f"hidden_act {activation!r} is not supported; use a model with 'silu'")
+        raise UserError(f"hidden_act {activation!r} is not supported; use a model with 'silu'")
     experts = data.get("num_experts") or data.get("num_local_experts")
     if experts and data.get("model_type") != "qwen3_moe":
-        raise ContractError(f"num_experts {experts!r} is not supported for model_type {data.get('model_type')!r}")
+        raise UserError(f"num_experts {experts!r} is not supported for model_type {data.get('model_type')!r}")
     if (dense := data.get("mlp_only_layers")) or (dense := _given(data, "decoder_sparse_step", 1)) != 1:
-        raise ContractError(f"dense layers among experts ({dense!r}) are not supported; use a model of one kind")
+        raise UserError(f"dense layers among experts ({dense!r}) are not supported; use a model of one kind")
     for name in ("attention_bias", "mlp_bias"):
         if data.get(name):
-            raise ContractError(f"{name} true is not supported; use a model without biases")
+            raise UserError(f"{name} true is not supported; use a model without biases")
     if (partial := _given(_rope(data), "partial_rotary_factor", _given(data, "partial_rotary_factor", 1.0))) != 1.0:
-        raise ContractError(f"partial_rotary_factor {partial!r} is not supported; use a model that rotates whole heads")
+        raise UserError(f"partial_rotary_factor {partial!r} is not supported; use a model that rotates whole heads")

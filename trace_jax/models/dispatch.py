@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from trace_jax.models.execution import Experts
-from trace_jax.models.grouped import grouped_outer
+from trace_jax.models.kernels.grouped import grouped_outer
 from trace_jax.parallel.collectives import axis_index, gather
 
 # Letters beyond the project's: U tokens (of all rows, flat), S experts chosen for a token, Q = U · S assignments,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 Attention = Literal["xla", "cudnn", "flash"]
 Experts = Literal["ragged", "capacity"]
@@ -28,7 +28,7 @@ def execution_for(platform: str, remat: Remat | None = None) -> Execution:
     ``remat`` None: "full", but "projections" on the CPU, where all else is sooner computed again than kept.
     """
     if platform not in _PLATFORMS:
-        raise ContractError(f"platform {platform!r} is not supported; use one of {', '.join(_PLATFORMS)}")
+        raise UserError(f"platform {platform!r} is not supported; use one of {', '.join(_PLATFORMS)}")
     if platform == "cpu":
         return Execution(remat=remat or "projections")
     attention, experts = ("flash", "ragged") if platform == "tpu" else ("cudnn", "capacity")

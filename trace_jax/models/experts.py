@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.dispatch import Queues, Round, collect, queues, round_of, round_size, rounds, row_weights, spread
 from trace_jax.models.execution import Execution, Experts
-from trace_jax.models.grouped import grouped_matmul, grouped_matmul_trained
+from trace_jax.models.kernels.grouped import grouped_matmul, grouped_matmul_trained
 from trace_jax.parallel.collectives import axis_size, gather, reduce_sum, sum_scatter, vary
 from trace_jax.parallel.mesh import AXES
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -65,7 +65,7 @@ def init_lora(
     """Fresh adapters that leave the base unchanged: b = 0, a uniform in ±1/√in (PEFT's Kaiming initialisation)."""
     _check_targets(targets)
     if rank < 1:
-        raise ContractError(f"LoRA rank {rank} must be at least 1")
+        raise UserError(f"LoRA rank {rank} must be at least 1")
     key = jax.random.key(0) if key is None else key
     shapes, L, weights = target_shapes(config), config.num_layers, {}
     for target, subkey in zip(targets, jax.random.split(key, len(targets)), strict=True):
@@ -79,24 +79,24 @@ def init_lora(
 def stack(adapters: Sequence[LoRA]) -> LoRA:
     """One LoRA holding all given adapters in order. They must share rank and targets (see ``pad_rank``)."""
     if not adapters:
-        raise ContractError("cannot stack an empty list of adapters")
+        raise UserError("cannot stack an empty list of adapters")
     _check_alike(adapters)
     if len(ranks := {lora.rank for lora in adapters}) > 1:
-        raise ContractError(f"adapters to stack have ranks {sorted(ranks)}: pad_rank them to the largest first")
+        raise UserError(f"adapters to stack have ranks {sorted(ranks)}: pad_rank them to the largest first")
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters)
 
 
 def select(lora: LoRA, index: int) -> LoRA:
     """Adapter ``index`` alone (A = 1)."""
     if not 0 <= index < lora.num_adapters:
-        raise ContractError(f"adapter {index} is not among the {lora.num_adapters} held")
+        raise UserError(f"adapter {index} is not among the {lora.num_adapters} held")
     return jax.tree.map(lambda leaf: leaf[index : index + 1], lora)
 
 
 def pad_rank(lora: LoRA, rank: int) -> LoRA:
     """The same function at a larger rank: added columns of a and rows of b are zero; ``scale`` stays."""
     if rank < lora.rank:
-        raise ContractError(f"cannot pad rank {lora.rank} to the smaller {rank}")
+        raise UserError(f"cannot pad rank {lora.rank} to the smaller {rank}")
     extra = rank - lora.rank
     return LoRA(
         {
@@ -116,10 +116,10 @@ def merge(adapters: Sequence[LoRA], weights: Sequence[float] | jax.Array) -> LoR
     Each adapter holds A = 1. Its scale and weight go into b, so the result has ``scale`` 1 and the summed rank.
     """
     if len(adapters) != len(weights) or not adapters:
-        raise ContractError(f"merge got {len(adapters)} adapters and {len(weights)} weights; give one weight each")
+        raise UserError(f"merge got {len(adapters)} adapters and {len(weights)} weights; give one weight each")
     _check_alike(adapters)
     if any(lora.num_adapters != 1 for lora in adapters):
-        raise ContractError("merge takes single adapters: select each one from its stack first")
+        raise UserError("merge takes single adapters: select each one from its stack first")
     factors = [jnp.asarray(weight) * lora.scale for weight, lora in zip(weights, adapters, strict=True)]
     merged = {}
     for target in adapters[0].targets:
@@ -139,7 +139,7 @@ def row_gates(lora: LoRA, adapter_ids_B: jax.Array | None, rows: int) -> jax.Arr
     """
     if adapter_ids_B is None:
         if lora.num_adapters != 1:
-            raise ContractError(f"{lora.num_adapters} adapters are held: adapter_ids must say which one each row uses")
+            raise UserError(f"{lora.num_adapters} adapters are held: adapter_ids must say which one each row uses")
         adapter_ids_B = jnp.zeros((rows,), jnp.int32)
     return jnp.where(adapter_ids_B[:, None] == jnp.arange(lora.num_adapters), lora.scale, 0.0)
 
@@ -167,9 +167,9 @@ def delta(x_BTI: jax.Array, pair: dict[str, jax.Array], gates_BA: jax.Array) -> 
 
 def _check_targets(targets: Sequence[str]) -> None:
     if unknown := [name for name in targets if name not in TARGETS]:
-        raise ContractError(f"LoRA target {unknown[0]!r} is not one of {', '.join(TARGETS)}")
+        raise UserError(f"LoRA target {unknown[0]!r} is not one of {', '.join(TARGETS)}")
     if not targets or len(set(targets)) != len(targets):
-        raise ContractError(f"LoRA targets {list(targets)} must be at least one, each once")
+        raise UserError(f"LoRA targets {list(targets)} must be at least one, each once")
 
 
 def _check_alike(adapters: Sequence[LoRA]) -> None:
@@ -182,4 +182,4 @@ def _check_alike(adapters: Sequence[LoRA]) -> None:
     first = outline(adapters[0])
     for index, lora in enumerate(adapters[1:], start=1):
         if (found := outline(lora)) != first:
-            raise ContractError(f"adapter {index} has targets {found}, adapter 0 has {first}: they must match")
+            raise UserError(f"adapter {index} has targets {found}, adapter 0 has {first}: they must match")

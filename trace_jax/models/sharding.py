@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.parallel.collectives import gather
 from trace_jax.parallel.mesh import BATCH_AXES
@@ -93,7 +93,7 @@ def gathered(x: jax.Array, axes: Axes) -> jax.Array:
 
 
 def check_mesh(config: DecoderConfig, mesh: Mesh) -> None:
-    """Raise ContractError, with the remedy, unless every split axis divides evenly."""
+    """Raise UserError, with the remedy, unless every split axis divides evenly."""
     sizes = {
         "embed": ("hidden_size", config.hidden_size),
         "vocab": ("vocab_size", config.vocab_size),
@@ -108,7 +108,7 @@ def check_mesh(config: DecoderConfig, mesh: Mesh) -> None:
         assert isinstance(axis, str)
         if size % mesh.shape[axis]:
             fits = [n for n in range(1, mesh.shape[axis] + 1) if size % n == 0]
-            raise ContractError(
+            raise UserError(
                 f"mesh axis {axis} {mesh.shape[axis]} does not divide {name} {size}: use {axis} {fits[-1]} "
                 "and give the other devices to data"
             )

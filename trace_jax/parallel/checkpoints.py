@@ -9,8 +9,8 @@ from typing import Any, Self
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike
+from trace_jax.errors import UserError
 from trace_jax.parallel.processes import from_first
 
 _policies = ocp.training.save_decision_policies
@@ -72,7 +72,7 @@ class Checkpoints:
         back in its shapes, dtypes and shardings.
 
         Raises:
-            ContractError: the checkpoint's identity is another one (the message names both values), or the checkpoint
+            UserError: the checkpoint's identity is another one (the message names both values), or the checkpoint
                 cannot be read (the message names its directory).
         """
         steps = [found.step for found in self._checkpointer.checkpoints if step is None or found.step == step]
@@ -121,14 +121,14 @@ class Checkpoints:
             path = os.fspath(self.directory / str(step))
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             remedy = "if it is damaged, remove that directory to go on from the checkpoint before it"
-            raise ContractError(f"{path}: checkpoint cannot be read ({why}): {remedy}") from error
+            raise UserError(f"{path}: checkpoint cannot be read ({why}): {remedy}") from error
 
     def _refuse_foreign(self, step: int, found: Mapping[str, Any]) -> None:
         for name in sorted(self.identity.keys() | found.keys()):
             theirs, ours = found.get(name), self.identity.get(name)
             if theirs != ours:
                 path = os.fspath(self.directory / str(step))
-                raise ContractError(
+                raise UserError(
                     f"{path}: checkpoint has {name} {theirs!r}, this run has {ours!r}: "
                     "use the settings of the run that wrote it, or another directory"
                 )

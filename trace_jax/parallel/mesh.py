@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "expert")
 BATCH_AXES = ("data", "fsdp", "expert")  # rows of a batch are split over these; tensor splits heads and widths
@@ -28,13 +28,13 @@ class MeshConfig:
     def __post_init__(self) -> None:
         sizes = astuple(self)
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-            raise ContractError(f"mesh {self}: axes must be positive, and at most one -1 (as many as are left)")
+            raise UserError(f"mesh {self}: axes must be positive, and at most one -1 (as many as are left)")
 
     def resolve(self, devices: int) -> "MeshConfig":
-        """The mesh of all ``devices`` devices. Raises ContractError when they cannot be laid out so."""
+        """The mesh of all ``devices`` devices. Raises UserError when they cannot be laid out so."""
         given = math.prod(size for size in astuple(self) if size != -1)
         if devices % given or (-1 not in astuple(self) and devices != given):
-            raise ContractError(
+            raise UserError(
                 f"mesh {self} takes {'a multiple of ' if -1 in astuple(self) else ''}{given} devices, there are "
                 f"{devices}: choose axes whose product is {devices}, or set one of them to -1"
             )
@@ -51,7 +51,7 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
     Several TPU slices are split along ``data``, whose traffic (gradients of adapters, once a step) is the least.
 
     Raises:
-        ContractError: the axes do not fit the number of devices, or ``data`` that of the slices.
+        UserError: the axes do not fit the number of devices, or ``data`` that of the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.resolve(len(devices))
@@ -59,7 +59,7 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices > 1:
         if sizes.data % slices:
-            raise ContractError(f"mesh {sizes} on {slices} slices: data must be a multiple of {slices}")
+            raise UserError(f"mesh {sizes} on {slices} slices: data must be a multiple of {slices}")
         inner = (sizes.data // slices, *shape[1:])
         grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices, allow_split_physical_axes=True)
     elif devices[0].platform == "tpu":

@@ -16,7 +16,7 @@ from etils import epath
 from jax._src import distributed  # where process_id stands when devices cannot be asked
 from jax.experimental import multihost_utils
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.parallel.termination import Terminated
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long counts as dead: JAX then ends all others
@@ -31,10 +31,10 @@ def start(
 ) -> None:
     """Join the other processes; call it before anything else of JAX. On TPUs and under Slurm nothing has to be given.
 
-    Raises ContractError when they have not come together after ``timeout_seconds``. The program has to end then.
+    Raises UserError when they have not come together after ``timeout_seconds``. The program has to end then.
     """
     if coordinator_address is not None and not re.fullmatch(r".+:\d+", coordinator_address):
-        raise ContractError(f"--coordinator_address={coordinator_address}: write HOST:PORT, process 0's host")
+        raise UserError(f"--coordinator_address={coordinator_address}: write HOST:PORT, process 0's host")
     failed: list[Exception] = []
 
     def join() -> None:
@@ -56,7 +56,7 @@ def start(
     if thread.is_alive() or failed:
         where = f"process {process_id} of {num_processes} at {coordinator_address}"
         why = " ".join(str(failed[0]).split()) if failed else f"not all were there after {timeout_seconds:g} s"
-        raise ContractError(
+        raise UserError(
             f"{where} could not join the others ({why}): start every process with the same --coordinator_address, "
             "which all must reach, and --num_processes, and --process_id 0, 1, …"
         )
@@ -70,7 +70,7 @@ def is_first() -> bool:
 def from_first(make: Callable[[], bytes]) -> bytes:
     """What ``make`` returns in the first process, in every process. All have to call it.
 
-    What it raises there is raised there, and as ContractError in the others; Terminated is raised in all.
+    What it raises there is raised there, and as UserError in the others; Terminated is raised in all.
     """
     if jax.process_count() == 1:
         return make()
@@ -91,7 +91,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
     if terminated:
         raise Terminated
     if failed:
-        raise ContractError(sent.decode())
+        raise UserError(sent.decode())
     return sent
 
 
@@ -103,20 +103,20 @@ def anywhere(flag: bool) -> bool:
 
 
 def require_same(what: str, data: bytes) -> None:
-    """Raise ContractError in all processes unless all have the same ``data``. All have to call it."""
+    """Raise UserError in all processes unless all have the same ``data``. All have to call it."""
     if jax.process_count() == 1:
         return
     own = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     digests = np.asarray(multihost_utils.process_allgather(own))
     others = [number for number, digest in enumerate(digests) if not np.array_equal(digest, digests[0])]
     if others:
-        raise ContractError(
+        raise UserError(
             f"{what} of process {', '.join(map(str, others))} differs from that of process 0: give all the same"
         )
 
 
 def require_shared(directory: os.PathLike[str], patience: float = 10.0) -> None:
-    """Raise ContractError in all processes unless what the first one writes to ``directory`` is there for all.
+    """Raise UserError in all processes unless what the first one writes to ``directory`` is there for all.
 
     A network's file system may be late, by up to ``patience`` seconds. All have to call it.
     """
@@ -140,7 +140,7 @@ def require_shared(directory: os.PathLike[str], patience: float = 10.0) -> None:
         mark.unlink()
     if not found.all():
         blind = ", ".join(str(number) for number in np.flatnonzero(~found))
-        raise ContractError(
+        raise UserError(
             f"{os.fspath(directory)}: process {blind} does not see what process 0 wrote there: use a directory that "
             "all machines share, or an object store (gs://…)"
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 GIB = 1 << 30
 
@@ -48,7 +48,7 @@ CHIPS = {chip.name: chip for chip in _TABLE}
 
 
 def find_chip(name: str) -> Chip:
-    """The chip of that name. Raises ContractError for one that is not in the table."""
+    """The chip of that name. Raises UserError for one that is not in the table."""
     if name not in CHIPS:
-        raise ContractError(f"chip {name!r} is unknown: use one of {', '.join(CHIPS)}")
+        raise UserError(f"chip {name!r} is unknown: use one of {', '.join(CHIPS)}")
     return CHIPS[name]

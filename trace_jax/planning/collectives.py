@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.execution import Executed
 from trace_jax.planning.groups import Groups, axes_spanned, device_groups
 from trace_jax.planning.hlo import Computation, Instruction, Module
@@ -105,7 +105,7 @@ def _places(module: Module, slices: Sequence[int]) -> Sequence[int]:
         return range(len(slices))
     first = [place for place, number in enumerate(slices) if number == slices[0]]
     if module.partitions != len(first):
-        raise ContractError(
+        raise UserError(
             f"program {module.name!r} is for {module.partitions} devices, its mesh has {len(slices)} in slices of "
             f"{len(first)}: give the mesh that it was compiled for"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.buffers import Buffer, largest_buffers
 from trace_jax.planning.flops import Formulas
 from trace_jax.planning.memory import Memory, memory_of, out_of_memory
@@ -65,10 +65,10 @@ class Compiled:
 def compile_program(program: Program, level: str, available: int) -> Compiled:
     """Lower and compile. ``available``: bytes of memory of one device, unless the compiler names a number itself.
 
-    Raises ContractError for an unknown ``level``; the compiler's other errors propagate.
+    Raises UserError for an unknown ``level``; the compiler's other errors propagate.
     """
     if level not in LEVELS:
-        raise ContractError(f"optimisation level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+        raise UserError(f"optimisation level {level!r} is unknown: use one of {', '.join(LEVELS)}")
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="plan_") as directory, _compiler(level):
         options = {**program.options, "xla_dump_to": directory, "xla_dump_hlo_as_text": True}

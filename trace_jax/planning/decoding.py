@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from trace_jax.engines.embedded.cache import new_cache
+from trace_jax.engines.embedded.steps import decode_specs, decoder_params, sharded_decode
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA
 from trace_jax.parallel.mesh import batch_shards
 from trace_jax.planning.compile import Program
 from trace_jax.planning.placed import placed
-from trace_jax.rollout.cache import new_cache
-from trace_jax.rollout.steps import decode_specs, decoder_params, sharded_decode
 
 _NOTES = (
     "a token for every slot, caches full: no part of the time of an optimiser step",

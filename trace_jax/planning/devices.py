@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.topology import Topology
 
 _TARGETS = Path(__file__).parent / "targets"  # descriptions of GPUs, in the text form of XLA's GpuTargetConfigProto
@@ -18,7 +18,7 @@ _TARGETS = Path(__file__).parent / "targets"  # descriptions of GPUs, in the tex
 def describe_devices(topology: Topology) -> tuple[Any, ...]:
     """The devices, slice by slice. Call ``prepare_environment`` before JAX is imported.
 
-    Raises ContractError when the compiler for them is not installed or refuses the shape.
+    Raises UserError when the compiler for them is not installed or refuses the shape.
     """
     if topology.chip.rank == 0:
         _need("jax_cuda12_plugin", topology, 'pip install "jax[cuda12-local]"')
@@ -41,12 +41,12 @@ def _description(described: Topology, **arguments: Any) -> tuple[Any, ...]:
         devices = tuple(topologies.get_topology_desc(**arguments).devices)
     except (jax.errors.JaxRuntimeError, RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ContractError(f"topology {described.name}: {reason}: name a slice that exists") from None
+        raise UserError(f"topology {described.name}: {reason}: name a slice that exists") from None
     if len(devices) != described.devices:
-        raise ContractError(f"topology {described.name}: {described.devices} devices expected, {len(devices)} found")
+        raise UserError(f"topology {described.name}: {described.devices} devices expected, {len(devices)} found")
     return devices
 
 
 def _need(module: str, topology: Topology, command: str) -> None:
     if find_spec(module) is None:
-        raise ContractError(f"topology {topology.name}: its compiler, {module}, is not installed: {command}")
+        raise UserError(f"topology {topology.name}: its compiler, {module}, is not installed: {command}")

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 # Nothing runs on an accelerator: the host's CPU is JAX's only device, even on a machine with TPUs or GPUs in use.
 _REQUIRED = {"JAX_PLATFORMS": "cpu"}
@@ -19,10 +19,10 @@ _DEFAULTS = {
 
 
 def prepare_environment() -> None:
-    """Set the variables; call it before the first import of JAX. Raises ContractError when it is too late."""
+    """Set the variables; call it before the first import of JAX. Raises UserError when it is too late."""
     if "jax" in sys.modules and os.environ.get("JAX_PLATFORMS") != "cpu":
         platforms = os.environ.get("JAX_PLATFORMS", "")
-        raise ContractError(f"JAX was imported with JAX_PLATFORMS={platforms!r}: a plan needs no accelerator; set cpu")
+        raise UserError(f"JAX was imported with JAX_PLATFORMS={platforms!r}: a plan needs no accelerator; set cpu")
     os.environ.update(_REQUIRED)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.hlo import Instruction
 from trace_jax.planning.shapes import split
 
@@ -26,14 +26,14 @@ _AXIS = re.compile(r"'([^']*)'(?::\((\d+)\)(\d+))?")
 def device_groups(instruction: Instruction, partitions: int) -> Groups:
     """The groups of device numbers among which a collective exchanges data.
 
-    For a permutation: one pair for each that sends. Raises ContractError for a spelling that is not known.
+    For a permutation: one pair for each that sends. Raises UserError for a spelling that is not known.
     """
     pairs = re.search(r"source_target_pairs=\{((?:\{[\d,]+\},?)*)\}", instruction.attributes)
     if pairs:
         return _listed(pairs.group(1))
     match = _GROUPS.search(instruction.attributes)
     if not match:
-        raise ContractError(f"{instruction.name}: its replica_groups are missing from {instruction.attributes[:80]!r}")
+        raise UserError(f"{instruction.name}: its replica_groups are missing from {instruction.attributes[:80]!r}")
     text = match.group(1).rstrip(",")
     if text == "{}":
         return (tuple(range(partitions)),)
@@ -48,7 +48,7 @@ def device_groups(instruction: Instruction, partitions: int) -> Groups:
     mesh = _MESH.fullmatch(text)
     if mesh:
         return _along(*mesh.groups())
-    raise ContractError(f"{instruction.name}: replica_groups {text!r} are in an unknown spelling")
+    raise UserError(f"{instruction.name}: replica_groups {text!r} are in an unknown spelling")
 
 
 def axes_spanned(groups: Groups, axes: Sequence[tuple[str, int]]) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def _along(mesh: str, chosen: str) -> Groups:
     for name, size in axes:
         parts = picked.get(name, [])
         if len(parts) > 1:
-            raise ContractError(f"replica_groups name axis {name!r} twice, in {chosen!r}: not a known spelling")
+            raise UserError(f"replica_groups name axis {name!r} twice, in {chosen!r}: not a known spelling")
         before, chosen_part = parts[0] if parts and parts[0] is not None else (1, size)
         if parts:
             taken.append(len(shape) + 1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.shapes import Array, Shape, leaves, parse_shape, split
 
 _HEADER = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
@@ -103,10 +103,10 @@ class Module:
 
 
 def parse_module(text: str) -> Module:
-    """Read a program. Raises ContractError for text that is none."""
+    """Read a program. Raises UserError for text that is none."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith("HloModule "):
-        raise ContractError(f"not a compiled program: {text[:40]!r}; give what compiled.as_text() returns")
+        raise UserError(f"not a compiled program: {text[:40]!r}; give what compiled.as_text() returns")
     computations: dict[str, Computation] = {}
     inside: dict[str, Instruction] | None = None
     root: Instruction | None = None
@@ -119,7 +119,7 @@ def parse_module(text: str) -> Module:
                 entry = name if header.group(1) else entry
         elif _END.fullmatch(line):
             if root is None:
-                raise ContractError(f"computation {name!r} has no ROOT: the program's text is cut off")
+                raise UserError(f"computation {name!r} has no ROOT: the program's text is cut off")
             computations[name] = Computation(name, inside, root)
             inside = None
         else:
@@ -129,7 +129,7 @@ def parse_module(text: str) -> Module:
                 inside[instruction.name] = instruction
                 root = instruction if match.group(1) else root
     if entry is None or entry not in computations:
-        raise ContractError(f"{lines[0][:60]!r}: the program has no ENTRY: its text is cut off")
+        raise UserError(f"{lines[0][:60]!r}: the program has no ENTRY: its text is cut off")
     count = re.search(r"num_partitions=(\d+)", lines[0])
     module = re.match(r"HloModule ([^\s,]+)", lines[0])
     assert module is not None
@@ -175,7 +175,7 @@ def _closing(text: str, start: int = 0) -> int:
             depth += 1 if character == "(" else -1
             if depth == 0:
                 return position + 1
-    raise ContractError(f"unbalanced parentheses in {text[:60]!r}: the program's text is cut off")
+    raise UserError(f"unbalanced parentheses in {text[:60]!r}: the program's text is cut off")
 
 
 def _frames(lines: list[str]) -> dict[int, str]:

@@ -67,7 +67,7 @@ def training_job(run: Run, topology: Topology) -> Job:
     """The programs of one optimiser step: scores if the loss needs them, gradients, their sum, and the optimiser.
 
     ``times`` says how often each runs in a step; where micro-batches differ in shape, each shape is a program.
-    Raises ContractError for a mesh that fits neither the model nor the topology.
+    Raises UserError for a mesh that fits neither the model nor the topology.
     """
     return _Programs(run, topology).job()
 

@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from trace_jax.models.flash_blocks import LANES, NO_ID, block_pairs, choose_blocks
+from trace_jax.models.kernels.flash_blocks import LANES, NO_ID, block_pairs, choose_blocks
 from trace_jax.planning.flops import Formulas
 from trace_jax.planning.shapes import Array
 

@@ -12,7 +12,7 @@ import importlib.metadata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.collectives import Collective, find_collectives
 from trace_jax.planning.compile import Compiled, Job, Program, compile_program
 from trace_jax.planning.devices import slice_of
@@ -32,17 +32,17 @@ def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
 
     ``level``: of the compiler's optimisation. Memory and collectives are nearly the same at O0, which compiles several
     times faster, as at ``default``; only there are collectives started early and is memory traffic kept down.
-    Raises ContractError for programs on different meshes, or on another number of devices than the topology has.
+    Raises UserError for programs on different meshes, or on another number of devices than the topology has.
     """
     programs = job.programs
     if not programs:
-        raise ContractError("there is no program to plan: name one")
+        raise UserError("there is no program to plan: name one")
     meshes = {tuple(program.mesh.shape.items()) for program in programs}
     if len(meshes) > 1:
-        raise ContractError(f"the programs have different meshes, {sorted(meshes)}: plan them one by one")
+        raise UserError(f"the programs have different meshes, {sorted(meshes)}: plan them one by one")
     for program in programs:
         if program.mesh.size != topology.devices:
-            raise ContractError(
+            raise UserError(
                 f"program {program.name!r} is for {program.mesh.size} devices, {topology.name} has {topology.devices}: "
                 "make its mesh of the topology's devices"
             )

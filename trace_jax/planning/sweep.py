@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.execution import Remat
 from trace_jax.models.sharding import check_mesh
 from trace_jax.parallel.mesh import AXES, MeshConfig
@@ -82,12 +82,12 @@ class Candidate:
 
 
 def on_meshes(run: Run, topology: Topology, level: str) -> list[Candidate]:
-    """The run on all meshes where it may fit, the least traffic first. Raises ContractError if there is none."""
+    """The run on all meshes where it may fit, the least traffic first. Raises UserError if there is none."""
     found = [Candidate(replace(run, mesh=mesh), topology, level) for mesh in meshes(run, topology)]
     fitting = [one for one in found if one.may_fit]
     if not fitting:
         least = min((one.least_memory for one in found), default=0) / GIB
-        raise ContractError(
+        raise UserError(
             f"{topology.name}: this run fits on none of {len(found)} meshes, it takes {least:.1f} GiB a device: "
             "use more chips"
         )
@@ -119,7 +119,7 @@ def meshes(run: Run, topology: Topology) -> Iterator[MeshConfig]:
                 mesh = MeshConfig(data, fsdp, tensor, expert)
                 try:
                     check_mesh(run.model, _abstract(mesh))
-                except ContractError:
+                except UserError:
                     continue
                 yield mesh
 
@@ -146,7 +146,7 @@ def sweep(
             one = futures[future]
             try:
                 report = future.result()
-            except (ContractError, jax.errors.JaxRuntimeError, NotImplementedError) as error:
+            except (UserError, jax.errors.JaxRuntimeError, NotImplementedError) as error:
                 done(one.name, str(error).splitlines()[0])
                 continue
             write_document(one.path(directory), report)

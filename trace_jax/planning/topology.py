@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.planning.chips import Chip, find_chip
 
 _SHAPE = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
@@ -54,13 +54,13 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology that ``text`` names. Raises ContractError, with the spelling to use, for what there is not."""
+    """The topology that ``text`` names. Raises UserError, with the spelling to use, for what there is not."""
     named = _NAME.fullmatch(text.strip().lower())
     if named:
         return _offered(text, *named.groups())
     match = _SHAPE.fullmatch(text.strip().lower())
     if not match:
-        raise ContractError(f"topology {text!r}: write chip:shape, as in v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
+        raise UserError(f"topology {text!r}: write chip:shape, as in v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
     slices, name, shape = match.groups()
     chip = find_chip(_SPELLINGS.get(name, name))
     return _checked(text, Topology(chip, tuple(map(int, shape.split("x"))), int(slices or 1)))
@@ -70,10 +70,10 @@ def _offered(text: str, slices: str | None, name: str, number: str) -> Topology:
     chip = find_chip(_SPELLINGS.get(name, name))
     shapes = _OFFERED.get(chip.name)
     if shapes is None:
-        raise ContractError(f"topology {text!r}: {chip.name} has no such name; write its shape, as in {_example(chip)}")
+        raise UserError(f"topology {text!r}: {chip.name} has no such name; write its shape, as in {_example(chip)}")
     if int(number) not in shapes:
         counted = "TensorCores, two a chip" if chip.name == "v5p" else "chips"
-        raise ContractError(
+        raise UserError(
             f"topology {text!r}: {chip.name}-N counts {counted}, N one of {', '.join(map(str, shapes))}; "
             f"or write the shape, as in {_example(chip)}"
         )
@@ -83,13 +83,13 @@ def _offered(text: str, slices: str | None, name: str, number: str) -> Topology:
 def _checked(text: str, topology: Topology) -> Topology:
     chip, shape = topology.chip, topology.shape
     if topology.slices < 1 or min(shape) < 1:
-        raise ContractError(f"topology {text!r}: every number is at least 1")
+        raise UserError(f"topology {text!r}: every number is at least 1")
     if chip.rank == 0 and (len(shape) != 1 or shape[0] > _GPUS_A_NODE):
-        raise ContractError(
+        raise UserError(
             f"topology {text!r}: one box has up to {_GPUS_A_NODE} GPUs; write two as 2*{chip.name}:{_GPUS_A_NODE}"
         )
     if chip.rank and len(shape) != chip.rank:
-        raise ContractError(
+        raise UserError(
             f"topology {text!r}: {chip.name} has {chip.rank} axes, as in {_example(chip)}"
             + (f"; {chip.name}-{shape[0]} is Google's name for a slice" if len(shape) == 1 else "")
         )

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.relay.files import HEADER, RelayError, check_name, parse_checksums
 from trace_jax.relay.server import Server
 from trace_jax.relay.store import Store
@@ -118,7 +118,7 @@ def make_app(store: Store, server: Server, sources: Sequence[str] = (), key: str
         Route("/adapters/{name}", relay.upload, methods=["PUT"]),
         Route("/adapters/{name}", relay.remove, methods=["DELETE"]),
     ]
-    handlers = {ContractError: _refused, OSError: _failed, ClientDisconnect: _gone}
+    handlers = {UserError: _refused, OSError: _failed, ClientDisconnect: _gone}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 
 

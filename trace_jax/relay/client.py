@@ -46,7 +46,7 @@ async def deliver(relay: str, name: str, directory: PathLike, seconds: float = S
     ``seconds``, after which there is no other. An upload may take as long as it goes on.
 
     Returns the bytes that were sent, in all attempts: 0 where the relay has it already, or fetches it itself.
-    Raises RelayError if it is refused, or cannot be delivered in six attempts, and ContractError if it is no adapter.
+    Raises RelayError if it is refused, or cannot be delivered in six attempts, and UserError if it is no adapter.
     """
     url = _url(relay, name)
     if not is_local(directory):

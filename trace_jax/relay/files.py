@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trace_jax.contract.record import ContractError, Part, Record
-from trace_jax.models.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from trace_jax.contract.record import Part, Record
+from trace_jax.errors import UserError
+from trace_jax.models.formats.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 NAMES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)  # an adapter is these two files, sent in this order
 HEADER = "Adapter-Checksums"  # of an upload: the JSON of Checksums
@@ -19,7 +20,7 @@ CHECKSUMS = "checksums.json"  # beside the two, on the relay's disk
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}")  # one path component, never hidden; NAME@STEP
 
 
-class RelayError(ContractError):
+class RelayError(UserError):
     """The relay did not do what it was asked. ``status`` is the HTTP status that says why."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -58,18 +59,18 @@ def check_name(name: str) -> str:
 
 
 def checksums(directory: Path) -> Checksums:
-    """Sizes and checksums of the adapter in a local PEFT directory. Raises ContractError where a file is missing."""
+    """Sizes and checksums of the adapter in a local PEFT directory. Raises UserError where a file is missing."""
     return Checksums(files={name: _checksum(directory / name) for name in NAMES})
 
 
 def parse_checksums(text: str) -> Checksums:
-    """The announcement of an upload. Raises ContractError unless it announces an adapter's two files."""
+    """The announcement of an upload. Raises UserError unless it announces an adapter's two files."""
     try:
         found = Checksums.model_validate_json(text)
     except ValueError:
-        raise ContractError(f"{text[:80]!r} announces no adapter: send a JSON Checksums") from None
+        raise UserError(f"{text[:80]!r} announces no adapter: send a JSON Checksums") from None
     if tuple(sorted(found.files)) != NAMES:
-        raise ContractError(f"files {', '.join(sorted(found.files))[:80]!r}: an adapter is {' and '.join(NAMES)}")
+        raise UserError(f"files {', '.join(sorted(found.files))[:80]!r}: an adapter is {' and '.join(NAMES)}")
     return found
 
 
@@ -79,4 +80,4 @@ def _checksum(path: Path) -> Checksum:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Checksum(size=file.tell(), sha256=digest)
     except FileNotFoundError:
-        raise ContractError(f"{path} is missing: name the PEFT directory of an adapter") from None
+        raise UserError(f"{path} is missing: name the PEFT directory of an adapter") from None

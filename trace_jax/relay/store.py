@@ -13,8 +13,8 @@ from pathlib import Path
 import fsspec
 
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import sync_directory
+from trace_jax.errors import UserError
 from trace_jax.relay.check import check_adapter
 from trace_jax.relay.files import CHECKSUMS, NAMES, Checksums, RelayError, check_name, checksums
 
@@ -34,7 +34,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise ContractError(f"{directory} is another relay's: give each relay a directory of its own") from None
+            raise UserError(f"{directory} is another relay's: give each relay a directory of its own") from None
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir()
 
@@ -77,7 +77,7 @@ class Store:
     def fetch(self, name: str, url: str) -> None:
         """Place the adapter in an fsspec directory.
 
-        Raises ContractError if it is not there, RelayError 502 if the object store fails, and as ``holds`` does.
+        Raises UserError if it is not there, RelayError 502 if the object store fails, and as ``holds`` does.
         """
         self.path(name)
         with self._staging() as staging:
@@ -88,7 +88,7 @@ class Store:
                     for file in NAMES:
                         system.get_file(f"{root}/{file}", str(staging / file))
             except (FileNotFoundError, ImportError, ValueError) as error:
-                raise ContractError(
+                raise UserError(
                     f"{url}: cannot be fetched ({error!r}): correct the path, or install its fsspec driver"
                 ) from None
             except Exception as error:  # drivers have their own, for no answer or no credentials

@@ -1,1 +1,1 @@
-"""Engines, token-exact chat, and the agent loop."""
+"""The agent loop: episodes of a policy in an environment, recorded token for token."""

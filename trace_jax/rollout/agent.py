@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
 
+from trace_jax.chat.codec import RenderError
+from trace_jax.chat.renderer import Renderer, read_arguments
 from trace_jax.contract.record import Part
 from trace_jax.contract.trajectory import (
     Check,
@@ -22,11 +24,10 @@ from trace_jax.contract.trajectory import (
     Trajectory,
     Usage,
 )
+from trace_jax.engines.deadline import Overrun, deadline, episode_clock
+from trace_jax.engines.protocol import Completion, Engine, Sampling
 from trace_jax.environments.protocol import Environment, Observation, Outcome
-from trace_jax.rollout.chat import Renderer, read_arguments
-from trace_jax.rollout.codec import RenderError
-from trace_jax.rollout.deadline import Overrun, deadline, episode_clock
-from trace_jax.rollout.engine import Completion, Engine, EngineError, EngineGone, Sampling
+from trace_jax.errors import EngineError, EngineGone
 
 P = TypeVar("P", bound=Part)
 

@@ -1,8 +1,8 @@
 """Which episodes a collection plays."""
 
+from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
-from trace_jax.rollout.engine import Sampling
 
 
 def plan_episodes(

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.protocol import Engine
 from trace_jax.parallel.termination import Termination
 from trace_jax.rollout.agent import EpisodeSpec, Limits, run_episode
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine
 
 T = TypeVar("T")
 Episode = asyncio.Task[Trajectory]

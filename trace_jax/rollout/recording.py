@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.protocol import Engine
 from trace_jax.rollout.agent import EpisodeSpec, Limits
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.player import collect
 
 

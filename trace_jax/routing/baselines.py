@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.errors import UserError
 from trace_jax.routing.router import BASE, RouteRequest, SingleDecision
 from trace_jax.routing.select import choices, undecided
 
@@ -18,7 +18,7 @@ def _certain(conversation: str, kind: RouterKind, names: Sequence[str], chosen: 
 
 def _known(names: Sequence[str], chosen: str) -> str:
     if chosen not in names:
-        raise ContractError(f"no adapter {chosen!r} in the route table; it has {', '.join(names[1:]) or 'none'}")
+        raise UserError(f"no adapter {chosen!r} in the route table; it has {', '.join(names[1:]) or 'none'}")
     return chosen
 
 

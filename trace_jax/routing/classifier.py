@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.contract.trajectory import Message
-from trace_jax.rollout.chat import Renderer
+from trace_jax.errors import UserError
 from trace_jax.routing.router import RouteRequest, SingleDecision
 from trace_jax.routing.scoring import decide_readable
 from trace_jax.routing.select import BestOne, Policy
@@ -25,7 +25,7 @@ class LabelReader(Protocol):
     """The base, asked for the next token: ``PromptReader`` in this process, or a server that holds the same base."""
 
     def check_length(self, prompt: Sequence[int]) -> None:
-        """Raises ContractError for a prompt that is empty or too long to read."""
+        """Raises UserError for a prompt that is empty or too long to read."""
 
     def next_logprobs(self, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> np.ndarray:
         """``[N, C]`` float32: log-probability of each of the C ``token_ids`` as the token after each prompt."""
@@ -39,14 +39,14 @@ class ClassifierRouter(SingleDecision):
     where the answer begins, so that a model which would think first is asked with thinking off.
 
     Raises:
-        ContractError: more routes than letters, or a label that is not one token of its own in this vocabulary.
+        UserError: more routes than letters, or a label that is not one token of its own in this vocabulary.
     """
 
     kind: RouterKind = "classifier"
 
     def __init__(self, table: RouteTable, reader: LabelReader, renderer: Renderer, policy: Policy | None = None):
         if len(table.routes) >= len(ascii_uppercase):
-            raise ContractError(
+            raise UserError(
                 f"{len(table.routes)} routes; the classifier has labels for {len(ascii_uppercase) - 1}: use the gate"
             )
         self.table, self.reader, self.policy = table, reader, policy or BestOne()
@@ -69,7 +69,7 @@ class ClassifierRouter(SingleDecision):
     def _prompt(self, request: RouteRequest) -> tuple[int, ...]:
         said = "\n".join(m.content for m in request.messages if m.role == "user" and m.content)
         if not said.strip():
-            raise ContractError("no user message to classify")
+            raise UserError("no user message to classify")
         skills = [
             f"{label}: {route.description}" for label, route in zip(self.labels[1:], self.table.routes, strict=True)
         ]
@@ -81,16 +81,14 @@ class ClassifierRouter(SingleDecision):
 
 
 def label_tokens(renderer: Renderer, labels: Sequence[str]) -> tuple[int, ...]:
-    """The token that answers with each label. Raises ContractError unless each is exactly one token, all different."""
+    """The token that answers with each label. Raises UserError unless each is exactly one token, all different."""
     found: dict[int, str] = {}
     for label in labels:
         tokens = tuple(renderer.assistant(Message(role="assistant", content=label)))
         answer = [token for token in tokens if token not in renderer.stop_token_ids]
         if len(answer) != 1:
-            raise ContractError(
-                f"label {label!r} is {len(answer)} tokens in this vocabulary, not one; use the gate router"
-            )
+            raise UserError(f"label {label!r} is {len(answer)} tokens in this vocabulary, not one; use the gate router")
         if answer[0] in found:
-            raise ContractError(f"labels {found[answer[0]]!r} and {label!r} are the same token; use the gate router")
+            raise UserError(f"labels {found[answer[0]]!r} and {label!r} are the same token; use the gate router")
         found[answer[0]] = label
     return tuple(found)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.buckets import bucket
 from trace_jax.models.decoder import Decoder, pooled
 
@@ -24,9 +24,9 @@ class PromptReader:
         self._max_tokens = max_tokens
 
     def check_length(self, prompt: Sequence[int]) -> None:
-        """Raises ContractError for an empty prompt or one above ``max_tokens``."""
+        """Raises UserError for an empty prompt or one above ``max_tokens``."""
         if not 0 < len(prompt) <= self._max_tokens:
-            raise ContractError(
+            raise UserError(
                 f"prompt of {len(prompt)} tokens; a router reads 1 to {self._max_tokens}: shorten it or raise the limit"
             )
 
@@ -43,7 +43,7 @@ class PromptReader:
         self, prompts: Sequence[Sequence[int]], head: Callable[[jax.Array, jax.Array], jax.Array]
     ) -> np.ndarray:
         if not prompts:
-            raise ContractError("no prompts to read; give at least one")
+            raise UserError("no prompts to read; give at least one")
         for prompt in prompts:
             self.check_length(prompt)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

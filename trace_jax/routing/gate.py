@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy.special import logsumexp
 
-from trace_jax.contract.record import ContractError
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.contract.storage import PathLike, replace_bytes
-from trace_jax.rollout.chat import Renderer
+from trace_jax.errors import UserError
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.router import RouteRequest, SingleDecision
 from trace_jax.routing.scoring import Prompt, decide_readable
@@ -50,7 +50,7 @@ class Gate:
     def __post_init__(self) -> None:
         for name in ARRAYS:
             if not np.isfinite(getattr(self, name)).all():
-                raise ContractError(f"gate {name} holds NaN or infinity; train the gate again")
+                raise UserError(f"gate {name} holds NaN or infinity; train the gate again")
         width, adapters = self.weight.shape
         if (
             adapters != len(self.choices) - 1
@@ -58,13 +58,13 @@ class Gate:
             or not self.mean.shape == self.scale.shape == (width,)
         ):
             shapes = ", ".join(f"{name} {getattr(self, name).shape}" for name in ARRAYS)
-            raise ContractError(f"gate of {shapes} does not fit {len(self.choices)} choices; train the gate again")
+            raise UserError(f"gate of {shapes} does not fit {len(self.choices)} choices; train the gate again")
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """``[N, 2, D]`` → z ``[N, A]`` float64."""
         pooled = pool(features, self.pooling)
         if pooled.shape[1] != len(self.mean):
-            raise ContractError(
+            raise UserError(
                 f"gate reads {len(self.mean)} features, the model gives {pooled.shape[1]}: it is another model's gate"
             )
         return (pooled - self.mean) / self.scale @ self.weight + self.bias
@@ -89,22 +89,22 @@ def save_gate(path: PathLike, gate: Gate) -> None:
 
 
 def load_gate(path: PathLike, base: str) -> Gate:
-    """The gate in ``path``. Raises ContractError when it is missing, damaged, not finite, or another base's."""
+    """The gate in ``path``. Raises UserError when it is missing, damaged, not finite, or another base's."""
     try:
         data = epath.Path(path).read_bytes()
     except FileNotFoundError:
-        raise ContractError(f"{path}: no such gate; train it, or correct the route table's path") from None
+        raise UserError(f"{path}: no such gate; train it, or correct the route table's path") from None
     try:
         arrays = load(data)
         metadata = _metadata(data)
         if metadata.get("format") != FORMAT:
-            raise ContractError(
+            raise UserError(
                 f"{path}: format {metadata.get('format')!r}; this build reads {FORMAT!r}: train the gate again"
             )
         if metadata["base"] != base:
-            raise ContractError(f"{path}: gate of base {metadata['base']}, the model is {base}: train it on this base")
+            raise UserError(f"{path}: gate of base {metadata['base']}, the model is {base}: train it on this base")
         if metadata["pooling"] not in get_args(Pooling):
-            raise ContractError(f"{path}: unknown pooling {metadata['pooling']!r}; train the gate again")
+            raise UserError(f"{path}: unknown pooling {metadata['pooling']!r}; train the gate again")
         return Gate(
             base=metadata["base"],
             choices=tuple(json.loads(metadata["choices"])),
@@ -112,7 +112,7 @@ def load_gate(path: PathLike, base: str) -> Gate:
             **{name: arrays[name] for name in ARRAYS},
         )
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ContractError(f"{path}: not a gate ({error}); train it again") from None
+        raise UserError(f"{path}: not a gate ({error}); train it again") from None
 
 
 def _metadata(data: bytes) -> dict[str, str]:
@@ -125,7 +125,7 @@ class GateRouter(SingleDecision):
     """Weighs every choice with one forward pass of the base over the conversation's own prompt.
 
     Raises:
-        ContractError: table or gate of another base, or choices that differ from the table's.
+        UserError: table or gate of another base, or choices that differ from the table's.
     """
 
     kind: RouterKind = "gate"
@@ -141,9 +141,9 @@ class GateRouter(SingleDecision):
     ):
         check_base(table, base)
         if gate.base != base:
-            raise ContractError(f"gate of base {gate.base}, the model is {base}: train the gate on this base")
+            raise UserError(f"gate of base {gate.base}, the model is {base}: train the gate on this base")
         if gate.choices != choices(table):
-            raise ContractError(
+            raise UserError(
                 f"gate chooses among {gate.choices[1:]}, the table lists {choices(table)[1:]}: train it for this table"
             )
         self.table, self.gate, self.policy = table, gate, policy or BestOne()

@@ -8,9 +8,9 @@ from typing import get_args
 import numpy as np
 from scipy.special import expit
 
-from trace_jax.contract.record import ContractError
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.rollout.chat import Renderer
+from trace_jax.errors import UserError
 from trace_jax.routing import logistic
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import Gate, Pooling, pool
@@ -58,20 +58,20 @@ def train_gate(
     Repeated prompts are used once, so that none stands on both sides of the held-out split.
 
     Raises:
-        ContractError: a label that is no adapter; an adapter, or the base, with fewer than ``LEAST`` distinct prompts.
+        UserError: a label that is no adapter; an adapter, or the base, with fewer than ``LEAST`` distinct prompts.
     """
     adapters = choices[1:]
     labelled: dict[tuple[int, ...], frozenset[str]] = {}
     for example in examples:
         for adapter in example.adapters:
             if adapter not in adapters:
-                raise ContractError(f"prompt labelled {adapter!r}; the gate chooses among {', '.join(adapters)}")
+                raise UserError(f"prompt labelled {adapter!r}; the gate chooses among {', '.join(adapters)}")
         labelled[tuple(renderer.prompt(example.messages, example.tools))] = frozenset(example.adapters)
     needed = np.array([[adapter in label for adapter in adapters] for label in labelled.values()], bool)
     counts = dict(zip(adapters, needed.sum(axis=0), strict=True)) | {"the base": (~needed.any(axis=1)).sum()}
     for name, found in counts.items():
         if found < LEAST:
-            raise ContractError(f"{found} distinct prompts for {name!r}; at least {LEAST} are needed: add some")
+            raise UserError(f"{found} distinct prompts for {name!r}; at least {LEAST} are needed: add some")
     return fit_gate(reader.pooled(list(labelled)), needed, choices, base, seed)
 
 
@@ -84,7 +84,7 @@ def fit_gate(
     temperature is fitted to the same out-of-fold logits; the held-out examples only measure.
     """
     if not np.isfinite(features).all():
-        raise ContractError("prompt hidden states hold NaN or infinity; check the base model's weights")
+        raise UserError("prompt hidden states hold NaN or infinity; check the base model's weights")
     sets = np.unique(needed, axis=0, return_inverse=True)[1].reshape(-1)
     held = logistic.stratified_folds(sets, HELD_OUT, seed) == 0
     seen, fold = needed[~held], logistic.stratified_folds(sets[~held], FOLDS, seed + 1)

@@ -2,11 +2,11 @@
 
 from etils import epath
 
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.files import read_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouterKind, RouteTable
 from trace_jax.contract.storage import PathLike
-from trace_jax.rollout.chat import Renderer
+from trace_jax.errors import UserError
 from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import GateRouter, load_gate
@@ -21,7 +21,7 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
     """The router of the table in ``path``; its gate lies beside it.
 
     Raises:
-        ContractError: a table or gate of another base, no gate file, or a kind of router that looks at nothing.
+        UserError: a table or gate of another base, no gate file, or a kind of router that looks at nothing.
     """
     table = read_document(path, RouteTable)
     check_base(table, base)
@@ -29,7 +29,7 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
         return ClassifierRouter(table, reader, renderer, policy)
     if table.router == "gate":
         if table.gate is None:
-            raise ContractError(f"{path}: router is the gate, but no gate file is named: train the gate again")
+            raise UserError(f"{path}: router is the gate, but no gate file is named: train the gate again")
         gate = load_gate(epath.Path(path).parent / table.gate, base)
         return GateRouter(table, gate, base, reader, renderer, policy)
-    raise ContractError(f"{path}: router {table.router!r} cannot be loaded from its table; use gate or classifier")
+    raise UserError(f"{path}: router {table.router!r} cannot be loaded from its table; use gate or classifier")

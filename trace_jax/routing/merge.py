@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision
+from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA, merge
 
 
@@ -13,11 +13,11 @@ def materialise(decision: RouteDecision, adapters: Mapping[str, LoRA]) -> LoRA |
     A single adapter at full weight is returned as it is. Ranks add up in a merge.
 
     Raises:
-        ContractError: the decision names an adapter that is not in ``adapters``.
+        UserError: the decision names an adapter that is not in ``adapters``.
     """
     missing = [name for name in decision.adapters if name not in adapters]
     if missing:
-        raise ContractError(
+        raise UserError(
             f"route decision for {decision.conversation} names adapter {missing[0]!r}, which is not loaded: load it"
         )
     if not decision.adapters:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
-from trace_jax.rollout.sglang_server import OUTAGES
+from trace_jax.engines.sglang.server import OUTAGES
+from trace_jax.errors import TraceError, UserError
 from trace_jax.routing.router import RouteRequest
 from trace_jax.routing.select import Policy, decide, undecided
 
@@ -39,7 +39,7 @@ def decide_readable(
     for index, request in enumerate(requests):
         try:
             prompts[index] = render(request)
-        except ContractError as error:
+        except UserError as error:
             decisions[index] = _failed(request, kind, f"prompt refused: {error}")
         except ValueError as error:  # its text quotes the message, which belongs in no log
             decisions[index] = _failed(request, kind, f"prompt refused: {type(error).__name__}")
@@ -48,7 +48,7 @@ def decide_readable(
             scores = score(list(prompts.values()))
         except OUTAGES:
             raise
-        except (ContractError, RuntimeError) as error:
+        except (TraceError, RuntimeError) as error:
             decisions |= {index: _failed(requests[index], kind, f"scoring failed: {error}") for index in prompts}
         else:
             for index, row in zip(prompts, scores, strict=True):

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
+from trace_jax.errors import UserError
 from trace_jax.routing.router import BASE
 
 
@@ -38,7 +38,7 @@ class Nucleus:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_p <= 1.0:
-            raise ContractError(f"top_p is {self.top_p}: give a value in (0, 1]")
+            raise UserError(f"top_p is {self.top_p}: give a value in (0, 1]")
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
         nucleus: dict[str, float] = {}
@@ -69,9 +69,9 @@ POLICIES = ("best", "together", "nucleus")
 
 
 def make_policy(name: str, top_p: float) -> Policy:
-    """The policy called ``name``; ``top_p`` is the nucleus' own. Raises ContractError for an unknown one."""
+    """The policy called ``name``; ``top_p`` is the nucleus' own. Raises UserError for an unknown one."""
     if name not in POLICIES:
-        raise ContractError(f"routing.policy {name!r}: use one of {', '.join(POLICIES)}")
+        raise UserError(f"routing.policy {name!r}: use one of {', '.join(POLICIES)}")
     return Nucleus(top_p) if name == "nucleus" else Together() if name == "together" else BestOne()
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from trace_jax.contract.adapter import AdapterManifest
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.routing import Route, RouterKind, RouteTable
+from trace_jax.errors import UserError
 
 
 def build_table(
@@ -26,24 +26,22 @@ def build_table(
         descriptions: what each capability is, by name; of a mixture, the descriptions are joined.
 
     Raises:
-        ContractError: an adapter of another base, without capability, or named twice; a capability without description.
+        UserError: an adapter of another base, without capability, or named twice; a capability without description.
     """
     repeated = [name for name, count in Counter(a.name for a in adapters).items() if count > 1]
     if repeated:
-        raise ContractError(f"adapter {repeated[0]!r} is listed twice; names are unique: drop one manifest")
+        raise UserError(f"adapter {repeated[0]!r} is listed twice; names are unique: drop one manifest")
     if not temperature > 0.0:
-        raise ContractError(f"route table temperature is {temperature}; it must be above 0")
+        raise UserError(f"route table temperature is {temperature}; it must be above 0")
     routes = []
     for adapter in adapters:
         if adapter.base != base:
-            raise ContractError(
-                f"adapter {adapter.name!r} is for base {adapter.base}, not {base}: train it on this base"
-            )
+            raise UserError(f"adapter {adapter.name!r} is for base {adapter.base}, not {base}: train it on this base")
         if not adapter.capabilities:
-            raise ContractError(f"adapter {adapter.name!r} names no capability; a router has nothing to choose it by")
+            raise UserError(f"adapter {adapter.name!r} names no capability; a router has nothing to choose it by")
         missing = [name for name in adapter.capabilities if name not in descriptions]
         if missing:
-            raise ContractError(f"capability {missing[0]!r} of adapter {adapter.name!r} has no description; add it")
+            raise UserError(f"capability {missing[0]!r} of adapter {adapter.name!r} has no description; add it")
         routes.append(
             Route(
                 adapter=adapter.name,
@@ -65,6 +63,4 @@ def build_table(
 def check_base(table: RouteTable, base: str) -> None:
     """Refuse a table built over another base than the one that will serve."""
     if table.base != base:
-        raise ContractError(
-            f"route table is for base {table.base}, the model is {base}: rebuild the table for this base"
-        )
+        raise UserError(f"route table is for base {table.base}, the model is {base}: rebuild the table for this base")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trace_jax.contract.environment import Calibration
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 
 PASS_AT = (1, 4, 8, 16)
 TOO_EASY = "too easy"
@@ -51,20 +51,18 @@ def calibrate(rewards: Sequence[Sequence[float | None]]) -> Calibration:
 
     The standard deviation is the population's over all rollouts. A group is constant when its rewards are all equal.
     Groups with no unbroken rollout count in no share; pass@k is the mean over groups with at least k unbroken rollouts,
-    and absent where there is none. Raises ContractError for ragged groups, for none, and for rewards outside [0, 1].
+    and absent where there is none. Raises UserError for ragged groups, for none, and for rewards outside [0, 1].
     """
     sizes = {len(group) for group in rewards}
     if len(sizes) != 1 or 0 in sizes:
-        raise ContractError(
+        raise UserError(
             f"calibration with groups of {sorted(sizes) or 'no'} rollouts: all groups need the same number > 0"
         )
     kept = [[reward for reward in group if reward is not None] for group in rewards]
     groups = [np.array(group, dtype=np.float64) for group in kept if group]
     flat = np.concatenate(groups) if groups else np.zeros(0)
     if not np.all((flat >= 0.0) & (flat <= 1.0)):  # NaN fails too
-        raise ContractError(
-            f"calibration with reward {flat[~((flat >= 0.0) & (flat <= 1.0))][0]}: rewards lie in [0, 1]"
-        )
+        raise UserError(f"calibration with reward {flat[~((flat >= 0.0) & (flat <= 1.0))][0]}: rewards lie in [0, 1]")
     size = sizes.pop()
     estimates = {
         str(k): [pass_at_k(len(group), int((group == 1.0).sum()), k) for group in groups if len(group) >= k]

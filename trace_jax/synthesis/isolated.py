@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from trace_jax.contract.environment import Design
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Check, Tool
 from trace_jax.environments.registry import environment_factory
+from trace_jax.errors import UserError
 from trace_jax.synthesis.designer import Brief
 from trace_jax.synthesis.gates import Factory, fingerprints, run_gates
 
@@ -27,7 +27,7 @@ def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: fl
     """
     try:
         environment_factory(design)
-    except ContractError as error:
+    except UserError as error:
         return (Check(name="entry_point", passed=False, detail=str(error)),)
     request = {
         "design": design.model_dump(mode="json"),

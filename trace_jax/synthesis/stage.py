@@ -1,6 +1,6 @@
 """Stage 2, for one capability at a time: from selected to an environment manifest, or to FAILED with its reason.
 
-outcome = synthesise(selected, EmbeddedDesigner(), "helpdesk", target, rollout, SynthesisConfig(), directory)
+outcome = synthesise(selected, RulesDesigner(), "helpdesk", target, rollout, SynthesisConfig(), directory)
 """
 
 import logging
@@ -13,10 +13,10 @@ from etils import epath
 from trace_jax.contract.capability import SelectedCapability, Status
 from trace_jax.contract.environment import Attempt, Calibration, Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Target
+from trace_jax.errors import UserError
 from trace_jax.synthesis.calibration import Window, calibrate, judge
 from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
 from trace_jax.synthesis.isolated import run_isolated
@@ -125,16 +125,14 @@ def _calibrate(
     groups = rollout(design, seeds, config.group_size)
     sizes = [len(group) for group in groups]
     if sizes != [config.group_size] * len(seeds):
-        raise ContractError(
-            f"calibration rollouts came as groups of {sizes}: wanted {len(seeds)} of {config.group_size}"
-        )
+        raise UserError(f"calibration rollouts came as groups of {sizes}: wanted {len(seeds)} of {config.group_size}")
     errors = [trajectory.error for group in groups for trajectory in group if trajectory.error is not None]
     return calibrate([[trajectory.reward for trajectory in group] for group in groups]), errors
 
 
 def _same(manifest: EnvironmentManifest, name: str, target: str, path: epath.Path) -> EnvironmentManifest:
     if (manifest.capability, manifest.target) != (name, target):
-        raise ContractError(
+        raise UserError(
             f"{path}: made for {manifest.capability} on {manifest.target}, wanted {name} on {target}: remove the file, "
             "or choose a new work directory"
         )

@@ -11,8 +11,8 @@ from typing import Any, Self
 from etils import epath
 
 from trace_jax.contract.lines import LineLog, read_lines
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.storage import PathLike, is_local, replace_bytes
+from trace_jax.errors import UserError
 
 FILE = "metrics.jsonl"
 
@@ -24,7 +24,7 @@ class MetricsWriter:
             metrics.write(step, {"reward": 0.4, "tokens_per_second": 1200.0})
 
     ``may_be_nan`` names the metrics that may be NaN (a mean over nothing); any other NaN or infinity raises
-    ContractError with its name, and nothing of that step is written. TensorBoard needs a local ``directory``.
+    UserError with its name, and nothing of that step is written. TensorBoard needs a local ``directory``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MetricsWriter:
         scalars = {name: float(value) for name, value in values.items()}
         for name, value in scalars.items():
             if not math.isfinite(value) and not (math.isnan(value) and name in self._may_be_nan):
-                raise ContractError(
+                raise UserError(
                     f"metric {name} is {value} at step {step}: look at the run's last finite values in {self.path}"
                 )
         known = {name: None if math.isnan(value) else value for name, value in scalars.items()}
@@ -118,7 +118,7 @@ def _row(where: str, line: bytes) -> tuple[int, dict[str, float]]:
         if not isinstance(step, int):
             raise TypeError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ContractError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
+        raise UserError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
     return step, values
 
 
@@ -126,6 +126,6 @@ def _start_wandb(directory: PathLike) -> Any:
     try:
         wandb = importlib.import_module("wandb")
     except ImportError:
-        raise ContractError("wandb is asked for but not installed: pip install wandb, or set wandb to False") from None
+        raise UserError("wandb is asked for but not installed: pip install wandb, or set wandb to False") from None
     path = os.fspath(directory)
     return wandb.init(project="trace-jax", name=epath.Path(path).name, dir=path if is_local(path) else None)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.execution import Remat
 from trace_jax.models.lora import TARGETS
 
@@ -37,17 +37,17 @@ class PolicyLossConfig:
         _at_least("beta", self.beta, 0.0)
         _at_least("max_completion_length", self.max_completion_length, 1)
         if not 0.0 < self.epsilon < 1.0:
-            raise ContractError(f"epsilon {self.epsilon} must lie between 0 and 1")
+            raise UserError(f"epsilon {self.epsilon} must lie between 0 and 1")
         if self.epsilon_high is not None:
             _at_least("epsilon_high", self.epsilon_high, 0.0)
         if self.tis_cap is not None and not self.tis_cap > 0.0:
-            raise ContractError(f"tis_cap {self.tis_cap} must be positive, or None to leave the correction out")
+            raise UserError(f"tis_cap {self.tis_cap} must be positive, or None to leave the correction out")
         if self.icepop_low is not None and not 0.0 < self.icepop_low < 1.0:
-            raise ContractError(f"icepop_low {self.icepop_low} must lie between 0 and 1, or be None for no lower bound")
+            raise UserError(f"icepop_low {self.icepop_low} must lie between 0 and 1, or be None for no lower bound")
         if self.icepop_high is not None and not 1.0 < self.icepop_high < math.inf:
-            raise ContractError(f"icepop_high {self.icepop_high} must exceed 1, or be None for no upper bound")
+            raise UserError(f"icepop_high {self.icepop_high} must exceed 1, or be None for no upper bound")
         if not self.temperature > 0.0:
-            raise ContractError(
+            raise UserError(
                 f"temperature {self.temperature} must be positive: greedy rollouts have no distribution to train"
             )
 
@@ -105,7 +105,7 @@ class GRPOConfig(PolicyLossConfig):
         if self.remat is not None:
             _one_of("remat", self.remat, Remat)
         if self.max_steps is None and self.max_rollouts is None:
-            raise ContractError("max_steps and max_rollouts are both None: give at least one of them")
+            raise UserError("max_steps and max_rollouts are both None: give at least one of them")
         for name, low in (
             ("groups_per_step", 1), ("num_generations", 2), ("max_recollections", 0), ("max_turn_tokens", 1),
             ("concurrency", 1), ("max_staleness", 0), ("std_floor", 0.0), ("num_iterations", 1), ("warmup_steps", 0),
@@ -115,14 +115,14 @@ class GRPOConfig(PolicyLossConfig):
             if (value := getattr(self, name)) is not None:
                 _at_least(name, value, low)
         if self.row_tokens is not None and self.row_tokens > self.micro_batch_tokens:
-            raise ContractError(f"row_tokens {self.row_tokens} exceeds micro_batch_tokens {self.micro_batch_tokens}")
+            raise UserError(f"row_tokens {self.row_tokens} exceeds micro_batch_tokens {self.micro_batch_tokens}")
         for name in ("learning_rate", "max_grad_norm", "alpha", "group_seconds", "max_mismatch"):
             if (value := getattr(self, name)) is not None and not 0.0 < value < math.inf:
-                raise ContractError(f"{name} {getattr(self, name)} must be positive and finite")
+                raise UserError(f"{name} {getattr(self, name)} must be positive and finite")
         if self.stop_reward is not None and not 0.0 < self.stop_reward <= 1.0:
-            raise ContractError(f"stop_reward {self.stop_reward} must lie in (0, 1], or be None")
+            raise UserError(f"stop_reward {self.stop_reward} must lie in (0, 1], or be None")
         if any(not 0.0 < fraction <= 1.0 for fraction in self.snapshots):
-            raise ContractError(f"snapshots {self.snapshots} must be fractions of the run in (0, 1]")
+            raise UserError(f"snapshots {self.snapshots} must be fractions of the run in (0, 1]")
 
     @property
     def policy_loss(self) -> PolicyLossConfig:
@@ -133,9 +133,9 @@ class GRPOConfig(PolicyLossConfig):
 def _one_of(name: str, value: str, literal: object) -> None:
     allowed = literal.__args__  # type: ignore[attr-defined]
     if value not in allowed:
-        raise ContractError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
+        raise UserError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
 
 
 def _at_least(name: str, value: float, low: float) -> None:
     if not value >= low:
-        raise ContractError(f"{name} {value} must be at least {low}")
+        raise UserError(f"{name} {value} must be at least {low}")

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from trace_jax.chat.codec import RenderError
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.protocol import Environment
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.codec import RenderError
 from trace_jax.training.supervised import Demonstration
 
 Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back

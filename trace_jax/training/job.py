@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trace_jax.contract.storage import PathLike
 from trace_jax.training.collection import Group
-from trace_jax.training.ground import TrainingGround
+from trace_jax.training.group_source import TrainingEnvironment
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Job:
 
     name: str
     directory: PathLike
-    grounds: Sequence[TrainingGround]
+    grounds: Sequence[TrainingEnvironment]
     capabilities: tuple[str, ...]
     played: Sequence[Group] = ()
 

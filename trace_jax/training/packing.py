@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.models.buckets import bucket
 from trace_jax.training.sample import Sample, shared_prefix
 
@@ -59,11 +59,11 @@ def pack(
     attention costs more. ``attention_tokens`` is the row length at which attention costs as much as all else.
 
     Raises:
-        ContractError: a sample is longer than ``micro_batch_tokens``.
+        UserError: a sample is longer than ``micro_batch_tokens``.
     """
     longest = max(one.length for one in samples)
     if longest > micro_batch_tokens:
-        raise ContractError(
+        raise UserError(
             f"a sample of {longest} tokens does not fit micro_batch_tokens {micro_batch_tokens}: raise it, or lower "
             "max_episode_tokens, the bound of a context"
         )

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from trace_jax.contract.storage import PathLike, is_local, sync_directory
+from trace_jax.engines.protocol import Engine
+from trace_jax.errors import EngineError
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA
-from trace_jax.models.peft import save_peft
-from trace_jax.rollout.engine import Engine, EngineError
 
 
 @runtime_checkable

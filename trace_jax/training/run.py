@@ -12,19 +12,19 @@ from etils import epath
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import write_document
-from trace_jax.contract.record import ContractError
+from trace_jax.engines.protocol import Engine
+from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.peft import save_peft
+from trace_jax.models.formats.peft import save_peft
 from trace_jax.parallel.checkpoints import Checkpoints
 from trace_jax.parallel.processes import from_first, is_first
-from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.player import Player
 from trace_jax.telemetry.metrics import MetricsWriter, drop_metrics_after, read_metrics
 from trace_jax.training.advantages import group_advantages
 from trace_jax.training.collection import Group, group_sizes
 from trace_jax.training.config import GRPOConfig
-from trace_jax.training.flight import Batch, Flight
-from trace_jax.training.ground import GroupSource
+from trace_jax.training.group_source import GroupSource
+from trace_jax.training.in_flight import Batch, InFlightBuffer
 from trace_jax.training.job import Counters, Job, StepReport
 from trace_jax.training.learner import Learner
 from trace_jax.training.publish import Publisher
@@ -56,19 +56,19 @@ class Run:
         wandb: bool,
     ) -> None:
         if not job.grounds:
-            raise ContractError(f"adapter {job.name} has no training ground: give at least one")
+            raise UserError(f"adapter {job.name} has no training ground: give at least one")
         self.name, self.directory, self.number, self.counters = job.name, epath.Path(job.directory), number, Counters()
         self._job, self._learner, self._config, self._base, self._model = job, learner, config, base, model
         self._tensorboard, self._wandb = tensorboard, wandb
         self._snapshots = sorted(config.snapshots)
         self._publisher: Publisher | None = None
-        self._flight: Flight | None = None
+        self._flight: InFlightBuffer | None = None
         if engine is not None and player is not None:
             source = GroupSource(job.grounds, job.name, config.seed, config.max_turn_tokens, config.temperature)
             self._publisher = Publisher(
                 engine, model, base, self.directory / "published", config.max_staleness + 1, player.run
             )
-            self._flight = Flight(source, player, self._publisher, config)
+            self._flight = InFlightBuffer(source, player, self._publisher, config)
         self._metrics: MetricsWriter | None = None
         self._begun, self._batch, self._lost = -1, Batch(groups=()), 0
         self._times: tuple[float, float] = (0.0, 0.0)
@@ -106,14 +106,14 @@ class Run:
             drop_metrics_after(self.directory, self.counters.step)
 
     def go_back(self, step: int) -> None:
-        """Forget everything after ``step``, which has a checkpoint or is 0. Raises ContractError if it has none."""
+        """Forget everything after ``step``, which has a checkpoint or is 0. Raises UserError if it has none."""
         if step == 0:
             self._learner.reset(self.number)
             self.counters, self._lost, self._snapshots = Counters(), 0, sorted(self._config.snapshots)
         else:
             found = self._checkpoints.restore(self._state(), step)
             if found is None:
-                raise ContractError(
+                raise UserError(
                     f"{self.directory} has no checkpoint of step {step}, which another adapter trained with it has "
                     "reached: train them apart, or move its checkpoints away to train it anew"
                 )
@@ -168,7 +168,7 @@ class Run:
         groups = self._batch.groups
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         if all(rollout.broken for rollout in rollouts):
-            raise ContractError(
+            raise UserError(
                 f"step {counters.step + 1} of {self.name}: all {len(rollouts)} rollouts broke, the first with "
                 f"{rollouts[0].error!r}: mend the engine or the environment, then run again"
             )

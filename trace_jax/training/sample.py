@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Segment, Trajectory
+from trace_jax.errors import UserError
 from trace_jax.training.versions import version_of
 
 
@@ -46,7 +46,7 @@ def samples(
         step: updates behind the weights that are to learn from it; None: those that sampled it.
 
     Raises:
-        ContractError: nothing was sampled in a context, or its first token was (nothing predicts it); what sampled it
+        UserError: nothing was sampled in a context, or its first token was (nothing predicts it); what sampled it
             names no version.
         FloatingPointError: a sampler log-probability is not finite.
     """
@@ -68,7 +68,7 @@ def _sample(
     logprobs = np.array([value for s in segments for value in (s.logprobs if s.trained else [0.0] * len(s.tokens))])
     if not trained.any() or trained[0]:
         problem = "its first token is trained" if trained.any() else "no trained token"
-        raise ContractError(f"trajectory {name}: {problem}: record episodes with token segments, prompt first")
+        raise UserError(f"trajectory {name}: {problem}: record episodes with token segments, prompt first")
     if not np.isfinite(logprobs).all():
         raise FloatingPointError(f"trajectory {name}: a sampler log-probability is not finite")
     staleness = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trace_jax.contract.record import ContractError
+from trace_jax.errors import UserError
 from trace_jax.training.collection import Group
 
 _LOG = logging.getLogger(__name__)
@@ -77,14 +77,14 @@ def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_mismatch(metrics: Mapping[str, float], limit: float | None, where: str) -> None:
-    """Raise ContractError where ``mismatch/mean_abs_delta`` exceeds ``limit``; warn where it is beyond all rounding."""
+    """Raise UserError where ``mismatch/mean_abs_delta`` exceeds ``limit``; warn where it is beyond all rounding."""
     found = metrics.get("mismatch/mean_abs_delta", 0.0)
     text = (
         f"{where}: log-probabilities of trainer and sampler differ by {found:.3g} on the mean, {{}}: the engine serves "
         "other weights, another dtype or another temperature than the trainer has: compare them{}"
     )
     if limit is not None and found > limit:
-        raise ContractError(text.format(f"more than max_mismatch {limit:g}", ", or raise max_mismatch"))
+        raise UserError(text.format(f"more than max_mismatch {limit:g}", ", or raise max_mismatch"))
     if found > _ALARM:
         _LOG.warning(text.format("far more than rounding", ""))
 

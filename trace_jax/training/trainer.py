@@ -7,14 +7,14 @@ from functools import partial
 from etils import epath
 from jax.sharding import Mesh
 
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import AdapterManifest
-from trace_jax.contract.record import ContractError
+from trace_jax.engines.protocol import Engine
+from trace_jax.errors import UserError
 from trace_jax.models.decoder import Decoder
 from trace_jax.parallel.processes import anywhere, is_first
 from trace_jax.parallel.termination import Terminated, Termination
 from trace_jax.rollout.agent import Limits
-from trace_jax.rollout.chat import Renderer
-from trace_jax.rollout.engine import Engine
 from trace_jax.rollout.player import Player
 from trace_jax.telemetry.compiles import CompileLog
 from trace_jax.training.config import GRPOConfig
@@ -56,13 +56,13 @@ def train(
 
     Raises:
         Terminated: SIGTERM has come to one of the processes.
-        ContractError: a checkpoint belongs to another base, seed or LoRA shape, or is damaged, or the metrics are; the
+        UserError: a checkpoint belongs to another base, seed or LoRA shape, or is damaged, or the metrics are; the
             engine refused the adapter; every rollout of a step broke.
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
     if len(jobs) > 1 and config.max_to_keep < 2:
-        raise ContractError(
+        raise UserError(
             f"max_to_keep {config.max_to_keep} is too few for {len(jobs)} adapters: a run killed between their "
             "checkpoints goes back to the ones before, so keep 2"
         )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Check, Message, Policy, Termination, Tool, ToolCall, Trajectory
+from trace_jax.errors import UserError
 
 _SECRET = re.compile(
     r"api[_-]?key|secret|password|authorization|credential|bearer|(?:^|_)token$|access[_-]?token", re.IGNORECASE
@@ -29,7 +29,7 @@ _HELD = {"id", "task_id", "messages", "seed", "trial"}
 
 
 def load(path: str | Path) -> tuple[Trajectory, ...]:
-    """Read a result file. Raises ContractError naming file and simulation.
+    """Read a result file. Raises UserError naming file and simulation.
 
     The domain's policy becomes a system message in front. A simulation without a reward, one that was skipped, or
     one that
@@ -38,9 +38,9 @@ def load(path: str | Path) -> tuple[Trajectory, ...]:
     try:
         results = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: {error}; give a τ²-bench result file") from error
+        raise UserError(f"{path}: {error}; give a τ²-bench result file") from error
     if not isinstance(results, dict) or not {"info", "tasks", "simulations"} <= set(results):
-        raise ContractError(f"{path}: lacks info, tasks or simulations; give a τ²-bench result file")
+        raise UserError(f"{path}: lacks info, tasks or simulations; give a τ²-bench result file")
     results["info"] = _scrub(results["info"])
     tasks = {task["id"]: task for task in results["tasks"]}
     used = {simulation.get("task_id") for simulation in results["simulations"]}
@@ -55,7 +55,7 @@ def load(path: str | Path) -> tuple[Trajectory, ...]:
         try:
             trajectory = _trajectory(simulation, tasks[simulation["task_id"]], results["info"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ContractError(
+            raise UserError(
                 f"{path}: simulation {number}: {type(error).__name__} {error}; is the file whole?"
             ) from error
         found.append(trajectory if number else trajectory.replace(extra={**trajectory.extra, "file": whole}))
@@ -164,7 +164,7 @@ def _rest(raw: dict[str, Any]) -> dict[str, Any]:
 def export(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """The result file that ``trajectories`` (all of them, in order) were read from, without credentials."""
     if not trajectories:
-        raise ContractError("no trajectories: a τ²-bench result file cannot be rebuilt from nothing")
+        raise UserError("no trajectories: a τ²-bench result file cannot be rebuilt from nothing")
     whole = trajectories[0].extra["file"]
     tasks = {task["id"]: task for task in [*whole["idle_tasks"], *(one.extra["task"] for one in trajectories)]}
     return {

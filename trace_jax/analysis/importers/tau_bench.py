@@ -8,27 +8,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trace_jax.contract.record import ContractError
 from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
+from trace_jax.errors import UserError
 
 _FIELDS = {"task_id", "trial", "reward", "info", "traj"}
 _SHAPES = {"role", "content", "tool_calls", "tool_call_id", "name"}
 
 
 def load(path: str | Path, domain: str, model: str) -> tuple[Trajectory, ...]:
-    """Read a result file of ``domain``, produced by ``model``. Raises ContractError naming file and episode."""
+    """Read a result file of ``domain``, produced by ``model``. Raises UserError naming file and episode."""
     try:
         episodes = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: {error}; give a τ-bench result file") from error
+        raise UserError(f"{path}: {error}; give a τ-bench result file") from error
     if not isinstance(episodes, list):
-        raise ContractError(f"{path}: a τ-bench result file is a list of episodes, found {type(episodes).__name__}")
+        raise UserError(f"{path}: a τ-bench result file is a list of episodes, found {type(episodes).__name__}")
     found = []
     for number, episode in enumerate(episodes):
         if not isinstance(episode, dict) or not _FIELDS <= set(episode):
-            raise ContractError(
-                f"{path}: episode {number} lacks one of {sorted(_FIELDS)}; is this a τ-bench result file?"
-            )
+            raise UserError(f"{path}: episode {number} lacks one of {sorted(_FIELDS)}; is this a τ-bench result file?")
         found.append(_trajectory(episode, domain, model))
     return tuple(found)
 

@@ -1,0 +1,58 @@
+"""Plain SSH: ``start.sh`` makes the TPU VMs (or takes GPU machines), starts all roles, and starts the trainer again.
+
+It runs on any machine that stays on and reaches the others (a small VM; inside tmux). A preempted slice is deleted,
+asked for again and goes on from the work directory; a crash is counted. Servers listen on internal addresses only.
+"""
+
+from clusters import docker
+from clusters.check import address
+from clusters.cluster import Cluster
+from clusters.commands import Expanded, Process, trainer_script
+from clusters.files import Rendered, text
+
+
+def render_ssh(cluster: Cluster) -> Rendered:
+    """The scripts, and what to type."""
+    trainer, rollout, hosts = cluster.trainer, cluster.rollout, cluster.ssh.rollout_hosts
+    addresses = [address(host) for host in hosts]
+    process = None
+    if not trainer.tpu:
+        process = Process(address(cluster.ssh.trainer_hosts[0]), Expanded("${RANK}"))
+    script = trainer_script(cluster, addresses[0], process)
+    files = {
+        f"server-{index}.sh": text(
+            "machine.sh.j2",
+            what=f"The servers of {host}",
+            body=[
+                docker.images(rollout.image),
+                docker.model_copy(cluster),
+                docker.secret_values(cluster, cluster.relay_secret_names),
+                docker.servers(cluster, addresses[index]),
+            ],
+        )
+        for index, host in enumerate(hosts)
+    }
+    files["router.sh"] = text(
+        "machine.sh.j2", what="The router", body=[docker.router(cluster, addresses[0], addresses)]
+    )
+    files["trainer.sh"] = text(
+        "machine.sh.j2",
+        what="The trainer on one host" + ("" if trainer.tpu else "; its argument is the host's index"),
+        body=[
+            "" if trainer.tpu else "export RANK=$1",
+            docker.images(cluster.image),
+            docker.model_copy(cluster),
+            docker.secret_values(cluster, cluster.secret_names),
+            docker.trainer(cluster, script, [] if trainer.tpu else ["RANK"]),
+        ],
+    )
+    values = {"cluster": cluster, "nodes": _nodes(cluster), "server_names": docker.server_names(cluster)}
+    files["start.sh"] = text("start.sh.j2", **values)
+    files["stop.sh"] = text("stop.sh.j2", **values)
+    return Rendered("ssh", files, ["bash ssh/start.sh    # again after an interruption", "bash ssh/stop.sh"])
+
+
+def _nodes(cluster: Cluster) -> list[str]:
+    """TPU VMs by name, one a slice: queued resources number the nodes of several slices."""
+    slices = cluster.trainer.slices
+    return [cluster.name] if slices == 1 else [f"{cluster.name}-{index}" for index in range(slices)]

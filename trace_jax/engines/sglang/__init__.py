@@ -1,0 +1,1 @@
+"""The SGLang engine: a pool of real servers, with the same adapters on all of them."""

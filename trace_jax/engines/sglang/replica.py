@@ -1,0 +1,180 @@
+"""A server kept in step with the adapters that it should have."""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from trace_jax.engines.sglang.adapter_files import AdapterFiles, louder
+from trace_jax.engines.sglang.probe import CHANGE, Probe, distance
+from trace_jax.engines.sglang.server import Refused, ServerFailed, Settings, SGLangServer
+from trace_jax.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # of a policy in training, as AdapterFiles name it
+
+
+class Delivery(Protocol):
+    """How adapters get into one server, and out of it. Raises ServerFailed or Refused."""
+
+    async def load(self, files: AdapterFiles) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class SharedDirectory:
+    """The server sees the files under the same path."""
+
+    def __init__(self, server: SGLangServer) -> None:
+        self._server = server
+
+    async def load(self, files: AdapterFiles) -> None:
+        try:
+            await self._server.load_adapter(files.name, files.path)
+        except Refused as refusal:
+            raise Refused(f"{refusal} (does it see {files.path}? let it share that disk)") from None
+
+    async def unload(self, name: str) -> None:
+        await self._server.unload_adapter(name)
+
+
+class Replica:
+    """A server with the adapters that it should have. A member of the pool."""
+
+    def __init__(
+        self,
+        server: SGLangServer,
+        delivery: Delivery,
+        wanted: Mapping[str, AdapterFiles],
+        probe: Probe,
+        capacity: int,
+    ) -> None:
+        self.server, self.url = server, server.url
+        self._delivery, self._wanted, self._probe, self._capacity = delivery, wanted, probe, capacity
+        self._verified: set[str] = set()  # names on the server
+        self.settings: Settings | None = None  # known of every server that gets requests
+
+    async def ready(self) -> None:
+        """Return if it takes requests."""
+        await self.server.ready()
+
+    def doubt(self) -> None:
+        """It may have been started anew: nothing that was known of it holds."""
+        self._verified, self.settings = set(), None
+        self._probe.forget(self.url)
+
+    async def update(self) -> None:
+        """Load and verify the adapters that are wanted and missing, unload those of ours that are not wanted."""
+        await self.server.ready()
+        settings = self.settings = self.settings or await self._started_with()
+        wanted = {files.name: files for files in list(self._wanted.values())}
+        loaded = await self.server.adapters()
+        if not self._verified & loaded.keys():
+            self._verified = set()  # one that had to make room still has some; a new process has none
+        for name in (self._verified - wanted.keys()) | _left(loaded, wanted):
+            await self._unload(name)
+        for name, files in wanted.items():
+            if name not in self._verified:
+                self._check_fits(files, settings)
+                if name not in loaded or not await self._holds(files):
+                    await self._load(files)
+                self._verified.add(name)
+
+    async def _holds(self, files: AdapterFiles) -> bool:
+        """Whether the server computes with one that it has of this name, as after a broken connection.
+
+        To unload it would mean to wait for all requests that use it.
+        """
+        try:
+            await self._change(files)
+        except ServerFailed:
+            raise
+        except EngineError:
+            await self._unload(files.name)
+            return False
+        return True
+
+    async def _load(self, files: AdapterFiles) -> None:
+        started = time.monotonic()
+        await self._delivery.load(files)
+        try:
+            change = await self._change(files)
+        except EngineError:
+            with suppress(EngineError):
+                await self._unload(files.name)
+            raise
+        log.info(
+            "%s: %s, %d bytes, loaded and verified in %.2f s (mean |Δ log-probability| %.2g)",
+            self.url, files.name, files.bytes, time.monotonic() - started, change,
+        )  # fmt: skip
+
+    async def _change(self, files: AdapterFiles) -> float:
+        """How much the adapter changes the probe. Raises EngineError if the server ignores it."""
+        if not files.loudness:
+            return 0.0  # it computes what the base computes, and nothing can tell the two apart
+        change = await self._distance(files.name)
+        if change < CHANGE:
+            with louder(files) as loud:
+                await self._delivery.load(loud)
+                try:
+                    found = await self._distance(loud.name)
+                finally:
+                    await self._unload(loud.name)
+            if found < CHANGE:
+                raise EngineError(
+                    f"{self.url} took adapter {files.name} and computes as if it had not (mean |Δ log-probability| "
+                    f"{found:.2g} of a louder copy): see its log for skipped modules, and its --lora-target-modules"
+                )
+        return change
+
+    async def _distance(self, name: str) -> float:
+        base, adapted = await self.server.prompt_logprobs(self._probe.tokens, [None, name])
+        return distance(f"{self.url}, {name}", base, adapted)
+
+    async def _unload(self, name: str) -> None:
+        self._verified.discard(name)
+        try:
+            await self._delivery.unload(name)
+        except Refused as refusal:  # it is not there: the server has dropped it to make room
+            log.debug("%s", refusal)
+
+    async def _started_with(self) -> Settings:
+        """Raises EngineError for less than ``capacity`` tokens, and for another base than the other servers'."""
+        settings = await self.server.settings()
+        if settings.context < self._capacity:
+            raise EngineError(
+                f"{self.url} takes {settings.context} tokens a request, engine.capacity is {self._capacity}: start it "
+                "with a larger --context-length or --max-total-tokens, or lower engine.capacity"
+            )
+        (base,) = await self.server.prompt_logprobs(self._probe.tokens, [None])
+        self._probe.same_base(self.url, base)
+        return settings
+
+    def _check_fits(self, files: AdapterFiles, settings: Settings) -> None:
+        """Raise EngineError for an adapter that the server was not started for."""
+        if not settings.adapters:
+            raise EngineError(f"{self.url} serves no adapters: start it with --enable-lora")
+        if settings.max_rank is not None and files.rank > settings.max_rank:
+            raise EngineError(
+                f"{self.url} takes adapters up to rank {settings.max_rank}, {files.name} has {files.rank}: start it "
+                f"with --max-lora-rank={files.rank}"
+            )
+        if settings.modules is not None and (missing := set(files.targets) - set(settings.modules)):
+            raise EngineError(
+                f"{self.url} takes no adapters on {', '.join(sorted(missing))}: add them to its --lora-target-modules"
+            )
+
+
+def _left(loaded: Mapping[str, str], wanted: Mapping[str, AdapterFiles]) -> set[str]:
+    """Of the names on a server those that are not wanted, and that a killed run, or a killed publish, has left there.
+
+    On a shared disk they lie beside what is wanted; where a relay has placed them, they are other versions of it.
+    """
+    ours = {files.path.parent for files in wanted.values()}
+    policies = {found["policy"] for name in wanted if (found := _VERSION.fullmatch(name))}
+    versions = {name for name in loaded if (found := _VERSION.fullmatch(name)) and found["policy"] in policies}
+    return (versions | {name for name, path in loaded.items() if Path(path).parent in ours}) - wanted.keys()

@@ -1,0 +1,172 @@
+"""What the families share: a small desk on which a short ticket turns on one capability, graded request by request."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trace_jax.contract.trajectory import Check, Message
+from trace_jax.environments.helpdesk.database import Database
+from trace_jax.environments.helpdesk.desk import Desk, says
+from trace_jax.environments.helpdesk.policies import follow
+from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, Builder, Call, Request
+from trace_jax.environments.helpdesk.target import customer, draw_from
+from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
+from trace_jax.environments.helpdesk.tools import TOOLS
+from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.errors import UserError
+
+MAX_REQUESTS = 2  # the target's tickets hold three or four, so none of them can be drawn here
+PROGRESS = 0.2  # credit for a first step in the right direction that did not get there
+ROUTINE_COST = 0.5  # share of the reward that is lost when every routine request goes wrong
+
+Knobs = dict[str, Any]
+
+
+@dataclass
+class Turn:
+    """What the agent did about one request, between two states of the shop; ``reply`` is None until it answers."""
+
+    before: Database
+    after: Database
+    calls: list[Call] = field(default_factory=list)
+    reply: str | None = None
+
+
+def shop(database: Database) -> dict[str, Any]:
+    """A copy of the graded state. A lock is a means, not an end: it is left out, as in the target."""
+    tables = database.copy().state()
+    for order in tables["orders"].values():
+        del order["locked"]
+    return tables
+
+
+def changes(before: Database, after: Database) -> Counter[tuple[str, str]]:
+    """How many rows differ in each ``(table, column)``."""
+    old, new = shop(before), shop(after)
+    return Counter(
+        (table, column)
+        for table, rows in old.items()
+        for key, row in rows.items()
+        for column, value in row.items()
+        if new[table][key][column] != value
+    )
+
+
+class PracticeDesk(Desk):
+    """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
+
+    Every ``contrast_every``-th ticket is wholly routine (0: none), lest the policy learn to do the unusual always.
+    With ``beside``, requests that need another capability take the place of the routine ones: such tickets are not
+    trained on, they show a router what a conversation with two needs looks like.
+    Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
+
+    The reward is the mean credit of the exercised requests (1 done right, ``PROGRESS`` for a step towards it with no
+    change beyond what was asked for, else 0), less up to half of it for routine requests gone wrong. A request is right
+    iff its turn left the shop exactly as the right path would have, and the reply says what it must.
+    """
+
+    capability: ClassVar[str]
+    offered: ClassVar[tuple[str, ...]]  # names of tools
+    exercises: ClassVar[tuple[Builder, ...]]
+    routines: ClassVar[tuple[Builder, ...]]  # routine requests, which also keep the skills around the capability alive
+    easier: ClassVar[Knobs] = {}  # what this family can turn besides the composition of the ticket
+    harder: ClassVar[Knobs] = {}
+
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, beside: str = "") -> None:
+        if exercised < 1 or routine < 0 or exercised + routine > MAX_REQUESTS or contrast_every < 0:
+            raise UserError(
+                f"environment {self.capability}: exercised={exercised}, routine={routine}, contrast_every="
+                f"{contrast_every}: at least 1 exercised, at most {MAX_REQUESTS} requests, contrast_every >= 0"
+            )
+        if beside and beside not in BY_CAPABILITY:
+            raise UserError(
+                f"environment {self.capability}: beside={beside!r} is no capability of the helpdesk: it has "
+                f"{', '.join(BY_CAPABILITY)}"
+            )
+        tools = tuple(tool for tool in TOOLS if tool.name in self.offered)
+        super().__init__(self.capability, self._draw_practice, tools)
+        self._counts = exercised, routine
+        self._contrast_every = contrast_every
+        self._routines = BY_CAPABILITY[beside] if beside else self.routines
+
+    def _draw_practice(self, seed: int) -> Ticket:
+        exercised, routine = self._counts
+        if self._contrast_every and seed % self._contrast_every == 0:
+            exercised, routine = 0, exercised + routine
+        turns_on = [True] * exercised + [False] * routine
+
+        def make(rng: np.random.Generator) -> Ticket:
+            self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
+            builders = [self._pick(rng.integers, self._exercises() if on else self._routines) for on in self._turns_on]
+            return draw_ticket(rng, customer(rng), builders)
+
+        return draw_from("practice", make, "synthesis", self.capability, seed)
+
+    def _exercises(self) -> tuple[Builder, ...]:
+        return self.exercises
+
+    @staticmethod
+    def _pick(integers: Callable[[int], Any], builders: tuple[Builder, ...]) -> Builder:
+        return builders[integers(len(builders))]
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode of ``seed``."""
+        observation = super().reset(seed)
+        self.turns = [Turn(self.ticket.initial, self.ticket.initial)]
+        return observation
+
+    def step(self, message: Message) -> Observation:
+        """As the target's desk, noting what was done about which request."""
+        observation = super().step(message)
+        turn = self.turns[-1]
+        turn.after = self.database.copy()
+        if message.tool_calls:
+            turn.calls += [(call.name, call.arguments or {}) for call in message.tool_calls]
+        else:
+            turn.reply = message.content or ""
+            if not observation.done:
+                self.turns.append(Turn(turn.after, turn.after))
+        return observation
+
+    def solution(self) -> tuple[Message, ...]:
+        """The right path of every request."""
+        return tuple(message for request in self.ticket.requests for message in follow(request.right))
+
+    def state(self) -> dict[str, Any]:
+        """The shop as it stands, without locks."""
+        return shop(self.database)
+
+    def grade(self) -> Outcome:
+        """Credit each request; see the class."""
+        credits: dict[bool, list[float]] = {True: [], False: []}
+        checks: list[Check] = []
+        for number, (request, on) in enumerate(zip(self.ticket.requests, self._turns_on, strict=True)):
+            turn = self.turns[number] if number < len(self.turns) else None
+            right = turn is not None and self._right(request, turn)
+            tried = on and turn is not None and not right and self._tried(request, turn)
+            credits[on].append(1.0 if right else PROGRESS * tried)
+            name = self.capability if on else "routine"
+            checks.append(Check(name=name, passed=right, detail=f"request {number + 1}: {request.text}"))
+        parts = {"exercised": credits[True], "routine": credits[False]}
+        components = {part: sum(values) / len(values) for part, values in parts.items() if values}
+        reward = components.get("routine", 1.0)
+        if credits[True]:
+            reward = components["exercised"] * (1.0 - ROUTINE_COST * (1.0 - reward))
+        return Outcome(reward, components, tuple(checks))
+
+    def _right(self, request: Request, turn: Turn) -> bool:
+        if turn.reply is None:
+            return False
+        wanted = after_calls(turn.before, request.right.calls)
+        return shop(wanted) == shop(turn.after) and all(says(turn.reply, words) for words in request.must_say)
+
+    def _tried(self, request: Request, turn: Turn) -> bool:
+        asked_for = changes(turn.before, after_calls(turn.before, request.right.calls))
+        return changes(turn.before, turn.after) <= asked_for and self._progress(request, turn)
+
+    def _progress(self, request: Request, turn: Turn) -> bool:
+        """Whether a turn that did not get there made the step that the capability is about."""
+        raise NotImplementedError(f"{type(self).__name__} says nothing about progress")

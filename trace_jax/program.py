@@ -1,0 +1,141 @@
+"""What every program shares: its flags, ``--dry_run``, and errors in one line.
+
+    def main(config: ConfigDict, workdir: epath.Path) -> None: ...
+
+    if __name__ == "__main__":
+        run(main)
+
+``--config=FILE`` names a file with ``get_config()``; ``--config.key=value`` changes a field; unknown keys are refused.
+The log goes to stderr: INFO and above of our own packages, WARNING and above of all others.
+Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ended by SIGTERM (where a program goes on).
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TextIO
+
+from absl import app, flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from trace_jax.errors import TraceError
+from trace_jax.parallel.termination import Terminated
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file with get_config()", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and stop")
+
+# Failures that a user can mend: one line. Anything else is a bug and keeps its traceback.
+EXPECTED = (TraceError, OSError, FloatingPointError)
+
+Main = Callable[[ConfigDict, epath.Path], None]
+
+
+def run(main: Main) -> NoReturn:
+    """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit."""
+    app.run(
+        lambda _: _call(lambda: main(CONFIG.value, epath.Path(WORKDIR.value))),
+        flags_parser=lambda arguments: parse(arguments, WORKDIR),
+    )
+    raise AssertionError("app.run exits")
+
+
+def run_without_workdir(main: Callable[[ConfigDict], None]) -> NoReturn:
+    """As ``run``, for a program that leaves no results behind: it is called as ``main(config)``."""
+    app.run(lambda _: _call(lambda: main(CONFIG.value)), flags_parser=lambda arguments: parse(arguments, None))
+    raise AssertionError("app.run exits")
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parse the command line. Raises ``flags.Error`` for an unknown flag, and for an argument that is none."""
+    rest: list[str] = flags.FLAGS(arguments)
+    if len(rest) > 1:
+        raise flags.Error(f"unexpected argument {rest[1]!r}: flags are written --name=value")
+    return rest
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Call ``main``; its exit status. What a user can mend ends the program with one line and status 1."""
+    _show_log()
+    try:
+        main()
+    except EXPECTED as error:
+        fail(str(error), 1)
+    except Terminated as ended:
+        print("terminated: the same command goes on from here", file=sys.stderr)
+        return ended.status
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """End the program with ``message`` in one line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def parse(arguments: Sequence[str], results: flags.FlagHolder | None) -> list[str]:
+    """Parse the command line, or end the program with status 2. A dry run does not need the flag ``results``."""
+    try:
+        rest = parse_flags(arguments)
+        if CONFIG.value is None:
+            raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
+        _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
+        if results is not None and results.value is None and not DRY_RUN.value:
+            raise flags.Error(f"--{results.name} is missing: name a directory for the results, or use --dry_run")
+    except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        fail(_unknown_key(error) or str(error), 2)
+    return rest
+
+
+def _call(main: Callable[[], None]) -> int:
+    if DRY_RUN.value:
+        print(CONFIG.value)
+        return 0
+
+    def configured() -> None:
+        from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none
+
+        enable_compilation_cache()
+        main()
+
+    return guarded(configured)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr when a record comes: progress bars stand in for it, to keep lines above themselves."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _show_log() -> None:
+    """Log to stderr: INFO and above of our own packages, WARNING and above of others (orbax tells every step)."""
+    # force: app.run has installed absl's handler, beside which basicConfig would do nothing
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(levelname)s %(asctime)s %(name)s: %(message)s",
+        handlers=[_Stderr()],
+        force=True,
+    )
+    for package in ("trace_jax", "launch", "evaluation"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _unknown_key(error: Exception) -> str | None:
+    """One line if ``error`` is about an unknown config key (ml_collections prints the whole config or only the key)."""
+    if not (isinstance(error, AttributeError) and error.args and isinstance(error.args[0], KeyError)):
+        return None
+    text = str(error.args[0].args[0])
+    key = re.search(r"[\"']([\w.]+)[\"']", text)
+    meant = re.search(r"Did you mean \"([\w.]+)\"", text)
+    return (
+        f"unknown config key {key.group(1) if key else text!r}"
+        f"{f', did you mean {meant.group(1)}?' if meant else ''}: --dry_run without it prints the known ones"
+    )
