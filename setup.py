@@ -23,6 +23,7 @@ setup(
         "fsspec>=2024.6",
         "jinja2>=3.1",
         "jsonschema>=4.20",
+        "lazy-loader>=0.4",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
@@ -39,6 +40,7 @@ setup(
         "tenacity>=9.0",
         "tensorboardX>=2.6.2",
         "tokenizers>=0.21",
+        "transformers>=5.0",  # configurations, tokenizers, templates, generation settings; needs no torch for this
         "uvicorn>=0.34",
     ],
     extras_require={
@@ -46,7 +48,7 @@ setup(
         "gpu": [JAX.replace("jax", "jax[cuda12]")],
         "smollm2": ["gguf>=0.17"],  # reads the file that the small real model comes in
         "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
-        # torch, transformers and peft are references that the tests compare with; trace_jax never imports them.
+        # torch and peft are references that the tests compare with; trace_jax never imports them.
         "dev": [
             "gguf>=0.17",
             "hypothesis>=6.100",
@@ -59,7 +61,6 @@ setup(
             "pytest>=8.3",
             "ruff>=0.17,<0.18",
             "torch==2.13.0",
-            "transformers>=4.56",
         ],
     },
 )

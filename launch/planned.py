@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.parallel.mesh import MeshConfig
+from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.compile import Job
 from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.topology import Topology
@@ -25,7 +25,7 @@ def configured(config: ConfigDict) -> Run:
     return Run(
         model=_model(settings.model or config.base.path),
         training=GRPOConfig(**{**config.training, "max_steps": config.training.max_steps or 1}),
-        mesh=MeshConfig(**config.mesh),
+        mesh=MeshSettings(**config.mesh),
         dtype=config.base.dtype,
         adapters=settings.adapters,
         prompt_tokens=settings.prompt_tokens,

@@ -35,7 +35,7 @@ from trace_jax.environments.registry import load_target
 from trace_jax.errors import UserError
 from trace_jax.models.formats.huggingface import load
 from trace_jax.parallel import processes
-from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.termination import Termination
 from trace_jax.program import run
 from trace_jax.session import Base, check_engine, limits, load_base, make_engine
@@ -77,7 +77,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
         processes.require_same("the command line", json.dumps(asked).encode())
         processes.require_shared(workdir)
-        mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
+        mesh = make_mesh(MeshSettings(**config.mesh.to_dict()))
         base = load_base(config, mesh)
         jobs = _jobs(config, base, workdir)
         processes.from_first(lambda: os.fsencode(open_workdir(workdir, _fixed(config, base))))

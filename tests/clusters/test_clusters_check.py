@@ -10,7 +10,7 @@ import pytest
 from clusters.accelerators import TPUS
 from configs.clusters import base
 from trace_jax.errors import UserError
-from trace_jax.parallel.mesh import MeshConfig
+from trace_jax.parallel.mesh import MeshSettings
 
 TPU, GPU = "qwen3_30b_v6e64", "qwen3_8b_h100"
 
@@ -140,5 +140,5 @@ def test_a_shipped_cluster_has_the_mesh_of_its_training_config(cluster, name):
     trainer = cluster(name).trainer
     path, _, chips = trainer.config.partition(":")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    planned = MeshConfig(**module.get_config(chips).mesh).resolve(trainer.devices)
+    planned = MeshSettings(**module.get_config(chips).mesh).resolve(trainer.devices)
     assert dict(trainer.mesh) == asdict(planned)

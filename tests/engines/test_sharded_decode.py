@@ -12,7 +12,7 @@ from trace_jax.engines.embedded.cache import new_cache
 from trace_jax.engines.embedded.steps import decode, decoder_params, sharded_decode
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import init_lora
-from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.mesh import MeshSettings, make_mesh
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from forward import noisy_decoder  # noqa: E402
@@ -25,7 +25,7 @@ SLOTS = 8
 
 
 @pytest.mark.parametrize(
-    "model,mesh", [(DENSE, MeshConfig(2, 2, 2, 1)), (EXPERTS, MeshConfig(2, 1, 2, 2))], ids=["dense", "experts"]
+    "model,mesh", [(DENSE, MeshSettings(2, 2, 2, 1)), (EXPERTS, MeshSettings(2, 1, 2, 2))], ids=["dense", "experts"]
 )
 def test_a_mesh_draws_the_same_tokens(model, mesh):
     rng = np.random.default_rng()

@@ -20,15 +20,15 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import decoder_of, layer_shapes, params_of
 from trace_jax.models.formats.huggingface import load, read_json
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
-from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, make_mesh
+from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, make_mesh
 
-ONE = MeshConfig(data=1)
+ONE = MeshSettings(data=1)
 MESHES = [
-    MeshConfig(data=8),
-    MeshConfig(data=1, fsdp=8),
-    MeshConfig(data=2, tensor=4),
-    MeshConfig(data=1, expert=8),
-    MeshConfig(data=1, fsdp=2, tensor=2, expert=2),
+    MeshSettings(data=8),
+    MeshSettings(data=1, fsdp=8),
+    MeshSettings(data=2, tensor=4),
+    MeshSettings(data=1, expert=8),
+    MeshSettings(data=1, fsdp=2, tensor=2, expert=2),
 ]
 SIZES = dict(vocab_size=96, num_attention_heads=8, num_key_value_heads=4)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from trace_jax.errors import UserError
-from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, make_mesh
+from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.parallel.processes import anywhere, from_first, require_same, require_shared, start
 from trace_jax.parallel.termination import Terminated
@@ -37,7 +37,7 @@ tried("same", lambda: require_same("the weather", b"fine"))
 tried("differs", lambda: require_same("the weather", b"fine" if me == 0 else b"rain"))
 tried("shared", lambda: require_shared(directory))
 tried("apart", lambda: require_shared(directory / str(me), patience=1.0))
-mesh = make_mesh(MeshConfig())
+mesh = make_mesh(MeshSettings())
 array = np.arange(4.0 * jax.device_count())
 tried("host", lambda: np.array_equal(to_host(to_mesh(array, mesh, P(BATCH_AXES))), array))
 tried("left", lambda: sorted(path.name for path in directory.iterdir()))

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from trace_jax.errors import UserError
 from trace_jax.parallel.checkpoints import Checkpoints
-from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.mesh import MeshSettings, make_mesh
 
 IDENTITY = {"base": "abc", "rank": 4, "targets": ("q_proj", "v_proj")}
 
@@ -96,10 +96,10 @@ def test_restored_onto_another_mesh_bitwise(tmp_path, sizes):
         return jax.device_put(x, NamedSharding(mesh, spec))
 
     value = np.random.default_rng().normal(size=(1, 8, 16)).astype(np.float32)
-    first = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    first = make_mesh(MeshSettings(data=1, fsdp=4, tensor=2))
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         checkpoints.save(1, {"x": placed(first, value, P(None, "fsdp", "tensor")), "n": placed(first, value, P())})
-    second = make_mesh(MeshConfig(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
+    second = make_mesh(MeshSettings(**sizes), jax.devices()[: int(np.prod(list(sizes.values())))])
     state = {"x": placed(second, value * 0, P(None, "tensor", "fsdp")), "n": placed(second, value * 0, P("data"))}
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         _, found = checkpoints.restore(state)

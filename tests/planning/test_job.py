@@ -15,7 +15,7 @@ from launch.planned import configured
 from trace_jax.errors import UserError
 from trace_jax.models.attention import packed_mask
 from trace_jax.models.config import DecoderConfig
-from trace_jax.parallel.mesh import MeshConfig
+from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.plan import plan
@@ -40,7 +40,7 @@ KINDS = {"all-gather": 15.2, "reduce-scatter": 10.1, "all-reduce": 1.8, "collect
 
 
 def tiny(**changes):
-    run = Run(TINY, TRAINING, MeshConfig(1, 2, 1, 2), prompt_tokens=128, completion_tokens=128)
+    run = Run(TINY, TRAINING, MeshSettings(1, 2, 1, 2), prompt_tokens=128, completion_tokens=128)
     return replace(run, **changes)
 
 
@@ -172,7 +172,7 @@ def test_weights_kept_for_stale_tokens_lie_beside_every_program():
 
 def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
     slots, capacity, topology = 4, 256, parse_topology("v5e:2x2")
-    run = tiny(model=DENSE, mesh=MeshConfig(2, 1, 2, 1), decoding=Decoding(slots, capacity))
+    run = tiny(model=DENSE, mesh=MeshSettings(2, 1, 2, 1), decoding=Decoding(slots, capacity))
     job = training_job(run, topology)
     assert [one.name for one in job.programs][-2:] == ["optimiser", "decode"] and job.programs[-1].times == 0
     program = plan(replace(job, programs=job.programs[-1:]), topology).programs[0]
@@ -187,9 +187,9 @@ def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
 
 def test_what_cannot_be_planned_is_refused():
     with pytest.raises(UserError, match="tensor 4 does not divide num_key_value_heads 2"):
-        training_job(tiny(mesh=MeshConfig(1, 1, 4, 1)), parse_topology("v5e:2x2"))
+        training_job(tiny(mesh=MeshSettings(1, 1, 4, 1)), parse_topology("v5e:2x2"))
     with pytest.raises(UserError, match="takes 8 devices, there are 4"):
-        training_job(tiny(mesh=MeshConfig(8, 1, 1, 1)), parse_topology("v5e:2x2"))
+        training_job(tiny(mesh=MeshSettings(8, 1, 1, 1)), parse_topology("v5e:2x2"))
     config = import_module("configs.base").get_config()
     with pytest.raises(UserError, match="neither plan.model nor base.path is set"):
         configured(config)

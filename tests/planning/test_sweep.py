@@ -7,20 +7,20 @@ from test_job import DENSE, TRAINING
 
 from launch.planned import configured
 from trace_jax.errors import UserError
-from trace_jax.parallel.mesh import MeshConfig
+from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.job import Run
 from trace_jax.planning.sweep import meshes, on_meshes, speed, sweep, variants
 from trace_jax.planning.topology import parse_topology
 
 pytest.importorskip("libtpu")
 
-RUN = Run(DENSE, TRAINING, MeshConfig(), prompt_tokens=128, completion_tokens=128)
+RUN = Run(DENSE, TRAINING, MeshSettings(), prompt_tokens=128, completion_tokens=128)
 
 
 def test_all_meshes_that_the_model_can_be_split_over():
     found = set(map(str, meshes(RUN, parse_topology("v5e:2x2"))))
     sizes = [(4, 1, 1), (2, 1, 2), (2, 2, 1), (1, 2, 2), (1, 4, 1)]  # two key heads: tensor 4 cannot be
-    assert found == {str(MeshConfig(data, fsdp, tensor, 1)) for data, fsdp, tensor in sizes}
+    assert found == {str(MeshSettings(data, fsdp, tensor, 1)) for data, fsdp, tensor in sizes}
     two = [one.data for one in meshes(RUN, parse_topology("2*v5e:2x2"))]
     assert two and all(data % 2 == 0 for data in two)
 
@@ -38,11 +38,11 @@ def test_what_cannot_fit_is_left_out():
 
 def test_a_sweep_goes_on_where_it_was(tmp_path):
     first, *rest = on_meshes(RUN, parse_topology("v5e:2x2"), "O0")
-    assert first.run.mesh == MeshConfig(4, 1, 1, 1) and first.sent == 0 < rest[0].sent
+    assert first.run.mesh == MeshSettings(4, 1, 1, 1) and first.sent == 0 < rest[0].sent
     assert {(one.run.training.micro_batch_tokens, one.run.training.remat) for one in variants(first)} == {
         (size, remat) for size in (256, 512, 1024) for remat in ("full", "attention")
     } - {(512, "full")}
-    refused = replace(first, run=replace(RUN, mesh=MeshConfig(1, 1, 4, 1)))
+    refused = replace(first, run=replace(RUN, mesh=MeshSettings(1, 1, 4, 1)))
     told = []
     ranking = sweep([first, refused], tmp_path, 1, lambda name, problem: told.append((name, problem)))
     assert [one for one, _ in ranking] == [first] and speed(ranking[0][1]) > 0

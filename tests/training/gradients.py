@@ -9,7 +9,7 @@ from trace_jax.models.decoder import params_of
 from trace_jax.models.execution import Execution
 from trace_jax.models.lora import init_lora
 from trace_jax.models.sharding import check_mesh, shardings
-from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, batch_shards, make_mesh
+from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, batch_shards, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.training.batch import micro_batches
 from trace_jax.training.config import PolicyLossConfig
@@ -43,7 +43,7 @@ def groups_of_samples(rng, vocab, groups, size, prompt=12, longest=20, adapters=
     return samples
 
 
-def gradients(decoder, lora, samples, mesh=MeshConfig(data=1), execution=Execution(), tokens=64, **loss):  # noqa: B008
+def gradients(decoder, lora, samples, mesh=MeshSettings(data=1), execution=Execution(), tokens=64, **loss):  # noqa: B008
     """``(gradients, terms)`` on the host, summed over micro-batches of ``tokens`` a shard."""
     count = np.prod([getattr(mesh, name) for name in ("data", "fsdp", "tensor", "expert")])
     grid = make_mesh(mesh, jax.devices()[:count])

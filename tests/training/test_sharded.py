@@ -12,7 +12,7 @@ from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
 from trace_jax.models.sharding import check_mesh
-from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 
@@ -36,17 +36,17 @@ def case(request):
     return decoder, lora, samples, gradients(decoder, lora, samples, tokens=512)
 
 
-@pytest.mark.parametrize("mesh", ALONE + TOGETHER, ids=lambda sizes: str(MeshConfig(**sizes)))
+@pytest.mark.parametrize("mesh", ALONE + TOGETHER, ids=lambda sizes: str(MeshSettings(**sizes)))
 def test_sharded_equals_unsharded(mesh, case):
     decoder, lora, samples, expected = case
-    assert_close(gradients(decoder, lora, samples, MeshConfig(**mesh), tokens=256), expected)
+    assert_close(gradients(decoder, lora, samples, MeshSettings(**mesh), tokens=256), expected)
 
 
 @pytest.mark.parametrize("remat,experts", [("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")])
 def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
     decoder, lora, samples, expected = case
     execution = Execution(attention_rows=False, experts=experts, remat=remat, logits_elements=96 * 16)
-    mesh = MeshConfig(data=1, fsdp=2, tensor=2, expert=2)
+    mesh = MeshSettings(data=1, fsdp=2, tensor=2, expert=2)
     assert_close(gradients(decoder, lora, samples, mesh, execution, tokens=256), expected)
 
 
@@ -62,25 +62,25 @@ def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
 def test_meshes_that_do_not_fit_the_model_are_refused(mesh, words):
     model = DecoderConfig(96, 36, 1, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)
     with pytest.raises(UserError, match=words):
-        check_mesh(model, make_mesh(MeshConfig(**mesh)))
+        check_mesh(model, make_mesh(MeshSettings(**mesh)))
 
 
 @pytest.mark.parametrize("mesh,words", [(dict(data=3), "3 devices, there are 8"), (dict(fsdp=16), "multiple of 16")])
 def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, words):
     with pytest.raises(UserError, match=words):
-        make_mesh(MeshConfig(**mesh))
+        make_mesh(MeshSettings(**mesh))
 
 
 def test_axes_must_be_positive():
     with pytest.raises(UserError, match="at most one -1"):
-        MeshConfig(data=-1, fsdp=-1)
+        MeshSettings(data=-1, fsdp=-1)
     with pytest.raises(UserError, match="must be positive"):
-        MeshConfig(tensor=0)
+        MeshSettings(tensor=0)
 
 
 def test_the_state_of_the_optimiser_is_split_as_the_weights_are():
     rng = np.random.default_rng()
-    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, expert=2))
+    mesh = make_mesh(MeshSettings(data=1, fsdp=2, tensor=2, expert=2))
     learner = Learner(noisy_decoder(rng, EXPERTS), GRPOConfig(max_steps=1, micro_batch_tokens=48), mesh=mesh)
 
     def check():

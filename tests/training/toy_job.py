@@ -17,7 +17,7 @@ import jax
 import toy
 
 from trace_jax.parallel import processes
-from trace_jax.parallel.mesh import MeshConfig, make_mesh
+from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.processes import is_first, start, together
 from trace_jax.parallel.termination import Terminated, Termination
 from trace_jax.rollout.agent import Limits
@@ -64,7 +64,7 @@ def run(directory, names=NAMES, mesh=None, devices=None, progress=None, terminat
         config=GRPOConfig(**(defaults | settings)),
         base="base-1",
         limits=Limits(4, 96, 60.0),
-        mesh=None if mesh is None else make_mesh(MeshConfig(**mesh), devices),
+        mesh=None if mesh is None else make_mesh(MeshSettings(**mesh), devices),
         termination=termination,
         tensorboard=False,
         progress=progress,

@@ -1,6 +1,6 @@
 """A training run as a job to plan: the trainer's own programs, with arguments that are only shapes.
 
-job = training_job(Run(model, GRPOConfig(max_steps=1), MeshConfig(fsdp=16)), parse_topology("v5e:4x4"))
+job = training_job(Run(model, GRPOConfig(max_steps=1), MeshSettings(fsdp=16)), parse_topology("v5e:4x4"))
 report = plan(job, topology)
 """
 
@@ -21,7 +21,7 @@ from trace_jax.models.decoder import Decoder, params_of
 from trace_jax.models.execution import Execution, execution_for
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.models.sharding import check_mesh
-from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, batch_shards, make_mesh
+from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, batch_shards, make_mesh
 from trace_jax.planning.compile import Job, Program
 from trace_jax.planning.decoding import decode_program
 from trace_jax.planning.devices import describe_devices
@@ -54,7 +54,7 @@ class Run:
 
     model: DecoderConfig
     training: GRPOConfig
-    mesh: MeshConfig
+    mesh: MeshSettings
     dtype: str = "bfloat16"
     adapters: int = 1
     prompt_tokens: int = 1024

@@ -21,7 +21,7 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.errors import UserError
 from trace_jax.models.execution import Remat
 from trace_jax.models.sharding import check_mesh
-from trace_jax.parallel.mesh import AXES, MeshConfig
+from trace_jax.parallel.mesh import AXES, MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.environment import prepare_environment
 from trace_jax.planning.job import Run, held, training_job
@@ -107,7 +107,7 @@ def variants(one: Candidate) -> list[Candidate]:
     return [other for other in found if other != one and other.may_fit]
 
 
-def meshes(run: Run, topology: Topology) -> Iterator[MeshConfig]:
+def meshes(run: Run, topology: Topology) -> Iterator[MeshSettings]:
     """All meshes of the topology's devices that the model can be split over."""
     sizes = [size for size in range(1, topology.devices + 1) if topology.devices % size == 0]
     for fsdp in sizes:
@@ -116,7 +116,7 @@ def meshes(run: Run, topology: Topology) -> Iterator[MeshConfig]:
                 data, rest = divmod(topology.devices, fsdp * tensor * expert)
                 if rest or data % topology.slices:
                     continue
-                mesh = MeshConfig(data, fsdp, tensor, expert)
+                mesh = MeshSettings(data, fsdp, tensor, expert)
                 try:
                     check_mesh(run.model, _abstract(mesh))
                 except UserError:
@@ -164,5 +164,5 @@ def _plan(one: Candidate) -> PlanReport:
     return plan(training_job(one.run, one.topology), one.topology, level=one.level)
 
 
-def _abstract(mesh: MeshConfig) -> Any:
+def _abstract(mesh: MeshSettings) -> Any:
     return AbstractMesh(astuple(mesh), AXES)

@@ -14,7 +14,7 @@ from trace_jax.models.decoder import Decoder, params_of
 from trace_jax.models.execution import Execution, execution_for
 from trace_jax.models.lora import LoRA, init_lora, select
 from trace_jax.models.sharding import check_mesh, shardings
-from trace_jax.parallel.mesh import BATCH_AXES, MeshConfig, batch_shards, make_mesh
+from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, batch_shards, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.config import GRPOConfig
@@ -56,7 +56,7 @@ class Learner:
         mesh: Mesh | None = None,
         execution: Execution | None = None,
     ) -> None:
-        mesh = mesh or make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
+        mesh = mesh or make_mesh(MeshSettings(data=1), jax.local_devices()[:1])
         check_mesh(decoder.config, mesh)
         platform = mesh.devices.flat[0].platform
         self._config, self._names = config, tuple(names)

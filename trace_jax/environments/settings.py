@@ -1,0 +1,16 @@
+"""Settings of the target."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trace_jax.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings(Settings):
+    """The environment that the agent works in."""
+
+    section: ClassVar = "target"
+    environment: str = setting("helpdesk", "name in the registry, or module:Class")
+    train_tasks: int = setting(60, "tasks of the training split that are used", ge=1)
+    held_out_tasks: int = setting(80, "tasks of the held-out split that are used", ge=1)
