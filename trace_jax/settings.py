@@ -12,7 +12,7 @@
 
 import typing
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -33,37 +33,40 @@ class Settings:
     section: ClassVar[str]  # of the configuration
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
+        for field_ in fields(self):
+            name, value = field_.name, getattr(self, field_.name)
             try:
-                valid = _adapter(type(self), one.name).validate_python(value, strict=True)
+                valid = _adapters(type(self))[name].validate_python(value, strict=True)  # type: ignore[arg-type]
             except pydantic.ValidationError as error:
                 why = error.errors(include_url=False)[0]["msg"].replace("Input should", "it should")
-                raise UserError(f"{self.section}.{one.name} is {value!r}: {why}") from None
-            object.__setattr__(self, one.name, valid)  # an int where a float is meant has become one
+                raise UserError(f"{self.section}.{name} is {value!r}: {why}") from None
+            object.__setattr__(self, name, valid)  # an int where a float is meant has become one
 
 
 def describe(cls: type[Settings]) -> Iterator[tuple[str, str, Any, str]]:
     """Name, type, default and meaning of each field."""
-    for one in fields(cls):
-        kind = typing.get_type_hints(cls)[one.name]
-        yield one.name, _spelled(kind), one.default, one.metadata["meaning"]
+    types = typing.get_type_hints(cls)
+    for field_ in fields(cls):
+        yield field_.name, _spelled(types[field_.name]), field_.default, field_.metadata["meaning"]
 
 
 @cache
-def _adapter(cls: type[Settings], name: str) -> pydantic.TypeAdapter[Any]:
-    found: Field[Any] = next(one for one in fields(cls) if one.name == name)
-    finite = pydantic.Field(allow_inf_nan=False, **found.metadata["bounds"])
-    kind = typing.get_type_hints(cls)[name]
-    optional = type(None) in typing.get_args(kind)
-    if optional:
-        kind = typing.Union[tuple(arg for arg in typing.get_args(kind) if arg is not type(None))]  # noqa: UP007
-    numeric = kind in (int, float)
-    bounded: Any = Annotated[kind, finite] if numeric else kind
-    return pydantic.TypeAdapter(bounded | None if optional else bounded)
+def _adapters(cls: type[Settings]) -> dict[str, pydantic.TypeAdapter[Any]]:
+    """What validates each field."""
+    types = typing.get_type_hints(cls)
+    return {field_.name: _adapter(types[field_.name], field_.metadata["bounds"]) for field_ in fields(cls)}
+
+
+def _adapter(kind: Any, bounds: dict[str, float]) -> pydantic.TypeAdapter[Any]:
+    number = next((arg for arg in (kind, *typing.get_args(kind)) if arg in (int, float)), None)
+    if number is None:
+        return pydantic.TypeAdapter(kind)
+    bounded: Any = Annotated[number, pydantic.Field(allow_inf_nan=False, **bounds)]
+    return pydantic.TypeAdapter(bounded | None if type(None) in typing.get_args(kind) else bounded)
 
 
 def _spelled(kind: Any) -> str:
+    """The type as a reader of ``--help`` expects it."""
     if typing.get_origin(kind) is typing.Literal:
         return " | ".join(map(str, typing.get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

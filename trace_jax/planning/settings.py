@@ -8,7 +8,7 @@ from trace_jax.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(Settings):
-    """What the planned step trains on. Every episode has the same length: a prompt, which its group shares, and a rest."""
+    """What the planned step trains on: episodes of one length, each a prompt that its group shares and a completion."""
 
     section: ClassVar = "plan"
     model: str = setting("", "config.json of the model that is planned for; empty: that of base.path")
