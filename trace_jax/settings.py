@@ -57,12 +57,13 @@ def _adapters(cls: type[Settings]) -> dict[str, pydantic.TypeAdapter[Any]]:
     return {field_.name: _adapter(types[field_.name], field_.metadata["bounds"]) for field_ in fields(cls)}
 
 
-def _adapter(kind: Any, bounds: dict[str, float]) -> pydantic.TypeAdapter[Any]:
-    number = next((arg for arg in (kind, *typing.get_args(kind)) if arg in (int, float)), None)
-    if number is None:
+def _adapter(kind: Any, bounds: dict[str, Any]) -> pydantic.TypeAdapter[Any]:
+    optional = type(None) in typing.get_args(kind)
+    inner = typing.get_args(kind)[0] if optional else kind
+    if inner not in (int, float):
         return pydantic.TypeAdapter(kind)
-    bounded: Any = Annotated[number, pydantic.Field(allow_inf_nan=False, **bounds)]
-    return pydantic.TypeAdapter(bounded | None if type(None) in typing.get_args(kind) else bounded)
+    bounded: Any = Annotated[inner, pydantic.Field(allow_inf_nan=False, **bounds)]
+    return pydantic.TypeAdapter(bounded | None if optional else bounded)
 
 
 def _spelled(kind: Any) -> str:
