@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from launch.stages import grpo_config
 
 from configs import quickstart
-from launch.stages import grpo_config
 from trace_jax import pipeline
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling

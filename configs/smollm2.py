@@ -2,12 +2,13 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from launch.warm_start import WarmStartSettings
+from trace_jax.run_settings import as_config
 
 
 def get_config() -> ConfigDict:
-    """Deltas over ``base``, and the warm start."""
-    config = base.get_config()
+    """Deltas over the defaults, the warm start's among them."""
+    config = as_config(WarmStartSettings)
     config.base.path = "runs/smollm2/model"  # made if it is missing
     config.target.environment = "helpdesk_short"
     config.target.train_tasks = 2000
@@ -24,9 +25,6 @@ def get_config() -> ConfigDict:
     config.training.groups_per_step = 8
     config.training.num_generations = 6
     config.training.max_recollections = 0
-    config.training.max_turn_tokens = 40
-    config.training.concurrency = 48
-    config.training.temperature = 1.0
     config.training.learning_rate = 2e-4
     config.training.warmup_steps = 5
     config.training.std_floor = 0.2
@@ -34,10 +32,4 @@ def get_config() -> ConfigDict:
     config.training.alpha = 32.0
     config.training.micro_batch_tokens = 1536
     config.training.row_tokens = 768  # room for a group of 6 with its prompt; two shapes to compile
-    with config.unlocked():
-        warm = config.warm_start = ConfigDict()
-        warm.demonstrations = 96  # int, practice tickets that are shown
-        warm.passes = 1  # int, times that all of them are shown
-        warm.rows = 4  # int, demonstrations a step
-        warm.learning_rate = 1e-4  # float: of AdamW on all weights
     return config.lock()

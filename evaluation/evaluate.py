@@ -28,12 +28,13 @@ from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import load_target
+from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
 from trace_jax.program import run
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
-from trace_jax.routing.select import make_policy
+from trace_jax.run_settings import RunSettings, read_settings
 from trace_jax.session import Base, Manifests, load_adapters, load_base
 from trace_jax.telemetry.progress import Progress
 
@@ -41,7 +42,7 @@ REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
 
 
 def score(
-    config: ConfigDict, manifests: Manifests, table_path: epath.Path | None, split: Split, workdir: epath.Path
+    settings: RunSettings, manifests: Manifests, table_path: epath.Path | None, split: Split, workdir: epath.Path
 ) -> Evaluation:
     """Evaluate base, every adapter and, if given, the route table, greedily and sampled; write the files.
 
@@ -50,36 +51,36 @@ def score(
     """
     if (workdir / REPORT).exists():
         raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
-    target = load_target(config.target.environment)
-    tasks = target.tasks(split)
-    base = load_base(config)
+    target = load_target(settings.target.environment)
+    tasks = target_source(target, settings.target.environment, split, settings.target.tasks(split)).tasks
+    base = load_base(settings)
     adapters = load_adapters(manifests, base)
     content = {name: _content(lora) for name, lora in adapters.items()}
     spent = {manifest.name: manifest.rollouts for _, manifest in manifests}
-    methods = temperatures(config, "base", always(None), 0)
-    methods += [one for name in adapters for one in temperatures(config, name, always(name), spent[name])]
+    methods = temperatures(settings, "base", always(None), 0)
+    methods += [m for name in adapters for m in temperatures(settings, name, always(name), spent[name])]
     if table_path is not None:
-        table, routing = _routed(config, base, adapters, table_path, target, split, tasks)
+        table, routing = _routed(settings, base, adapters, table_path, target, split, tasks)
         total = table.rollouts + sum(spent[route.adapter] for route in table.routes)
-        methods += temperatures(config, "routed", routing.adapter.__getitem__, total)
+        methods += temperatures(settings, "routed", routing.adapter.__getitem__, total)
         adapters |= routing.merged
     open_workdir(
-        workdir, {**config.to_dict(), "split": split, "base_revision": base.revision, "adapter_contents": content}
+        workdir, {**settings.identity(), "split": split, "base_revision": base.revision, "adapter_contents": content}
     )
     with Progress() as progress:
         evaluation = play(
-            config,
+            settings,
             base,
             target,
             split,
             tasks,
             adapters,
             methods,
-            config.evaluation.trials,
-            progress,
-            "evaluate",
-            workdir / TRAJECTORIES,
-            ("base",),
+            trials=settings.evaluation.trials,
+            progress=progress,
+            label="evaluate",
+            path=workdir / TRAJECTORIES,
+            baselines=("base",),
         )
     write_document(workdir / REPORT, evaluation.report)
     return evaluation
@@ -94,7 +95,7 @@ def _content(lora: LoRA) -> str:
 
 
 def _routed(
-    config: ConfigDict,
+    settings: RunSettings,
     base: Base,
     adapters: Mapping[str, LoRA],
     path: epath.Path,
@@ -103,8 +104,7 @@ def _routed(
     tasks: Sequence[int],
 ) -> tuple[RouteTable, Routing]:
     """The table, and where its router sends each task."""
-    reader, policy = PromptReader(base.decoder), make_policy(config.routing.policy, config.routing.top_p)
-    router = load_router(path, base.revision, reader, base.renderer, policy)
+    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, settings.routing)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")
@@ -116,7 +116,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     paths = [epath.Path(path) for path in ADAPTERS.value]
     manifests = [(path, read_document(path, AdapterManifest)) for path in paths]
     table = epath.Path(ROUTE_TABLE.value) if ROUTE_TABLE.value else None
-    print_evaluation(score(config, manifests, table, cast(Split, SPLIT.value), workdir).report)
+    print_evaluation(score(read_settings(config), manifests, table, cast(Split, SPLIT.value), workdir).report)
     print(f"report: {workdir / REPORT}")
 
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
@@ -16,11 +14,13 @@ from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.environments.protocol import Labelled, Target
+from trace_jax.environments.source import target_source
+from trace_jax.pipeline.method import Pipeline, Trained
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
-from trace_jax.session import Base, load_adapters
-from trace_jax.telemetry.progress import Progress
+from trace_jax.run_settings import RunSettings
+from trace_jax.session import load_adapters
 from trace_jax.training.run import MANIFEST
 
 REPORT = "evaluation/report.json"
@@ -36,23 +36,18 @@ BASELINES = (BASE_METHOD, GRPO)
 
 
 def evaluate_run(
-    config: ConfigDict,
-    root: Path,
-    base: Base,
-    target: Target,
-    router: Router,
-    adapters: Sequence[AdapterManifest],
-    baseline: AdapterManifest,
-    spent: int,
-    progress: Progress,
+    pipeline: Pipeline,
+    trained: Trained,
 ) -> RunSummary:
     """Play the held-out tasks with every method, write the report and its episodes, and return the summary.
 
-    ``spent``: rollouts that TRACE took; the stage times of the summary are left empty.
+    The stage times of the summary are left empty.
     """
-    tasks = held_out_tasks(config, target)
+    settings, root, base, target = pipeline.settings, pipeline.root, pipeline.base, pipeline.target
+    router, adapters, baseline, spent = trained.router, trained.adapters, trained.baseline, trained.rollouts
+    tasks = held_out_tasks(settings, target)
     truth = owners(target, tasks, adapters) if isinstance(target, Labelled) else None
-    routers: dict[str, Router] = {ROUTED: router, RANDOM: RandomRouter(router.table, config.seed)}
+    routers: dict[str, Router] = {ROUTED: router, RANDOM: RandomRouter(router.table, settings.seed)}
     if truth is not None:
         routers[ORACLE] = OracleRouter(router.table, {str(task): owner for task, owner in truth.items()})
     decisions = {name: route_tasks(one, target, "held_out", tasks) for name, one in routers.items()}
@@ -75,28 +70,28 @@ def evaluate_run(
     routing = {name: assign(routed, loras) for name, routed in decisions.items()}
 
     methods = [
-        *temperatures(config, BASE_METHOD, always(None), 0),
-        *temperatures(config, GRPO, always(baseline.name), baseline.rollouts),
-        *(one for a in adapters for one in temperatures(config, f"only {a.name}", always(a.name), spent)),
-        *(one for name, r in routing.items() for one in temperatures(config, name, r.adapter.__getitem__, spent)),
+        *temperatures(settings, BASE_METHOD, always(None), 0),
+        *temperatures(settings, GRPO, always(baseline.name), baseline.rollouts),
+        *(m for a in adapters for m in temperatures(settings, f"only {a.name}", always(a.name), spent)),
+        *(m for name, r in routing.items() for m in temperatures(settings, name, r.adapter.__getitem__, spent)),
     ]
     merged = {name: lora for r in routing.values() for name, lora in r.merged.items()}
-    play_tasks = partial(play, config, base, target, "held_out", tasks)
-    path, trials = root / "evaluation" / "trajectories.jsonl", config.evaluation.trials
-    played = play_tasks({**loras, **merged}, methods, trials, progress, "evaluation", path, BASELINES)
+    play_tasks = partial(play, settings, base, target, "held_out", tasks, progress=pipeline.progress)
+    path, trials = root / "evaluation" / "trajectories.jsonl", settings.evaluation.trials
+    played = play_tasks({**loras, **merged}, methods, trials=trials, label="evaluation", path=path, baselines=BASELINES)
     report = with_best_single(played.report, [f"only {adapter.name}" for adapter in adapters])
     write_document(root / REPORT, report)
 
-    hot = float(config.evaluation.temperature)
+    hot = settings.evaluation.temperature
     on_the_way = [Method(m.name, hot, always(m.name), m.rollouts) for m in early.values()]
     points = [_point(name, result(report, name, hot)) for name in (BASE_METHOD, GRPO, ROUTED)]
     points += [_point(ROUTED, one) for one in _partial(report, decisions[ROUTED], adapters, spent, hot)]
     if on_the_way:
         path = root / "evaluation" / "on_the_way.jsonl"
-        curve = play_tasks(loras, on_the_way, 1, progress, "pass rate by rollouts", path)
+        curve = play_tasks(loras, on_the_way, trials=1, label="pass rate by rollouts", path=path)
         points += [_point(GRPO, one) for one in curve.report.methods]
     return RunSummary(
-        title=f"TRACE on {config.target.environment}, seed {config.seed}",
+        title=f"TRACE on {pipeline.name}, seed {settings.seed}",
         evaluation=REPORT,
         stage_seconds={},
         confusion=None if truth is None else confusion_of(decisions[ROUTED], truth, choices(router.table)),
@@ -104,9 +99,9 @@ def evaluate_run(
     )
 
 
-def held_out_tasks(config: ConfigDict, target: Target) -> tuple[int, ...]:
-    """The held-out tasks that the configuration uses."""
-    return target.tasks("held_out")[: config.target.held_out_tasks]
+def held_out_tasks(settings: RunSettings, target: Target) -> tuple[int, ...]:
+    """The held-out tasks that the settings use."""
+    return target_source(target, settings.target.environment, "held_out", settings.target.held_out_tasks).tasks
 
 
 def owners(target: Labelled, tasks: Sequence[int], adapters: Sequence[AdapterManifest]) -> dict[int, str]:

@@ -1,10 +1,8 @@
 """Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
 from trace_jax.contract.storage import PathLike
@@ -12,7 +10,8 @@ from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, limits, serve
+from trace_jax.run_settings import RunSettings
+from trace_jax.session import Base, serve
 from trace_jax.telemetry.progress import Progress
 
 
@@ -21,20 +20,23 @@ def always(adapter: str | None) -> Callable[[int], str | None]:
     return lambda _: adapter
 
 
-def temperatures(config: ConfigDict, name: str, adapter_for: Callable[[int], str | None], spent: int) -> list[Method]:
+def temperatures(
+    settings: RunSettings, name: str, adapter_for: Callable[[int], str | None], spent: int
+) -> list[Method]:
     """A method played greedily and at the evaluation's temperature."""
-    both = dict.fromkeys((0.0, float(config.evaluation.temperature)))
+    both = dict.fromkeys((0.0, settings.evaluation.temperature))
     return [Method(name, temperature, adapter_for, spent) for temperature in both]
 
 
 def play(
-    config: ConfigDict,
+    settings: RunSettings,
     base: Base,
     target: Target,
     split: Split,
     tasks: Sequence[int],
     loras: Mapping[str, LoRA],
     methods: Sequence[Method],
+    *,
     trials: int,
     progress: Progress,
     label: str,
@@ -43,13 +45,13 @@ def play(
 ) -> Evaluation:
     """``evaluate_methods`` with an engine that holds ``loras``, under a progress bar called ``label``.
 
-    Episodes are appended to ``path`` as they end; those that it holds already, graded, are not played again. That they
-    are of the same base, adapters and configuration is the caller's to see to (``open_workdir``).
+    Episodes are appended to ``path`` as they end; graded episodes that it holds already are not played again. The
+    caller ensures, with ``open_workdir``, that they are of the same base, adapters and settings.
     """
     recording, total = Recording(path), len(plan_episodes(methods, tasks, trials))
-    graded = sum(not one.broken for one in recording.episodes.values())
+    graded = sum(not episode.broken for episode in recording.episodes.values())
     with (
-        serve(config, base, loras, epath.Path(path).parent / "published") as engine,
+        serve(settings, base, loras, epath.Path(path).parent / "published") as session,
         progress.stage(label, total, graded) as bar,
     ):
         return evaluate_methods(
@@ -58,16 +60,8 @@ def play(
             split,
             tasks,
             trials,
-            partial(
-                recording.collect,
-                engine=engine,
-                renderer=base.renderer,
-                limits=limits(config),
-                base=base.revision,
-                concurrency=config.rollout.concurrency,
-                on_episode=bar.episode,
-            ),
-            max_tokens=config.rollout.max_turn_tokens,
-            seed=config.seed,
+            lambda specs: session.play(specs, recording, bar.episode),
+            max_tokens=settings.rollout.max_turn_tokens,
+            seed=settings.seed,
             baselines=baselines,
         )

@@ -16,14 +16,15 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.trajectory import Split
 from trace_jax.errors import UserError
 from trace_jax.program import run
+from trace_jax.run_settings import RunSettings, read_settings
 
 
-def sweep(config: ConfigDict, directory: epath.Path, split: Split, workdir: epath.Path) -> None:
+def sweep(settings: RunSettings, directory: epath.Path, split: Split, workdir: epath.Path) -> None:
     """Evaluate all adapter manifests under ``directory``, fewest rollouts first; none is an error."""
     manifests = sorted(find_documents(directory, AdapterManifest), key=lambda found: (found[1].rollouts, found[1].name))
     if not manifests:
         raise UserError(f"{directory}: holds no adapter manifest; name the directory of a training run")
-    print_evaluation(score(config, manifests, None, split, workdir).report)
+    print_evaluation(score(settings, manifests, None, split, workdir).report)
     print(f"report: {workdir / REPORT}")
 
 
@@ -31,7 +32,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Sweep what the flags name."""
     if not DIRECTORY.value:
         raise UserError("--directory is missing: name the directory of a training run")
-    sweep(config, epath.Path(DIRECTORY.value), cast(Split, SPLIT.value), workdir)
+    sweep(read_settings(config), epath.Path(DIRECTORY.value), cast(Split, SPLIT.value), workdir)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
 from evaluation.routed import assign, route_tasks
 from evaluation.terminal import print_evaluation
-from launch.stages import Stages, open_run
 from trace_jax.analysis.stage import CANDIDATES
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
 from trace_jax.contract.adapter import AdapterManifest
@@ -31,8 +30,10 @@ from trace_jax.contract.capability import AnalysisReport, Candidates, Capability
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
+from trace_jax.pipeline.method import Pipeline, open_run
 from trace_jax.program import run
 from trace_jax.routing.router import Router
+from trace_jax.run_settings import read_settings
 from trace_jax.session import load_adapters, load_base
 from trace_jax.training.run import MANIFEST
 
@@ -55,44 +56,45 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     finished = Path(RUN.value)
     summary = read_document(finished / SUMMARY, RunSummary)
     report = read_document(finished / summary.evaluation, EvaluationReport)
-    open_run(epath.Path(finished), config, load_base(config))  # is it of this configuration and base?
-    stages = Stages(config, workdir)
-    with stages.progress:
+    settings = read_settings(config)
+    open_run(epath.Path(finished), settings, load_base(settings))  # is it of these settings and this base?
+    pipeline = Pipeline(settings, workdir)
+    with pipeline.progress:
         arms = [
-            mixture(stages, finished),
-            random_capabilities(stages, finished),
-            *other_rates(stages, result(report, GRPO, 0.0).rollouts_spent),
+            mixture(pipeline, finished),
+            random_capabilities(pipeline, finished),
+            *other_rates(pipeline, result(report, GRPO, 0.0).rollouts_spent),
         ]
-        tasks = held_out_tasks(config, stages.target)
+        tasks = held_out_tasks(settings, pipeline.target)
         trained = {manifest.name: (epath.Path(path), manifest) for arm in arms for path, manifest in arm.adapters}
-        loras = load_adapters(list(trained.values()), stages.base)
+        loras = load_adapters(list(trained.values()), pipeline.base)
         methods: list[Method] = []
         for arm in arms:
             if arm.router is None:
                 adapter_for = always(arm.adapters[0][1].name if arm.adapters else None)
             else:
-                routing = assign(route_tasks(arm.router, stages.target, "held_out", tasks), loras)
+                routing = assign(route_tasks(arm.router, pipeline.target, "held_out", tasks), loras)
                 loras |= routing.merged
                 adapter_for = routing.adapter.__getitem__
-            methods += temperatures(config, arm.name, adapter_for, arm.rollouts)
-        with stages.clock.stage("evaluation"):
+            methods += temperatures(settings, arm.name, adapter_for, arm.rollouts)
+        with pipeline.times.stage("evaluation"):
             played = play(
-                config,
-                stages.base,
-                stages.target,
+                settings,
+                pipeline.base,
+                pipeline.target,
                 "held_out",
                 tasks,
                 loras,
                 methods,
-                config.evaluation.trials,
-                stages.progress,
-                "evaluation",
-                stages.root / "evaluation" / "trajectories.jsonl",
+                trials=settings.evaluation.trials,
+                progress=pipeline.progress,
+                label="evaluation",
+                path=pipeline.root / "evaluation" / "trajectories.jsonl",
             )
     report = beside(report, played.report)
-    write_document(stages.root / REPORT, report)
+    write_document(pipeline.root / REPORT, report)
     print_evaluation(report)
-    print(f"report: {stages.root / REPORT}")
+    print(f"report: {pipeline.root / REPORT}")
 
 
 def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
@@ -101,7 +103,7 @@ def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationRepor
     return with_rows(report, added.methods, warnings)
 
 
-def mixture(stages: Stages, finished: Path) -> Arm:
+def mixture(pipeline: Pipeline, finished: Path) -> Arm:
     """One adapter on all of the run's environments, with as many rollouts as the run's adapters had together.
 
     It has spent what TRACE has before the training: what went into capabilities that FAILED as well.
@@ -109,38 +111,38 @@ def mixture(stages: Stages, finished: Path) -> Arm:
     trained = specialists(finished).values()
     manifests = [manifest for manifest, _ in trained]
     rollouts = sum(one.rollouts for _, (_, one) in trained)
-    adapter = stages.train_adapter("mixture", manifests, finished / "environments", rollouts)
+    adapter = pipeline.train_adapter("mixture", manifests, finished / "environments", rollouts)
     found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
     lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
-    spent = stages.analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
-    return Arm("one adapter on the mixture", spent, ((stages.root / "adapters" / "mixture" / MANIFEST, adapter),))
+    spent = pipeline.rollouts_analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
+    return Arm("one adapter on the mixture", spent, ((pipeline.root / "adapters" / "mixture" / MANIFEST, adapter),))
 
 
-def other_rates(stages: Stages, rollouts: int) -> Iterator[Arm]:
+def other_rates(pipeline: Pipeline, rollouts: int) -> Iterator[Arm]:
     """GRPO on the target with other learning rates."""
     for factor in RATES:
-        rate = factor * stages.config.training.learning_rate
+        rate = factor * pipeline.settings.training.learning_rate
         name = f"grpo_{rate:g}"
-        adapter = stages.train_on_target(rollouts, name, learning_rate=rate)
-        path = stages.root / "baselines" / name / MANIFEST
+        adapter = pipeline.train_on_target(rollouts, name, learning_rate=rate)
+        path = pipeline.root / "baselines" / name / MANIFEST
         yield Arm(f"{GRPO}, learning rate {rate:g}", adapter.rollouts, ((path, adapter),))
 
 
-def random_capabilities(stages: Stages, finished: Path) -> Arm:
+def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
     """As many capabilities as were selected, drawn from the dictionary; adapters that the run has are used again."""
     found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
     candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
     selected = [one for one in found.capabilities if one.selected and not one.distractor]
-    drawn = draw(found.capabilities, len(selected), stages.config.seed)
-    stages.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
+    drawn = draw(found.capabilities, len(selected), pipeline.settings.seed)
+    pipeline.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
     have = specialists(finished)
-    spent, manifests, adapters = stages.analysed, [], []
+    spent, manifests, adapters = pipeline.rollouts_analysed, [], []
     for rank, one in enumerate(drawn, start=1):
         name = one.capability.name
         if name in have:
             manifest, (path, adapter) = have[name]
         else:
-            made = stages.make_environment(
+            made = pipeline.make_environment(
                 SelectedCapability(
                     capability=one.capability, rank=rank, coverage=one.coverage, delta=one.delta, failed_examples=()
                 )
@@ -148,14 +150,14 @@ def random_capabilities(stages: Stages, finished: Path) -> Arm:
             if isinstance(made, SelectedCapability):
                 spent += made.rollouts
                 continue
-            manifest, adapter = made, stages.train_adapter(name, [made])
-            path = stages.root / "adapters" / name / MANIFEST
+            manifest, adapter = made, pipeline.train_adapter(name, [made])
+            path = pipeline.root / "adapters" / name / MANIFEST
         manifests.append(manifest)
         adapters.append((path, adapter))
         spent += manifest.rollouts
     router = None
     if adapters:
-        router = stages.train_router(manifests, [adapter for _, adapter in adapters], candidates.all, spent)
+        router = pipeline.train_router(manifests, [adapter for _, adapter in adapters], candidates.all, spent)
     spent += sum(adapter.rollouts for _, adapter in adapters)
     return Arm("random capabilities (routed)", spent, tuple(adapters), router)
 

@@ -13,26 +13,29 @@ from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.compact import compact
 from trace_jax.analysis.importers import tau2_bench, tau_bench
 from trace_jax.analysis.select import Criteria
+from trace_jax.analysis.settings import SourceSettings
 from trace_jax.analysis.stage import analyse
 from trace_jax.analysis.table import markdown_table
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import UserError
 from trace_jax.program import run
+from trace_jax.run_settings import read_settings
 
 _QUOTED = 2  # failed episodes that are printed of each selected capability
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Read, analyse, print."""
-    trajectories = _read(config.source)
+    settings = read_settings(config)
+    trajectories = _read(settings.source)
     found = analyse(
         trajectories,
-        make_analyst(config.analysis.analyst),
+        make_analyst(settings.analysis.analyst),
         workdir,
-        runs=config.analysis.runs,
-        seed=config.seed,
-        criteria=Criteria(min_support=config.analysis.min_support),
+        runs=settings.analysis.runs,
+        seed=settings.seed,
+        criteria=Criteria(min_support=settings.analysis.min_support),
     )
     print(markdown_table(found.report))
     by_id = {trajectory.id: trajectory for trajectory in trajectories}
@@ -42,16 +45,14 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             print(f"\n{compact(by_id[example])}")
 
 
-def _read(source: ConfigDict) -> tuple[Trajectory, ...]:
+def _read(source: SourceSettings) -> tuple[Trajectory, ...]:
     if not source.path:
         raise UserError("source.path is empty: name a result file with --config.source.path=FILE")
     if source.format == "tau_bench":
         return tau_bench.load(source.path, source.domain, source.model)
     if source.format == "tau2_bench":
         return tau2_bench.load(source.path)
-    if source.format == "trajectories":
-        return read_episodes(source.path)
-    raise UserError(f"source.format {source.format!r}: unknown; use trajectories, tau_bench or tau2_bench")
+    return read_episodes(source.path)
 
 
 if __name__ == "__main__":

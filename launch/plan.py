@@ -27,8 +27,10 @@ from ml_collections import ConfigDict
 from trace_jax.errors import UserError
 from trace_jax.planning.environment import prepare_environment
 from trace_jax.planning.report import PlanReport
+from trace_jax.planning.settings import PlanSettings
 from trace_jax.planning.topology import Topology, parse_topology
 from trace_jax.program import run_without_workdir
+from trace_jax.run_settings import sections
 
 TOPOLOGY = flags.DEFINE_string("topology", None, "chips, for instance v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
 PROGRAMS = flags.DEFINE_string(
@@ -101,4 +103,4 @@ def find_function(name: str) -> Callable[..., Any]:
 
 if __name__ == "__main__":
     prepare_environment()
-    run_without_workdir(main)
+    run_without_workdir(main, settings=(*sections(), PlanSettings))

@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.compile import Job
 from trace_jax.planning.job import Decoding, Run, training_job
+from trace_jax.planning.settings import PlanSettings
 from trace_jax.planning.topology import Topology
-from trace_jax.training.config import GRPOConfig
+from trace_jax.run_settings import read_section, read_settings
 
 
 def training(config: ConfigDict, topology: Topology) -> Job:
@@ -21,17 +21,17 @@ def training(config: ConfigDict, topology: Topology) -> Job:
 
 def configured(config: ConfigDict) -> Run:
     """The run that a config describes. Raises UserError for a setting that it cannot have."""
-    settings = config.plan
+    settings, planned = read_settings(config), read_section(config, PlanSettings)
     return Run(
-        model=_model(settings.model or config.base.path),
-        training=GRPOConfig(**{**config.training, "max_steps": config.training.max_steps or 1}),
-        mesh=MeshSettings(**config.mesh),
-        dtype=config.base.dtype,
-        adapters=settings.adapters,
-        prompt_tokens=settings.prompt_tokens,
-        completion_tokens=settings.completion_tokens,
-        trained_share=settings.trained_share,
-        decoding=Decoding(settings.decode_slots, config.engine.capacity) if settings.decode_slots else None,
+        model=_model(planned.model or settings.base.path),
+        training=settings.training,
+        mesh=settings.mesh,
+        dtype=settings.base.dtype,
+        adapters=planned.adapters,
+        prompt_tokens=planned.prompt_tokens,
+        completion_tokens=planned.completion_tokens,
+        trained_share=planned.trained_share,
+        decoding=Decoding(planned.decode_slots, settings.engine.capacity) if planned.decode_slots else None,
     )
 
 

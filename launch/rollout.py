@@ -30,7 +30,8 @@ from trace_jax.program import run
 from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, Manifests, check_engine, limits, load_adapters, load_base, serve
+from trace_jax.run_settings import RunSettings, read_settings
+from trace_jax.session import Base, Manifests, load_adapters, load_base, serve
 from trace_jax.telemetry.progress import Progress
 
 ENVIRONMENT = flags.DEFINE_string(
@@ -48,34 +49,24 @@ _FIXED = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens", "
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Play what is not recorded yet, or broke."""
     split = cast(Split, SPLIT.value)
-    tasks = config.target.train_tasks if split == "train" else config.target.held_out_tasks
-    source = load_source(ENVIRONMENT.value or config.target.environment, split, tasks)
-    if config.rollout.trials < 1:
-        raise UserError(f"rollout.trials is {config.rollout.trials}: at least 1 is needed")
-    check_engine(config)
+    settings = read_settings(config)
+    target = settings.target
+    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split))
     manifests = _manifests()
-    base = load_base(config)
+    base = load_base(settings)
     adapters = load_adapters(manifests, base)
-    open_workdir(workdir, _identity(config, base, source, manifests))
-    specs = plan_episodes(
-        source,
-        config.rollout.trials,
-        adapter=next(iter(adapters), None),
-        max_turn_tokens=config.rollout.max_turn_tokens,
-        temperature=config.rollout.temperature,
-        seed=config.seed,
-    )
+    open_workdir(workdir, _identity(settings, base, source, manifests))
+    adapter = next(iter(adapters), None)
+    specs = plan_episodes(source, settings.rollout.trials, settings.rollout, settings.seed, adapter)
     path = workdir / TRAJECTORIES
     recording = Recording(path)
     if missing := recording.missing(specs):
         with (
-            serve(config, base, adapters, workdir / "published") as engine,
+            serve(settings, base, adapters, workdir / "published") as session,
             Progress() as progress,
             progress.stage(f"rollouts of {source.name}", len(specs), len(specs) - len(missing)) as bar,
         ):
-            recording.collect(
-                missing, engine, base.renderer, limits(config), base.revision, config.rollout.concurrency, bar.episode
-            )
+            session.play(missing, recording, bar.episode)
     _report(path, [recording.episodes[spec.id] for spec in specs])
 
 
@@ -86,15 +77,15 @@ def _manifests() -> Manifests:
     return [(path, read_document(path, AdapterManifest))]
 
 
-def _identity(config: ConfigDict, base: Base, source: Source, manifests: Manifests) -> dict[str, Any]:
+def _identity(settings: RunSettings, base: Base, source: Source, manifests: Manifests) -> dict[str, Any]:
     """What a work directory belongs to. Engine and concurrency may change, and tasks and trials become more."""
     return {
-        "seed": config.seed,
-        "base": {"revision": base.revision, "dtype": config.base.dtype},
-        "adapter": [checksums(Path(path.parent / one.peft)).model_dump() for path, one in manifests],
+        "seed": settings.seed,
+        "base": {"revision": base.revision, "dtype": settings.base.dtype},
+        "adapter": [checksums(Path(path.parent / manifest.peft)).model_dump() for path, manifest in manifests],
         "environment": {"name": source.name, "design": None if source.design is None else source.design.model_dump()},
         "split": source.split,
-        "rollout": {name: config.rollout[name] for name in _FIXED},
+        "rollout": {name: getattr(settings.rollout, name) for name in _FIXED},
     }
 
 

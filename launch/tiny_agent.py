@@ -109,4 +109,4 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, settings=())

@@ -16,33 +16,34 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from launch.stages import grpo_config
-from trace_jax import pipeline
-from trace_jax.base_agent import calibration_path
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.engines.protocol import Engine
 from trace_jax.environments.registry import load_target
+from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.models.formats.huggingface import load
 from trace_jax.parallel import processes
-from trace_jax.parallel.mesh import MeshSettings, make_mesh
+from trace_jax.parallel.mesh import make_mesh
 from trace_jax.parallel.termination import Termination
+from trace_jax.pipeline.calibration import calibration_path
+from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.program import run
-from trace_jax.session import Base, check_engine, limits, load_base, make_engine
+from trace_jax.run_settings import RunSettings, read_settings
+from trace_jax.session import Base, load_base, open_session
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
 from trace_jax.training.run import MANIFEST
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")
@@ -55,7 +56,6 @@ TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "seconds in which 
 
 # Settings that may change when a run goes on: they change how fast it is, what is kept, and rounding.
 _FREE = (
-    "concurrency",
     "keep_best",
     "keep_period",
     "max_mismatch",
@@ -65,40 +65,41 @@ _FREE = (
     "row_tokens",
     "save_steps",
 )
+_ROLLOUT = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens", "max_seconds")
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train what is not trained yet."""
-    training = grpo_config(config)
-    _check(config)
+    settings = read_settings(config)
+    _check()
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
     with Termination() as termination:
         asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
         processes.require_same("the command line", json.dumps(asked).encode())
         processes.require_shared(workdir)
-        mesh = make_mesh(MeshSettings(**config.mesh.to_dict()))
-        base = load_base(config, mesh)
-        jobs = _jobs(config, base, workdir)
-        processes.from_first(lambda: os.fsencode(open_workdir(workdir, _fixed(config, base))))
+        mesh = make_mesh(settings.mesh)
+        base = load_base(settings, mesh)
+        jobs = _jobs(settings, base, workdir)
+        processes.from_first(lambda: os.fsencode(open_workdir(workdir, _fixed(settings, base))))
         jobs = _unfinished(jobs)
         if not jobs:
             print(f"{workdir}: every adapter is trained")
             return
-        engine = _engine(config, base, mesh, len(jobs)) if processes.is_first() else None
-        with _progress(jobs, training) as report:
+        engine = _engine(settings, base, mesh, len(jobs)) if processes.is_first() else None
+        with _progress(jobs, settings.training) as report:
             manifests = train(
                 jobs,
                 decoder=base.decoder,
                 engine=engine,
                 renderer=base.renderer,
-                config=training,
+                training=settings.training,
+                rollout=settings.rollout,
+                seed=settings.seed,
                 base=base.revision,
-                limits=limits(config),
                 mesh=mesh,
                 termination=termination,
-                tensorboard=config.telemetry.tensorboard,
-                wandb=config.telemetry.wandb,
+                telemetry=settings.telemetry,
                 progress=report,
             )
     if processes.is_first():
@@ -107,40 +108,39 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             print(f"{job.directory}: {manifest.steps} steps, {manifest.rollouts} rollouts, mean reward {reward:.3f}")
 
 
-def _check(config: ConfigDict) -> None:
+def _check() -> None:
     """What can be refused before anything is loaded."""
     if not ENVIRONMENTS.value and TARGET.value is None:
         raise UserError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
-    check_engine(config)
     given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
     if given and not DISTRIBUTED.value:
         raise UserError(f"--{given[0]} without --distributed: add that flag, or leave out this one")
 
 
-def _fixed(config: ConfigDict, base: Base) -> dict[str, object]:
+def _fixed(settings: RunSettings, base: Base) -> dict[str, object]:
     """The settings that a work directory belongs to: mesh, engine and number of processes are not among them."""
-    training = {name: value for name, value in config.training.to_dict().items() if name not in _FREE}
-    rollout = {name: config.rollout[name] for name in ("max_turns", "max_episode_tokens", "max_seconds")}
-    model = {"revision": base.revision, "dtype": config.base.dtype}
-    return {"seed": config.seed, "base": model, "training": training, "rollout": rollout}
+    training = {name: value for name, value in asdict(settings.training).items() if name not in _FREE}
+    rollout = {name: getattr(settings.rollout, name) for name in _ROLLOUT}
+    model = {"revision": base.revision, "dtype": settings.base.dtype}
+    return {"seed": settings.seed, "base": model, "training": training, "rollout": rollout}
 
 
-def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
+def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
     """One for each environment, then the target's."""
     jobs: list[Job] = []
     for path in _manifests(ENVIRONMENTS.value):
         manifest = read_document(path, EnvironmentManifest)
-        alike = config.rollout.temperature == config.training.temperature
-        player = _played_by(manifest, path)
-        played = alike and player == base.revision
-        if player is not None and not played and processes.is_first():
-            print(f"{manifest.name}: calibrated by another base or at another temperature: nothing is learnt from that")
+        calibrated_by = _calibrated_by(manifest, path)
+        here = calibrated_by == base.revision
+        if calibrated_by is not None and not here and processes.is_first():
+            print(f"{manifest.name}: calibrated by another base: nothing is learnt from that")
         directory = workdir / "adapters" / manifest.name
-        jobs.append(pipeline.adapter_job([manifest], path.parent, manifest.name, directory, played))
+        jobs.append(adapter_job([manifest], path.parent, manifest.name, directory, calibrated_here=here))
     if TARGET.value is not None:
         target = load_target(TARGET.value)
-        tasks, name = target.tasks("train")[: config.target.train_tasks], f"grpo_on_{target.name}"
-        jobs.append(pipeline.target_job(target, TARGET.value, tasks, name, workdir / "adapters" / name))
+        tasks = target_source(target, TARGET.value, "train", settings.target.train_tasks).tasks
+        name = f"grpo_on_{target.name}"
+        jobs.append(target_job(target, TARGET.value, tasks, name, workdir / "adapters" / name))
     names = [job.name for job in jobs]
     for name in names:
         if names.count(name) > 1:
@@ -161,8 +161,8 @@ def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
         yield from found
 
 
-def _played_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:
-    """The base that calibrated an environment, if what it played lies beside the manifest."""
+def _calibrated_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:
+    """The base that calibrated an environment, if the rollouts lie beside the manifest."""
     rollouts = calibration_path(path.parent, manifest.capability)
     return next(read_records(rollouts, Trajectory)).policy.base if rollouts.exists() else None
 
@@ -174,12 +174,11 @@ def _unfinished(jobs: Sequence[Job]) -> list[Job]:
     return [job for job, wanted in zip(jobs, json.loads(processes.from_first(missing)), strict=True) if wanted]
 
 
-def _engine(config: ConfigDict, base: Base, mesh: Mesh, adapters: int) -> Engine:
+def _engine(settings: RunSettings, base: Base, mesh: Mesh, adapters: int) -> Engine:
     """An embedded one decodes on the first device: where the base is split, with a second, whole copy there."""
-    if mesh.size > 1 and config.engine.kind == "embedded":
-        base = replace(base, decoder=load(config.base.path, config.base.dtype)[0])
-    versions = config.training.max_staleness + 1
-    return make_engine(config, base, max_adapters=adapters * versions, max_rank=config.training.rank)
+    if mesh.size > 1 and settings.engine.kind == "embedded":
+        base = replace(base, decoder=load(settings.base.path, settings.base.dtype)[0])
+    return open_session(settings, base, adapters=adapters).engine
 
 
 @contextmanager
@@ -188,10 +187,11 @@ def _progress(jobs: Sequence[Job], config: GRPOConfig) -> Iterator[Callable[[Ste
     if not processes.is_first():
         yield None
         return
-    steps = config.max_steps or -(-(config.max_rollouts or 0) // (config.groups_per_step * config.num_generations))
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
-        bars = {job.name: stack.enter_context(progress.stage(f"training {job.name}", steps)) for job in jobs}
+        bars = {
+            job.name: stack.enter_context(progress.stage(f"training {job.name}", config.most_steps)) for job in jobs
+        }
 
         def report(step: StepReport) -> None:
             bar = bars[step.name]

@@ -6,6 +6,7 @@
         run(main)
 
 ``--config=FILE`` names a file with ``get_config()``; ``--config.key=value`` changes a field; unknown keys are refused.
+``--help`` prints what the program does, its flags and the settings of its configuration.
 The log goes to stderr: INFO and above of our own packages, WARNING and above of all others.
 Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ended by SIGTERM (where a program goes on).
 """
@@ -13,7 +14,7 @@ Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ende
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TextIO
 
 from absl import app, flags
@@ -22,6 +23,8 @@ from ml_collections import ConfigDict, config_flags
 
 from trace_jax.errors import TraceError
 from trace_jax.parallel.termination import Terminated
+from trace_jax.run_settings import sections, settings_help
+from trace_jax.settings import Settings
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file with get_config()", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
@@ -33,8 +36,12 @@ EXPECTED = (TraceError, OSError, FloatingPointError)
 Main = Callable[[ConfigDict, epath.Path], None]
 
 
-def run(main: Main) -> NoReturn:
-    """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit."""
+def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections())) -> NoReturn:
+    """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit.
+
+    ``settings`` are what ``--help`` lists of the configuration: by default those of a run.
+    """
+    _help(settings)
     app.run(
         lambda _: _call(lambda: main(CONFIG.value, epath.Path(WORKDIR.value))),
         flags_parser=lambda arguments: parse(arguments, WORKDIR),
@@ -42,8 +49,11 @@ def run(main: Main) -> NoReturn:
     raise AssertionError("app.run exits")
 
 
-def run_without_workdir(main: Callable[[ConfigDict], None]) -> NoReturn:
+def run_without_workdir(
+    main: Callable[[ConfigDict], None], *, settings: Iterable[type[Settings]] = tuple(sections())
+) -> NoReturn:
     """As ``run``, for a program that leaves no results behind: it is called as ``main(config)``."""
+    _help(settings)
     app.run(lambda _: _call(lambda: main(CONFIG.value)), flags_parser=lambda arguments: parse(arguments, None))
     raise AssertionError("app.run exits")
 
@@ -90,6 +100,13 @@ def parse(arguments: Sequence[str], results: flags.FlagHolder | None) -> list[st
     except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         fail(_unknown_key(error) or str(error), 2)
     return rest
+
+
+def _help(settings: Iterable[type[Settings]]) -> None:
+    """Let ``--help``, which prints what the program says of itself, list the settings as well."""
+    program = sys.modules["__main__"]
+    if settings := tuple(settings):
+        program.__doc__ = f"{program.__doc__ or ''}\n{settings_help(settings)}\n"
 
 
 def _call(main: Callable[[], None]) -> int:

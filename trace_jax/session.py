@@ -1,8 +1,11 @@
-"""From a config and adapter manifests to an engine that serves them."""
+"""From settings to what episodes are played with: the base model, its renderer, an engine, adapters.
+
+session = open_session(settings)
+trajectories = session.play(specs, Recording(path), on_episode)
+"""
 
 import asyncio
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +14,6 @@ from urllib.parse import urlsplit
 
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 from trace_jax.chat.codec import RenderError
@@ -33,11 +35,8 @@ from trace_jax.models.lora import LoRA
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.relay.files import API_KEY
-from trace_jax.rollout.agent import Limits
 from trace_jax.training.publish import Publisher
 
-DTYPES = ("float32", "bfloat16")
-ENGINES = ("embedded", "sglang")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
 
 
@@ -51,27 +50,57 @@ class Base:
     renderer: Renderer
 
 
-def load_base(config: ConfigDict, mesh: Mesh | None = None) -> Base:
-    """The model in ``config.base.path``: split over ``mesh``, or whole on the default device.
+@dataclass(frozen=True)
+class Session:
+    """A base and the engine that plays it, as ``settings`` say."""
 
-    With several processes all call it, and each reads what its own devices hold. Raises UserError when no model is
-    named, something of it cannot be used, the mesh does not fit it, or processes see different models.
+    settings: RunSettings
+    base: Base
+    engine: Engine
+
+    def play(
+        self, specs: Sequence[EpisodeSpec], recording: Recording, on_episode: Callable[[Trajectory], None]
+    ) -> list[Trajectory]:
+        """The episodes of ``specs`` in their order. Those that ``recording`` lacks are played and appended to it."""
+        return recording.collect(
+            specs,
+            engine=self.engine,
+            renderer=self.base.renderer,
+            rollout=self.settings.rollout,
+            base=self.base.revision,
+            on_episode=on_episode,
+        )
+
+
+def open_session(settings: RunSettings, base: Base | None = None, *, adapters: int = 1) -> Session:
+    """The base (loaded if it is not given) and an engine with room for the policy versions of ``adapters`` trained
+    adapters and one more adapter."""
+    base = load_base(settings) if base is None else base
+    room = adapters * (settings.training.max_staleness + 1) + 1
+    return Session(
+        settings, base, make_engine(settings.engine, base, max_adapters=room, max_rank=settings.training.rank)
+    )
+
+
+def load_base(settings: RunSettings, mesh: Mesh | None = None) -> Base:
+    """The model in ``base.path``: sharded over ``mesh``, or whole on the default device.
+
+    With several processes all of them call it, and each reads the part that its own devices hold. Raises UserError when
+    no model is named, a part of it cannot be used, the mesh does not fit it, or processes see different models.
     """
-    if not config.base.path:
+    if not settings.base.path:
         raise UserError(
             "config.base.path is empty: name the Hugging Face directory of the base, --config.base.path=DIR"
         )
-    if config.base.dtype not in DTYPES:
-        raise UserError(f"config.base.dtype is {config.base.dtype!r}: use one of {', '.join(DTYPES)}")
-    directory = Path(config.base.path)
+    directory = Path(settings.base.path)
     shape, where = read_config(directory), None
     require_same(f"the model in {directory}", _outline(directory))
     if mesh is not None:
         check_mesh(shape, mesh)
         where = shardings(mesh, param_specs(shape, tuple(layer_shapes(shape))))
-    decoder, shape = load(directory, config.base.dtype, where)
+    decoder, shape = load(directory, settings.base.dtype, where)
     name = from_first(lambda: revision(directory).encode()).decode()
-    return Base(decoder, shape, name, load_renderer(directory, config.rollout.thinking))
+    return Base(decoder, shape, name, load_renderer(directory, settings.rollout.thinking))
 
 
 def _outline(directory: Path) -> bytes:
@@ -106,60 +135,44 @@ def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
     return found
 
 
-def make_engine(config: ConfigDict, base: Base, *, max_adapters: int = 1, max_rank: int = 1) -> Engine:
-    """The engine that ``config.engine`` names. ``max_adapters`` of ``max_rank`` find room in an embedded one."""
-    check_engine(config)
-    settings = config.engine
+def make_engine(settings: EngineSettings, base: Base, *, max_adapters: int = 1, max_rank: int = 1) -> Engine:
+    """The engine that ``settings`` name. An embedded one has room for ``max_adapters`` of rank ``max_rank``."""
     if settings.kind == "sglang":
-        engine = sglang_engine(
-            config, base.config, base.renderer.stop_token_ids, attempts=ATTEMPTS, wait_seconds=settings.wait_seconds
-        )
-        return asyncio.run(engine)
-    return embedded_engine(config, base, max_adapters=max_adapters, max_rank=max_rank)
+        return asyncio.run(sglang_engine(settings, base.config, base.renderer.stop_token_ids))
+    return embedded_engine(settings, base, max_adapters=max_adapters, max_rank=max_rank)
 
 
 async def sglang_engine(
-    config: ConfigDict, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int, wait_seconds: float
+    settings: EngineSettings, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int = ATTEMPTS
 ) -> SGLangEngine:
-    """The engine of the servers in ``config.engine.url``, and of the relays beside them."""
-    settings, key = config.engine, os.environ.get(API_KEY)
-    urls, offset = await server_urls(settings.url, key), settings.relay_port_offset
-    return SGLangEngine(
-        urls,
-        shape,
-        stop_token_ids,
-        relays=() if offset is None else [relay_url(url, offset) for url in urls],
-        api_key=key,
-        slots=settings.slots,
-        capacity=settings.capacity,
-        attempts=attempts,
-        request_seconds=settings.request_seconds,
-        wait_seconds=wait_seconds,
-    )
+    """The engine of the servers in ``engine.url``, and of the relays beside them."""
+    key, offset = os.environ.get(API_KEY), settings.relay_port_offset
+    urls = await server_urls(settings.url, key)
+    relays = () if offset is None else [relay_url(url, offset) for url in urls]
+    return SGLangEngine(urls, shape, stop_token_ids, settings, relays=relays, api_key=key, attempts=attempts)
 
 
-def embedded_engine(config: ConfigDict, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
-    """The engine in this process, with room for ``max_adapters`` of ``max_rank``."""
+def embedded_engine(settings: EngineSettings, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
+    """The engine in this process, with room for ``max_adapters`` of rank ``max_rank``."""
     return EmbeddedEngine(
         base.decoder,
         base.config,
         base.renderer.stop_token_ids,
-        slots=config.engine.slots,
-        capacity=config.engine.capacity,
+        settings,
         max_rank=max_rank,
         max_adapters=max_adapters,
     )
 
 
 @contextmanager
-def serve(config: ConfigDict, base: Base, adapters: Mapping[str, LoRA], directory: PathLike) -> Iterator[Engine]:
-    """An engine that has all ``adapters`` while the block runs; servers read them below ``directory``."""
+def serve(settings: RunSettings, base: Base, adapters: Mapping[str, LoRA], directory: PathLike) -> Iterator[Session]:
+    """A session whose engine has all ``adapters`` while the block runs. Servers read them below ``directory``."""
     rank, count = max([1, *(lora.rank for lora in adapters.values())]), max(1, len(adapters))
-    engine = make_engine(config, base, max_adapters=count, max_rank=rank)
+    engine = make_engine(settings.engine, base, max_adapters=count, max_rank=rank)
     with Publisher(engine, base.config, base.revision, directory, count) as publisher:
         for name, lora in adapters.items():
             publisher.publish(name, lora)
-        yield engine
+        yield Session(settings, base, engine)
 
 
 async def server_urls(given: str, api_key: str | None) -> list[str]:
@@ -190,29 +203,3 @@ def relay_url(server: str, offset: int) -> str:
     if where.port is None:
         raise UserError(f"{server} names no port, from which engine.relay_port_offset counts: write HOST:PORT")
     return f"{where.scheme}://{where.netloc.rpartition(':')[0]}:{where.port + offset}"
-
-
-def check_engine(config: ConfigDict) -> None:
-    """Raise UserError for settings of an engine that ``make_engine`` cannot make."""
-    settings = config.engine
-    if settings.kind not in ENGINES:
-        raise UserError(f"engine.kind is {settings.kind!r}: use one of {', '.join(ENGINES)}")
-    if settings.kind == "sglang":
-        for url in settings.url.split(","):
-            if not re.fullmatch(r"https?://[^/,\s]+/?", url):
-                raise UserError(
-                    f"engine.url {settings.url!r} names no servers: write --config.engine.url=http://HOST:PORT,…"
-                )
-    for name in ("slots", "request_seconds", "wait_seconds"):
-        if not settings[name] > 0:
-            raise UserError(f"engine.{name} is {settings[name]}: it has to be positive")
-    if settings.capacity < config.rollout.max_episode_tokens:
-        raise UserError(
-            f"engine.capacity {settings.capacity} is below rollout.max_episode_tokens "
-            f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
-        )
-
-
-def limits(config: ConfigDict) -> Limits:
-    """The bounds of one episode."""
-    return Limits(config.rollout.max_turns, config.rollout.max_episode_tokens, config.rollout.max_seconds)

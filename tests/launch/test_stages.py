@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from etils import epath
+from launch.stages import Stages
 
 from configs.quickstart import get_config
-from launch.stages import Stages
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.errors import UserError
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trace_jax.contract.trajectory import Split
 from trace_jax.settings import Settings, setting
 
 
@@ -14,3 +15,7 @@ class TargetSettings(Settings):
     environment: str = setting("helpdesk", "name in the registry, or module:Class")
     train_tasks: int = setting(60, "tasks of the training split that are used", ge=1)
     held_out_tasks: int = setting(80, "tasks of the held-out split that are used", ge=1)
+
+    def tasks(self, split: Split) -> int:
+        """How many tasks of ``split`` are used."""
+        return self.train_tasks if split == "train" else self.held_out_tasks

@@ -1,0 +1,89 @@
+"""What the base plays of a design: its calibration, which is also the first batch of the adapter that trains on it."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.episodes import read_episodes
+from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.registry import environment_factory
+from trace_jax.errors import UserError
+from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.recording import Recording
+from trace_jax.session import Session
+from trace_jax.training.collection import Group
+
+
+@dataclass(frozen=True)
+class CalibrationRollouts:
+    """Rolls the base out on designs for one capability, as ``synthesis.stage.Rollout``; all episodes are appended to
+    the JSON Lines at ``path``."""
+
+    session: Session
+    capability: str
+    target: str
+    path: Path
+    on_episode: Callable[[Trajectory], None]
+
+    def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]:
+        """``group_size`` episodes of ``design`` on each of its ``seeds``, one list a seed."""
+        settings = self.session.settings
+        specs = [
+            EpisodeSpec(
+                id=f"{_group_id(self.capability, design, seed)}/{trial}",
+                environment=environment_factory(design),
+                target=self.target,
+                task=f"{self.capability}/{seed}",
+                split="train",
+                seed=seed,
+                trial=trial,
+                sampling=Sampling(
+                    settings.rollout.max_turn_tokens,
+                    settings.rollout.temperature,
+                    settings.seed * 7919 + seed * 101 + trial,
+                ),
+            )
+            for seed in seeds
+            for trial in range(group_size)
+        ]
+        played = self.session.play(specs, Recording(self.path), self.on_episode)
+        return [played[i : i + group_size] for i in range(0, len(played), group_size)]
+
+
+def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[Group]:
+    """What the base did when the environment was accepted, one group a seed; ``directory`` holds the manifest.
+
+    Groups in which every rollout broke are left out. Raises UserError when rollouts are missing.
+    """
+    seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
+    if not seeds or manifest.calibration is None:
+        return []
+    played: dict[str, list[Trajectory]] = {_group_id(manifest.capability, manifest.design, seed): [] for seed in seeds}
+    path = calibration_path(directory, manifest.capability)
+    for trajectory in read_episodes(path):
+        group = trajectory.id.rpartition("/")[0]
+        if group in played:
+            played[group].append(trajectory)
+    wanted = manifest.calibration.group_size
+    for name, rollouts in played.items():
+        if len(rollouts) != wanted:
+            raise UserError(
+                f"{path} holds {len(rollouts)} of the {wanted} rollouts {name}, with which {manifest.name} was "
+                "accepted: restore the file, or remove it with the manifest to calibrate anew"
+            )
+    groups = [Group(tuple(sorted(rollouts, key=lambda rollout: rollout.trial))) for rollouts in played.values()]
+    return [group for group in groups if group.graded]
+
+
+def calibration_path(directory: Path, capability: str) -> Path:
+    """Where the calibration rollouts of a capability are kept."""
+    return directory / f"{capability}.rollouts.jsonl"
+
+
+def _group_id(capability: str, design: Design, seed: int) -> str:
+    """The start of the ids of one group's rollouts. It holds a digest of the design: designs never share rollouts."""
+    digest = hashlib.sha256(design.model_dump_json().encode()).hexdigest()[:8]
+    return f"calibration/{capability}/{digest}/{seed}"

@@ -1,0 +1,44 @@
+"""Training jobs: an adapter for synthesised environments, and the baseline for the target itself."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.storage import PathLike
+from trace_jax.environments.protocol import Target
+from trace_jax.environments.registry import environment_factory
+from trace_jax.pipeline.calibration import calibration_groups
+from trace_jax.training.group_source import TrainingEnvironment
+from trace_jax.training.job import Job
+
+FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
+
+
+def adapter_job(
+    manifests: Sequence[EnvironmentManifest],
+    environments: Path,
+    name: str,
+    directory: PathLike,
+    *,
+    calibrated_here: bool = True,
+) -> Job:
+    """One adapter for one environment, or for the mixture of several; ``environments`` holds the manifests.
+
+    An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
+    already. Where another base or temperature played them (``calibrated_here`` false), they are left out.
+    """
+    training = [
+        TrainingEnvironment(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
+        for m in manifests
+    ]
+    calibrations = [calibration_groups(manifest, environments) for manifest in manifests if calibrated_here]
+    turns = itertools.zip_longest(*calibrations)
+    groups = [group for turn in turns for group in turn if group is not None]
+    return Job(name, directory, training, tuple(manifest.capability for manifest in manifests), groups)
+
+
+def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
+    """One adapter for the target's own training ``tasks``."""
+    training = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
+    return Job(name, directory, [training], ())
