@@ -1,4 +1,4 @@
-"""All settings of a run: from a configuration to checked settings, once, and from their defaults to ``configs/base.py``.
+"""All settings of a run: from a configuration to checked settings, once; from their defaults to ``configs/base.py``.
 
     settings = read_settings(config)  # UserError for a value that no program could use
     settings.engine.slots

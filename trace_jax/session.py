@@ -6,7 +6,7 @@ trajectories = session.play(specs, Recording(path), on_episode)
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from trace_jax.chat.renderer import Renderer
 from trace_jax.chat.renderers import chat_template, renderer_for
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.storage import PathLike
+from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Engine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import ATTEMPTS, SGLangEngine
 from trace_jax.engines.sglang.server import ServerFailed, SGLangServer
 from trace_jax.errors import UserError
@@ -35,6 +37,9 @@ from trace_jax.models.lora import LoRA
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.relay.files import API_KEY
+from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.recording import Recording
+from trace_jax.run_settings import RunSettings
 from trace_jax.training.publish import Publisher
 
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
@@ -73,8 +78,10 @@ class Session:
 
 
 def open_session(settings: RunSettings, base: Base | None = None, *, adapters: int = 1) -> Session:
-    """The base (loaded if it is not given) and an engine with room for the policy versions of ``adapters`` trained
-    adapters and one more adapter."""
+    """The base, loaded if it is not given, and an engine.
+
+    The engine has room for every policy version of ``adapters`` adapters that are trained, and for one more adapter.
+    """
     base = load_base(settings) if base is None else base
     room = adapters * (settings.training.max_staleness + 1) + 1
     return Session(
