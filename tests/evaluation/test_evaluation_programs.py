@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,6 @@ from etils import epath
 from flax import nnx
 from tokenizers import Tokenizer, models
 
-from configs.base import get_config
 from evaluation.evaluate import REPORT, TRAJECTORIES, score
 from evaluation.report_data import find_documents
 from evaluation.sweep import sweep
@@ -22,15 +22,20 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records, write_document
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import revision, save
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
+from trace_jax.models.settings import BaseModelSettings
+from trace_jax.rollout.settings import EvaluationSettings, RolloutSettings
 from trace_jax.routing.gate import Gate, save_gate
 from trace_jax.routing.table import build_table
+from trace_jax.run_settings import RunSettings
 from trace_jax.session import load_adapters, load_base
 
 ROOT = Path(__file__).parents[2]
@@ -81,24 +86,23 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(run):
-    config = get_config()
-    config.base.path = str(run / "base")
-    config.target.environment = f"{__name__}:ThreeTickets"
-    config.evaluation.trials = 2
-    config.rollout.max_turns = 2
-    config.rollout.max_turn_tokens = 4
-    config.engine.slots = 8
-    return config
+def settings(run):
+    return RunSettings(
+        base=BaseModelSettings(path=str(run / "base")),
+        target=TargetSettings(environment=f"{__name__}:ThreeTickets"),
+        evaluation=EvaluationSettings(trials=2),
+        rollout=RolloutSettings(max_turns=2, max_turn_tokens=4),
+        engine=EngineSettings(slots=8),
+    )
 
 
 def manifests(run):
     return find_documents(run, AdapterManifest)
 
 
-def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path):
+def test_base_adapters_and_routing_are_scored_and_written(run, settings, tmp_path):
     out = epath.Path(tmp_path)
-    score(config, manifests(run), run / "routing" / "route_table.json", "held_out", out)
+    score(settings, manifests(run), run / "routing" / "route_table.json", "held_out", out)
     report = read_document(out / REPORT, EvaluationReport)
     assert [(m.method, m.temperature) for m in report.methods] == [
         (name, t) for name in ("base", "finish", "look", "routed") for t in (0.0, 1.0)
@@ -110,20 +114,20 @@ def test_base_adapters_and_routing_are_scored_and_written(run, config, tmp_path)
     episodes = list(read_records(out / TRAJECTORIES, Trajectory))
     assert len(episodes) == 3 * 3 * (1 + 2) and not any(t.broken for t in episodes)
     with pytest.raises(UserError, match="exists already"):
-        score(config, manifests(run), None, "held_out", out)
+        score(settings, manifests(run), None, "held_out", out)
 
 
-def test_an_evaluation_goes_on_where_it_was_killed(run, config, tmp_path):
+def test_an_evaluation_goes_on_where_it_was_killed(run, settings, tmp_path):
     whole, stopped = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "stopped")
     for out in (whole, stopped):
-        score(config, manifests(run), None, "held_out", out)
+        score(settings, manifests(run), None, "held_out", out)
     report = (stopped / REPORT).read_text()
     assert report == (whole / REPORT).read_text()
     lines = (stopped / TRAJECTORIES).read_bytes().splitlines(keepends=True)
     kept = b"".join(lines[:10])
     (stopped / TRAJECTORIES).write_bytes(kept + lines[10][:50])
     (stopped / REPORT).unlink()
-    score(config, manifests(run), None, "held_out", stopped)
+    score(settings, manifests(run), None, "held_out", stopped)
     assert (stopped / REPORT).read_text() == report
     again = (stopped / TRAJECTORIES).read_bytes()
     assert again.startswith(kept) and len(again.splitlines()) == len(lines)  # these ten were not played again
@@ -133,35 +137,35 @@ def test_an_evaluation_goes_on_where_it_was_killed(run, config, tmp_path):
     other = [(path, manifest.replace(peft=f"../{name}/peft")) for (path, manifest), name in zip(
         manifests(run), ("look", "finish"), strict=True)]  # fmt: skip
     with pytest.raises(UserError, match="adapter_contents.finish was .*choose a new work directory"):
-        score(config, other, None, "held_out", stopped)
+        score(settings, other, None, "held_out", stopped)
     with pytest.raises(UserError, match="split was 'held_out', is 'train'"):
-        score(config, manifests(run), None, "train", stopped)
+        score(settings, manifests(run), None, "train", stopped)
     assert (stopped / TRAJECTORIES).read_bytes() == episodes
 
 
-def test_sweep_finds_all_adapters_fewest_rollouts_first(run, config, tmp_path, capsys):
-    sweep(config, run, "held_out", epath.Path(tmp_path))
+def test_sweep_finds_all_adapters_fewest_rollouts_first(run, settings, tmp_path, capsys):
+    sweep(settings, run, "held_out", epath.Path(tmp_path))
     report = read_document(tmp_path / REPORT, EvaluationReport)
     assert [m.method for m in report.methods if m.temperature == 0.0] == ["base", "finish", "look"]
     assert "finish" in capsys.readouterr().out
     with pytest.raises(UserError, match="no adapter manifest"):
-        sweep(config, run / "routing", "held_out", epath.Path(tmp_path) / "new")
+        sweep(settings, run / "routing", "held_out", epath.Path(tmp_path) / "new")
 
 
-def test_adapters_of_another_base_and_missing_ones_are_refused(run, config, tmp_path):
-    base, (path, first) = load_base(config), manifests(run)[0]
+def test_adapters_of_another_base_and_missing_ones_are_refused(run, settings, tmp_path):
+    base, (path, first) = load_base(settings), manifests(run)[0]
     with pytest.raises(UserError, match=r"finish/adapter.json: adapter of base deadbeef, the model is"):
         load_adapters([(path, first.replace(base="deadbeef"))], base)
     with pytest.raises(UserError, match="a second adapter is called 'finish'"):
         load_adapters([(path, first), (path, first)], base)
     with pytest.raises(UserError, match="routes to 'look', which is not given"):
-        score(config, [(path, first)], run / "routing" / "route_table.json", "held_out", epath.Path(tmp_path))
+        score(settings, [(path, first)], run / "routing" / "route_table.json", "held_out", epath.Path(tmp_path))
 
 
-def test_a_base_that_cannot_be_used_is_named_with_its_file(run, config, tmp_path):
+def test_a_base_that_cannot_be_used_is_named_with_its_file(run, settings, tmp_path):
     shutil.copytree(run / "base", tmp_path / "base")
-    changed, path = config.copy_and_resolve_references(), tmp_path / "base" / "tokenizer.json"
-    changed.base.path = str(tmp_path / "base")
+    changed = replace(settings, base=BaseModelSettings(path=str(tmp_path / "base")))
+    path = tmp_path / "base" / "tokenizer.json"
     for text, words in [
         (path.read_text()[:-50], "is not JSON (.*): download"),
         ("{}", "is damaged (.*): put"),
@@ -172,9 +176,15 @@ def test_a_base_that_cannot_be_used_is_named_with_its_file(run, config, tmp_path
         with pytest.raises(UserError, match=f"^{path}.?{words}") as found:
             load_base(changed)
         assert "\n" not in str(found.value)
-    changed.base.dtype = "floaty"
-    with pytest.raises(UserError, match="config.base.dtype is 'floaty': use one of float32, bfloat16"):
-        load_base(changed)
+
+
+def test_only_so_many_held_out_tasks_are_scored_as_the_settings_say(run, settings, tmp_path):
+    fewer = replace(settings, target=replace(settings.target, held_out_tasks=2))
+    score(fewer, manifests(run)[:1], None, "held_out", epath.Path(tmp_path))
+    report = read_document(tmp_path / REPORT, EvaluationReport)
+    assert len(report.tasks) == 2 and all(len(method.rewards) == 2 for method in report.methods)
+    sweep(fewer, run / "adapters", "held_out", epath.Path(tmp_path / "sweep"))
+    assert len(read_document(tmp_path / "sweep" / REPORT, EvaluationReport).tasks) == 2
 
 
 @pytest.mark.parametrize(

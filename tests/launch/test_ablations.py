@@ -21,6 +21,7 @@ from trace_jax.contract.capability import (
 from trace_jax.contract.environment import Calibration, Design, EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
+from trace_jax.run_settings import RunSettings
 
 POINT = Interval(mean=0.5, low=0.4, high=0.6)
 ANALYSED = 1000
@@ -116,10 +117,10 @@ def finished(tmp_path: Path) -> Path:
 
 
 class Bench:
-    """Stages that train nothing; every new environment takes 10 rollouts and every new adapter 700."""
+    """A pipeline that trains nothing; every new environment takes 10 rollouts and every new adapter 700."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.config, self.analysed = root, SimpleNamespace(seed=0), ANALYSED
+        self.root, self.settings, self.rollouts_analysed = root, RunSettings(), ANALYSED
         self.progress = SimpleNamespace(print=self._note)
         self.drawn: list[str] = []
 

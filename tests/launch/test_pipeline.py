@@ -120,12 +120,16 @@ def test_another_configuration_is_refused_in_one_line(finished):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"routing__router": "oracle"}, "routing.router 'oracle': use one of gate, classifier"),
-        ({"routing__policy": "all"}, "routing.policy 'all': use one of best, together, nucleus"),
-        ({"routing__policy": "nucleus", "routing__top_p": 2}, "top_p is 2"),
-        ({"training__loss_type": "ppo"}, "loss_type 'ppo' is unknown"),
+        ({"routing__router": "oracle"}, "routing.router is 'oracle': it should be 'gate' or 'classifier'"),
+        ({"routing__policy": "all"}, "routing.policy is 'all': it should be 'best', 'together' or 'nucleus'"),
+        (
+            {"routing__policy": "nucleus", "routing__top_p": 2},
+            "routing.top_p is 2.0: it should be less than or equal to 1",
+        ),
+        ({"training__loss_type": "ppo"}, "training.loss_type is 'ppo': it should be 'grpo', 'dapo' or 'dr_grpo'"),
         ({"training__max_rollouts": 9}, "training.max_rollouts is 9"),
         ({"target__held_out_tasks": 0}, "target.held_out_tasks is 0"),
+        ({"rollout__temperature": 0}, "rollout.temperature is 0"),
         ({"synthesis__designer": "llm"}, "designer 'llm'"),
         ({"engine__capacity": 256}, "engine.capacity 256 is below rollout.max_episode_tokens 512"),
         ({"base__path": "nowhere"}, "nowhere/config.json is missing"),

@@ -9,6 +9,7 @@ from flax import nnx
 
 from configs.smollm2 import get_config
 from launch import smollm2
+from launch.warm_start import WarmStartSettings
 from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
@@ -35,7 +36,6 @@ def config(tmp_path):
     config.target.held_out_tasks = 3
     config.engine.slots, config.engine.capacity = 8, 1024
     config.rollout.max_episode_tokens, config.rollout.max_turn_tokens, config.rollout.max_turns = 1024, 6, 2
-    config.training.max_turn_tokens = 6
     config.training.max_steps, config.training.groups_per_step, config.training.num_generations = 2, 2, 2
     config.warm_start.demonstrations, config.warm_start.passes, config.warm_start.rows = 5, 2, 4
     config.telemetry.tensorboard = False
@@ -52,7 +52,7 @@ def test_every_stage_runs_once_and_an_interrupted_run_goes_on(config, tmp_path, 
     assert len(played) == 3 + 3 * config.evaluation.trials  # greedy and sampled, before the training
     taught = load(tmp_path / "run" / "warm")[0]
 
-    monkeypatch.setattr(smollm2, "warm_start", lambda *arguments: pytest.fail("taught twice"))
+    monkeypatch.setattr(smollm2, "train_supervised", lambda *arguments: pytest.fail("taught twice"))
     smollm2.main(config, workdir)
     again = [one.id for one in read_records(workdir / "trajectories.jsonl", Trajectory)]
     assert again[: len(played)] == played and len(set(again)) == len(again) == 2 * len(played)
@@ -74,10 +74,10 @@ def test_every_stage_runs_once_and_an_interrupted_run_goes_on(config, tmp_path, 
     assert min(jax.tree.leaves(moved)) > 0  # all weights were taught
 
 
-def test_the_demonstrations_are_shuffled_passes_of_practice_tickets(config):
+def test_the_demonstrations_are_shuffled_passes_of_practice_tickets():
     renderer = ChatMLRenderer(small_tokenizer())
-    shown = smollm2.demonstrations(config, renderer)
+    warm = WarmStartSettings(demonstrations=5, passes=2)
+    shown = smollm2.demonstrations(warm, 0, renderer)
     first, second = shown[:5], shown[5:]
     assert first != second and sorted(first, key=hash) == sorted(second, key=hash) and len(set(first)) == 5
-    config.seed = 1
-    assert not set(smollm2.demonstrations(config, renderer)) & set(first)
+    assert not set(smollm2.demonstrations(warm, 1, renderer)) & set(first)

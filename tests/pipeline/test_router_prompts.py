@@ -2,12 +2,12 @@
 
 import pytest
 
-from trace_jax import pipeline
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.environments.helpdesk.practice import FAMILIES
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.synthesis.rules import RulesDesigner, first_design
 
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
@@ -28,7 +28,7 @@ def prompts():
         for name in SIGNS
     ]  # fmt: skip
     candidates = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
-    return pipeline._routing_prompts(manifests, adapters, candidates, RulesDesigner(), Helpdesk(), 40)
+    return router_prompts(manifests, adapters, candidates, RulesDesigner(), Helpdesk(), 40)
 
 
 def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):

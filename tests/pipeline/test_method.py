@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from etils import epath
-from launch.stages import Stages
 
 from configs.quickstart import get_config
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.errors import UserError
+from trace_jax.pipeline.method import Pipeline
+from trace_jax.run_settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
     monkeypatch.setattr(Desk, "reset", faulty)
 
     def start():
-        return Stages(config, epath.Path(tmp_path)).find_capabilities()
+        return Pipeline(read_settings(config), epath.Path(tmp_path)).find_capabilities()
 
     with pytest.raises(UserError, match="120 trajectories, none of them graded .*database is down"):
         start()

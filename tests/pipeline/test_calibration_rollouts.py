@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 from tiny_chat import *  # noqa: F403 (fixtures)
-from trace_jax.base_agent import Agent, calibrate_on, calibration_groups, calibration_path
 
 from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
-from trace_jax.rollout.agent import Limits
+from trace_jax.pipeline.calibration import CalibrationRollouts, calibration_groups, calibration_path
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.run_settings import RunSettings
+from trace_jax.session import Base, Session
 from trace_jax.synthesis.calibration import calibrate
 
 DESIGN = Design(entry_point="trace_jax.environments.helpdesk.practice.refuse_forbidden:RefuseForbidden", parameters={})
@@ -21,11 +23,13 @@ def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_o
     decoder, config, renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=6, capacity=512)
-    agent = Agent(decoder, "base0", renderer, engine, Limits(max_turns=2), max_turn_tokens=8, concurrency=4)
+    settings = RunSettings(rollout=RolloutSettings(max_turns=2, max_turn_tokens=8, concurrency=4))
+    session = Session(settings, Base(decoder, config, "base0", renderer), engine)
     path = calibration_path(tmp_path, "refuse")
+    rollouts = CalibrationRollouts(session, "refuse", "shop", path, lambda _: None)
 
     def start() -> list[list[Trajectory]]:
-        return calibrate_on(agent, "refuse", "shop", 0, path, lambda _: None, DESIGN, SEEDS, SIZE)
+        return rollouts(DESIGN, SEEDS, SIZE)
 
     with monkeypatch.context() as broken:
         broken.setattr(PracticeDesk, "grade", None)
