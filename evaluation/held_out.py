@@ -50,7 +50,7 @@ def evaluate_run(
     routers: dict[str, Router] = {ROUTED: router, RANDOM: RandomRouter(router.table, settings.seed)}
     if truth is not None:
         routers[ORACLE] = OracleRouter(router.table, {str(task): owner for task, owner in truth.items()})
-    decisions = {name: route_tasks(one, target, "held_out", tasks) for name, one in routers.items()}
+    decisions = {name: route_tasks(router, target, "held_out", tasks) for name, router in routers.items()}
     path = root / "routing" / "decisions.jsonl"
     path.unlink(missing_ok=True)
     with JsonLinesWriter(path) as writer:
@@ -85,11 +85,11 @@ def evaluate_run(
     hot = settings.evaluation.temperature
     on_the_way = [Method(m.name, hot, always(m.name), m.rollouts) for m in early.values()]
     points = [_point(name, result(report, name, hot)) for name in (BASE_METHOD, GRPO, ROUTED)]
-    points += [_point(ROUTED, one) for one in _partial(report, decisions[ROUTED], adapters, spent, hot)]
+    points += [_point(ROUTED, method) for method in _partial(report, decisions[ROUTED], adapters, spent, hot)]
     if on_the_way:
         path = root / "evaluation" / "on_the_way.jsonl"
         curve = play_tasks(loras, on_the_way, trials=1, label="pass rate by rollouts", path=path)
-        points += [_point(GRPO, one) for one in curve.report.methods]
+        points += [_point(GRPO, method) for method in curve.report.methods]
     return RunSummary(
         title=f"TRACE on {pipeline.name}, seed {settings.seed}",
         evaluation=REPORT,
@@ -153,5 +153,7 @@ def _partial(
     return results
 
 
-def _point(method: str, one: MethodResult) -> BudgetPoint:
-    return BudgetPoint(method=method, temperature=one.temperature, rollouts=one.rollouts_spent, pass_rate=one.pass_rate)
+def _point(name: str, result: MethodResult) -> BudgetPoint:
+    return BudgetPoint(
+        method=name, temperature=result.temperature, rollouts=result.rollouts_spent, pass_rate=result.pass_rate
+    )

@@ -110,10 +110,10 @@ def mixture(pipeline: Pipeline, finished: Path) -> Arm:
     """
     trained = specialists(finished).values()
     manifests = [manifest for manifest, _ in trained]
-    rollouts = sum(one.rollouts for _, (_, one) in trained)
+    rollouts = sum(adapter.rollouts for _, (_, adapter) in trained)
     adapter = pipeline.train_adapter("mixture", manifests, finished / "environments", rollouts)
     found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
-    lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
+    lost = sum(capability.rollouts for capability in found if capability.status is Status.FAILED)
     spent = pipeline.rollouts_analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
     return Arm("one adapter on the mixture", spent, ((pipeline.root / "adapters" / "mixture" / MANIFEST, adapter),))
 
@@ -132,19 +132,23 @@ def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
     """As many capabilities as were selected, drawn from the dictionary; adapters that the run has are used again."""
     found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
     candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
-    selected = [one for one in found.capabilities if one.selected and not one.distractor]
+    selected = [report for report in found.capabilities if report.selected and not report.distractor]
     drawn = draw(found.capabilities, len(selected), pipeline.settings.seed)
-    pipeline.progress.print(f"drawn at random: {', '.join(one.capability.name for one in drawn)}")
+    pipeline.progress.print(f"drawn at random: {', '.join(report.capability.name for report in drawn)}")
     have = specialists(finished)
     spent, manifests, adapters = pipeline.rollouts_analysed, [], []
-    for rank, one in enumerate(drawn, start=1):
-        name = one.capability.name
+    for rank, report in enumerate(drawn, start=1):
+        name = report.capability.name
         if name in have:
             manifest, (path, adapter) = have[name]
         else:
             made = pipeline.make_environment(
                 SelectedCapability(
-                    capability=one.capability, rank=rank, coverage=one.coverage, delta=one.delta, failed_examples=()
+                    capability=report.capability,
+                    rank=rank,
+                    coverage=report.coverage,
+                    delta=report.delta,
+                    failed_examples=(),
                 )
             )
             if isinstance(made, SelectedCapability):
@@ -164,7 +168,7 @@ def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
 
 def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> list[CapabilityReport]:
     """``number`` capabilities of the dictionary, distractors included, whatever the analysis said of them."""
-    by_name = sorted(capabilities, key=lambda one: one.capability.name)
+    by_name = sorted(capabilities, key=lambda report: report.capability.name)
     chosen = np.random.default_rng(seed).choice(len(by_name), number, replace=False)
     return [by_name[i] for i in chosen]
 

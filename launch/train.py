@@ -155,7 +155,7 @@ def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(one for one in path.glob("*.json") if not one.name.endswith(".failed.json"))
+        found = sorted(file for file in path.glob("*.json") if not file.name.endswith(".failed.json"))
         if not found:
             raise UserError(f"{path}: holds no environment manifest: name files NAME.json, or their directory")
         yield from found
