@@ -117,27 +117,10 @@ def test_another_configuration_is_refused_in_one_line(finished):
     assert len(refused.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "changes,words",
-    [
-        ({"routing__router": "oracle"}, "routing.router is 'oracle': it should be 'gate' or 'classifier'"),
-        ({"routing__policy": "all"}, "routing.policy is 'all': it should be 'best', 'together' or 'nucleus'"),
-        (
-            {"routing__policy": "nucleus", "routing__top_p": 2},
-            "routing.top_p is 2.0: it should be less than or equal to 1",
-        ),
-        ({"training__loss_type": "ppo"}, "training.loss_type is 'ppo': it should be 'grpo', 'dapo' or 'dr_grpo'"),
-        ({"training__max_rollouts": 9}, "training.max_rollouts is 9"),
-        ({"target__held_out_tasks": 0}, "target.held_out_tasks is 0"),
-        ({"rollout__temperature": 0}, "rollout.temperature is 0"),
-        ({"synthesis__designer": "llm"}, "designer 'llm'"),
-        ({"engine__capacity": 256}, "engine.capacity 256 is below rollout.max_episode_tokens 512"),
-        ({"base__path": "nowhere"}, "nowhere/config.json is missing"),
-    ],
-)
-def test_a_setting_of_a_late_stage_is_refused_before_the_work_directory_is_made(tmp_path, changes, words):
-    refused = run(tmp_path / "run", **changes)
-    assert refused.returncode == 1 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+def test_a_setting_of_a_late_stage_is_refused_before_the_work_directory_is_made(tmp_path):
+    refused = run(tmp_path / "run", routing__router="oracle")
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+    assert "routing.router is 'oracle': it should be 'gate' or 'classifier'" in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

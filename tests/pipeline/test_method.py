@@ -38,3 +38,25 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
     assert recorded.count(b"\n") == 240
     down.clear()
     assert start() == found and (tmp_path / "base_rollouts.jsonl").read_bytes() == recorded
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"training.max_rollouts": 9}, "training.max_rollouts is 9: the pipeline sets it"),
+        ({"training.max_steps": None, "training.max_rollouts": 9}, "training.max_steps is not set"),
+        ({"rollout.temperature": 0.0}, "rollout.temperature is 0: greedy rollouts have no distribution to train"),
+        ({"synthesis.designer": "llm"}, "designer 'llm'"),
+        ({"analysis.analyst": "llm"}, "analyst 'llm'"),
+        ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
+        ({"target.environment": "shop"}, "no target 'shop'"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_before_the_work_directory_is_made(tmp_path, changes, words) -> None:
+    config = get_config()
+    config = config.copy_and_resolve_references()
+    config.base.path = str(ROOT / config.base.path)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=words):
+        Pipeline(read_settings(config), epath.Path(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
