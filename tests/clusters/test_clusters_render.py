@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import clusters as render
+from launch.clusters import render
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in (ROOT / "configs/clusters").glob("*.py") if path.stem != "base")
