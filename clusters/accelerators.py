@@ -34,9 +34,7 @@ class Tpu:
                 f"trainer.topology {topology!r} is the name of a slice with {prod(meant)} chips: write its shape, "
                 f"{spelled(meant)}"
             )
-        raise UserError(
-            f"trainer.topology {topology!r}: not a topology of {self.cloud}; use {some_shapes(self.chip)}"
-        )
+        raise UserError(f"trainer.topology {topology!r}: not a topology of {self.cloud}; use {some_shapes(self.chip)}")
 
     def chips(self, topology: str) -> int:
         """Chips of one slice. Raises UserError for a topology that does not exist."""

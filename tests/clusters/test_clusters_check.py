@@ -169,7 +169,11 @@ def test_a_shipped_cluster_has_the_mesh_of_its_training_config(cluster, name):
 
 @pytest.mark.parametrize(
     ("name", "topology", "machines", "cloud_type"),
-    [("qwen3_30b_v5p64", "2x4x4", 8, "v5p-64"), ("qwen3_30b_v5p128", "4x4x4", 16, "v5p-128"), (TPU, "8x8", 16, "v6e-64")],
+    [
+        ("qwen3_30b_v5p64", "2x4x4", 8, "v5p-64"),
+        ("qwen3_30b_v5p128", "4x4x4", 16, "v5p-128"),
+        (TPU, "8x8", 16, "v6e-64"),
+    ],
 )
 def test_a_shipped_cluster_is_the_slice_in_its_name(cluster, name, topology, machines, cloud_type):
     trainer = cluster(name).trainer

@@ -1,8 +1,8 @@
 """``--topology``: which chips, in which shape, in how many slices.
 
-    v5p:4x4x4      64 chips of a TPU v5p in a cube            2*v5p:4x4x4    two slices of it
-    v5e:4x4        16 chips of a TPU v5e                      h100:8         one box of 8 GPUs; 2*h100:8 is two boxes
-    v5p-64         Google's name, which counts TensorCores: 32 chips, v5p:2x4x4 (``slices`` knows the names)
+v5p:4x4x4      64 chips of a TPU v5p in a cube            2*v5p:4x4x4    two slices of it
+v5e:4x4        16 chips of a TPU v5e                      h100:8         one box of 8 GPUs; 2*h100:8 is two boxes
+v5p-64         Google's name, which counts TensorCores: 32 chips, v5p:2x4x4 (``slices`` knows the names)
 """
 
 import math
