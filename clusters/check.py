@@ -179,7 +179,7 @@ def _check_ssh(cluster: Cluster) -> None:
 def _check_cloud_vm(trainer: Trainer, tpu: Tpu, service: str) -> None:
     if not tpu.runtime:
         raise UserError(f"trainer.accelerator {trainer.accelerator!r}: no TPU VMs of it; use the target gke")
-    if not tpu.named_by_chips(trainer.topology):
+    if not tpu.is_compact(trainer.topology):
         raise UserError(
             f"trainer.topology {trainer.topology!r}: {service} makes another shape of "
             f"{tpu.cloud_type(trainer.topology)}; use its most compact shape, or the target gke"

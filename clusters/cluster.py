@@ -62,7 +62,7 @@ class Trainer(Part):
     @property
     def devices(self) -> int:
         """JAX devices in all."""
-        return self.machines * self.chips_per_host * (self.tpu.devices_per_chip if self.tpu else 1)
+        return self.machines * self.chips_per_host * (self.tpu.chip.devices if self.tpu else 1)
 
 
 class Rollout(Part):

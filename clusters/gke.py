@@ -59,7 +59,7 @@ def render_gke(cluster: Cluster) -> Rendered:
             cluster=cluster,
             where=where,
             env=_plain(cluster),
-            tpu_type=tpu.cloud_type(cluster.trainer.topology),
+            tpu_type=tpu.xpk_type(cluster.trainer.topology),
             script=_literal(one_line(trainer_script(cluster, _router_host(cluster), None))),
         )
         commands.append("or, with XPK: bash gke/xpk.sh")

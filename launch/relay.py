@@ -2,17 +2,22 @@
 
     python -m launch.relay --server=http://127.0.0.1:30001 --directory=/var/adapters --host=10.0.0.5 --port=31001
 
-It runs beside the server, with a local directory of its own: takes adapters by HTTP, or fetches them from object stores
-below ``--sources``; checks and places them whole or not at all, and loads, unloads and removes them on the server
-(``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a checkout after
+It runs on the server's machine, with a local directory of its own. It takes adapters by HTTP, or fetches them from
+object stores below ``--sources``. It checks them, places them whole or not at all, and loads, unloads and removes them
+on the server (``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a
+checkout after
 
-    pip install absl-py aiohttp etils[epath] fsspec ml_collections pydantic safetensors starlette uvicorn
+    pip install absl-py aiohttp etils[epath] fsspec ml_collections numpy pydantic safetensors starlette tenacity uvicorn
+
+All adapters together take at most ``--max_disk_gib``. If one more has no room, those that the server has not loaded are
+removed, used longest ago first; if that is not enough, it is refused.
 
 The secret that it shares with the trainer is the environment variable TRACE_RELAY_KEY on both sides; the server's own
 --api-key, if it has one, is SGLANG_API_KEY.
 """
 
 import logging
+import math
 import os
 import socket
 from pathlib import Path
@@ -22,9 +27,11 @@ from absl import app, flags
 
 from trace_jax.program import fail, guarded, parse_flags
 from trace_jax.relay.app import make_app
-from trace_jax.relay.files import API_KEY, KEY
+from trace_jax.relay.files import API_KEY, KEY, relay_key
 from trace_jax.relay.server import Server
-from trace_jax.relay.store import Store
+from trace_jax.relay.store import DISK_BYTES, Store
+
+GIB = 1 << 30
 
 SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server beside this relay")
 DIRECTORY = flags.DEFINE_string("directory", None, "local directory for adapters; the server has to see it as well")
@@ -32,6 +39,12 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on: never a p
 PORT = flags.DEFINE_integer("port", 31001, "port to listen on; 0: any free one", lower_bound=0, upper_bound=65535)
 SOURCES = flags.DEFINE_list("sources", [], "fsspec prefixes, gs://bucket/runs, that adapters may be fetched from")
 MAX_GIB = flags.DEFINE_float("max_gib", 8.0, "largest adapter that is taken, in GiB", lower_bound=0.0)
+MAX_DISK_GIB = flags.DEFINE_float(
+    "max_disk_gib",
+    DISK_BYTES / GIB,
+    "disk that all adapters may take, in GiB; unloaded ones make room",
+    lower_bound=0.0,
+)
 
 _SECONDS_TO_FINISH = 10  # of transfers, when the relay is told to end
 
@@ -39,8 +52,8 @@ _SECONDS_TO_FINISH = 10  # of transfers, when the relay is told to end
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     assert SERVER.value and DIRECTORY.value
-    key = os.environ.get(KEY) or None  # empty is none, as for the trainer, rather than a key that everybody has
-    store = Store(Path(DIRECTORY.value), int(MAX_GIB.value * 2**30))
+    key = relay_key()
+    store = Store(Path(DIRECTORY.value), int(MAX_GIB.value * GIB), int(MAX_DISK_GIB.value * GIB))
     relay = make_app(store, Server(SERVER.value, os.environ.get(API_KEY)), SOURCES.value, key)
     listener = socket.create_server((HOST.value, PORT.value))
     host, port = listener.getsockname()[:2]
@@ -59,6 +72,9 @@ def _parse(arguments: list[str]) -> list[str]:
         for flag in (SERVER, DIRECTORY):
             if not flag.value:
                 raise flags.Error(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
+        for limit in (MAX_GIB, MAX_DISK_GIB):
+            if not math.isfinite(limit.value):
+                raise flags.Error(f"--{limit.name}={limit.value}: write a number of GiB")
         if not str(SERVER.value).startswith(("http://", "https://")):
             raise flags.Error(f"--server={SERVER.value} is no URL: write http://HOST:PORT")
     except flags.Error as error:

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     trainer.config = ""  # str: configuration file of the run inside the image
     trainer.flags = ()  # tuple of str, more flags for launch.train
     trainer.accelerator = "v6e"  # str: v5e, v5p, v6e or tpu7x; A100-80GB, H100, H200 or B200
-    trainer.topology = ""  # str: of one TPU slice, for instance 8x8 or 4x4x4; empty for GPUs
+    trainer.topology = ""  # str: of one TPU slice, 8x8 for v6e-64, 2x4x4 for v5p-64; empty for GPUs
     trainer.slices = 1  # int, TPU slices; 1 for GPUs
     trainer.hosts = 0  # int, machines of a GPU trainer; 0 for TPUs: the topology says it
     trainer.chips_per_host = 4  # int, chips or GPUs of one machine

@@ -1,4 +1,7 @@
-"""Qwen3-30B-A3B on one v5p slice of 64 chips (GKE and plain SSH), rollouts on two machines of 8 H100."""
+"""Qwen3-30B-A3B on one slice v5p-64 (32 chips, 2x4x4; the name counts TensorCores), by GKE or plain SSH.
+
+Two machines of 8 H100 generate the rollouts.
+"""
 
 from ml_collections import ConfigDict
 
@@ -19,9 +22,9 @@ def get_config() -> ConfigDict:
     config.secrets = ("WANDB_API_KEY=wandb-api-key", "TRACE_RELAY_KEY=trace-relay-key")
     config.trainer.config = "configs/qwen3_30b_a3b.py:v5p"
     config.trainer.accelerator = "v5p"
-    config.trainer.topology = "4x4x4"
+    config.trainer.topology = "2x4x4"
     config.trainer.spot = True
-    config.trainer.mesh.data = 32
+    config.trainer.mesh.data = 16
     config.trainer.mesh.expert = 2
     config.rollout.image = "us-docker.pkg.dev/my-project/trace/rollout:cuda"
     config.rollout.machines = 2

@@ -11,6 +11,7 @@ from clusters.accelerators import TPUS
 from configs.clusters import base
 from trace_jax.errors import UserError
 from trace_jax.parallel.mesh import MeshSettings
+from trace_jax.planning.topology import parse_topology
 
 TPU, GPU = "qwen3_30b_v6e64", "qwen3_8b_h100"
 
@@ -20,7 +21,10 @@ TPU, GPU = "qwen3_30b_v6e64", "qwen3_8b_h100"
     [  # from the Cloud TPU pages of each generation
         ("v5e", "4x4", 16, "v5litepod-16"),
         ("v5p", "2x2x1", 4, "v5p-8"),
+        ("v5p", "2x4x4", 32, "v5p-64"),
         ("v5p", "4x4x4", 64, "v5p-128"),
+        ("v5p", "8x8x8", 512, "v5p-1024"),
+        ("tpu7x", "4x4x4", 64, "tpu7x-128"),
         ("v6e", "2x4", 8, "v6e-8"),
         ("v6e", "8x8", 64, "v6e-64"),
         ("v6e", "16x16", 256, "v6e-256"),
@@ -29,11 +33,24 @@ TPU, GPU = "qwen3_30b_v6e64", "qwen3_8b_h100"
 def test_slices_have_the_documented_size_and_name(accelerator, topology, chips, cloud_type):
     tpu = TPUS[accelerator]
     assert (tpu.chips(topology), tpu.cloud_type(topology)) == (chips, cloud_type)
-    assert tpu.named_by_chips(topology)
+    assert tpu.is_compact(topology)
 
 
 def test_a_long_shape_is_not_what_its_number_of_chips_names():
-    assert TPUS["v5p"].named_by_chips("4x8x8") and not TPUS["v5p"].named_by_chips("4x4x16")
+    v5p = TPUS["v5p"]
+    assert v5p.is_compact("4x8x8") and not v5p.is_compact("4x4x16")
+    assert (v5p.xpk_type("4x8x8"), v5p.xpk_type("4x4x16")) == ("v5p-512", "v5p-4x4x16")
+
+
+@pytest.mark.parametrize("number", [8, 16, 32, 64, 128, 256, 512, 1024])
+@pytest.mark.parametrize("generation", TPUS)
+def test_the_planner_and_the_clouds_mean_the_same_slice_by_a_name(generation, number):
+    tpu = TPUS[generation]
+    if tpu.chip.rank == 2 and number > 256:
+        return
+    planned = parse_topology(f"{generation}-{number}")
+    topology = planned.name.partition(":")[2]
+    assert tpu.cloud_type(topology) == f"{tpu.cloud}-{number}" and tpu.chips(topology) == planned.chips
 
 
 def test_hosts_are_chips_over_chips_per_host_times_slices(cluster):
@@ -58,6 +75,12 @@ def test_tpu7x_has_two_devices_a_chip(cluster):
         (TPU, {"trainer.topology": "8x9"}, "trainer.topology '8x9': not a topology of v6e; use 1x1"),
         (TPU, {"trainer.topology": "8x"}, "'8x': not a topology"),
         (TPU, {"trainer.accelerator": "v5p", "trainer.topology": "8x4x4"}, "'8x4x4': not a topology of v5p"),
+        (
+            TPU,
+            {"trainer.accelerator": "v5p", "trainer.topology": "v5p-64"},
+            "trainer.topology 'v5p-64' is the name of a slice with 32 chips: write its shape, 2x4x4",
+        ),
+        (TPU, {"trainer.topology": "tpu-v6e-64"}, "with 64 chips: write its shape, 8x8"),
         (TPU, {"trainer.chips_per_host": 8}, "chips_per_host is 8: the 64 chips of a slice 8x8 lie in machines with 4"),
         (TPU, {"trainer.hosts": 8}, "trainer.hosts is 8: the topology gives 16 machines"),
         (TPU, {"trainer.mesh.data": 8}, "8 × 1 × 1 × 4 = 32 devices, but the machines have 64"),
@@ -134,7 +157,7 @@ def test_every_field_is_documented_with_its_type():
     assert documented == names
 
 
-@pytest.mark.parametrize("name", ["qwen3_30b_v5p64", TPU, GPU])
+@pytest.mark.parametrize("name", ["qwen3_30b_v5p64", "qwen3_30b_v5p128", TPU, GPU])
 def test_a_shipped_cluster_has_the_mesh_of_its_training_config(cluster, name):
     """Which is the one that was planned."""
     trainer = cluster(name).trainer
@@ -142,3 +165,17 @@ def test_a_shipped_cluster_has_the_mesh_of_its_training_config(cluster, name):
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     planned = MeshSettings(**module.get_config(chips).mesh).resolve(trainer.devices)
     assert dict(trainer.mesh) == asdict(planned)
+
+
+@pytest.mark.parametrize(
+    ("name", "topology", "machines", "cloud_type"),
+    [
+        ("qwen3_30b_v5p64", "2x4x4", 8, "v5p-64"),
+        ("qwen3_30b_v5p128", "4x4x4", 16, "v5p-128"),
+        (TPU, "8x8", 16, "v6e-64"),
+    ],
+)
+def test_a_shipped_cluster_is_the_slice_in_its_name(cluster, name, topology, machines, cloud_type):
+    trainer = cluster(name).trainer
+    assert (trainer.topology, trainer.machines) == (topology, machines)
+    assert trainer.tpu.cloud_type(trainer.topology) == cloud_type

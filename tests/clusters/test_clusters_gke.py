@@ -32,13 +32,19 @@ def script(role):
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "topology"),
-    [("qwen3_30b_v6e64", "tpu-v6e-slice", "8x8"), ("qwen3_30b_v5p64", "tpu-v5p-slice", "4x4x4")],
+    ("name", "label", "topology", "hosts", "xpk_type"),
+    [
+        ("qwen3_30b_v6e64", "tpu-v6e-slice", "8x8", 16, "v6e-64"),
+        ("qwen3_30b_v5p64", "tpu-v5p-slice", "2x4x4", 8, "v5p-64"),
+        ("qwen3_30b_v5p128", "tpu-v5p-slice", "4x4x4", 16, "v5p-128"),
+    ],
 )
-def test_a_slice_is_one_job_with_a_pod_for_each_host(cluster, name, label, topology):
-    job = roles(documents(render_gke(cluster(name)))["JobSet"])["trainer"]
+def test_a_slice_is_one_job_with_a_pod_for_each_host(cluster, name, label, topology, hosts, xpk_type):
+    rendered = render_gke(cluster(name))
+    assert f"--tpu-type={xpk_type} " in rendered.files["xpk.sh"]
+    job = roles(documents(rendered)["JobSet"])["trainer"]
     spec, trainer = job["template"]["spec"], pod(job)
-    assert (job["replicas"], spec["parallelism"], spec["completions"]) == (1, 16, 16)
+    assert (job["replicas"], spec["parallelism"], spec["completions"]) == (1, hosts, hosts)
     assert spec["completionMode"] == "Indexed"
     assert trainer["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == label
     assert trainer["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology
@@ -105,6 +111,11 @@ def test_reserved_machines_are_asked_for_by_name(cluster):
     nodes = pod(roles(documents(rendered)["JobSet"])["trainer"])["nodeSelector"]
     assert nodes["cloud.google.com/reservation-name"] == "r1" and "cloud.google.com/gke-spot" not in nodes
     assert "--reservation=r1" in rendered.files["xpk.sh"] and "--spot" not in rendered.files["xpk.sh"]
+
+
+def test_xpk_is_told_a_shape_that_no_name_means(cluster):
+    made = cluster("qwen3_30b_v5p128", **{"targets": ("gke",), "trainer.topology": "4x4x16", "trainer.mesh.data": 128})
+    assert "--tpu-type=v5p-4x4x16 " in render_gke(made).files["xpk.sh"]
 
 
 def test_several_slices_are_several_jobs_on_the_machines_own_network(cluster):

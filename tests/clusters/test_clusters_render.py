@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import clusters as render
+from launch.clusters import render
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in (ROOT / "configs/clusters").glob("*.py") if path.stem != "base")
@@ -52,7 +52,7 @@ def test_it_writes_the_files_and_says_what_comes_next(tmp_path):
     assert {line.removeprefix("wrote ") for line in said if line.startswith("wrote ")} == {
         str(tmp_path / file) for file in written
     }
-    assert said[0].startswith("trace-30b-v5p: 16 trainer hosts, 64 devices of v5p; 8 servers on 2 machines")
+    assert said[0].startswith("trace-30b-v5p: 8 trainer hosts, 32 devices of v5p; 8 servers on 2 machines")
     assert "  kubectl apply -f gke/jobset.yaml" in said and any("--project=mine" in line for line in said)
 
 

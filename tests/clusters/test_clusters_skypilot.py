@@ -128,6 +128,11 @@ def test_a_tpu_trainer_takes_the_router_from_the_command_line(cluster, machine):
     assert "--config.engine.url=http://10.0.0.7:30000" in trained and "--distributed" in trained
 
 
+def test_skypilot_counts_the_cores_of_v5p(cluster):
+    made = cluster("qwen3_30b_v5p64", **ON_TPU)
+    assert task(made, "trainer.yaml")["resources"]["accelerators"] == "tpu-v5p-64"
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_servers_of_a_tpu_trainer_have_one_router(cluster, machine, rank):
     servers = task(cluster(TPU, **ON_TPU), "servers.yaml")

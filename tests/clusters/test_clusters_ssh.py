@@ -45,7 +45,7 @@ def test_servers_and_router_are_started_then_the_slice_is_made_and_trains(cluste
     assert sorted(hosts[:2]) == ["me@10.202.0.11", "me@10.202.0.12"] and hosts[2:] == ["me@10.202.0.11"]
     assert cloud(machine) == ["create", "ssh"]
     (create,) = machine.calls("gcloud", "compute", "tpus", "queued-resources", "create")
-    expected = {"--accelerator-type=v5p-128", "--runtime-version=v2-alpha-tpuv5", "--spot", "--node-id=trace-30b-v5p"}
+    expected = {"--accelerator-type=v5p-64", "--runtime-version=v2-alpha-tpuv5", "--spot", "--node-id=trace-30b-v5p"}
     assert expected <= set(create)
     (train,) = machine.calls("gcloud", "compute", "tpus", "tpu-vm", "ssh")
     assert "--worker=all" in train
@@ -72,7 +72,7 @@ def test_an_answer_that_does_not_come_creates_nothing(cluster, machine):
 
 
 def test_several_slices_are_several_nodes(cluster, machine):
-    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 64})
+    made = cluster(TPU, **{"trainer.slices": 2, "trainer.mesh.data": 32})
     result = start(machine, render_ssh(made), ["NONE", "ACTIVE"], [0, 0])
     assert result.returncode == 0, result.stderr
     (create,) = machine.calls("gcloud", "compute", "tpus", "queued-resources", "create")

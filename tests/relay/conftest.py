@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fake_sglang import FakeSGLang, Running
-from relay_disks import Beside, write_adapter
+from relay_disks import RelaySetup, write_adapter
 
 from trace_jax.relay.app import make_app
 from trace_jax.relay.server import Server
@@ -26,16 +26,21 @@ def sglang() -> Iterator[tuple[FakeSGLang, str]]:
 
 
 @pytest.fixture
-def relay(sglang: tuple[FakeSGLang, str], tmp_path: Path) -> Iterator[Callable[..., Beside]]:
-    """``relay(max_bytes=…, sources=…, key=…)``: started in this process."""
+def relay(sglang: tuple[FakeSGLang, str], tmp_path: Path) -> Iterator[Callable[..., RelaySetup]]:
+    """``relay(max_bytes=…, sources=…, key=…, max_disk_bytes=…)``: started in this process."""
     fake, url = sglang
     started: list[Running] = []
 
-    def start(max_bytes: int = 1 << 30, sources: tuple[str, ...] = (), key: str | None = None) -> Beside:
+    def start(
+        max_bytes: int = 1 << 30,
+        sources: tuple[str, ...] = (),
+        key: str | None = None,
+        max_disk_bytes: int = 1 << 30,
+    ) -> RelaySetup:
         directory = tmp_path / "gpu-box"
-        app = make_app(Store(directory, max_bytes), Server(url), sources, key)
+        app = make_app(Store(directory, max_bytes, max_disk_bytes), Server(url), sources, key)
         started.append(Running(app).__enter__())
-        return Beside(started[-1].url, directory, fake)
+        return RelaySetup(started[-1].url, directory, fake)
 
     yield start
     for running in started:

@@ -38,17 +38,22 @@ class Running:
 
 
 class FakeSGLang:
-    """Loads and unloads by name. ``refuse``: what it says to any load; ``status``: what it answers to everything;
-    ``busy``: seconds that all takes it. ``files_at_unload``: whether the files were still there, at each unload."""
+    """Loads and unloads by name.
+
+    ``refuse``: its reason to refuse any load. ``status``: the status of every response. ``busy``: seconds that a load
+    or an unload takes, ``busy_listing``: that the list of models takes. ``files_at_unload``: whether the files were
+    still there, at each unload.
+    """
 
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.refuse, self.status, self.asked = "", 200, 0
-        self.api_key, self.busy = "", 0.0
+        self.api_key, self.busy, self.busy_listing = "", 0.0, 0.0
         self.files_at_unload: list[bool] = []
         routes = [
             Route("/load_lora_adapter", self._load, methods=["POST"]),
             Route("/unload_lora_adapter", self._unload, methods=["POST"]),
+            Route("/v1/models", self._models),
         ]
         self.app = Starlette(routes=routes)
 
@@ -70,6 +75,12 @@ class FakeSGLang:
             self.files_at_unload.append(Path(path).is_dir())
             return self._answer(True)
         return JSONResponse({"success": False, "error_message": f"LoRA with name {name} does not exist."}, 400)
+
+    async def _models(self, request: Request) -> JSONResponse:
+        await asyncio.sleep(self.busy_listing)
+        base = {"id": "base", "root": "base", "parent": None}
+        cards = [{"id": name, "root": path, "parent": "base"} for name, path in self.loaded.items()]
+        return JSONResponse({"data": [base, *cards]})
 
     def _answer(self, success: bool, message: str = "") -> JSONResponse:
         self.asked += 1

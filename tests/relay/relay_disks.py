@@ -38,8 +38,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 @dataclass
-class Beside:
-    """A relay, its disk and the server beside it."""
+class RelaySetup:
+    """A relay, its disk and its server."""
 
     url: str
     directory: Path

@@ -14,7 +14,7 @@ import pytest
 from cutting_proxy import CuttingProxy
 from fake_sglang import Running
 from fsspec.implementations.memory import MemoryFileSystem
-from relay_disks import Beside, contents, write_adapter
+from relay_disks import RelaySetup, contents, write_adapter
 from safetensors.numpy import load_file, save_file
 
 from trace_jax.errors import UserError
@@ -25,7 +25,7 @@ from trace_jax.relay.files import HEADER, KEY, Checksum, Checksums, RelayError, 
 from trace_jax.relay.server import Server
 from trace_jax.relay.store import Store
 
-Start = Callable[..., Beside]
+Start = Callable[..., RelaySetup]
 
 
 def ask(method: str, url: str, **arguments: object) -> tuple[int, dict]:
@@ -55,72 +55,72 @@ def wait_until(true: Callable[[], object], seconds: float = 100.0) -> None:
 
 
 def test_an_adapter_arrives_whole_is_loaded_and_is_taken_away(relay: Start, adapter: Path) -> None:
-    beside = relay()
+    setup = relay()
     size = sum(map(len, contents(adapter).values()))
-    assert asyncio.run(deliver(beside.url, "refuse@12", adapter)) == size
-    placed = beside.directory / "refuse@12"
-    assert contents(placed) == contents(adapter) and beside.sglang.loaded == {"refuse@12": str(placed)}
-    status, listed = ask("GET", f"{beside.url}/adapters")
+    assert asyncio.run(deliver(setup.url, "refuse@12", adapter)) == size
+    placed = setup.directory / "refuse@12"
+    assert contents(placed) == contents(adapter) and setup.sglang.loaded == {"refuse@12": str(placed)}
+    status, listed = ask("GET", f"{setup.url}/adapters")
     assert status == 200 and listed["adapters"] == {"refuse@12": checksums(adapter).model_dump()}
-    asyncio.run(withdraw(beside.url, "refuse@12"))
-    assert not placed.exists() and beside.sglang.loaded == {} and not beside.left_over()
-    assert beside.sglang.files_at_unload == [True]  # a server may look at them until it has let go
-    asyncio.run(withdraw(beside.url, "refuse@12"))  # again: nothing to do
+    asyncio.run(withdraw(setup.url, "refuse@12"))
+    assert not placed.exists() and setup.sglang.loaded == {} and not setup.left_over()
+    assert setup.sglang.files_at_unload == [True]  # a server may look at them until it has let go
+    asyncio.run(withdraw(setup.url, "refuse@12"))  # again: nothing to do
 
 
 def test_the_same_again_sends_nothing_and_other_content_is_refused(relay: Start, adapter: Path, tmp_path: Path) -> None:
-    beside = relay()
-    asyncio.run(deliver(beside.url, "a@1", adapter))
-    before = contents(beside.directory / "a@1")
-    assert asyncio.run(deliver(beside.url, "a@1", adapter)) == 0
-    beside.sglang.loaded.clear()  # the server was started anew
-    assert asyncio.run(deliver(beside.url, "a@1", adapter)) == 0 and "a@1" in beside.sglang.loaded
+    setup = relay()
+    asyncio.run(deliver(setup.url, "a@1", adapter))
+    before = contents(setup.directory / "a@1")
+    assert asyncio.run(deliver(setup.url, "a@1", adapter)) == 0
+    setup.sglang.loaded.clear()  # the server was started anew
+    assert asyncio.run(deliver(setup.url, "a@1", adapter)) == 0 and "a@1" in setup.sglang.loaded
     with pytest.raises(RelayError, match="'a@1' is here with other content: names are immutable") as refused:
-        asyncio.run(deliver(beside.url, "a@1", write_adapter(tmp_path / "other")))
-    assert refused.value.status == 409 and contents(beside.directory / "a@1") == before
+        asyncio.run(deliver(setup.url, "a@1", write_adapter(tmp_path / "other")))
+    assert refused.value.status == 409 and contents(setup.directory / "a@1") == before
     body = b"".join(contents(tmp_path / "other").values())
     header = {HEADER: checksums(tmp_path / "other").model_dump_json()}
-    assert ask("PUT", f"{beside.url}/adapters/a@1", data=body, headers=header)[0] == 409
+    assert ask("PUT", f"{setup.url}/adapters/a@1", data=body, headers=header)[0] == 409
 
 
 def test_several_at_once_of_one_name_are_placed_once(relay: Start, adapter: Path) -> None:
-    beside = relay()
+    setup = relay()
 
     async def all_at_once() -> list[int]:
-        return await asyncio.gather(*(deliver(beside.url, "a@1", adapter) for _ in range(4)))
+        return await asyncio.gather(*(deliver(setup.url, "a@1", adapter) for _ in range(4)))
 
     assert max(asyncio.run(all_at_once())) > 0
-    assert contents(beside.directory / "a@1") == contents(adapter) and not beside.left_over()
+    assert contents(setup.directory / "a@1") == contents(adapter) and not setup.left_over()
 
 
 def test_cut_in_mid_transfer_nothing_is_placed(relay: Start, adapter: Path) -> None:
-    beside = relay()
-    connection = upload_half(beside.url, "a@1", adapter)
-    wait_until(beside.left_over)
+    setup = relay()
+    connection = upload_half(setup.url, "a@1", adapter)
+    wait_until(setup.left_over)
     connection.close()
-    wait_until(lambda: not beside.left_over())
-    assert not (beside.directory / "a@1").exists() and beside.sglang.loaded == {}
-    asyncio.run(deliver(beside.url, "a@1", adapter))
-    assert contents(beside.directory / "a@1") == contents(adapter)
+    wait_until(lambda: not setup.left_over())
+    assert not (setup.directory / "a@1").exists() and setup.sglang.loaded == {}
+    asyncio.run(deliver(setup.url, "a@1", adapter))
+    assert contents(setup.directory / "a@1") == contents(adapter)
 
 
 @pytest.mark.parametrize("damage,times", [(False, 2), (True, 1)])
 def test_cut_or_damaged_on_the_way_it_is_sent_again(relay: Start, adapter: Path, damage: bool, times: int) -> None:
-    beside = relay()
-    with CuttingProxy(beside.port, after=3_000_000, times=times, damage=damage) as proxy:
+    setup = relay()
+    with CuttingProxy(setup.port, after=3_000_000, times=times, damage=damage) as proxy:
         assert asyncio.run(deliver(proxy.url, "a@1", adapter)) > 0
         assert proxy.faults == times
-    assert contents(beside.directory / "a@1") == contents(adapter) and not beside.left_over()
-    assert list(beside.sglang.loaded) == ["a@1"]
+    assert contents(setup.directory / "a@1") == contents(adapter) and not setup.left_over()
+    assert list(setup.sglang.loaded) == ["a@1"]
 
 
 def test_a_sender_that_stalls_is_let_go(relay: Start, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "STALL_SECONDS", 0.2)
-    beside = relay()
-    with upload_half(beside.url, "a@1", adapter) as connection:
+    setup = relay()
+    with upload_half(setup.url, "a@1", adapter) as connection:
         connection.settimeout(100)
         assert b" 408 " in connection.recv(1 << 16).splitlines()[0]
-    assert not beside.left_over() and not (beside.directory / "a@1").exists()
+    assert not setup.left_over() and not (setup.directory / "a@1").exists()
 
 
 @pytest.mark.parametrize(
@@ -131,28 +131,28 @@ def test_a_sender_that_stalls_is_let_go(relay: Start, adapter: Path, monkeypatch
     ],
 )
 def test_a_wrong_checksum_is_refused(relay: Start, adapter: Path, change: Callable, words: str) -> None:
-    beside = relay()
+    setup = relay()
     announced = Checksums(files=change(checksums(adapter).files))
     body = b"".join(contents(adapter).values())
-    status, answer = ask("PUT", f"{beside.url}/adapters/a@1", data=body, headers={HEADER: announced.model_dump_json()})
-    assert status == 400 and words in answer["error"] and not (beside.directory / "a@1").exists()
+    status, answer = ask("PUT", f"{setup.url}/adapters/a@1", data=body, headers={HEADER: announced.model_dump_json()})
+    assert status == 400 and words in answer["error"] and not (setup.directory / "a@1").exists()
 
 
 def test_too_few_and_too_many_bytes_are_refused(relay: Start, adapter: Path) -> None:
-    beside, header = relay(), {HEADER: checksums(adapter).model_dump_json()}
+    setup, header = relay(), {HEADER: checksums(adapter).model_dump_json()}
     body = b"".join(contents(adapter).values())
     for sent, words in ((body[:-1], "ended 1 bytes short"), (body + b"!", "more than the announced")):
-        status, answer = ask("PUT", f"{beside.url}/adapters/a@1", data=sent, headers=header)
+        status, answer = ask("PUT", f"{setup.url}/adapters/a@1", data=sent, headers=header)
         assert status == 400 and words in answer["error"]
-    assert not beside.left_over() and not (beside.directory / "a@1").exists()
+    assert not setup.left_over() and not (setup.directory / "a@1").exists()
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2Fx", "%2Fetc", ".hidden", "a%00b", "a:b", "a" * 201, "%C3%A4"])
 def test_names_that_lead_elsewhere_are_refused(relay: Start, adapter: Path, name: str) -> None:
-    beside = relay()
-    before = sorted(beside.directory.parent.rglob("*"))
+    setup = relay()
+    before = sorted(setup.directory.parent.rglob("*"))
     header, body = {HEADER: checksums(adapter).model_dump_json()}, b"".join(contents(adapter).values())
-    host, port = beside.url.removeprefix("http://").split(":")
+    host, port = setup.url.removeprefix("http://").split(":")
     for method in ("PUT", "DELETE"):  # as it stands on the wire, where clients would have tidied it up
         with socket.create_connection((host, int(port))) as connection:
             head = f"{method} /adapters/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -160,54 +160,81 @@ def test_names_that_lead_elsewhere_are_refused(relay: Start, adapter: Path, name
             connection.sendall(lines.encode())
             connection.settimeout(100)
             assert connection.recv(1 << 16).split()[1] in (b"404", b"405", b"422")
-    assert sorted(beside.directory.parent.rglob("*")) == before
+    assert sorted(setup.directory.parent.rglob("*")) == before
     with pytest.raises(RelayError, match="adapter name"):
-        asyncio.run(deliver(beside.url, f"../{name}", adapter))
+        asyncio.run(deliver(setup.url, f"../{name}", adapter))
 
 
 def test_too_large_an_adapter_is_refused_before_it_is_sent(relay: Start, adapter: Path) -> None:
-    beside = relay(max_bytes=1_000_000)
+    setup = relay(max_bytes=1_000_000)
     with pytest.raises(RelayError, match="limit 1000000: see --max_gib") as refused:
-        asyncio.run(deliver(beside.url, "a@1", adapter))
+        asyncio.run(deliver(setup.url, "a@1", adapter))
     assert refused.value.status == 413
-    status, answer = ask("POST", f"{beside.url}/adapters/a@1", data=b" " * 100_000)
-    assert status == 413 and "question" in answer["error"]
+    status, answer = ask("POST", f"{setup.url}/adapters/a@1", data=b" " * 100_000)
+    assert status == 413 and "a POST of more than" in answer["error"]
 
 
 def test_without_the_key_nothing_is_done(relay: Start, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    beside = relay(key="sesame-é")
-    assert ask("GET", f"{beside.url}/health")[0] == 200
+    setup = relay(key="sesame-é")
+    assert ask("GET", f"{setup.url}/health")[0] == 200
     for key in (None, "sesam"):
         monkeypatch.setenv(KEY, key) if key else monkeypatch.delenv(KEY, raising=False)
         with pytest.raises(RelayError, match="wrong or no key") as refused:
-            asyncio.run(deliver(beside.url, "a@1", adapter))
+            asyncio.run(deliver(setup.url, "a@1", adapter))
         assert refused.value.status == 401
-    assert [ask(method, f"{beside.url}/adapters{name}")[0] for method, name in (("GET", ""), ("DELETE", "/a"))] == [
+    assert [ask(method, f"{setup.url}/adapters{name}")[0] for method, name in (("GET", ""), ("DELETE", "/a"))] == [
         401,
         401,
     ]
     monkeypatch.setenv(KEY, "sesame-é")
-    asyncio.run(deliver(beside.url, "a@1", adapter))
-    assert "a@1" in beside.sglang.loaded
+    asyncio.run(deliver(setup.url, "a@1", adapter))
+    assert "a@1" in setup.sglang.loaded
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "words"),
+    [
+        ("sesame", 401, "the key came without its scheme: send Authorization: Bearer KEY"),
+        ("Basic sesame", 401, "the key came without its scheme"),
+        ("Bearer", 401, "wrong or no key"),
+        ("Bearer ", 401, "wrong or no key"),
+        ("Bearer sesam", 401, "wrong or no key"),
+        ("Bearer sesame", 200, ""),
+        ("bearer  sesame", 200, ""),
+    ],
+)
+def test_a_key_without_its_scheme_is_answered_in_words(relay: Start, header: str, status: int, words: str) -> None:
+    setup = relay(key="sesame")
+    found, body = ask("GET", f"{setup.url}/adapters", headers={"Authorization": header})
+    assert found == status and words in body.get("error", "")
+
+
+@pytest.mark.parametrize("key", ["sesame\n", "ses\rame", " sesame"])
+def test_a_key_that_cannot_be_sent_is_refused(adapter: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(UserError, match="TRACE_RELAY_KEY begins or ends with a blank, or has a line break in it"):
+        asyncio.run(deliver("http://127.0.0.1:1", "a@1", adapter))
 
 
 def test_it_is_fetched_from_where_it_may_be_fetched(relay: Start, adapter: Path, tmp_path: Path) -> None:
     inside, outside = f"file://{adapter}", f"file://{write_adapter(tmp_path / 'trainer-secrets')}"
-    beside = relay(sources=(f"file://{tmp_path}/trainer",))
-    assert asyncio.run(deliver(beside.url, "a@1", inside)) == 0
-    assert contents(beside.directory / "a@1") == contents(adapter) and "a@1" in beside.sglang.loaded
-    assert asyncio.run(deliver(beside.url, "a@1", inside)) == 0
+    setup = relay(sources=(f"file://{tmp_path}/trainer",))
+    assert asyncio.run(deliver(setup.url, "a@1", inside)) == 0
+    assert contents(setup.directory / "a@1") == contents(adapter) and "a@1" in setup.sglang.loaded
+    assert asyncio.run(deliver(setup.url, "a@1", inside)) == 0
     dotted = f"file://{tmp_path}/trainer/../trainer-secrets"
     for url in (outside, dotted, f"simplecache::{inside}", "http://169.254.169.254/x"):
-        with pytest.raises(RelayError, match="may not be fetched: start the relay with --sources") as refused:
-            asyncio.run(deliver(beside.url, "b@1", url))
+        with pytest.raises(
+            RelayError, match="may not be fetched: (start the relay with --sources|name the directory itself)"
+        ) as refused:
+            asyncio.run(deliver(setup.url, "b@1", url))
         assert refused.value.status == 403
     with pytest.raises(RelayError, match=r"nowhere: cannot be fetched .*FileNotFoundError"):
-        asyncio.run(deliver(beside.url, "b@1", f"file://{tmp_path}/trainer/nowhere"))
+        asyncio.run(deliver(setup.url, "b@1", f"file://{tmp_path}/trainer/nowhere"))
     other = write_adapter(tmp_path / "trainer" / "other")
     with pytest.raises(RelayError, match="other content"):
-        asyncio.run(deliver(beside.url, "a@1", f"file://{other}"))
-    assert not beside.left_over() and not (beside.directory / "b@1").exists()
+        asyncio.run(deliver(setup.url, "a@1", f"file://{other}"))
+    assert not setup.left_over() and not (setup.directory / "b@1").exists()
 
 
 class Unreachable(MemoryFileSystem):
@@ -223,58 +250,58 @@ def test_it_is_fetched_from_an_object_store(
     monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
     fsspec.register_implementation("unreachable", Unreachable, clobber=True)
     runs = f"memory://{tmp_path.name}/runs"  # the store is the process's
-    beside = relay(max_bytes=10_000_000, sources=(runs, "unreachable://runs"))
+    setup = relay(max_bytes=10_000_000, sources=(runs, "unreachable://runs"))
     with pytest.raises(RelayError, match="FileNotFoundError"):
-        asyncio.run(deliver(beside.url, "a@1", f"{runs}/a"))
+        asyncio.run(deliver(setup.url, "a@1", f"{runs}/a"))
     store = fsspec.filesystem("memory")
     store.put(f"{adapter}/", f"{runs}/a", recursive=True)
-    assert asyncio.run(deliver(beside.url, "a@1", f"{runs}/a")) == 0
-    placed = beside.directory / "a@1"
-    assert contents(placed) == contents(adapter) and beside.sglang.loaded == {"a@1": str(placed)}
+    assert asyncio.run(deliver(setup.url, "a@1", f"{runs}/a")) == 0
+    placed = setup.directory / "a@1"
+    assert contents(placed) == contents(adapter) and setup.sglang.loaded == {"a@1": str(placed)}
 
     store.put(f"{write_adapter(tmp_path / 'other')}/", f"{runs}/a", recursive=True)
     with pytest.raises(RelayError, match="other content"):
-        asyncio.run(deliver(beside.url, "a@1", f"{runs}/a"))
+        asyncio.run(deliver(setup.url, "a@1", f"{runs}/a"))
     store.pipe(f"{runs}/a/adapter_model.safetensors", bytes(10_000_000))
     with pytest.raises(RelayError, match="limit 10000000: see --max_gib"):
-        asyncio.run(deliver(beside.url, "b@1", f"{runs}/a"))
+        asyncio.run(deliver(setup.url, "b@1", f"{runs}/a"))
     with pytest.raises(RelayError, match=r"cannot be fetched .*Unable to locate credentials.*: see if") as failed:
-        asyncio.run(deliver(beside.url, "b@1", "unreachable://runs/a"))
+        asyncio.run(deliver(setup.url, "b@1", "unreachable://runs/a"))
     assert failed.value.status == 502
-    assert contents(placed) == contents(adapter) and list(beside.sglang.loaded) == ["a@1"] and not beside.left_over()
+    assert contents(placed) == contents(adapter) and list(setup.sglang.loaded) == ["a@1"] and not setup.left_over()
 
 
 def test_what_the_server_refuses_does_not_stay(relay: Start, adapter: Path) -> None:
-    beside = relay()
-    beside.sglang.refuse = "rank 4 is incompatible with\nthe memory pool"
+    setup = relay()
+    setup.sglang.refuse = "rank 4 is incompatible with\nthe memory pool"
     with pytest.raises(RelayError, match="refuses it: rank 4 is incompatible with the memory pool") as refused:
-        asyncio.run(deliver(beside.url, "a@1", adapter))
-    assert refused.value.status == 422 and not (beside.directory / "a@1").exists()
-    beside.sglang.refuse = ""
-    assert asyncio.run(deliver(beside.url, "a@1", adapter)) > 0
+        asyncio.run(deliver(setup.url, "a@1", adapter))
+    assert refused.value.status == 422 and not (setup.directory / "a@1").exists()
+    setup.sglang.refuse = ""
+    assert asyncio.run(deliver(setup.url, "a@1", adapter)) > 0
 
 
 def test_a_server_in_trouble_is_asked_again_and_nothing_is_sent_twice(relay: Start, adapter: Path) -> None:
-    beside = relay()
-    beside.sglang.status = 503
+    setup = relay()
+    setup.sglang.status = 503
 
     async def recover() -> int:
-        delivering = asyncio.ensure_future(deliver(beside.url, "a@1", adapter))
-        while not beside.sglang.asked:
+        delivering = asyncio.ensure_future(deliver(setup.url, "a@1", adapter))
+        while not setup.sglang.asked:
             await asyncio.sleep(0.01)
-        beside.sglang.loaded.clear()
-        beside.sglang.status = 200
+        setup.sglang.loaded.clear()
+        setup.sglang.status = 200
         return await delivering
 
     assert asyncio.run(recover()) == sum(map(len, contents(adapter).values()))
-    assert beside.sglang.asked > 1 and "a@1" in beside.sglang.loaded
+    assert setup.sglang.asked > 1 and "a@1" in setup.sglang.loaded
 
 
 def test_a_relay_that_is_not_there_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trace_jax.relay.client.ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = "http://{}:{}".format(*free.getsockname())
-    with pytest.raises(RelayError, match="gave up after attempt 2 .*: start launch.relay beside the server"):
+    with pytest.raises(RelayError, match="gave up after attempt 2 .*: start launch.relay on the server's machine"):
         asyncio.run(deliver(url, "a@1", adapter))
 
 
@@ -292,23 +319,23 @@ def test_a_relay_that_takes_connections_and_says_nothing_is_given_up(adapter: Pa
 
 
 def test_a_server_that_takes_its_time_is_waited_for_but_not_for_ever(relay: Start, adapter: Path) -> None:
-    beside = relay()
-    beside.sglang.busy = 1.0
-    load, unload = partial(deliver, beside.url, "a@1", adapter), partial(withdraw, beside.url, "a@1")
+    setup = relay()
+    setup.sglang.busy = 1.0
+    load, unload = partial(deliver, setup.url, "a@1", adapter), partial(withdraw, setup.url, "a@1")
     for act, there in ((load, True), (unload, False)):
         with pytest.raises(RelayError, match=r"attempt 1 \(.*/adapters/a@1: no answer in 0.3 s\)"):
             asyncio.run(act(0.3))
         asyncio.run(act(100.0))
-        assert ("a@1" in beside.sglang.loaded) == (beside.directory / "a@1").exists() == there
+        assert ("a@1" in setup.sglang.loaded) == (setup.directory / "a@1").exists() == there
 
 
 def test_an_upload_may_take_as_long_as_it_goes_on(relay: Start, tmp_path: Path) -> None:
-    beside, adapter = relay(), write_adapter(tmp_path / "large", width=1 << 16)
-    with CuttingProxy(beside.port, after=0, times=0, pause=0.03) as proxy:
+    setup, adapter = relay(), write_adapter(tmp_path / "large", width=1 << 16)
+    with CuttingProxy(setup.port, after=0, times=0, pause=0.03) as proxy:
         started = time.monotonic()
         sent = asyncio.run(deliver(proxy.url, "a@1", adapter, 4.0))
         assert time.monotonic() - started > 5.0 and sent == sum(map(len, contents(adapter).values()))
-    assert contents(beside.directory / "a@1") == contents(adapter)
+    assert contents(setup.directory / "a@1") == contents(adapter)
 
 
 def test_an_adapter_that_would_kill_the_server_is_refused_before_it_is_asked(relay: Start, adapter: Path) -> None:
@@ -316,18 +343,18 @@ def test_an_adapter_that_would_kill_the_server_is_refused_before_it_is_asked(rel
     config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": ["k_proj", "v_proj"]}))
     save_file({name: value for name, value in load_file(weights).items() if "q_proj" not in name}, weights)
-    beside = relay(sources=(f"file://{adapter.parent}",))
+    setup = relay(sources=(f"file://{adapter.parent}",))
     for source in (adapter, f"file://{adapter}"):
         with pytest.raises(RelayError, match="adapts k_proj, v_proj: SGLang takes q_proj and v_proj") as refused:
-            asyncio.run(deliver(beside.url, "a@1", source))
+            asyncio.run(deliver(setup.url, "a@1", source))
         assert refused.value.status == 422
-    assert beside.sglang.asked == 0 and not (beside.directory / "a@1").exists() and not beside.left_over()
+    assert setup.sglang.asked == 0 and not (setup.directory / "a@1").exists() and not setup.left_over()
 
 
 def test_a_directory_has_one_relay(relay: Start) -> None:
-    beside = relay()
+    setup = relay()
     with pytest.raises(UserError, match="is another relay's: give each relay a directory of its own"):
-        Store(beside.directory, 1)
+        Store(setup.directory, 1)
 
 
 def test_after_a_new_start_everything_is_still_there(sglang, adapter: Path, tmp_path: Path) -> None:
@@ -352,9 +379,9 @@ def test_a_server_that_asks_for_its_key_gets_it(sglang, adapter: Path, tmp_path:
 
 
 def test_what_is_no_announcement_is_refused(relay: Start, adapter: Path) -> None:
-    beside = relay()
+    setup = relay()
     one = checksums(adapter).model_dump()
     one["files"]["../../x"] = one["files"].pop("adapter_config.json")
     for text in ("", "[]", '{"path": 3}', json.dumps(one), "{" * 3000):
-        status, answer = ask("POST", f"{beside.url}/adapters/a@1", data=text)
+        status, answer = ask("POST", f"{setup.url}/adapters/a@1", data=text)
         assert status == 422 and ("announces no adapter" in answer["error"] or "an adapter is" in answer["error"])

@@ -57,7 +57,18 @@ WEIGHTS = "adapter_model.safetensors"
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"r": 0}, "r 0"),
         ({"r": 3}, "but r 3"),
-        ({"lora_alpha": "16"}, "lora_alpha '16'"),
+        ({"r": True}, "r True"),
+        ({"r": 4.0}, "r 4.0"),
+        ({"r": -4}, "r -4"),
+        ({"r": None}, "r None"),
+        ({"lora_alpha": "16"}, "lora_alpha 16: r must be"),
+        ({"lora_alpha": True}, "lora_alpha True"),
+        ({"lora_alpha": 0}, "lora_alpha 0"),
+        ({"lora_alpha": -8}, "lora_alpha -8"),
+        ({"lora_alpha": float("nan")}, "lora_alpha nan"),
+        ({"lora_alpha": float("inf")}, "lora_alpha inf"),
+        ({"lora_alpha": 1e39}, "lora_alpha 1e+39"),
+        ({"lora_alpha": 10**400}, "positive finite number"),
         ({"target_modules": "all-linear"}, "'all-linear': servers need a list"),
         ({"target_modules": r".*\.q_proj"}, "servers need a list"),
         ({"target_modules": ["q_proj", "v_proj"]}, "has target_modules ['q_proj', 'v_proj'], but tensors of ['k_proj'"),
@@ -91,6 +102,40 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: Callable[[T
     changed = change(load_file(tmp_path / WEIGHTS))
     save_file(changed, tmp_path / WEIGHTS)
     with pytest.raises(UserError, match=re.escape(words)):
+        check_adapter("odd@1", tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, dtype: type) -> None:
+    write_adapter(tmp_path)
+    tensors = {name: tensor.astype(dtype) for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    save_file(tensors, tmp_path / WEIGHTS)
+    check_adapter("a", tmp_path)
+    last = sorted(tensors)[-1]
+    tensors[last][-1, -1] = value
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(UserError, match=re.escape(f"tensor {last} with NaN or infinity")):
+        check_adapter("odd@1", tmp_path)
+
+
+def test_a_bad_weight_far_into_a_large_tensor_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trace_jax.relay.weights._CHUNK", 100)
+    write_adapter(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    check_adapter("a", tmp_path)
+    tensors[f"{LAYER}.self_attn.v_proj.lora_B.weight"][60, 2] = np.nan
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(UserError, match="v_proj.lora_B.weight with NaN"):
+        check_adapter("odd@1", tmp_path)
+
+
+def test_weights_that_are_no_floats_are_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path)
+    save_file(
+        {name: value.astype(np.int8) for name, value in load_file(tmp_path / WEIGHTS).items()}, tmp_path / WEIGHTS
+    )
+    with pytest.raises(UserError, match="of type I8: save it as F32, F16 or BF16"):
         check_adapter("odd@1", tmp_path)
 
 

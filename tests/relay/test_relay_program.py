@@ -88,7 +88,7 @@ def test_a_delivery_outlives_a_relay_that_is_started_again(tmp_path: Path) -> No
 
 
 def test_it_starts_where_there_is_no_jax() -> None:
-    code = "import launch.relay, trace_jax.relay.client, sys; print([m for m in ('jax', 'torch') if m in sys.modules])"
+    code = "import launch.relay, trace_jax.relay.client, sys; print([m for m in ('jax', 'torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout == "[]\n", done.stderr
 
@@ -111,6 +111,8 @@ def test_a_relay_without_a_key_on_a_reachable_address_warns(
         (("--server=http://x",), "--directory is missing"),
         (("--server=127.0.0.1:30000", "--directory=x"), "is no URL: write http://HOST:PORT"),
         (("--server=http://x", "--directory=x", "--port=99999"), "port"),
+        (("--server=http://x", "--directory=x", "--max_disk_gib=inf"), "--max_disk_gib=inf: write a number of GiB"),
+        (("--server=http://x", "--directory=x", "--max_gib=nan"), "--max_gib=nan: write a number of GiB"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(tmp_path: Path, flags: tuple[str, ...], words: str) -> None:

@@ -10,6 +10,8 @@ GIB = 1 << 30
 @dataclass(frozen=True)
 class Chip:
     """Bytes, FLOP/s (dense bfloat16) and bytes/s of one chip. ``devices``: how many JAX devices one chip is.
+    ``counted``: how much one chip adds to the number in Google's name of a slice, which counts chips (v5e-16) or
+    TensorCores (v5p-64, 32 chips).
 
     ``hbm`` is what a program may allocate, which is less than what is sold. ``link`` is one link of the interconnect in
     one direction; ``ports`` such links leave a chip. ``network`` is what a chip may send to another slice or node.
@@ -27,6 +29,7 @@ class Chip:
     rank: int
     wraps: int
     devices: int = 1
+    counted: int = 1
 
 
 # TPU figures: cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}, "key specifications". Their interconnect bandwidth counts
@@ -39,9 +42,9 @@ class Chip:
 # CUDA's context, NCCL and cuDNN (an assumption). ``network`` is one ConnectX-7 (400 Gbit/s) a GPU, as in a DGX H100.
 _TABLE = (
     Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 4, 6.4e12 / 256 / 8, rank=2, wraps=16),
-    Chip("v5p", int(95.73 * GIB), 459e12, 2765e9, 100e9, 6, 50e9 / 8, rank=3, wraps=4),
+    Chip("v5p", int(95.73 * GIB), 459e12, 2765e9, 100e9, 6, 50e9 / 8, rank=3, wraps=4, counted=2),
     Chip("v6e", int(31.24 * GIB), 918e12, 1638e9, 100e9, 4, 100e9 / 8, rank=2, wraps=16),
-    Chip("tpu7x", int(2 * 94.74 * GIB), 2307e12, 7380e9, 100e9, 6, 100e9 / 8, rank=3, wraps=4, devices=2),
+    Chip("tpu7x", int(2 * 94.74 * GIB), 2307e12, 7380e9, 100e9, 6, 100e9 / 8, rank=3, wraps=4, devices=2, counted=2),
     Chip("h100", int(0.92 * 84_929_347_584), 989.4e12, 3352e9, 450e9, 1, 400e9 / 8, rank=0, wraps=0),
 )
 CHIPS = {chip.name: chip for chip in _TABLE}

@@ -1,10 +1,8 @@
 """``--topology``: which chips, in which shape, in how many slices.
 
-    v5p:4x4x4      64 chips of a TPU v5p in a cube            2*v5p:4x4x4    two slices of it
-    v5e:4x4        16 chips of a TPU v5e                      h100:8         one box of 8 GPUs; 2*h100:8 is two boxes
-    v5p-64         Google's name, which counts TensorCores: 32 chips, 2x4x4
-
-Names of Google's slices are resolved to the shape that is offered under them.
+v5p:4x4x4      64 chips of a TPU v5p in a cube            2*v5p:4x4x4    two slices of it
+v5e:4x4        16 chips of a TPU v5e                      h100:8         one box of 8 GPUs; 2*h100:8 is two boxes
+v5p-64         Google's name, which counts TensorCores: 32 chips, v5p:2x4x4 (``slices`` knows the names)
 """
 
 import math
@@ -13,19 +11,14 @@ from dataclasses import dataclass
 
 from trace_jax.errors import UserError
 from trace_jax.planning.chips import Chip, find_chip
+from trace_jax.planning.slices import named_shape, slice_number, some_shapes, spelled
 
-_SHAPE = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
-_NAME = re.compile(r"(?:(\d+)\*)?([a-z0-9]+)-(\d+)")
+_SHAPE = re.compile(r"(?:(\d{1,6})\*)?([a-z0-9]+):(\d{1,6}(?:x\d{1,6})*)")
+_NAME = re.compile(r"(?:(\d{1,6})\*)?([a-z0-9]+)-(\d{1,6})")
 
-# Slice shapes that Google Cloud offers under each name (cloud.google.com/tpu/docs/{v5e,v5p,v6e}, "configurations");
-# the number of v5p counts TensorCores, two a chip.
-_OFFERED = {
-    "v5e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
-    "v6e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
-    "v5p": {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8", 512: "4x8x8", 1024: "8x8x8"},
-}
 _SPELLINGS = {"v5litepod": "v5e", "v7x": "tpu7x", "tpu7": "tpu7x", "ironwood": "tpu7x", "trillium": "v6e"}
 _GPUS_A_NODE = 8
+_EXAMPLES = {0: (8,), 2: (4, 4), 3: (4, 4, 4)}  # by the number of axes
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ class Topology:
     def name(self) -> str:
         """The spelling that ``parse_topology`` reads."""
         prefix = f"{self.slices}*" if self.slices > 1 else ""
-        return f"{prefix}{self.chip.name}:{'x'.join(map(str, self.shape))}"
+        return f"{prefix}{self.chip.name}:{spelled(self.shape)}"
 
     @property
     def chips(self) -> int:
@@ -57,7 +50,7 @@ def parse_topology(text: str) -> Topology:
     """The topology that ``text`` names. Raises UserError, with the spelling to use, for what there is not."""
     named = _NAME.fullmatch(text.strip().lower())
     if named:
-        return _offered(text, *named.groups())
+        return _named(text, *named.groups())
     match = _SHAPE.fullmatch(text.strip().lower())
     if not match:
         raise UserError(f"topology {text!r}: write chip:shape, as in v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
@@ -66,18 +59,18 @@ def parse_topology(text: str) -> Topology:
     return _checked(text, Topology(chip, tuple(map(int, shape.split("x"))), int(slices or 1)))
 
 
-def _offered(text: str, slices: str | None, name: str, number: str) -> Topology:
+def _named(text: str, slices: str | None, name: str, number: str) -> Topology:
     chip = find_chip(_SPELLINGS.get(name, name))
-    shapes = _OFFERED.get(chip.name)
-    if shapes is None:
+    if chip.rank == 0:
         raise UserError(f"topology {text!r}: {chip.name} has no such name; write its shape, as in {_example(chip)}")
-    if int(number) not in shapes:
-        counted = "TensorCores, two a chip" if chip.name == "v5p" else "chips"
+    shape = named_shape(chip, int(number))
+    if shape is None:
+        counts = "chips" if chip.counted == 1 else "TensorCores, two a chip"
         raise UserError(
-            f"topology {text!r}: {chip.name}-N counts {counted}, N one of {', '.join(map(str, shapes))}; "
-            f"or write the shape, as in {_example(chip)}"
+            f"topology {text!r}: no slice has this name; {chip.name}-N counts {counts}, and {_example(chip)} is "
+            f"{chip.name}-{slice_number(chip, _EXAMPLES[chip.rank])}; write the shape, one of {some_shapes(chip)}"
         )
-    return Topology(chip, tuple(map(int, shapes[int(number)].split("x"))), int(slices or 1))
+    return Topology(chip, shape, int(slices or 1))
 
 
 def _checked(text: str, topology: Topology) -> Topology:
@@ -91,10 +84,16 @@ def _checked(text: str, topology: Topology) -> Topology:
     if chip.rank and len(shape) != chip.rank:
         raise UserError(
             f"topology {text!r}: {chip.name} has {chip.rank} axes, as in {_example(chip)}"
-            + (f"; {chip.name}-{shape[0]} is Google's name for a slice" if len(shape) == 1 else "")
+            + (_google_name(chip, shape[0]) if len(shape) == 1 else "")
         )
     return topology
 
 
+def _google_name(chip: Chip, number: int) -> str:
+    """What to write in place of ``v5p:64``."""
+    shape = named_shape(chip, number)
+    return f"; {chip.name}-{number} is Google's name for {chip.name}:{spelled(shape)}" if shape else ""
+
+
 def _example(chip: Chip) -> str:
-    return {2: f"{chip.name}:4x4", 3: f"{chip.name}:4x4x4"}.get(chip.rank, f"{chip.name}:8")
+    return f"{chip.name}:{spelled(_EXAMPLES[chip.rank])}"

@@ -1,6 +1,7 @@
-"""What trainer and relay say to one another about an adapter: its name, its files, and why it was refused."""
+"""The terms that trainer and relay share: the name of an adapter, its files with checksums, errors and the key."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}")  # one path component,
 
 
 class RelayError(UserError):
-    """The relay did not do what it was asked. ``status`` is the HTTP status that says why."""
+    """The relay did not carry a request out. ``status`` is the HTTP status that says why."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -29,7 +30,7 @@ class RelayError(UserError):
 
     @property
     def final(self) -> bool:
-        """True if asking again would give the same answer."""
+        """True if the same request would get the same response again."""
         return self.status in (401, 403, 409, 413, 422)
 
 
@@ -56,6 +57,14 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise RelayError(f"adapter name {name[:80]!r}: use letters, digits and . _ @ + -, the first no sign", 422)
     return name
+
+
+def relay_key() -> str | None:
+    """The secret that relay and trainer share; None if there is none. Raises UserError for one that cannot be sent."""
+    key = os.environ.get(KEY) or None  # empty is none, rather than a key that everybody has
+    if key is not None and (not key.isprintable() or key != key.strip()):
+        raise UserError(f"{KEY} begins or ends with a blank, or has a line break in it: write the key alone")
+    return key
 
 
 def checksums(directory: Path) -> Checksums:
