@@ -134,7 +134,7 @@ def export(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """The results that ``trajectories`` (all of them, in order) were read from, in one file, without credentials."""
     if not trajectories or "file" not in trajectories[0].extra:
         raise UserError(
-            "a τ²-bench result file is rebuilt from all of its trajectories, in order; the first is missing"
+            "a τ²-bench result file is rebuilt from all of its trajectories, in order: the first is missing"
         )
     whole = trajectories[0].extra["file"]
     return {**whole, "simulations": [_simulation(trajectory) for trajectory in trajectories]}

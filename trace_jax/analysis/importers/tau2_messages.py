@@ -33,7 +33,7 @@ def _messages(found: Speech | ToolResult | ToolResults) -> Iterator[Message]:
 
 
 def _of_tick(tick: Tick) -> Iterator[tuple[str, Message]]:
-    """The messages of a tick with their timestamps, in the order in which τ²-bench lists them (``get_all_messages``)."""
+    """The messages of a tick with their timestamps, in the order of τ²-bench's ``Tick.get_all_messages``."""
     sides = (
         (tick.agent_chunk, tick.agent_tool_calls, tick.agent_tool_results, "assistant"),
         (tick.user_chunk, tick.user_tool_calls, tick.user_tool_results, "user"),
