@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tau2_results import result_file
 
 from trace_jax.analysis.episode import read_episode
 from trace_jax.analysis.importers import tau2_bench, tau_bench
-from trace_jax.contract.files import append_records, read_records
+from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import UserError
 
@@ -16,7 +17,8 @@ AIRLINE = Path(__file__).parent / "fixtures" / "tau_bench_airline.json"
 
 def test_tau_bench_survives_the_round_trip_through_our_own_files(tmp_path: Path) -> None:
     original = json.loads(AIRLINE.read_text())
-    append_records(tmp_path / "t.jsonl", tau_bench.load(AIRLINE, "airline", "gpt-4o"))
+    with JsonLinesWriter(tmp_path / "t.jsonl") as writer:
+        writer.extend(tau_bench.load(AIRLINE, "airline", "gpt-4o"))
     back = [tau_bench.export(trajectory) for trajectory in read_records(tmp_path / "t.jsonl", Trajectory)]
     assert back == original
     # Not only equal as values: the same text, so not one key was moved and not one number retyped.
@@ -50,101 +52,6 @@ def test_tau_bench_keeps_odd_episodes(tmp_path: Path) -> None:
     assert tau_bench.export(found) == episode
 
 
-def result_file() -> dict[str, Any]:
-    """A τ²-bench result file with every kind of message, check and ending."""
-    policy = "# Policy\nNever refund."
-    tool = {"name": "get_user", "doc": "Look a user up.", "params": {"type": "object"}, "returns": None}
-    info = {
-        "git_commit": "abc",
-        "num_trials": 2,
-        "max_steps": 100,
-        "max_errors": 10,
-        "user_info": {
-            "implementation": "user_simulator",
-            "llm": "u",
-            "llm_args": {"api_key": "sk-1", "temperature": 0.0},
-        },
-        "agent_info": {
-            "implementation": "llm_agent",
-            "llm": "a",
-            "llm_args": {"max_tokens": 9, "extra": [{"Authorization": "Bearer sk-2", "n": 1}]},
-        },
-        "environment_info": {"domain_name": "mock", "policy": policy, "tool_defs": {"get_user": tool}},
-        "seed": 300,
-    }
-    messages = [
-        {"role": "assistant", "content": "Hi", "tool_calls": None, "turn_idx": 0, "timestamp": "t", "cost": 0.0},
-        {"role": "user", "content": "Two users, please.", "tool_calls": None, "turn_idx": 1, "usage": {"n": 3}},
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [
-                {"id": "c1", "name": "get_user", "arguments": {"user_id": "u_1"}, "requestor": "assistant"},
-                {"id": "c2", "name": "get_user", "arguments": {"user_id": "u_2"}, "requestor": "assistant"},
-            ],
-            "raw_data": {"api_key": "sk-3", "model": "a"},
-        },
-        {
-            "role": "tool",
-            "tool_messages": [
-                {"id": "c1", "role": "tool", "content": '{"name": "Ann"}', "requestor": "assistant", "error": False},
-                {"id": "c2", "role": "tool", "content": "Error: no such user", "requestor": "assistant", "error": True},
-            ],
-        },
-        {
-            "role": "user",
-            "content": None,
-            "tool_calls": [{"id": "d1", "name": "toggle", "arguments": {}, "requestor": "user"}],
-        },
-        {"id": "d1", "role": "tool", "content": "on", "requestor": "user", "error": False, "turn_idx": 4},
-        {"role": "user", "content": "###STOP###", "tool_calls": None},
-    ]
-    reward = {
-        "reward": 1.0,
-        "db_check": {"db_match": True, "db_reward": 1.0},
-        "env_assertions": [{"env_assertion": {"func_name": "is_on"}, "met": True, "reward": 1.0}],
-        "action_checks": [{"action": {"name": "get_user"}, "action_match": False, "action_reward": 0.0}],
-        "nl_assertions": None,
-        "communicate_checks": [{"info": "Ann", "met": True, "justification": "said"}],
-        "reward_basis": ["DB", "COMMUNICATE"],
-        "reward_breakdown": {"DB": 1.0, "COMMUNICATE": 1.0},
-        "info": None,
-    }
-    whole = {
-        "id": "s0",
-        "task_id": "task_1",
-        "timestamp": "t",
-        "start_time": "a",
-        "end_time": "b",
-        "duration": 3.5,
-        "termination_reason": "user_stop",
-        "agent_cost": 0.1,
-        "user_cost": None,
-        "reward_info": reward,
-        "messages": messages,
-        "trial": 0,
-        "seed": 42,
-        "skipped": False,
-    }
-    early = {"reward": 0.0, "reward_basis": None, "info": {"note": "Simulation terminated prematurely."}}
-    endings = [
-        {**whole, "id": "s1", "trial": 1, "termination_reason": "max_steps", "reward_info": early},
-        {
-            **whole,
-            "id": "s2",
-            "trial": None,
-            "seed": None,
-            "termination_reason": "too_many_errors",
-            "reward_info": early,
-        },
-        {**whole, "id": "s3", "termination_reason": "user_error", "reward_info": early},
-        {**whole, "id": "s4", "reward_info": None, "termination_reason": "agent_error"},
-        {**whole, "id": "s5", "skipped": True, "reward_info": early},
-    ]
-    tasks = [{"id": "never_run", "user_scenario": {}}, {"id": "task_1", "user_scenario": {"instructions": "…"}}]
-    return {"timestamp": "t", "info": info, "tasks": tasks, "simulations": [whole, *endings]}
-
-
 def load_tau2(tmp_path: Path, results: dict[str, Any]) -> tuple[Trajectory, ...]:
     (tmp_path / "results.json").write_text(json.dumps(results))
     return tau2_bench.load(tmp_path / "results.json")
@@ -157,7 +64,8 @@ def test_tau2_bench_survives_the_round_trip_but_for_credentials(tmp_path: Path) 
     del expected["info"]["agent_info"]["llm_args"]["extra"][0]["Authorization"]
     for simulation in expected["simulations"]:
         simulation["messages"][2]["raw_data"] = {"model": "a"}
-    append_records(tmp_path / "t.jsonl", load_tau2(tmp_path, results))
+    with JsonLinesWriter(tmp_path / "t.jsonl") as writer:
+        writer.extend(load_tau2(tmp_path, results))
     assert tau2_bench.export(list(read_records(tmp_path / "t.jsonl", Trajectory))) == expected
     assert b"sk-" not in (tmp_path / "t.jsonl").read_bytes()
     assert b"max_tokens" in (tmp_path / "t.jsonl").read_bytes()
@@ -190,7 +98,8 @@ def test_what_the_user_does_on_a_device_is_not_taken_for_the_agents_work(tmp_pat
     [
         ("{", "t.json"),
         ("{}", "τ²-bench result file"),
-        ('{"info": {}, "tasks": [], "simulations": [{}]}', "simulation 0"),
+        ('{"info": {}, "tasks": [], "simulations": [{}]}', "info.environment_info: Field required"),
+        ('{"info": {}, "tasks": {}, "simulations": [{}]}', "and 2 more"),
     ],
 )
 def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -200,7 +109,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "t.json"), ("{}", "list of episodes"), ("[{}]", "episode 0")])
+@pytest.mark.parametrize(("text", "words"), [("{", "t.json"), ("{}", "list of episodes"), ("[]", "no episodes")])
 def test_a_bad_tau_bench_file_is_named_in_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(UserError, match=words) as error:

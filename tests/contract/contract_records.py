@@ -5,6 +5,7 @@ written down here.
 """
 
 import types
+from collections.abc import Iterable
 from enum import EnumType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from trace_jax.contract import capability, evaluation, routing, trajectory
-from trace_jax.contract.record import Part
+from trace_jax.contract.files import JsonLinesWriter
+from trace_jax.contract.record import Part, Record
 from trace_jax.contract.schemas import RECORDS
+from trace_jax.contract.storage import PathLike
 
 # Everything that UTF-8 can hold: quotes, newlines, NUL, line separators, emoji; lone surrogates are refused (tested).
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(["\n", "\u2028", '"\\', "é🙂"])
@@ -86,3 +89,9 @@ def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
 
 
 STRATEGIES: dict[str, st.SearchStrategy] = {name: of_model(model) for name, model in RECORDS.items()}
+
+
+def append(path: PathLike, records: Iterable[Record]) -> None:
+    """Append ``records`` to a log that is opened and closed for it, as by a program that was started again."""
+    with JsonLinesWriter(path) as writer:
+        writer.extend(records)

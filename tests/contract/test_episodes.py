@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trace_jax.contract.episodes import read_episodes
-from trace_jax.contract.files import append_records
+from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.trajectory import Policy, Trajectory
 
 
@@ -25,5 +25,6 @@ def test_a_broken_record_counts_until_its_episode_is_graded(tmp_path: Path) -> N
         ([first], [other, graded]),  # a second start of that time has ended later
         ([graded], [other, graded, graded]),  # a file that names two episodes alike is the reader's to refuse
     ):
-        append_records(path, added)
+        with JsonLinesWriter(path) as writer:
+            writer.extend(added)
         assert list(read_episodes(path)) == left

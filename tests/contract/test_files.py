@@ -11,9 +11,10 @@ import textwrap
 import time
 
 import pytest
+from contract_records import append
 
 from trace_jax.contract.capability import Candidate, Candidates
-from trace_jax.contract.files import JsonLinesWriter, append_records, read_document, read_records, write_document
+from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.trajectory import Message, Policy, Trajectory
 from trace_jax.errors import UserError
 
@@ -36,7 +37,7 @@ def refusal(path, model=Candidates, read=read_document) -> str:
 
 def test_last_line_torn_at_every_byte(tmp_path, caplog):
     path = tmp_path / "log.jsonl"
-    append_records(path, [FIRST, SECOND, LAST])
+    append(path, [FIRST, SECOND, LAST])
     whole = path.read_bytes()
     start = len(b"".join(whole.splitlines(keepends=True)[:2]))
     for end in range(start, len(whole) + 1):
@@ -47,7 +48,7 @@ def test_last_line_torn_at_every_byte(tmp_path, caplog):
         torn = start < end < len(whole) - 1
         assert list(read_records(path, Candidates)) == kept
         assert ("log.jsonl:3: dropped a torn last line" in caplog.text) == torn
-        append_records(path, [NEW])
+        append(path, [NEW])
         assert ("cut off a torn last line" in caplog.text) == torn
         assert list(read_records(path, Candidates)) == [*kept, NEW]
         assert path.read_bytes().endswith(b"\n")
@@ -55,9 +56,9 @@ def test_last_line_torn_at_every_byte(tmp_path, caplog):
 
 def test_torn_line_longer_than_a_block_is_cut_off(tmp_path):
     path = tmp_path / "log.jsonl"
-    append_records(path, [FIRST, candidates("x" * 300_000)])
+    append(path, [FIRST, candidates("x" * 300_000)])
     path.write_bytes(path.read_bytes()[:-1000])
-    append_records(path, [NEW])
+    append(path, [NEW])
     assert list(read_records(path, Candidates)) == [FIRST, NEW]
 
 
@@ -65,14 +66,14 @@ def test_a_file_of_one_torn_line_becomes_empty(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"schema_ver')
     assert list(read_records(path, Candidates)) == []
-    append_records(path, [NEW])
+    append(path, [NEW])
     assert list(read_records(path, Candidates)) == [NEW]
 
 
 @pytest.mark.parametrize("damage", [b"{]\n", b"\n", b"\0\0\0\n", b'{"schema_version":1}\n', b"\xff\xfe\n", b"[1]\n"])
 def test_corrupt_middle_line_is_refused_by_file_and_line(damage, tmp_path):
     path = tmp_path / "log.jsonl"
-    append_records(path, [FIRST, SECOND])
+    append(path, [FIRST, SECOND])
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + damage + lines[1])
     reader = read_records(path, Candidates)
@@ -144,14 +145,14 @@ def test_a_failed_replacement_keeps_the_old_document_and_no_scraps(tmp_path, mon
 
 def test_a_full_disk_leaves_no_part_of_an_append(tmp_path):
     path = tmp_path / "log.jsonl"
-    append_records(path, [FIRST])
+    append(path, [FIRST])
     size = path.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with JsonLinesWriter(path) as writer:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, hard))  # the kernel writes 40 bytes, then refuses
         try:
-            with pytest.raises(OSError):
+            with pytest.raises(UserError, match=r"log.jsonl: the disk is full .*: \d+ bytes are needed, \d+ are free"):
                 writer.append(SECOND)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -240,7 +241,7 @@ def refusal_of_replaced(path, good: str, old: str, new: str) -> str:
 
 def test_reading_is_lazy_and_quiet_about_whole_files(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    append_records(tmp_path / "log.jsonl", [FIRST] * 3)
+    append(tmp_path / "log.jsonl", [FIRST] * 3)
     assert next(read_records(tmp_path / "log.jsonl", Candidates)) == FIRST
     assert not caplog.records
 
@@ -249,7 +250,7 @@ def test_files_can_be_read_by_others(tmp_path):
     old = os.umask(0o022)
     try:
         write_document(tmp_path / "document.json", FIRST)
-        append_records(tmp_path / "log.jsonl", [FIRST])
+        append(tmp_path / "log.jsonl", [FIRST])
     finally:
         os.umask(old)
     assert (tmp_path / "document.json").stat().st_mode & 0o777 == 0o644

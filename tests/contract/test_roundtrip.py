@@ -3,12 +3,12 @@
 import tempfile
 
 import pytest
-from contract_records import STRATEGIES
+from contract_records import STRATEGIES, append
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_jax.contract.capability import Candidate, Candidates
-from trace_jax.contract.files import append_records, read_document, read_records, write_document
+from trace_jax.contract.files import read_document, read_records, write_document
 from trace_jax.contract.schemas import RECORDS
 from trace_jax.contract.trajectory import Message, Policy, ToolCall, Trajectory
 from trace_jax.errors import UserError
@@ -23,8 +23,8 @@ def test_every_record_is_read_back_equal(name, data):
         write_document(f"{directory}/document.json", record)
         assert read_document(f"{directory}/document.json", RECORDS[name]) == record
         others = data.draw(st.lists(STRATEGIES[name], max_size=2))
-        append_records(f"{directory}/records.jsonl", [record])
-        append_records(f"{directory}/records.jsonl", others)
+        append(f"{directory}/records.jsonl", [record])
+        append(f"{directory}/records.jsonl", others)
         assert list(read_records(f"{directory}/records.jsonl", RECORDS[name])) == [record, *others]
 
 
@@ -33,10 +33,10 @@ def test_object_store_holds_numbered_shards(store):
     write_document(f"{store}/run/document.json", first)
     write_document(f"{store}/run/document.json", second)
     assert read_document(f"{store}/run/document.json", Candidates) == second
-    append_records(f"{store}/run/log.jsonl", [first, second])
+    append(f"{store}/run/log.jsonl", [first, second])
     before = {path.name: path.read_bytes() for path in (store / "run" / "log.jsonl").iterdir()}
-    append_records(f"{store}/run/log.jsonl", [second])
-    append_records(f"{store}/run/log.jsonl", [])
+    append(f"{store}/run/log.jsonl", [second])
+    append(f"{store}/run/log.jsonl", [])
     after = {path.name: path.read_bytes() for path in (store / "run" / "log.jsonl").iterdir()}
     assert sorted(after) == ["00000000.jsonl", "00000001.jsonl"]
     assert before.items() <= after.items()
@@ -62,10 +62,10 @@ def trajectory_with(arguments) -> Trajectory:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), (1, 2), {1: "a"}, "\ud800", object()])
 def test_what_json_would_change_is_refused_and_nothing_is_written(value, tmp_path):
     good = trajectory_with({})
-    append_records(tmp_path / "log.jsonl", [good])
+    append(tmp_path / "log.jsonl", [good])
     bad = trajectory_with({"x": value})
     with pytest.raises(UserError, match="log.jsonl: Trajectory") as error:
-        append_records(tmp_path / "log.jsonl", [good, bad])
+        append(tmp_path / "log.jsonl", [good, bad])
     assert "\n" not in str(error.value)
     assert list(read_records(tmp_path / "log.jsonl", Trajectory)) == [good]
     with pytest.raises(UserError, match="document.json: Trajectory"):

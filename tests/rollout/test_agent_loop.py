@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trace_jax.chat.renderer import TinyRenderer
-from trace_jax.contract.files import append_records, read_records
+from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Engine, Sampling
@@ -322,7 +322,8 @@ def test_what_no_file_can_hold_breaks_the_episode_and_is_not_kept(
     script = Script(renderer.assistant(Message(role="assistant", content="please")))
     (broken,) = run([spec(0, lambda: Unwritable(where, part))], script, renderer)
     assert broken.reward is None and broken.error and error in broken.error
-    append_records(tmp_path / "episodes.jsonl", [broken])
+    with JsonLinesWriter(tmp_path / "episodes.jsonl") as writer:
+        writer.append(broken)
     assert list(read_records(tmp_path / "episodes.jsonl", Trajectory)) == [broken]
 
 
@@ -335,7 +336,8 @@ def test_arguments_too_deep_to_be_read_back_are_a_malformed_call(renderer: TinyR
     assert trajectory.reward == 0.5  # the environment has answered all three
     calls = [call for message in trajectory.messages for call in message.tool_calls]
     assert len(calls) == 3 and all(call.arguments is None and call.raw_arguments == written for call in calls)
-    append_records(tmp_path / "episodes.jsonl", [trajectory])
+    with JsonLinesWriter(tmp_path / "episodes.jsonl") as writer:
+        writer.append(trajectory)
 
 
 class Hanging(Counter):

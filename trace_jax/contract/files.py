@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
-from etils import epath
 from pydantic import ValidationError
 
-from trace_jax.contract.lines import LineLog, missing, read_lines
+from trace_jax.contract.lines import LineLog, read_lines
+from trace_jax.contract.reading import WRITTEN_BY_A_STAGE, read_bytes
 from trace_jax.contract.record import Record
 from trace_jax.contract.storage import PathLike, replace_bytes
 from trace_jax.errors import UserError
@@ -35,11 +35,7 @@ def write_document(path: PathLike, record: Record) -> None:
 
 def read_document(path: PathLike, model: type[R]) -> R:
     """The record in ``path``. Raises UserError when the file is missing, not JSON, or not a ``model``."""
-    try:
-        data = epath.Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(missing(path)) from None
-    return _decode(os.fspath(path), data, model)
+    return decode(os.fspath(path), read_bytes(path, WRITTEN_BY_A_STAGE), model)
 
 
 class JsonLinesWriter:
@@ -74,12 +70,6 @@ class JsonLinesWriter:
         self.close()
 
 
-def append_records(path: PathLike, records: Iterable[Record]) -> None:
-    """Append ``records`` to the JSON Lines at ``path`` (see JsonLinesWriter)."""
-    with JsonLinesWriter(path) as writer:
-        writer.extend(records)
-
-
 def read_records(path: PathLike, model: type[R]) -> Iterator[R]:
     """The records of the JSON Lines at ``path``, in the order of writing.
 
@@ -87,7 +77,7 @@ def read_records(path: PathLike, model: type[R]) -> Iterator[R]:
     ``model``, and for a missing file: ask ``epath.Path(path).exists()`` first where "nothing yet" is a legal state.
     """
     for where, line in read_lines(path):
-        yield _decode(where, line, model)
+        yield decode(where, line, model)
 
 
 def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
@@ -105,7 +95,8 @@ def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
     return data
 
 
-def _decode(where: str, data: bytes, model: type[R]) -> R:
+def decode(where: str, data: bytes, model: type[R]) -> R:
+    """The ``model`` in ``data``, which stands at ``where``. Raises UserError with the first problem."""
     try:
         record = model.model_validate_json(data)
     except ValidationError as error:

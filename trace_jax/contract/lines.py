@@ -1,18 +1,21 @@
 """An append-only log of JSON lines: one local file, or numbered immutable shards in an object store."""
 
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from etils import epath
+from pydantic_core import from_json
 
-from trace_jax.contract.storage import PathLike, is_local, sync_directory
+from trace_jax.contract.reading import MAX_BYTES, WRITTEN_BY_A_STAGE
+from trace_jax.contract.storage import PathLike, is_local, room_for, sync_directory
 from trace_jax.errors import UserError
 
 _SHARD = re.compile(r"^(\d{8})\.jsonl$")
-_BLOCK = 1 << 16
+_PIECE = re.compile(rb"[^\n]*\n|[^\n]+")  # a line with its newline, or the rest of a block
+_BLOCK = 1 << 20  # bytes that are read at a time
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +31,28 @@ class LineLog:
             target.mkdir(parents=True, exist_ok=True)
             self._next_shard = max((number for number, _ in _shards(target)), default=-1) + 1
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new = not target.exists()
-        self._descriptor = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        with room_for(path, 0):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new = not target.exists()
+            self._descriptor = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         if new:
             sync_directory(target.parent)
         else:
             _repair(self._descriptor, os.fspath(path))
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Append all ``lines`` with one flush. If the disk refuses, none of them stays."""
+        """Append all ``lines`` with one flush. If the disk refuses, none of them stays; if it is full, UserError."""
         if not lines:
             return
         data = b"".join(line + b"\n" for line in lines)
-        if not is_local(self.path):
+        with room_for(self.path, len(data)):
+            if is_local(self.path):
+                self._append_local(data)
+                return
             (epath.Path(self.path) / f"{self._next_shard:08d}.jsonl").write_bytes(data)
             self._next_shard += 1
-            return
+
+    def _append_local(self, data: bytes) -> None:
         if self._descriptor is None:
             raise ValueError(f"{os.fspath(self.path)}: already closed")
         before = os.fstat(self._descriptor).st_size
@@ -67,51 +75,87 @@ class LineLog:
 def read_lines(path: PathLike) -> Iterator[tuple[str, bytes]]:
     """``(file:line, bytes)`` for each line at ``path``; a torn last line is dropped with a warning.
 
-    Raises UserError for a missing log. Whether a terminated line is sound is for the caller to find out.
+    The bytes include the newline. Raises UserError for a log that is missing or cannot be read, and for a line longer
+    than ``MAX_BYTES``. Callers find out themselves whether a terminated line is sound.
     """
     target = epath.Path(path)
-    if not target.exists():
-        raise UserError(missing(path))
-    for file in [shard for _, shard in _shards(target)] if target.is_dir() else [target]:
-        name = os.fspath(file)
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n") or _is_object(line):
-                    yield f"{name}:{number}", line
-                else:  # only the last line of a file can lack its newline
-                    log.warning("%s:%d: dropped a torn last line of %d bytes", name, number, len(line))
+    try:
+        if not target.exists():
+            raise UserError(f"{os.fspath(path)}: no such file: {WRITTEN_BY_A_STAGE}")
+        for file in [shard for _, shard in _shards(target)] if target.is_dir() else [target]:
+            with file.open("rb") as stream:
+                yield from _whole_lines(stream, os.fspath(file))
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)}: cannot be read ({error}): {WRITTEN_BY_A_STAGE}") from None
 
 
-def missing(path: PathLike) -> str:
-    """The error message for a file that is not there."""
-    return f"{os.fspath(path)}: no such file: run the stage that writes it, or correct the path"
+def _whole_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
+    number, parts, length = 1, list[bytes](), 0
+    while block := stream.read(_BLOCK):
+        for piece in _PIECE.findall(block):
+            length += len(piece)
+            if length <= MAX_BYTES:
+                parts.append(piece)
+            else:
+                parts.clear()
+            if length > MAX_BYTES and piece.endswith(b"\n"):
+                raise UserError(f"{name}:{number}: a line of {length} bytes; {MAX_BYTES} can be read: shorten it")
+            if piece.endswith(b"\n"):
+                yield f"{name}:{number}", b"".join(parts)
+                number, parts, length = number + 1, [], 0
+    if not length:
+        return
+    if length <= MAX_BYTES and _is_object(line := b"".join(parts)):
+        yield f"{name}:{number}", line
+    else:  # only the last line of a file can lack its newline
+        log.warning("%s:%d: dropped a torn last line of %d bytes", name, number, length)
 
 
 def _is_object(line: bytes) -> bool:
-    # A strict prefix of a JSON object is never one itself: an unterminated line that parses lost only its newline.
+    """True if ``line`` is a whole JSON object.
+
+    A strict prefix of a JSON object is never one itself, so an unterminated line that parses lost only its newline.
+    What is nested deeper than the parser goes was not written by this program, and counts as torn.
+    """
+    if not line.rstrip().endswith(b"}"):
+        return False
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(from_json(line), dict)
     except ValueError:
         return False
 
 
 def _repair(descriptor: int, name: str) -> None:
+    """End the file with a whole line: add the newline that a kill has cost, or cut a torn last line off."""
     size = os.fstat(descriptor).st_size
-    start = size
-    tail = b""
-    while start > 0 and b"\n" not in tail:
-        length = min(_BLOCK, start)
-        start -= length
-        tail = os.pread(descriptor, length, start) + tail
-    tail = tail[tail.rfind(b"\n") + 1 :]
-    if not tail:
+    start = _last_line(descriptor, size)
+    length = size - start
+    if not length:
         return
-    if _is_object(tail):
-        os.write(descriptor, b"\n")
+    if length <= MAX_BYTES and _is_object(_read(descriptor, start, size)):
+        with room_for(name, 1):
+            os.write(descriptor, b"\n")
     else:
-        log.warning("%s: cut off a torn last line of %d bytes", name, len(tail))
-        os.ftruncate(descriptor, size - len(tail))
+        log.warning("%s: cut off a torn last line of %d bytes", name, length)
+        os.ftruncate(descriptor, start)
     os.fsync(descriptor)
+
+
+def _last_line(descriptor: int, size: int) -> int:
+    """Where the text after the last newline begins; every byte is looked at once."""
+    end = size
+    while end > 0:
+        start = max(end - _BLOCK, 0)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _read(descriptor: int, start: int, end: int) -> bytes:
+    parts = [os.pread(descriptor, min(_BLOCK, end - offset), offset) for offset in range(start, end, _BLOCK)]
+    return b"".join(parts)
 
 
 def _shards(directory: epath.Path) -> list[tuple[int, epath.Path]]:

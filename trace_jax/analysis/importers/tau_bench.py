@@ -4,91 +4,146 @@ A file is a list of ``{task_id, trial, reward, info, traj}``, ``traj`` being Ope
 has no field of its own stays in ``extra``; ``export`` rebuilds the original, value for value.
 """
 
-import json
-from pathlib import Path
-from typing import Any
+import os
+from typing import Any, Literal
 
+from trace_jax.analysis.importers.episodes import Entry, Shape, Source, read_each, reward_of, short
+from trace_jax.contract.reading import TooDeepError, parse_json, read_json, storable
+from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
 from trace_jax.errors import UserError
 
 _FIELDS = {"task_id", "trial", "reward", "info", "traj"}
 _SHAPES = {"role", "content", "tool_calls", "tool_call_id", "name"}
+_REMEDY = "give a τ-bench result file, a list of episodes"
 
 
-def load(path: str | Path, domain: str, model: str) -> tuple[Trajectory, ...]:
-    """Read a result file of ``domain``, produced by ``model``. Raises UserError naming file and episode."""
-    try:
-        episodes = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; give a τ-bench result file") from error
+class _Function(Shape):
+    name: str
+    arguments: str
+
+
+class _Call(Shape):
+    id: str
+    function: _Function
+
+
+class _ChatMessage(Shape):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class _Graded(Shape):
+    r_actions: float | bool | None = None
+    outputs: dict[str, Any] | None = None
+
+
+class _RewardInfo(Shape):
+    info: _Graded | None = None
+
+
+class _Info(Shape):
+    error: Any = None
+    reward_info: _RewardInfo | None = None
+
+
+class _Episode(Shape):
+    task_id: int | str
+    trial: int
+    reward: Any
+    info: _Info
+    traj: list[_ChatMessage]
+
+
+def load(path: PathLike, domain: str, model: str) -> tuple[Trajectory, ...]:
+    """Read a result file of ``domain``, produced by ``model``.
+
+    An episode that cannot be read is broken and says why (see ``read_each``). Raises UserError where the file as a
+    whole cannot be read.
+    """
+    episodes = read_json(path, _REMEDY)
     if not isinstance(episodes, list):
-        raise UserError(f"{path}: a τ-bench result file is a list of episodes, found {type(episodes).__name__}")
-    found = []
-    for number, episode in enumerate(episodes):
-        if not isinstance(episode, dict) or not _FIELDS <= set(episode):
-            raise UserError(f"{path}: episode {number} lacks one of {sorted(_FIELDS)}; is this a τ-bench result file?")
-        found.append(_trajectory(episode, domain, model))
-    return tuple(found)
+        raise UserError(f"{os.fspath(path)}: holds {short(episodes)}: {_REMEDY}")
+    if not episodes:
+        raise UserError(f"{os.fspath(path)}: holds no episodes: {_REMEDY}")
+    policy = Policy(base=model)
+    source = Source(
+        os.fspath(path),
+        f"tau_bench/{domain}",
+        policy,
+        read=lambda raw: _trajectory(raw, domain, policy),
+        identify=lambda raw: _identifier(raw, domain),
+    )
+    return read_each(source, (Entry(f"episode {number}", raw) for number, raw in enumerate(episodes)))
 
 
-def _trajectory(episode: dict[str, Any], domain: str, model: str) -> Trajectory:
-    messages = tuple(_message(message) for message in episode["traj"])
-    error = episode["info"].get("error")
-    reward = episode["reward"]
+def _identifier(raw: dict[str, Any], domain: str) -> str | None:
+    task, trial = raw.get("task_id"), raw.get("trial")
+    return f"{domain}-{task}-{trial}" if isinstance(task, int | str) and isinstance(trial, int) else None
+
+
+def _trajectory(raw: Any, domain: str, policy: Policy) -> Trajectory:
+    episode = _Episode.model_validate(raw)
+    messages = tuple(_message(message) for message in episode.traj)
+    error = str(episode.info.error) if episode.info.error else None
     ended = messages[-1].role == "user" and "###STOP###" in (messages[-1].content or "") if messages else False
     return Trajectory(
-        id=f"{domain}-{episode['task_id']}-{episode['trial']}",
+        id=f"{domain}-{episode.task_id}-{episode.trial}",
         target=f"tau_bench/{domain}",
-        task=str(episode["task_id"]),
+        task=str(episode.task_id),
         split="train",
         seed=0,
-        trial=episode["trial"],
-        policy=Policy(base=model),
+        trial=episode.trial,
+        policy=policy,
         messages=messages,
-        reward=None if error else min(1.0, max(0.0, float(reward))),
-        checks=() if error else _checks(episode["info"]),
+        reward=None if error else reward_of(episode.reward),
+        checks=() if error else _checks(episode.info),
         termination="error" if error else "user_stop" if ended else "done",
-        error=str(error) if error else None,
+        error=error,
         extra={
-            "task_id": episode["task_id"],
-            "reward": reward,
-            "info": episode["info"],
-            "messages": [_rest(raw) for raw in episode["traj"]],
-            "rest": {key: value for key, value in episode.items() if key not in _FIELDS},
+            "task_id": episode.task_id,
+            "reward": episode.reward,
+            "info": raw["info"],
+            "messages": [_rest(message) for message in raw["traj"]],
+            "rest": {key: value for key, value in raw.items() if key not in _FIELDS},
         },
     )
 
 
-def _checks(info: dict[str, Any]) -> tuple[Check, ...]:
-    graded = (info.get("reward_info") or {}).get("info") or {}
+def _checks(info: _Info) -> tuple[Check, ...]:
+    graded = info.reward_info.info if info.reward_info else None
+    if graded is None:
+        return ()
     checks = []
-    if "r_actions" in graded:
-        checks.append(Check(name="database", passed=graded["r_actions"] == 1.0))
-    for output, found in (graded.get("outputs") or {}).items():
+    if graded.r_actions is not None:
+        checks.append(Check(name="database", passed=graded.r_actions == 1.0))
+    for output, found in (graded.outputs or {}).items():
         checks.append(Check(name="output", passed=bool(found), detail=f"said {output}"))
     return tuple(checks)
 
 
-def _message(raw: dict[str, Any]) -> Message:
-    calls = tuple(_call(call["id"], call["function"]) for call in raw.get("tool_calls") or ())
+def _message(message: _ChatMessage) -> Message:
     return Message(
-        role=raw["role"],
-        content=raw.get("content"),
-        tool_calls=calls,
-        tool_call_id=raw.get("tool_call_id"),
-        name=raw.get("name"),
+        role=message.role,
+        content=message.content,
+        tool_calls=tuple(_call(call) for call in message.tool_calls or ()),
+        tool_call_id=message.tool_call_id,
+        name=message.name,
     )
 
 
-def _call(identifier: str, function: dict[str, Any]) -> ToolCall:
-    text = function["arguments"]
+def _call(call: _Call) -> ToolCall:
+    text = call.function.arguments
     try:
-        arguments = json.loads(text)
-    except ValueError:
+        arguments, _ = storable(parse_json("arguments", text.encode(), "write a JSON object"))
+    except (UserError, TooDeepError):
         arguments = None
     parsed = arguments if isinstance(arguments, dict) else None
     # The text is kept where parsing and printing would not give it back (spaces, key order of duplicates, floats).
-    return ToolCall(id=identifier, name=function["name"], arguments=parsed, raw_arguments=text)
+    return ToolCall(id=call.id, name=call.function.name, arguments=parsed, raw_arguments=text)
 
 
 def _rest(raw: dict[str, Any]) -> dict[str, Any]:
@@ -103,9 +158,11 @@ def _rest(raw: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def export(trajectory: Trajectory) -> dict[str, Any]:
+def export(trajectory: Trajectory) -> Any:
     """The τ-bench episode that ``trajectory`` was read from."""
     extra = trajectory.extra
+    if "raw" in extra:
+        return extra["raw"]
     pairs = zip(trajectory.messages, extra["messages"], strict=True)
     return {
         "task_id": extra["task_id"],
