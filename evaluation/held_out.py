@@ -11,7 +11,7 @@ from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
 from evaluation.routed import assign, confusion_of, route_tasks
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
@@ -21,7 +21,6 @@ from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
 from trace_jax.session import Base, load_adapters
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.run import MANIFEST
 
 REPORT = "evaluation/report.json"
 BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (

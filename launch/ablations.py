@@ -26,7 +26,7 @@ from evaluation.terminal import print_evaluation
 from launch.stages import Stages, open_run
 from trace_jax.analysis.stage import CANDIDATES
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import AnalysisReport, Candidates, CapabilityReport, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
@@ -34,7 +34,6 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.program import run
 from trace_jax.routing.router import Router
 from trace_jax.session import load_adapters, load_base
-from trace_jax.training.run import MANIFEST
 
 Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest
 RATES = (0.5, 2.0)  # learning rates of GRPO on the target, as multiples of the run's

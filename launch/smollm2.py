@@ -21,7 +21,7 @@ from launch.stages import Clock, open_run
 from trace_jax import pipeline
 from trace_jax.base_agent import Agent
 from trace_jax.chat.renderer import Renderer
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
@@ -32,7 +32,6 @@ from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of
 from trace_jax.training.job import StepReport
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
 
 WARM, GRPO = "warm start", "GRPO"

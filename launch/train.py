@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from launch.stages import grpo_config
 from trace_jax import pipeline
 from trace_jax.base_agent import calibration_path
+from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.trajectory import Trajectory
@@ -42,7 +43,6 @@ from trace_jax.session import Base, check_engine, limits, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.trainer import train
 
 ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")

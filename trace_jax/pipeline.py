@@ -9,8 +9,9 @@ from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis, analyse
 from trace_jax.base_agent import Agent, Tick, calibrate_on, calibration_groups, calibration_path
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability
+from trace_jax.contract.digest import checksum
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouterKind
@@ -30,7 +31,6 @@ from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.trainer import train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
@@ -58,7 +58,7 @@ def make_environment(
     """Stage 2 for one capability: a manifest, or the capability as FAILED; its rollouts are kept beside either."""
     path = calibration_path(directory, selected.capability.name)
     rollout = partial(calibrate_on, agent, selected.capability.name, name, config.seed, path, tick)
-    return synthesise(selected, designer, name, target, rollout, config, directory)
+    return synthesise(selected, designer, name, target, rollout, config, directory, path)
 
 
 def train_adapter(
@@ -178,7 +178,7 @@ def build_router(
             examples = _routing_prompts(manifests, adapters, candidates, designer, target, prompts)
             gate, _ = train_gate(examples, choices(table), agent.revision, reader, agent.renderer, seed)
             save_gate(gate_path, gate)
-            table = table.replace(gate=gate_path.name)
+            table = table.replace(gate=gate_path.name, gate_sha256=checksum(gate_path).sha256)
         write_document(table_path, table)
     return load_router(table_path, agent.revision, reader, agent.renderer, policy)
 

@@ -18,7 +18,8 @@ from evaluation.evaluate import REPORT, TRAJECTORIES, score
 from evaluation.report_data import find_documents
 from evaluation.sweep import sweep
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import AdapterManifest, peft_checksums
+from trace_jax.contract.digest import checksum
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records, write_document
 from trace_jax.contract.trajectory import Trajectory
@@ -65,6 +66,7 @@ def run(tmp_path_factory):
             alpha=8.0,
             target_modules=tuple(fresh.targets),
             peft="peft",
+            files=peft_checksums(root / "adapters" / name / "peft"),
             checkpoint="checkpoints",
             steps=1,
             rollouts=100 - 40 * i,
@@ -74,8 +76,12 @@ def run(tmp_path_factory):
         manifests.append(manifest)
     zero, one = np.zeros(16), np.ones(16)
     choices, bias = ("", "look", "finish"), np.array([-9.0, 9.0])
-    save_gate(root / "routing" / "gate.safetensors", Gate(base, choices, "mean", zero, one, np.zeros((16, 2)), bias))
-    table = build_table(base, "gate", manifests, {n: n for n in choices}, gate="gate.safetensors", rollouts=5)
+    gate = root / "routing" / "gate.safetensors"
+    save_gate(gate, Gate(base, choices, "mean", zero, one, np.zeros((16, 2)), bias))
+    digest = checksum(gate).sha256
+    table = build_table(
+        base, "gate", manifests, {n: n for n in choices}, gate=gate.name, gate_sha256=digest, rollouts=5
+    )
     write_document(root / "routing" / "route_table.json", table)
     return epath.Path(root)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adapter_files import FILES
 
 from evaluation.held_out import BASE_METHOD, GRPO
 from evaluation.methods import method_result
@@ -36,6 +37,7 @@ def adapter(name: str, *capabilities: str, rollouts: int = 1) -> AdapterManifest
         alpha=16.0,
         target_modules=("q_proj",),
         peft="peft",
+        files=FILES,
         checkpoint="checkpoints",
         steps=1,
         rollouts=rollouts,
