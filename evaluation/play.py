@@ -1,12 +1,14 @@
 """Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
+from evaluation.report_files import with_episodes
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
@@ -52,7 +54,7 @@ def play(
         serve(config, base, loras, epath.Path(path).parent / "published") as engine,
         progress.stage(label, total, graded) as bar,
     ):
-        return evaluate_methods(
+        evaluation = evaluate_methods(
             methods,
             target,
             split,
@@ -71,3 +73,4 @@ def play(
             seed=config.seed,
             baselines=baselines,
         )
+    return replace(evaluation, report=with_episodes(evaluation.report, path))

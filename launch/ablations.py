@@ -21,6 +21,7 @@ from evaluation.held_out import GRPO, REPORT, held_out_tasks, result, with_rows
 from evaluation.methods import Method
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
+from evaluation.report_files import read_named, read_report
 from evaluation.routed import assign, route_tasks
 from evaluation.terminal import print_evaluation
 from launch.stages import Stages, open_run
@@ -53,7 +54,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train and evaluate what the run in --run did not."""
     finished = Path(RUN.value)
     summary = read_document(finished / SUMMARY, RunSummary)
-    report = read_document(finished / summary.evaluation, EvaluationReport)
+    report = read_report(read_named(epath.Path(finished), summary.evaluation, finished / SUMMARY))
     open_run(epath.Path(finished), config, load_base(config))  # is it of this configuration and base?
     stages = Stages(config, workdir)
     with stages.progress:
@@ -97,7 +98,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
     """The run's report with the arms' rows, and what to be wary of in them."""
     warnings = {name: note for name, note in added.notes.items() if name.startswith("broken:")}
-    return with_rows(report, added.methods, warnings)
+    return with_rows(report, added.methods, warnings).replace(episodes=added.episodes)
 
 
 def mixture(stages: Stages, finished: Path) -> Arm:
@@ -109,7 +110,10 @@ def mixture(stages: Stages, finished: Path) -> Arm:
     manifests = [manifest for manifest, _ in trained]
     rollouts = sum(one.rollouts for _, (_, one) in trained)
     adapter = stages.train_adapter("mixture", manifests, finished / "environments", rollouts)
-    found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
+    analysis = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
+    names = [one.capability.name for one in analysis.capabilities if one.selected]
+    paths = [path for name in names if (path := finished / "capabilities" / f"{name}.json").exists()]
+    found = [read_document(path, SelectedCapability) for path in paths]
     lost = sum(one.rollouts for one in found if one.status is Status.FAILED)
     spent = stages.analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
     return Arm("one adapter on the mixture", spent, ((stages.root / "adapters" / "mixture" / MANIFEST, adapter),))
@@ -167,10 +171,14 @@ def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> li
 
 
 def specialists(finished: Path) -> dict[str, tuple[EnvironmentManifest, Trained]]:
-    """The run's environments and adapters by capability."""
+    """The run's environments and adapters by capability: those that its summary names, the baseline aside."""
+    summary, root = finished / SUMMARY, epath.Path(finished)
     found = {}
-    for path in sorted((finished / "adapters").glob(f"*/{MANIFEST}")):
+    for reference in read_document(summary, RunSummary).adapters:
+        path = Path(read_named(root, reference, summary))
         adapter = read_document(path, AdapterManifest)
+        if not adapter.capabilities:
+            continue
         manifest = read_document(finished / "environments" / f"{adapter.name}.json", EnvironmentManifest)
         found[manifest.capability] = (manifest, (path, adapter))
     return found

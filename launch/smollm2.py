@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
+from evaluation.report_files import run_files
 from evaluation.terminal import print_evaluation, print_learning
 from launch.convert_smollm2 import make_model
 from launch.stages import Clock, open_run
@@ -135,7 +136,11 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             report = stages.evaluate(stages.train())
         write_document(stages.root / REPORT, report)
         title = f"SmolLM2-135M-Instruct on {report.target}, seed {config.seed}"
-        summary = RunSummary(title=title, evaluation=REPORT, stage_seconds=stages.clock.seconds())
+        summary = RunSummary(
+            title=title,
+            **run_files(stages.root, REPORT, [stages.root / "adapter" / MANIFEST]),
+            stage_seconds=stages.clock.seconds(),
+        )
         write_document(stages.root / SUMMARY, summary)
     data = load_report_data(workdir)
     write_report(data, workdir / "report.html")

@@ -60,7 +60,7 @@ def analyse(
     place = epath.Path(directory)
     _claim(place, trajectories)
     candidates = _candidates(place / CANDIDATES, usable, analyst)
-    _check_labels(place)
+    check_labels(place)
     label_runs = _label_runs(place / RUNS, usable, analyst, candidates, runs, seed)
     report = aggregate(candidates, label_runs, trajectories, criteria, seed)
     if len(report.rejected_runs) == len(label_runs):
@@ -113,8 +113,8 @@ def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
     write_document(place / SOURCE, given)
 
 
-def _check_labels(place: epath.Path) -> None:
-    """Refuse label runs that are not those of the report that was made from them; there may be more by now."""
+def check_labels(place: epath.Path) -> None:
+    """Raise UserError if the label runs in ``place`` are not those of the report there; there may be more by now."""
     if not ((place / REPORT).exists() and (place / RUNS).exists()):
         return
     labels = read_document(place / REPORT, AnalysisReport).labels

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from etils import epath
 from pydantic import Field, StringConstraints
 
-from trace_jax.contract.lines import missing, read_lines
+from trace_jax.contract.lines import read_lines
 from trace_jax.contract.record import Part
 from trace_jax.contract.storage import PathLike
 from trace_jax.errors import UserError
@@ -53,7 +53,7 @@ def checksum(path: PathLike) -> Checksum:
                 digest.update(block)
                 size += len(block)
     except FileNotFoundError:
-        raise UserError(missing(path)) from None
+        raise UserError(f"{os.fspath(path)}: no such file: run the stage that writes it, or restore it") from None
     return Checksum(size=size, sha256=digest.hexdigest())
 
 
