@@ -122,7 +122,7 @@ async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
     weight, bias = np.zeros((CONFIG.hidden_size, len(NAMES))), np.full(len(NAMES), -9.0)
     gate = Gate("base", ("", *NAMES), "mean", zeros, zeros + 1.0, weight, bias)
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in NAMES)
-    table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors")
+    table = RouteTable(base="base", router="gate", routes=routes)
     router = GateRouter(table, gate, "base", PromptReader(Decoder(config, nnx.Rngs(0))), renderer)
     engine = SGLangEngine([server], config, ())
     backend, metrics = SGLangBackend(engine, await engine.settings(), config.vocab_size, renderer), Metrics()

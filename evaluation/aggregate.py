@@ -13,10 +13,10 @@ from rich.table import Table
 
 from evaluation import statistics
 from evaluation.program import run
+from evaluation.report_files import read_report
 from evaluation.style import decoding, label
 from evaluation.terminal import print_differences
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
-from trace_jax.contract.files import read_document
 from trace_jax.errors import UserError
 
 Key = tuple[str, float]
@@ -79,7 +79,7 @@ def read_reports(paths: Sequence[str]) -> list[EvaluationReport]:
     """The reports at ``paths``. Raises UserError for one given twice, by its path or as a copy."""
     reports: list[EvaluationReport] = []
     for path in paths:
-        report = read_document(path, EvaluationReport)
+        report = read_report(path)
         if report in reports:
             raise UserError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's once")
         reports.append(report)

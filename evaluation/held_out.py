@@ -1,15 +1,18 @@
 """A pipeline run on the held-out tasks: every method side by side, and what the report shows of the way there."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from etils import epath
 
 from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
+from evaluation.report_files import read_report, run_files
 from evaluation.routed import assign, confusion_of, route_tasks
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
@@ -21,7 +24,6 @@ from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import load_adapters
-from trace_jax.training.run import MANIFEST
 
 REPORT = "evaluation/report.json"
 BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (
@@ -33,6 +35,8 @@ BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (
 )
 BEST_SINGLE = "best single adapter"
 BASELINES = (BASE_METHOD, GRPO)
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_run(
@@ -56,9 +60,11 @@ def evaluate_run(
     with JsonLinesWriter(path) as writer:
         writer.extend(decisions[ROUTED].values())
 
+    if (root / REPORT).exists():
+        read_report(root / REPORT)  # were its episodes changed?
     paths = [epath.Path(root / "adapters" / adapter.name / MANIFEST) for adapter in adapters]
     place = root / "baselines" / baseline.name
-    early = {path: read_document(path, AdapterManifest) for path in sorted(place.glob(f"snapshots/*/{MANIFEST}"))}
+    early = snapshots(place, baseline)
     loras = load_adapters(
         [
             *zip(paths, adapters, strict=True),
@@ -92,11 +98,23 @@ def evaluate_run(
         points += [_point(GRPO, method) for method in curve.report.methods]
     return RunSummary(
         title=f"TRACE on {pipeline.name}, seed {settings.seed}",
-        evaluation=REPORT,
+        **run_files(root, REPORT, [*paths, place / MANIFEST]),
         stage_seconds={},
         confusion=None if truth is None else confusion_of(decisions[ROUTED], truth, choices(router.table)),
         budget=tuple(sorted(points, key=lambda point: (point.method, point.rollouts))),
     )
+
+
+def snapshots(directory: Path, adapter: AdapterManifest) -> dict[Path, AdapterManifest]:
+    """The manifests of ``adapter`` that its training left below ``directory`` on the way, fewest rollouts first."""
+    found = {}
+    for path in sorted(directory.glob(f"snapshots/*/{MANIFEST}")):
+        manifest = read_document(path, AdapterManifest)
+        if manifest.name == f"{adapter.name}-{path.parent.name}":
+            found[path] = manifest
+        else:
+            log.warning("%s: no snapshot of %s, but adapter %s: left out", path, adapter.name, manifest.name)
+    return found
 
 
 def held_out_tasks(settings: RunSettings, target: Target) -> tuple[int, ...]:

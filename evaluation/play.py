@@ -1,10 +1,12 @@
 """Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from etils import epath
 
 from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
+from evaluation.report_files import with_episodes
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
@@ -54,7 +56,7 @@ def play(
         serve(settings, base, loras, epath.Path(path).parent / "published") as session,
         progress.stage(label, total, graded) as bar,
     ):
-        return evaluate_methods(
+        evaluation = evaluate_methods(
             methods,
             target,
             split,
@@ -65,3 +67,4 @@ def play(
             seed=settings.seed,
             baselines=baselines,
         )
+    return replace(evaluation, report=with_episodes(evaluation.report, path))

@@ -1,11 +1,11 @@
 """What the report shows, gathered from the files of a work directory.
 
-Files are known by what they hold, not by their names: every JSON document with the fields of an ``AnalysisReport``, an
-``EnvironmentManifest``, an ``AdapterManifest`` or a ``RouteTable`` is read as one. ``run_summary.json`` adds what no
-stage's own record holds.
+``run_summary.json`` names the files of the run, with their digests, and adds what no stage's own record holds. Manifests
+that lie in the directory without being named there are left out of the report, with a warning.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -13,8 +13,11 @@ from typing import Any, Self, TypeVar
 from etils import epath
 from pydantic import model_validator
 
-from trace_jax.contract.adapter import AdapterManifest
+from evaluation.report_files import read_named, read_report
+from trace_jax.analysis.stage import check_labels
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import AnalysisReport, Interval
+from trace_jax.contract.digest import FileReference
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document
@@ -26,8 +29,11 @@ from trace_jax.telemetry.metrics import FILE as METRICS_FILE
 from trace_jax.telemetry.metrics import read_metrics
 
 SUMMARY = "run_summary.json"
+_SHOWN = (AnalysisReport, EnvironmentManifest, AdapterManifest, RouteTable, EvaluationReport)
 
 R = TypeVar("R", bound=Record)
+log = logging.getLogger(__name__)
+
 Metrics = Mapping[int, Mapping[str, float]]  # step → name → value
 
 
@@ -61,14 +67,28 @@ class Confusion(Part):
 
 
 class RunSummary(Record):
-    """What a pipeline run adds to its stages' files: where the evaluation is, how long stages took, and more."""
+    """What a run adds to its stages' files: which files are its own, how long stages took, and more.
 
+    Paths are relative to the work directory.
+    """
+
+    schema_version: int = 2  # 2: names all files of the run, with their digests
     title: str
-    evaluation: str  # path of the EvaluationReport, relative to the work directory
+    evaluation: FileReference  # the EvaluationReport
+    analysis: FileReference | None = None  # the AnalysisReport
+    environments: tuple[FileReference, ...] = ()  # EnvironmentManifests
+    adapters: tuple[FileReference, ...] = ()  # AdapterManifests, the baseline's included
+    table: FileReference | None = None  # the RouteTable
     stage_seconds: dict[str, float]  # in the order of the stages
     confusion: Confusion | None = None
     budget: tuple[BudgetPoint, ...] = ()
     notes: dict[str, str] = {}
+
+    @property
+    def files(self) -> tuple[FileReference, ...]:
+        """All files that it names."""
+        single = (self.evaluation, self.analysis, self.table)
+        return (*(one for one in single if one is not None), *self.environments, *self.adapters)
 
 
 @dataclass(frozen=True)
@@ -89,28 +109,50 @@ class ReportData:
 
 
 def load_report_data(workdir: PathLike) -> ReportData:
-    """Gather a finished run. Raises UserError when the summary is missing or any file is not what it should be."""
+    """Gather a finished run.
+
+    Raises UserError when the summary is missing, or a file that it names is missing, damaged or changed.
+    """
     directory = epath.Path(workdir)
-    summary = read_document(directory / SUMMARY, RunSummary)
-    analyses = find_documents(directory, AnalysisReport)
-    tables = find_documents(directory, RouteTable)
-    if len(analyses) > 1 or len(tables) > 1:
-        odd = [os_path for os_path, _ in (analyses if len(analyses) > 1 else tables)][1]
-        raise UserError(f"{odd}: a work directory holds one analysis report and one route table; move this one away")
-    adapters = [(path, a) for path, a in find_documents(directory, AdapterManifest) if "snapshots" not in path.parts]
+    path = directory / SUMMARY
+    summary = read_document(path, RunSummary)
+
+    def read(reference: FileReference, model: type[R]) -> R:
+        return read_document(read_named(directory, reference, path), model)
+
+    for stranger in strangers(directory, summary):
+        log.warning("%s: %s does not name it, so it is not of this run: left out of the report", stranger, SUMMARY)
+    if summary.analysis is not None:
+        check_labels((directory / summary.analysis.path).parent)
+    adapters = [(directory / one.path, read(one, AdapterManifest)) for one in summary.adapters]
     return ReportData(
         title=summary.title,
-        evaluation=read_document(directory / summary.evaluation, EvaluationReport),
-        analysis=analyses[0][1] if analyses else None,
-        environments=tuple(manifest for _, manifest in find_documents(directory, EnvironmentManifest)),
+        evaluation=read_report(read_named(directory, summary.evaluation, path)),
+        analysis=None if summary.analysis is None else read(summary.analysis, AnalysisReport),
+        environments=tuple(read(one, EnvironmentManifest) for one in summary.environments),
         adapters=tuple(adapter for _, adapter in adapters),
-        metrics={a.name: read_metrics(path.parent) for path, a in adapters if (path.parent / METRICS_FILE).exists()},
-        table=tables[0][1] if tables else None,
+        metrics={a.name: read_metrics(p.parent) for p, a in adapters if (p.parent / METRICS_FILE).exists()},
+        table=None if summary.table is None else read(summary.table, RouteTable),
         confusion=summary.confusion,
         stage_seconds=summary.stage_seconds,
         budget=summary.budget,
         notes=summary.notes,
     )
+
+
+def strangers(directory: epath.Path, summary: RunSummary) -> list[epath.Path]:
+    """Manifests, tables and reports in ``directory`` that the ``summary`` of its run does not name, by path.
+
+    Snapshots of an adapter that it names are of the run. A file that should be JSON and is not counts as a stranger.
+    """
+    named = {directory / reference.path for reference in summary.files}
+    found = []
+    for path in sorted(_json_files(directory)):
+        snapshot = path.name == MANIFEST and path.parent.parent.name == "snapshots"
+        owner = path.parent.parent.parent / MANIFEST if snapshot else path
+        if owner not in named and _is_shown(path):
+            found.append(path)
+    return found
 
 
 def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path, R]]:
@@ -121,12 +163,23 @@ def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path
     root = epath.Path(directory)
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the work directory of a run")
-    required = {name for name, info in model.model_fields.items() if info.is_required()}
     found = []
     for path in sorted(_json_files(root)):
-        if required <= _keys(path):
+        if _required(model) <= _keys(path):
             found.append((path, read_document(path, model)))
     return found
+
+
+def _is_shown(path: epath.Path) -> bool:
+    try:
+        keys = _keys(path)
+    except UserError:
+        return True
+    return any(_required(model) <= keys for model in _SHOWN)
+
+
+def _required(model: type[Record]) -> set[str]:
+    return {name for name, info in model.model_fields.items() if info.is_required()}
 
 
 def _json_files(directory: epath.Path) -> Iterator[epath.Path]:

@@ -21,11 +21,12 @@ from evaluation.held_out import GRPO, REPORT, held_out_tasks, result, with_rows
 from evaluation.methods import Method
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
+from evaluation.report_files import read_named, read_report
 from evaluation.routed import assign, route_tasks
 from evaluation.terminal import print_evaluation
 from trace_jax.analysis.stage import CANDIDATES
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import AnalysisReport, Candidates, CapabilityReport, SelectedCapability, Status
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
@@ -35,7 +36,6 @@ from trace_jax.program import run
 from trace_jax.routing.router import Router
 from trace_jax.run_settings import read_settings
 from trace_jax.session import load_adapters, load_base
-from trace_jax.training.run import MANIFEST
 
 Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest
 RATES = (0.5, 2.0)  # learning rates of GRPO on the target, as multiples of the run's
@@ -55,7 +55,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train and evaluate what the run in --run did not."""
     finished = Path(RUN.value)
     summary = read_document(finished / SUMMARY, RunSummary)
-    report = read_document(finished / summary.evaluation, EvaluationReport)
+    report = read_report(read_named(epath.Path(finished), summary.evaluation, finished / SUMMARY))
     settings = read_settings(config)
     open_run(epath.Path(finished), settings, load_base(settings))  # is it of these settings and this base?
     pipeline = Pipeline(settings, workdir)
@@ -100,7 +100,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
     """The run's report with the arms' rows, and what to be wary of in them."""
     warnings = {name: note for name, note in added.notes.items() if name.startswith("broken:")}
-    return with_rows(report, added.methods, warnings)
+    return with_rows(report, added.methods, warnings).replace(episodes=added.episodes)
 
 
 def mixture(pipeline: Pipeline, finished: Path) -> Arm:
@@ -112,7 +112,10 @@ def mixture(pipeline: Pipeline, finished: Path) -> Arm:
     manifests = [manifest for manifest, _ in trained]
     rollouts = sum(adapter.rollouts for _, (_, adapter) in trained)
     adapter = pipeline.train_adapter("mixture", manifests, finished / "environments", rollouts)
-    found = [read_document(path, SelectedCapability) for path in sorted((finished / "capabilities").glob("*.json"))]
+    analysis = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
+    names = [report.capability.name for report in analysis.capabilities if report.selected]
+    paths = [path for name in names if (path := finished / "capabilities" / f"{name}.json").exists()]
+    found = [read_document(path, SelectedCapability) for path in paths]
     lost = sum(capability.rollouts for capability in found if capability.status is Status.FAILED)
     spent = pipeline.rollouts_analysed + lost + sum(manifest.rollouts for manifest in manifests) + adapter.rollouts
     return Arm("one adapter on the mixture", spent, ((pipeline.root / "adapters" / "mixture" / MANIFEST, adapter),))
@@ -174,10 +177,14 @@ def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> li
 
 
 def specialists(finished: Path) -> dict[str, tuple[EnvironmentManifest, Trained]]:
-    """The run's environments and adapters by capability."""
+    """The run's environments and adapters by capability: those that its summary names, the baseline aside."""
+    summary, root = finished / SUMMARY, epath.Path(finished)
     found = {}
-    for path in sorted((finished / "adapters").glob(f"*/{MANIFEST}")):
+    for reference in read_document(summary, RunSummary).adapters:
+        path = Path(read_named(root, reference, summary))
         adapter = read_document(path, AdapterManifest)
+        if not adapter.capabilities:
+            continue
         manifest = read_document(finished / "environments" / f"{adapter.name}.json", EnvironmentManifest)
         found[manifest.capability] = (manifest, (path, adapter))
     return found

@@ -2,11 +2,13 @@
 
     python -m launch.merge --base=DIR --adapter=DIR --out=DIR
 
-``--adapter`` is a PEFT directory, such as the ``peft`` directory of a trained adapter. Memory for one tensor suffices.
+``--adapter`` is a PEFT directory, such as the ``peft`` directory of a trained adapter, whose manifest then vouches for
+its files. Memory for one tensor suffices.
 """
 
 from absl import app, flags
 
+from trace_jax.contract.adapter import check_adapter, manifest_of
 from trace_jax.models.formats.merging import merge_adapter
 from trace_jax.program import fail, guarded, parse_flags
 from trace_jax.telemetry.progress import Progress
@@ -21,6 +23,8 @@ FLAGS = (
 def main() -> None:
     """Merge, and show how far it is."""
     base, adapter, out = (str(flag.value) for flag in FLAGS)
+    if (found := manifest_of(adapter)) is not None:
+        check_adapter(*found)
     with Progress() as progress, progress.stage("merge, percent", total=100) as stage:
         merge_adapter(base, adapter, out, lambda done, total: stage.advance(100 * done // total - stage.done))
     print(f"merged model: {out}")

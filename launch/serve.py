@@ -42,7 +42,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.files import read_document
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
@@ -72,7 +72,6 @@ from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
-from trace_jax.training.run import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
@@ -175,14 +174,19 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _held(root: Path, table: RouteTable) -> dict[str, Held]:
-    """The adapters of the table. Raises UserError for one that is missing, or of another base."""
+    """The adapters of the table. Raises UserError for one that is missing, changed, swapped, or of another base."""
     held = {}
     for route in table.routes:
         path = root / "adapters" / route.adapter / MANIFEST
         manifest = read_document(path, AdapterManifest)
         if manifest.base != table.base:
             raise UserError(f"{path}: adapter of base {manifest.base}, the route table's is {table.base}")
-        held[route.adapter] = Held(path.parent / manifest.peft, manifest.rank)
+        if manifest.name != route.adapter:
+            raise UserError(
+                f"{path}: manifest of adapter {manifest.name!r}, the table routes to {route.adapter!r}: the adapters' "
+                "directories were swapped: restore them"
+            )
+        held[route.adapter] = Held(Path(check_adapter(path, manifest)), manifest.rank, manifest.files)
     return held
 
 

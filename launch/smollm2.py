@@ -16,11 +16,12 @@ from evaluation.held_out import held_out_tasks
 from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
+from evaluation.report_files import run_files
 from evaluation.terminal import print_evaluation, print_learning
 from launch.convert_smollm2 import make_model
 from launch.warm_start import WarmStartSettings
 from trace_jax.chat.renderer import Renderer
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.workdir import open_workdir
@@ -35,7 +36,6 @@ from trace_jax.run_settings import read_section, read_settings, sections
 from trace_jax.session import Base, load_adapters, load_base, open_session
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.demonstrations import tokenized, turns_of
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
 from trace_jax.training.trainer import train
 
@@ -150,7 +150,11 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             report = stages.evaluate(stages.train())
         write_document(stages.root / REPORT, report)
         title = f"SmolLM2-135M-Instruct on {report.target}, seed {config.seed}"
-        summary = RunSummary(title=title, evaluation=REPORT, stage_seconds=stages.times.seconds())
+        summary = RunSummary(
+            title=title,
+            **run_files(stages.root, REPORT, [stages.root / "adapter" / MANIFEST]),
+            stage_seconds=stages.times.seconds(),
+        )
         write_document(stages.root / SUMMARY, summary)
     data = load_report_data(workdir)
     write_report(data, workdir / "report.html")

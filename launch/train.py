@@ -23,6 +23,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.trajectory import Trajectory
@@ -42,7 +43,6 @@ from trace_jax.run_settings import RunSettings, read_settings
 from trace_jax.session import Base, load_base, open_session
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 

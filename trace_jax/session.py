@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
 from trace_jax.chat.renderers import chat_template, renderer_for
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import AdapterManifest, check_adapter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
@@ -131,14 +131,17 @@ def load_renderer(directory: Path, thinking: bool | None) -> Renderer:
 
 
 def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
-    """The adapters by name. Raises UserError for one of another base, or a name used twice."""
+    """The adapters by name.
+
+    Raises UserError for one of another base, a name used twice, and files that are not those that were trained.
+    """
     found: dict[str, LoRA] = {}
     for path, manifest in manifests:
         if manifest.base != base.revision:
             raise UserError(f"{path}: adapter of base {manifest.base}, the model is {base.revision}: use its own base")
         if manifest.name in found:
             raise UserError(f"{path}: a second adapter is called {manifest.name!r}; names are unique: leave one out")
-        found[manifest.name] = load_peft(path.parent / manifest.peft, base.config)
+        found[manifest.name] = load_peft(check_adapter(path, manifest), base.config)
     return found
 
 

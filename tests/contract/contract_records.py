@@ -13,7 +13,8 @@ from annotated_types import Ge, Le, MaxLen
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from trace_jax.contract import capability, evaluation, routing, trajectory
+from trace_jax.contract import adapter, capability, environment, evaluation, routing, trajectory
+from trace_jax.contract.digest import Checksum
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.record import Part, Record
 from trace_jax.contract.schemas import RECORDS
@@ -22,6 +23,8 @@ from trace_jax.contract.storage import PathLike
 # Everything that UTF-8 can hold: quotes, newlines, NUL, line separators, emoji; lone surrogates are refused (tested).
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(["\n", "\u2028", '"\\', "é🙂"])
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+digests = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
+NAME, SHA256 = r"^[a-z][a-z0-9_]*$", "^[0-9a-f]{64}$"
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -34,11 +37,11 @@ def of_type(kind: Any, metadata: tuple = ()) -> st.SearchStrategy:
     arguments = get_args(kind)
     low = next((limit.ge for limit in metadata if isinstance(limit, Ge)), None)
     high = next((limit.le for limit in metadata if isinstance(limit, Le)), None)
-    if hasattr(kind, "__metadata__"):  # Annotated: only CapabilityName
-        assert kind == capability.CapabilityName
-        return names
-    if any(getattr(limit, "pattern", None) for limit in metadata):
-        return names
+    if hasattr(kind, "__metadata__"):
+        return of_type(arguments[0], kind.__metadata__)
+    pattern = next((found for limit in metadata if (found := getattr(limit, "pattern", None))), None)
+    if pattern is not None:
+        return {NAME: names, SHA256: digests}[pattern]
     if isinstance(kind, EnumType) or get_origin(kind) is Literal:
         return st.sampled_from(kind if isinstance(kind, EnumType) else arguments)
     if get_origin(kind) in (Union, types.UnionType):
@@ -81,6 +84,12 @@ def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
         raw = draw(st.dictionaries(text, st.floats(0.01, 1), max_size=3))
         values["weights"] = {name: weight / sum(raw.values()) for name, weight in raw.items()}
         values["adapters"] = {} if values["undecided"] else values["adapters"]
+    elif model is routing.RouteTable:
+        values["gate_sha256"] = None if values["gate"] is None else draw(digests)
+    elif model is environment.EnvironmentManifest:
+        del values["design_sha256"]  # it follows from the design
+    elif model is adapter.AdapterManifest:
+        values["files"] = {name: draw(of_model(Checksum)) for name in adapter.PEFT_FILES}
     elif model is evaluation.EvaluationReport:
         values["tasks"] = tasks = tuple(dict.fromkeys(values["tasks"]))
         rewards = st.fixed_dictionaries({task: of_type(tuple[float | None, ...]) for task in tasks})

@@ -40,4 +40,5 @@ def test_what_is_written_satisfies_the_file(name, data):
     validator.validate(content)
     assert not validator.is_valid({**content, "schema_version": content["schema_version"] + 1})
     assert not validator.is_valid({**content, "unknown_field": 1})
+    validator.validate({**content, "sha256": "0" * 64})
     assert not validator.is_valid({key: value for key, value in content.items() if key != "schema_version"})

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from adapter_files import FILES
 
 from evaluation.methods import compare, method_result
 from evaluation.report_data import BudgetPoint, Confusion, ReportData
@@ -60,6 +61,7 @@ def adapter(name: str, *capabilities: str) -> AdapterManifest:
         alpha=16.0,
         target_modules=("q_proj",),
         peft="peft",
+        files=FILES,
         checkpoint="checkpoints",
         steps=25,
         rollouts=1200,
@@ -137,9 +139,7 @@ def data(evaluation) -> ReportData:
         environments=tuple(environments),
         adapters=tuple(adapters),
         metrics=metrics,
-        table=RouteTable(
-            base="0123456789abcdef", router="gate", routes=routes, gate="gate.safetensors", temperature=1.2
-        ),
+        table=RouteTable(base="0123456789abcdef", router="gate", routes=routes, temperature=1.2),
         confusion=Confusion(choices=choices, counts=counts),
         stage_seconds={
             "roll_out": 31.0,

@@ -1,6 +1,7 @@
 """What the report shows of TRACE on its way: the first adapters alone, from episodes that were played anyway."""
 
 import pytest
+from adapter_files import FILES
 
 from evaluation.held_out import BASE_METHOD, ROUTED, _partial
 from evaluation.methods import method_result
@@ -21,6 +22,7 @@ def adapter(name: str, rollouts: int) -> AdapterManifest:
         alpha=16.0,
         target_modules=("q_proj",),
         peft="peft",
+        files=FILES,
         checkpoint="checkpoints",
         steps=1,
         rollouts=rollouts,

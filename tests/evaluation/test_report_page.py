@@ -9,6 +9,8 @@ import pytest
 from evaluation import held_out, plots
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
+from evaluation.report_files import ANALYSIS, TABLE
+from trace_jax.contract.digest import refer
 from trace_jax.contract.files import write_document
 from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import MetricsWriter
@@ -83,9 +85,10 @@ def test_page_of_an_evaluation_alone(evaluation, data):
 
 
 def write_run(data, root):
+    """A finished run, and beside its files what the report does not show: the base's own, and snapshots."""
     write_document(root / "evaluation" / "report.json", data.evaluation)
-    write_document(root / "analysis" / "report.json", data.analysis)
-    write_document(root / "routing" / "table.json", data.table)
+    write_document(root / ANALYSIS, data.analysis)
+    write_document(root / TABLE, data.table)
     for item in data.environments:
         write_document(root / "environments" / f"{item.name}.json", item)
     for item in data.adapters:
@@ -98,7 +101,11 @@ def write_run(data, root):
     (root / "base" / "tokenizer.json").write_text("[1, 2]")
     summary = RunSummary(
         title=data.title,
-        evaluation="evaluation/report.json",
+        evaluation=refer(root / "evaluation" / "report.json", root),
+        analysis=refer(root / ANALYSIS, root),
+        environments=tuple(refer(root / "environments" / f"{item.name}.json", root) for item in data.environments),
+        adapters=tuple(refer(root / "adapters" / item.name / "adapter.json", root) for item in data.adapters),
+        table=refer(root / TABLE, root),
         stage_seconds=dict(data.stage_seconds),
         confusion=data.confusion,
         budget=data.budget,
@@ -125,18 +132,47 @@ def test_files_that_cannot_be_right_are_refused_by_name(data, tmp_path):
         load_report_data(tmp_path)
     write_run(data, tmp_path)
     path = tmp_path / "adapters" / "grpo_target" / "adapter.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
-    with pytest.raises(UserError, match=r"grpo_target/adapter.json.*schema_version 7"):
+    path.write_text(path.read_text().replace('"steps": 25', '"steps": 26'))
+    with pytest.raises(
+        UserError, match=rf"{path}: sha256 is \w{{64}}, expected \w{{64}} \(by .*{SUMMARY}\): .*restore"
+    ):
+        load_report_data(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path}: no such file"):
         load_report_data(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["adapters/grpo_target/adapter.json", "routing/table.json", "base/tokenizer.json"])
-def test_a_file_that_is_torn_is_named_and_not_left_out(data, tmp_path, name):
+@pytest.mark.parametrize("name", ["adapters/grpo_target/adapter.json", TABLE, ANALYSIS, "evaluation/report.json"])
+def test_a_file_of_the_run_that_is_torn_is_refused(data, tmp_path, name):
     write_run(data, tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=rf"{name}: not JSON .*: make it again, or move it away"):
+    with pytest.raises(UserError, match=f"{path}: sha256 is"):
         load_report_data(tmp_path)
+
+
+def test_what_the_summary_does_not_name_is_left_out_with_a_warning(data, tmp_path, caplog):
+    write_run(data, tmp_path)
+    lost, base = data.adapters[0].replace(name="stranger"), tmp_path / "base" / "tokenizer.json"
+    for path, record in (
+        (tmp_path / "adapters" / "stranger" / "adapter.json", lost),
+        (tmp_path / "adapters" / "stranger" / "snapshots" / "00000064" / "adapter.json", lost),
+        (tmp_path / "environments" / "copy.json", data.environments[0]),
+        (tmp_path / "routing" / "older.json", data.table),
+        (tmp_path / "analysis of last week.json", data.analysis),
+        (tmp_path / "evaluation" / "older.json", data.evaluation),
+    ):
+        write_document(path, record)
+    base.write_text(base.read_text()[:-1])
+    found = load_report_data(tmp_path)
+    assert {item.name for item in found.adapters} == {item.name for item in data.adapters}
+    assert len(found.environments) == len(data.environments) and found.table == data.table
+    warned = [line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in caplog.messages]
+    assert warned == [
+        "adapters/stranger/adapter.json", "adapters/stranger/snapshots/00000064/adapter.json",
+        "analysis of last week.json", "base/tokenizer.json", "environments/copy.json", "evaluation/older.json",
+        "routing/older.json",
+    ]  # fmt: skip
 
 
 def test_every_method_family_has_its_colour():

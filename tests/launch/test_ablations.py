@@ -4,9 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adapter_files import FILES
 
 from evaluation.held_out import BASE_METHOD, GRPO
 from evaluation.methods import method_result
+from evaluation.report_data import SUMMARY, RunSummary
 from launch.ablations import beside, mixture, random_capabilities
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import (
@@ -18,6 +20,7 @@ from trace_jax.contract.capability import (
     SelectedCapability,
     Status,
 )
+from trace_jax.contract.digest import FileReference, refer
 from trace_jax.contract.environment import Calibration, Design, EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
@@ -37,6 +40,7 @@ def adapter(name: str, *capabilities: str, rollouts: int = 1) -> AdapterManifest
         alpha=16.0,
         target_modules=("q_proj",),
         peft="peft",
+        files=FILES,
         checkpoint="checkpoints",
         steps=1,
         rollouts=rollouts,
@@ -113,6 +117,11 @@ def finished(tmp_path: Path) -> Path:
     distractors = tuple(Candidate(name=name, description=name) for name in ("polite", "brief"))
     dictionary = Candidates(analyst="rules", capabilities=candidates, distractors=distractors)
     write_document(tmp_path / "analysis" / "candidates.json", dictionary)
+    write_document(tmp_path / "adapters" / "stranger" / "adapter.json", adapter("stranger", "look", rollouts=9))
+    write_document(tmp_path / "capabilities" / "stranger.json", capability("stranger", Status.FAILED, 7))
+    adapters = tuple(refer(tmp_path / "adapters" / name / "adapter.json", tmp_path) for name in ("look", "finish"))
+    report = FileReference(path="evaluation/report.json", sha256=64 * "0")
+    write_document(tmp_path / SUMMARY, RunSummary(title="", evaluation=report, adapters=adapters, stage_seconds={}))
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import AdapterManifest, peft_checksums
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_records, write_document
 from trace_jax.contract.trajectory import Trajectory
@@ -130,6 +130,7 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
         alpha=8.0,
         target_modules=tuple(lora.targets),
         peft="peft",
+        files=peft_checksums(tmp_path / "adapter" / "peft"),
         checkpoint="checkpoints",
         steps=0,
         rollouts=0,

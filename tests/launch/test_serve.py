@@ -15,7 +15,8 @@ from flax import nnx
 
 from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import AdapterManifest, peft_checksums
+from trace_jax.contract.digest import checksum
 from trace_jax.contract.files import read_records, write_document
 from trace_jax.contract.routing import Route, RouteDecision, RouteTable
 from trace_jax.contract.trajectory import Message
@@ -52,9 +53,12 @@ class Run:
         zeros, bias = np.zeros((width, 3)), np.array([9.0, -9.0, 9.0])
         gate = Gate(self.revision, names, "last", np.zeros(width), np.ones(width), zeros, bias)
         (self.root / "routing").mkdir()
-        save_gate(self.root / "routing" / "gate.safetensors", gate)
+        path = self.root / "routing" / "gate.safetensors"
+        save_gate(path, gate)
         routes = tuple(Route(adapter=name, capability=name, description=name) for name in self.loras)
-        table = RouteTable(base=self.revision, router="gate", routes=routes, gate="gate.safetensors")
+        table = RouteTable(
+            base=self.revision, router="gate", routes=routes, gate=path.name, gate_sha256=checksum(path).sha256
+        )
         write_document(self.root / "routing" / "route_table.json", table)
 
     def _adapter(self, name: str, seed: int) -> LoRA:
@@ -63,7 +67,8 @@ class Run:
         save_peft(lora := LoRA(filled, fresh.scale), CONFIG, directory / "peft", self.revision)
         manifest = AdapterManifest(
             name=name, capabilities=(name,), environments=(), base=self.revision, rank=2, alpha=4.0,
-            target_modules=lora.targets, peft="peft", checkpoint="checkpoint", steps=1, rollouts=1, seed=0,
+            target_modules=lora.targets, peft="peft", files=peft_checksums(directory / "peft"), checkpoint="checkpoint",
+            steps=1, rollouts=1, seed=0,
         )  # fmt: skip
         write_document(directory / "adapter.json", manifest)
         return lora

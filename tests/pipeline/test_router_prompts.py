@@ -1,6 +1,7 @@
 """The gate learns from prompts whose labels are what the customer asks for."""
 
 import pytest
+from adapter_files import FILES
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
@@ -24,7 +25,7 @@ def prompts():
     adapters = [
         AdapterManifest(
             name=f"{name}-1", capabilities=(name,), environments=(name,), base="b", rank=1, alpha=1.0,
-            target_modules=("q_proj",), peft="peft", checkpoint="c", steps=1, rollouts=1, seed=0)
+            target_modules=("q_proj",), peft="peft", files=FILES, checkpoint="c", steps=1, rollouts=1, seed=0)
         for name in SIGNS
     ]  # fmt: skip
     candidates = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from adapter_files import FILES
 from flax import nnx
 
 from trace_jax.chat.renderer import TinyRenderer
@@ -32,6 +33,7 @@ def manifest() -> Callable[..., AdapterManifest]:
             alpha=4.0,
             target_modules=("q_proj",),
             peft="peft",
+            files=FILES,
             checkpoint="checkpoint",
             steps=1,
             rollouts=16,

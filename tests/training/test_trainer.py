@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import toy
 
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.files import read_document
 from trace_jax.engines.protocol import Sampling
 from trace_jax.errors import EngineError, UserError
 from trace_jax.models.formats.peft import load_peft
-from trace_jax.training.run import MANIFEST
 
 
 def _rows(directory):

@@ -11,6 +11,7 @@ from trace_jax.analysis.aggregate import aggregate
 from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
+from trace_jax.contract.digest import check_log, log_checksum
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.record import Record
 from trace_jax.contract.trajectory import Trajectory
@@ -50,7 +51,8 @@ def analyse(
     """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
 
     Raises UserError for a held-out trajectory, for an id that occurs twice, for files in ``directory`` that were
-    made from other trajectories or with another seed or analyst, and when no label run is a clean partition.
+    made from other trajectories or with another seed or analyst, for labels that were changed after a report was made
+    from them, and when no label run is a clean partition.
     """
     if runs < 1:
         raise UserError(f"an analysis of {runs} label runs: ask for 1 at least")
@@ -58,6 +60,7 @@ def analyse(
     place = epath.Path(directory)
     _claim(place, trajectories)
     candidates = _candidates(place / CANDIDATES, usable, analyst)
+    check_labels(place)
     label_runs = _label_runs(place / RUNS, usable, analyst, candidates, runs, seed)
     report = aggregate(candidates, label_runs, trajectories, criteria, seed)
     if len(report.rejected_runs) == len(label_runs):
@@ -66,6 +69,7 @@ def analyse(
             f"{place / RUNS}: none of {len(label_runs)} label runs can be used ({fault}): mend the analyst, then "
             "remove the file"
         )
+    report = report.replace(labels=log_checksum(place / RUNS))
     selected = selected_capabilities(report, label_runs, usable)
     write_document(place / REPORT, report)
     (place / SELECTED).unlink(missing_ok=True)
@@ -107,6 +111,16 @@ def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
     if (place / CANDIDATES).exists():
         raise UserError(f"{place}: holds {CANDIDATES} but no {SOURCE} to say of what: use a new directory")
     write_document(place / SOURCE, given)
+
+
+def check_labels(place: epath.Path) -> None:
+    """Raise UserError if the label runs in ``place`` are not those of the report there; there may be more by now."""
+    if not ((place / REPORT).exists() and (place / RUNS).exists()):
+        return
+    labels = read_document(place / REPORT, AnalysisReport).labels
+    if labels is not None:
+        remedy = f"labels were changed after the report: restore the file, or remove it and {REPORT} to label anew"
+        check_log(place / RUNS, labels, place / REPORT, remedy)
 
 
 def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst) -> Candidates:

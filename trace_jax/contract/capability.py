@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from trace_jax.contract.digest import LogChecksum
 from trace_jax.contract.record import Part, Record
 
 CapabilityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -114,11 +115,13 @@ class CapabilityReport(Part):
 class AnalysisReport(Record):
     """The aggregation over all runs: one report a capability, best mean delta first."""
 
+    schema_version: int = 2  # 2: the checksum of the labels
     capabilities: tuple[CapabilityReport, ...]
     rejected_runs: dict[str, str] = Field(default_factory=dict)  # run number → why its partition was refused
     passed: int
     failed: int
     broken: int
+    labels: LogChecksum | None = None  # the label runs that it was made from; None: they are not on disk
 
 
 class SelectedCapability(Record):

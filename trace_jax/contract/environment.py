@@ -1,8 +1,11 @@
 """Stage 2 record: a synthesised environment with its validity gates and calibration."""
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import Field, model_validator
 
 from trace_jax.contract.capability import CapabilityName
+from trace_jax.contract.digest import LogChecksum, Sha256, digest_of
 from trace_jax.contract.record import Part, Record
 from trace_jax.contract.trajectory import Check
 
@@ -41,14 +44,31 @@ class Attempt(Part):
 
 
 class EnvironmentManifest(Record):
-    """A validated, calibrated training ground for one capability. ``name`` is unique in a work directory."""
+    """A validated, calibrated environment for one capability. ``name`` is unique in a work directory."""
 
+    schema_version: int = 2  # 2: the digests of the design and of the calibration's rollouts
     name: str
     capability: CapabilityName
     target: str
     designer: str
     design: Design
+    design_sha256: Sha256 = Field(default_factory=lambda fields: _digest(fields.get("design")))
     gates: tuple[Check, ...]
-    calibration: Calibration | None  # None for a target used as its own training ground
+    calibration: Calibration | None  # None for a target that is its own environment
     attempts: tuple[Attempt, ...] = ()
     rollouts: int  # base rollouts spent on calibration
+    recorded: LogChecksum | None = None  # these rollouts, in NAME.rollouts.jsonl: the first batches of an adapter
+
+    @model_validator(mode="after")
+    def _the_design_is_the_one_that_was_accepted(self) -> Self:
+        found = _digest(self.design)
+        if found != self.design_sha256:
+            raise ValueError(
+                f"design has sha256 {found}, expected {self.design_sha256} (by design_sha256): it was changed after "
+                "its gates and calibration: restore it, or remove the manifest to calibrate the new design"
+            )
+        return self
+
+
+def _digest(design: Design | None) -> str:
+    return "" if design is None else digest_of(design.model_dump())

@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from trace_jax.contract.capability import Interval
+from trace_jax.contract.digest import LogChecksum
 from trace_jax.contract.record import Part, Record
 from trace_jax.contract.trajectory import Split
 
@@ -33,6 +34,7 @@ class Comparison(Part):
 class EvaluationReport(Record):
     """Methods compared on one target split."""
 
+    schema_version: int = 2  # 2: the checksums of its episodes
     target: str
     split: Split
     tasks: tuple[str, ...]
@@ -41,6 +43,7 @@ class EvaluationReport(Record):
     methods: tuple[MethodResult, ...]
     comparisons: tuple[Comparison, ...] = ()
     notes: dict[str, str] = Field(default_factory=dict)
+    episodes: dict[str, LogChecksum] = Field(default_factory=dict)  # logs it was made from, by path from the report
 
     @model_validator(mode="after")
     def _same_tasks(self) -> Self:

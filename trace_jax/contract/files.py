@@ -7,6 +7,8 @@ Every function takes a local path or an object-store path (``gs://…``, ``s3://
     with JsonLinesWriter(workdir / "trajectories.jsonl") as writer:
         writer.append(trajectory)
     for trajectory in read_records(workdir / "trajectories.jsonl", Trajectory): ...
+
+Every record is written with its seal (see ``trace_jax.contract.seal``), and refused if it no longer fits it.
 """
 
 import os
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 from trace_jax.contract.lines import LineLog, read_lines
 from trace_jax.contract.reading import WRITTEN_BY_A_STAGE, read_bytes
 from trace_jax.contract.record import Record
+from trace_jax.contract.seal import FIELD, check_seal, sealed, unsealed
 from trace_jax.contract.storage import PathLike, replace_bytes
 from trace_jax.errors import UserError
 
@@ -92,11 +95,12 @@ def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
             f"{os.fspath(path)}: {name} would not be read back equal: free-form fields may hold only JSON values "
             "(no NaN, infinity, tuple, or key that is not a string)"
         )
-    return data
+    return sealed(data)
 
 
 def decode(where: str, data: bytes, model: type[R]) -> R:
     """The ``model`` in ``data``, which stands at ``where``. Raises UserError with the first problem."""
+    data, stated, found = unsealed(data)
     try:
         record = model.model_validate_json(data)
     except ValidationError as error:
@@ -106,6 +110,7 @@ def decode(where: str, data: bytes, model: type[R]) -> R:
             f"{where}: {model.__name__} without schema_version; this build reads {model.version()}: "
             "add the field, or write the file with this build"
         )
+    check_seal(where, stated, found)
     return record
 
 
@@ -113,7 +118,9 @@ def one_line(error: Exception) -> str:
     """The first problem of a validation error as ``field: message (got value)``; of other errors the text."""
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
-    first = error.errors(include_url=False)[0]
+    first = min(error.errors(include_url=False), key=lambda problem: problem["loc"] == (FIELD,))
+    if first["loc"] == (FIELD,):
+        return "its seal, sha256, is not the last field: it was edited: restore it, or take the seal away"
     field = ".".join(str(part) for part in first["loc"])
     value = "" if first["type"] in ("value_error", "json_invalid", "missing") else f" (got {repr(first['input'])[:80]})"
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""

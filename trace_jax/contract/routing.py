@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from trace_jax.contract.digest import Sha256
 from trace_jax.contract.record import Part, Record
 
 RouterKind = Literal["classifier", "gate", "random", "oracle"]
@@ -20,13 +21,21 @@ class Route(Part):
 class RouteTable(Record):
     """All routes over one base. The base itself is always a choice and needs no entry."""
 
+    schema_version: int = 2  # 2: the digest of the gate
     base: str
     router: RouterKind
     routes: tuple[Route, ...]
     gate: str | None = None  # safetensors file of the learned gate, relative to the table
+    gate_sha256: Sha256 | None = None  # of that file
     temperature: float = 1.0
     minimum_weight: float = Field(default=0.0, ge=0.0, le=1.0)  # best weight below this: undecided, the base serves
     rollouts: int = 0  # spent before its adapters were trained: analysis and calibration
+
+    @model_validator(mode="after")
+    def _gate_with_its_digest(self) -> Self:
+        if (self.gate is None) != (self.gate_sha256 is None):
+            raise ValueError(f"gate is {self.gate!r} and gate_sha256 {self.gate_sha256!r}: give both or neither")
+        return self
 
 
 class RouteDecision(Record):

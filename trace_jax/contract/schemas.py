@@ -12,6 +12,7 @@ from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.record import Record
 from trace_jax.contract.routing import RouteDecision, RouteTable
+from trace_jax.contract.seal import FIELD
 from trace_jax.contract.storage import replace_bytes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import WorkDirectory
@@ -32,14 +33,22 @@ RECORDS: dict[str, type[Record]] = {
     "work_directory": WorkDirectory,
 }
 
+_SEAL = {
+    "description": "The seal: the SHA-256 of all bytes before the comma in front of this field, which is the last.",
+    "pattern": "^[0-9a-f]{64}$",
+    "type": "string",
+}
+
 
 def schema(model: type[Record]) -> str:
     """The JSON Schema (draft 2020-12) of a record as it stands in a file, as text.
 
-    ``schema_version`` is required there and has one legal value. Validators across fields are not expressible.
+    ``schema_version`` is required there and has one legal value; the seal may be absent. Validators across fields are
+    not expressible.
     """
     content = model.model_json_schema(mode="validation")
     content["properties"]["schema_version"] = {"const": model.version()}
+    content["properties"][FIELD] = _SEAL
     content["required"] = ["schema_version", *content.get("required", [])]
     content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

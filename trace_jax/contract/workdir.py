@@ -1,12 +1,12 @@
 """A work directory belongs to one configuration; going on with another would mix two runs."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
+from trace_jax.contract.digest import digest_of
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.record import Record
 from trace_jax.contract.storage import PathLike
@@ -29,7 +29,7 @@ def open_workdir(path: PathLike, config: Mapping[str, Any]) -> epath.Path:
     but no ``workdir.json`` (somebody else's directory).
     """
     directory = epath.Path(path)
-    wanted = json.loads(_canonical(config))
+    wanted = _as_json(config)
     if not (directory / FILE).exists():
         names = [entry.name for entry in directory.iterdir()] if directory.exists() else []
         strangers = sorted(name for name in names if not name.startswith("."))  # a killed first start leaves a .tmp
@@ -50,14 +50,16 @@ def open_workdir(path: PathLike, config: Mapping[str, Any]) -> epath.Path:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """The first 16 hex digits of the SHA-256 of ``config`` as JSON with sorted keys (a tuple equals a list)."""
-    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:16]
+    return digest_of(_as_json(config))[:16]
 
 
-def _canonical(config: Mapping[str, Any]) -> str:
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` as a file gives it back."""
     try:
-        return json.dumps(config, sort_keys=True, allow_nan=False)
+        found: dict[str, Any] = json.loads(json.dumps(config, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UserError(f"config holds what JSON cannot: {error}: use numbers, strings, lists and dicts") from None
+    return found
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

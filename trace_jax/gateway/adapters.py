@@ -7,9 +7,11 @@ import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from trace_jax.contract.adapter import check_peft_files
+from trace_jax.contract.digest import Checksum
 from trace_jax.errors import TraceError, UserError
 from trace_jax.gateway.backend import Backend
 from trace_jax.models.config import DecoderConfig
@@ -27,6 +29,7 @@ class Held:
 
     directory: Path  # in PEFT's format
     rank: int
+    files: Mapping[str, Checksum] = field(default_factory=dict)  # of the directory, checked whenever it is read
 
 
 @dataclass
@@ -147,6 +150,8 @@ class Adapters:
         await self._backend.load(name, directory)
 
     def _write(self, parts: Parts, directory: Path) -> None:
+        for held in (self._held[name] for name in parts):
+            check_peft_files(held.directory, held.files, "the manifest that the gateway started with")
         loras = [load_peft(self._held[name].directory, self._config) for name in parts]
         save_peft(merge(loras, list(parts.values())), self._config, directory, self._base)
 

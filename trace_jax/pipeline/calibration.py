@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trace_jax.contract.digest import check_log
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
@@ -56,13 +57,18 @@ class CalibrationRollouts:
 def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[Group]:
     """What the base did when the environment was accepted, one group a seed; ``directory`` holds the manifest.
 
-    Groups in which every rollout broke are left out. Raises UserError when rollouts are missing.
+    Groups in which every rollout broke are left out. Raises UserError when rollouts are missing, or when they are not
+    those that the manifest was made from.
     """
     seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
     if not seeds or manifest.calibration is None:
         return []
     played: dict[str, list[Trajectory]] = {_group_id(manifest.capability, manifest.design, seed): [] for seed in seeds}
     path = calibration_path(directory, manifest.capability)
+    if manifest.recorded is not None:
+        check_log(
+            path, manifest.recorded, f"manifest {manifest.name}", "restore the file, or remove it with the manifest"
+        )
     for trajectory in read_episodes(path):
         group = trajectory.id.rpartition("/")[0]
         if group in played:

@@ -14,8 +14,9 @@ from etils import epath
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import SOURCE, Analysis, analyse
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
+from trace_jax.contract.digest import checksum
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import is_local
@@ -42,7 +43,6 @@ from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import synthesise
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job
-from trace_jax.training.run import MANIFEST
 from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
@@ -116,6 +116,7 @@ class Pipeline:
                 settings,
                 directory,
                 seed=self.settings.seed,
+                recorded=path,
             )
         if isinstance(made, SelectedCapability):
             self.keep_status(made, Status.FAILED)
@@ -175,7 +176,7 @@ class Pipeline:
                         prompts, choices(table), base.revision, reader, base.renderer, self.settings.seed
                     )
                     save_gate(directory / GATE, gate)
-                    table = table.replace(gate=GATE)
+                    table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
                 write_document(directory / ROUTE_TABLE, table)
             return load_router(directory / ROUTE_TABLE, base.revision, reader, base.renderer, routing)
 

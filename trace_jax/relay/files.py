@@ -1,14 +1,12 @@
 """The terms that trainer and relay share: the name of an adapter, its files with checksums, errors and the key."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from trace_jax.contract.record import Part, Record
+from trace_jax.contract.adapter import peft_checksums
+from trace_jax.contract.digest import Checksum
+from trace_jax.contract.record import Record
 from trace_jax.errors import UserError
 from trace_jax.models.formats.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -32,13 +30,6 @@ class RelayError(UserError):
     def final(self) -> bool:
         """True if the same request would get the same response again."""
         return self.status in (401, 403, 409, 413, 422)
-
-
-class Checksum(Part):
-    """One file: bytes and SHA-256 in hex."""
-
-    size: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Checksums(Record):
@@ -69,7 +60,7 @@ def relay_key() -> str | None:
 
 def checksums(directory: Path) -> Checksums:
     """Sizes and checksums of the adapter in a local PEFT directory. Raises UserError where a file is missing."""
-    return Checksums(files={name: _checksum(directory / name) for name in NAMES})
+    return Checksums(files=peft_checksums(directory))
 
 
 def parse_checksums(text: str) -> Checksums:
@@ -81,12 +72,3 @@ def parse_checksums(text: str) -> Checksums:
     if tuple(sorted(found.files)) != NAMES:
         raise UserError(f"files {', '.join(sorted(found.files))[:80]!r}: an adapter is {' and '.join(NAMES)}")
     return found
-
-
-def _checksum(path: Path) -> Checksum:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return Checksum(size=file.tell(), sha256=digest)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: name the PEFT directory of an adapter") from None

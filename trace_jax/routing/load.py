@@ -3,6 +3,7 @@
 from etils import epath
 
 from trace_jax.chat.renderer import Renderer
+from trace_jax.contract.digest import check_file
 from trace_jax.contract.files import read_document
 from trace_jax.contract.routing import RouterKind, RouteTable
 from trace_jax.contract.storage import PathLike
@@ -21,15 +22,19 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
     """The router of the table in ``path``; its gate lies beside it.
 
     Raises:
-        UserError: a table or gate of another base, no gate file, or a kind of router that looks at nothing.
+        UserError: a table or gate of another base, no gate file, another gate than the table was made with, or a kind
+            of router that looks at nothing.
     """
     table = read_document(path, RouteTable)
     check_base(table, base)
     if table.router == "classifier":
         return ClassifierRouter(table, reader, renderer, policy)
     if table.router == "gate":
-        if table.gate is None:
+        if table.gate is None or table.gate_sha256 is None:
             raise UserError(f"{path}: router is the gate, but no gate file is named: train the gate again")
-        gate = load_gate(epath.Path(path).parent / table.gate, base)
+        gate_path = epath.Path(path).parent / table.gate
+        remedy = "the gate was changed after its training, or swapped: restore it, or remove the table to train anew"
+        check_file(gate_path, table.gate_sha256, path, remedy)
+        gate = load_gate(gate_path, base)
         return GateRouter(table, gate, base, reader, renderer, policy)
     raise UserError(f"{path}: router {table.router!r} cannot be loaded from its table; use gate or classifier")

@@ -11,6 +11,7 @@ from typing import Protocol
 from etils import epath
 
 from trace_jax.contract.capability import SelectedCapability, Status
+from trace_jax.contract.digest import log_checksum
 from trace_jax.contract.environment import Attempt, Calibration, Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import PathLike
@@ -51,10 +52,12 @@ def synthesise(
     rollout: Rollout,
     config: SynthesisConfig,
     directory: PathLike,
+    recorded: PathLike | None = None,
 ) -> EnvironmentManifest | SelectedCapability:
     """A validated and calibrated environment for ``selected``, or the capability as FAILED with the reason.
 
-    Either is written to ``directory`` and read back from there by a second call, which then spends nothing. What goes
+    Either is written to ``directory`` and read back from there by a second call, which then spends nothing. The
+    manifest vouches for ``recorded``, the JSON Lines in which ``rollout`` keeps what it plays. What goes
     wrong with a design is the designer's to mend or the capability's end; what ``rollout`` raises propagates.
     """
     name = selected.capability.name
@@ -84,6 +87,7 @@ def synthesise(
                     calibration=last.calibration,
                     attempts=attempts,
                     rollouts=rollouts_spent(attempts),
+                    recorded=None if recorded is None else log_checksum(recorded),
                 )
                 write_document(written, manifest)
                 return manifest

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from etils import epath
 
-from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest, peft_checksums
 from trace_jax.contract.files import write_document
 from trace_jax.engines.protocol import Engine
 from trace_jax.errors import UserError
@@ -31,7 +31,6 @@ from trace_jax.training.publish import Publisher
 from trace_jax.training.sample import Sample, samples
 from trace_jax.training.summary import check_mismatch, rollout_metrics
 
-MANIFEST = "adapter.json"
 _LEARNT_STEPS = 2
 _TIMES = "time/"  # prefix of the metrics that differ between two equal runs
 
@@ -239,6 +238,7 @@ class Run:
                 alpha=float(self._config.alpha),
                 target_modules=tuple(self._config.target_modules),
                 peft="peft",
+                files=peft_checksums(directory / "peft"),
                 checkpoint=os.path.relpath(self.directory / "checkpoints", directory),
                 steps=self.counters.step,
                 rollouts=self.counters.rollouts,

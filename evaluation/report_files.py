@@ -1,0 +1,59 @@
+"""Reports and summaries as they are read back: with the files that they were made from, or refused."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.digest import FileReference, check_file, check_log, log_checksum, refer
+from trace_jax.contract.evaluation import EvaluationReport
+from trace_jax.contract.files import read_document
+from trace_jax.contract.storage import PathLike
+
+ANALYSIS, ENVIRONMENTS, TABLE = f"analysis/{ANALYSIS_REPORT}", "environments", "routing/route_table.json"
+
+
+def with_episodes(report: EvaluationReport, path: PathLike) -> EvaluationReport:
+    """The report, vouching for the log of episodes at ``path`` that it was made from and will lie beside."""
+    return report.replace(episodes={epath.Path(path).name: log_checksum(path)})
+
+
+def read_report(path: PathLike) -> EvaluationReport:
+    """The report at ``path``. Raises UserError where its episodes are not those that it was made from."""
+    report = read_document(path, EvaluationReport)
+    for name, expected in report.episodes.items():
+        remedy = "episodes were changed after the report: restore the file, or remove both and evaluate again"
+        check_log(epath.Path(path).parent / name, expected, path, remedy)
+    return report
+
+
+def read_named(directory: epath.Path, reference: FileReference, named_by: PathLike) -> epath.Path:
+    """The path of a file that the document ``named_by`` in ``directory`` names. Raises UserError if it was changed."""
+    path = directory / reference.path
+    remedy = "the file was changed after the run: restore it, or remove the summary and start the run again"
+    check_file(path, reference.sha256, named_by, remedy)
+    return path
+
+
+def run_files(root: PathLike, report: str, adapters: Sequence[PathLike]) -> dict[str, Any]:
+    """The fields of a ``RunSummary`` that name the files of the run in ``root``.
+
+    These are the evaluation ``report`` (relative to ``root``), the manifests of its ``adapters`` and of the environments
+    that these were trained on, and the analysis and the route table, where the run has them.
+    """
+    directory = epath.Path(root)
+    manifests = [read_document(path, AdapterManifest) for path in adapters]
+    names = dict.fromkeys(name for manifest in manifests if manifest.capabilities for name in manifest.environments)
+
+    def reference(path: str) -> FileReference | None:
+        return refer(directory / path, directory) if (directory / path).exists() else None
+
+    return {
+        "evaluation": refer(directory / report, directory),
+        "analysis": reference(ANALYSIS),
+        "environments": tuple(refer(directory / ENVIRONMENTS / f"{name}.json", directory) for name in names),
+        "adapters": tuple(refer(path, directory) for path in adapters),
+        "table": reference(TABLE),
+    }
