@@ -12,7 +12,7 @@ from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, limits, serve
+from trace_jax.session import Base, rollout_settings, serve
 from trace_jax.telemetry.progress import Progress
 
 
@@ -62,9 +62,8 @@ def play(
                 recording.collect,
                 engine=engine,
                 renderer=base.renderer,
-                limits=limits(config),
+                settings=rollout_settings(config),
                 base=base.revision,
-                concurrency=config.rollout.concurrency,
                 on_episode=bar.episode,
             ),
             max_tokens=config.rollout.max_turn_tokens,

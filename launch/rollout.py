@@ -30,7 +30,7 @@ from trace_jax.program import run
 from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, Manifests, check_engine, limits, load_adapters, load_base, serve
+from trace_jax.session import Base, Manifests, engine_settings, load_adapters, load_base, rollout_settings, serve
 from trace_jax.telemetry.progress import Progress
 
 ENVIRONMENT = flags.DEFINE_string(
@@ -50,21 +50,13 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = cast(Split, SPLIT.value)
     tasks = config.target.train_tasks if split == "train" else config.target.held_out_tasks
     source = load_source(ENVIRONMENT.value or config.target.environment, split, tasks)
-    if config.rollout.trials < 1:
-        raise UserError(f"rollout.trials is {config.rollout.trials}: at least 1 is needed")
-    check_engine(config)
+    engine_settings(config)
+    settings = rollout_settings(config)
     manifests = _manifests()
     base = load_base(config)
     adapters = load_adapters(manifests, base)
     open_workdir(workdir, _identity(config, base, source, manifests))
-    specs = plan_episodes(
-        source,
-        config.rollout.trials,
-        adapter=next(iter(adapters), None),
-        max_turn_tokens=config.rollout.max_turn_tokens,
-        temperature=config.rollout.temperature,
-        seed=config.seed,
-    )
+    specs = plan_episodes(source, settings, seed=config.seed, adapter=next(iter(adapters), None))
     path = workdir / TRAJECTORIES
     recording = Recording(path)
     if missing := recording.missing(specs):
@@ -74,7 +66,12 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             progress.stage(f"rollouts of {source.name}", len(specs), len(specs) - len(missing)) as bar,
         ):
             recording.collect(
-                missing, engine, base.renderer, limits(config), base.revision, config.rollout.concurrency, bar.episode
+                missing,
+                engine=engine,
+                renderer=base.renderer,
+                settings=settings,
+                base=base.revision,
+                on_episode=bar.episode,
             )
     _report(path, [recording.episodes[spec.id] for spec in specs])
 

@@ -33,7 +33,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -71,7 +71,7 @@ from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
-from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
+from trace_jax.session import embedded_engine, engine_settings, load_base, load_renderer, sglang_engine
 from trace_jax.training.run import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
@@ -108,7 +108,7 @@ class _Engines:
 
 
 async def _serve(config: ConfigDict, root: Path) -> None:
-    check_engine(config)
+    engine_settings(config)
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     table = read_document(table_path, RouteTable)
     held = _held(root, table)
@@ -190,7 +190,7 @@ def _embedded(stack: AsyncExitStack, config: ConfigDict, table_path: Path, held:
     """The engine of this process, with room for every adapter and for the merge of all of them."""
     base, rank = load_base(config), max(1, sum(adapter.rank for adapter in held.values()))
     router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(config))
-    engine = embedded_engine(config, base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
+    engine = embedded_engine(engine_settings(config), base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
     path = Path(config.base.path).resolve()
     backend = EmbeddedBackend(
         path.name,
@@ -207,21 +207,22 @@ async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metr
     """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
     path = Path(config.base.path)
     shape = read_config(path)
-    engine = await sglang_engine(config, shape, (), attempts=ATTEMPTS, wait_seconds=WAIT_SECONDS)
-    settings = await engine.settings()
+    settings = replace(engine_settings(config), wait_seconds=WAIT_SECONDS)
+    engine = await sglang_engine(settings, shape, (), attempts=ATTEMPTS)
+    servers = await engine.server_info()
     router: Router
     if table.router == "classifier":
         found = revision(path)
         check_base(table, found)
         renderer = load_renderer(path, config.rollout.thinking)
-        reader = ServerReader(engine, min(one.context for one in settings), asyncio.get_running_loop())
+        reader = ServerReader(engine, min(info.context for info in servers), asyncio.get_running_loop())
         router = ClassifierRouter(table, reader, renderer, _policy(config))
     else:
         base = load_base(config)
         found, renderer = base.revision, base.renderer
         router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(config))
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
-    backend = SGLangBackend(engine, settings, shape.vocab_size, renderer)
+    backend = SGLangBackend(engine, servers, shape.vocab_size, renderer)
     return _Engines(backend, router, shape, found)
 
 

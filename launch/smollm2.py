@@ -27,7 +27,7 @@ from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
 from trace_jax.models.formats.huggingface import TOKENIZER, save
 from trace_jax.program import run
-from trace_jax.session import Base, limits, load_adapters, load_base, make_engine
+from trace_jax.session import Base, load_adapters, load_base, make_engine, rollout_settings
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of
@@ -95,10 +95,8 @@ class Run:
         config = self.config
         settings = GRPOConfig(**{**config.training.to_dict(), "seed": config.seed})
         engine = make_engine(config, self.base, max_adapters=settings.max_staleness + 1, max_rank=settings.rank)
-        agent = Agent(
-            self.base.decoder, self.base.revision, self.base.renderer, engine, limits(config), settings.max_turn_tokens,
-            settings.concurrency, settings.temperature,
-        )  # fmt: skip
+        base = self.base
+        agent = Agent(base.decoder, base.revision, base.renderer, engine, rollout_settings(config))
         tasks = self.target.tasks("train")[: config.target.train_tasks]
         with self.clock.stage(GRPO), self.progress.stage(GRPO, config.training.max_steps) as bar:
 

@@ -28,7 +28,7 @@ from trace_jax.rollout.recording import Recording
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
-from trace_jax.session import Base, limits, load_base, make_engine
+from trace_jax.session import Base, load_base, make_engine, rollout_settings
 from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
@@ -89,10 +89,7 @@ class Stages:
             make_engine(
                 config, self.base, max_adapters=config.training.max_staleness + 2, max_rank=config.training.rank
             ),
-            limits(config),
-            config.rollout.max_turn_tokens,
-            config.rollout.concurrency,
-            config.rollout.temperature,
+            rollout_settings(config),
         )
         self.root = open_run(workdir, config, self.base)
         self.clock, self.progress = Clock(self.root / "stage_times.jsonl"), Progress()
@@ -104,12 +101,12 @@ class Stages:
 
     def find_capabilities(self) -> Analysis:
         """Roll the base out on the training tasks and analyse."""
-        config, trials = self.config, self.config.rollout.trials
+        config = self.config
         with self.clock.stage("rollouts of the base"):
             begun = (self.root / "analysis" / SOURCE).exists()  # on what was recorded, broken episodes included
             recording = Recording(self.root / "base_rollouts.jsonl", keep_broken=begun)
             with self.progress.stage("rollouts of the base", self.analysed) as bar:
-                rollouts = roll_out(self.agent, self.source, trials, config.seed, recording, bar.episode)
+                rollouts = roll_out(self.agent, self.source, config.seed, recording, bar.episode)
         with self.clock.stage("analysis"):
             analysis = pipeline.find_capabilities(
                 rollouts,

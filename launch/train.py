@@ -38,7 +38,7 @@ from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.termination import Termination
 from trace_jax.program import run
-from trace_jax.session import Base, check_engine, limits, load_base, make_engine
+from trace_jax.session import Base, engine_settings, load_base, make_engine, rollout_settings
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
@@ -94,7 +94,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
                 renderer=base.renderer,
                 config=training,
                 base=base.revision,
-                limits=limits(config),
+                rollout=rollout_settings(config),
                 mesh=mesh,
                 termination=termination,
                 tensorboard=config.telemetry.tensorboard,
@@ -111,7 +111,7 @@ def _check(config: ConfigDict) -> None:
     """What can be refused before anything is loaded."""
     if not ENVIRONMENTS.value and TARGET.value is None:
         raise UserError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
-    check_engine(config)
+    engine_settings(config)
     given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
     if given and not DISTRIBUTED.value:
         raise UserError(f"--{given[0]} without --distributed: add that flag, or leave out this one")

@@ -9,8 +9,9 @@ from trace_jax.base_agent import Agent, calibrate_on, calibration_groups, calibr
 from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
-from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.synthesis.calibration import calibrate
 
 DESIGN = Design(entry_point="trace_jax.environments.helpdesk.practice.refuse_forbidden:RefuseForbidden", parameters={})
@@ -20,8 +21,8 @@ SEEDS, SIZE = (4, 5, 6), 2
 def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_on(
     decoder, config, renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=6, capacity=512)
-    agent = Agent(decoder, "base0", renderer, engine, Limits(max_turns=2), max_turn_tokens=8, concurrency=4)
+    engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, EngineSettings(slots=6, capacity=512))
+    agent = Agent(decoder, "base0", renderer, engine, RolloutSettings(max_turns=2, max_turn_tokens=8, concurrency=4))
     path = calibration_path(tmp_path, "refuse")
 
     def start() -> list[list[Trajectory]]:
@@ -29,9 +30,9 @@ def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_o
 
     with monkeypatch.context() as broken:
         broken.setattr(PracticeDesk, "grade", None)
-        assert all(one.broken for group in start() for one in group)
+        assert all(episode.broken for group in start() for episode in group)
     played = start()
-    calibration = calibrate([[one.reward for one in group] for group in played])
+    calibration = calibrate([[episode.reward for episode in group] for group in played])
     assert calibration.broken == 0 and path.read_bytes().count(b"\n") == 2 * len(SEEDS) * SIZE
     manifest = EnvironmentManifest(
         name="refuse", capability="refuse", target="shop", designer="rules", design=DESIGN, gates=(), rollouts=6,

@@ -14,9 +14,10 @@ from trace_jax.environments.registry import environment_factory
 from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, Limits
+from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.collection import Group
 
 Tick = Callable[[Trajectory], None]
@@ -30,24 +31,23 @@ class Agent:
     revision: str
     renderer: Renderer
     engine: Engine
-    limits: Limits
-    max_turn_tokens: int
-    concurrency: int
-    temperature: float = 1.0  # of the base's own rollouts: the analysis' and the calibrations'
+    rollout: RolloutSettings
 
     def play(self, specs: Sequence[EpisodeSpec], recording: Recording, tick: Tick) -> list[Trajectory]:
         """The episodes of ``specs`` in their order; those that ``recording`` misses are played and appended."""
-        return recording.collect(specs, self.engine, self.renderer, self.limits, self.revision, self.concurrency, tick)
+        return recording.collect(
+            specs,
+            engine=self.engine,
+            renderer=self.renderer,
+            settings=self.rollout,
+            base=self.revision,
+            on_episode=tick,
+        )
 
 
-def roll_out(
-    agent: Agent, source: Source, trials: int, seed: int, recording: Recording, tick: Tick
-) -> list[Trajectory]:
-    """``trials`` base episodes on each task of ``source``, kept in ``recording``."""
-    specs = plan_episodes(
-        source, trials, max_turn_tokens=agent.max_turn_tokens, temperature=agent.temperature, seed=seed
-    )
-    return agent.play(specs, recording, tick)
+def roll_out(agent: Agent, source: Source, seed: int, recording: Recording, tick: Tick) -> list[Trajectory]:
+    """``agent.rollout.trials`` base episodes on each task of ``source``, kept in ``recording``."""
+    return agent.play(plan_episodes(source, agent.rollout, seed=seed), recording, tick)
 
 
 def calibrate_on(
@@ -71,7 +71,9 @@ def calibrate_on(
             split="train",
             seed=number,
             trial=trial,
-            sampling=Sampling(agent.max_turn_tokens, agent.temperature, seed * 7919 + number * 101 + trial),
+            sampling=Sampling(
+                agent.rollout.max_turn_tokens, agent.rollout.temperature, seed * 7919 + number * 101 + trial
+            ),
         )
         for number in seeds
         for trial in range(group_size)

@@ -79,7 +79,7 @@ def train_adapter(
     """
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
-    job = adapter_job(manifests, environments, name, directory, agent.temperature == config.temperature)
+    job = adapter_job(manifests, environments, name, directory, agent.rollout.temperature == config.temperature)
     return _train(agent, job, config, progress, tensorboard, wandb)
 
 
@@ -136,7 +136,7 @@ def _train(
         renderer=agent.renderer,
         config=config,
         base=agent.revision,
-        limits=agent.limits,
+        rollout=agent.rollout,
         tensorboard=tensorboard,
         wandb=wandb,
         progress=progress,

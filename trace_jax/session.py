@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.storage import PathLike
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Engine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import ATTEMPTS, SGLangEngine
 from trace_jax.engines.sglang.server import ServerFailed, SGLangServer
 from trace_jax.errors import UserError
@@ -33,11 +33,10 @@ from trace_jax.models.lora import LoRA
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.relay.files import API_KEY
-from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.publish import Publisher
 
 DTYPES = ("float32", "bfloat16")
-ENGINES = ("embedded", "sglang")
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
 
 
@@ -108,46 +107,38 @@ def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:
 
 def make_engine(config: ConfigDict, base: Base, *, max_adapters: int = 1, max_rank: int = 1) -> Engine:
     """The engine that ``config.engine`` names. ``max_adapters`` of ``max_rank`` find room in an embedded one."""
-    check_engine(config)
-    settings = config.engine
+    settings = engine_settings(config)
     if settings.kind == "sglang":
-        engine = sglang_engine(
-            config, base.config, base.renderer.stop_token_ids, attempts=ATTEMPTS, wait_seconds=settings.wait_seconds
-        )
-        return asyncio.run(engine)
-    return embedded_engine(config, base, max_adapters=max_adapters, max_rank=max_rank)
+        return asyncio.run(sglang_engine(settings, base.config, base.renderer.stop_token_ids))
+    return embedded_engine(settings, base, max_adapters=max_adapters, max_rank=max_rank)
 
 
-async def sglang_engine(
-    config: ConfigDict, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int, wait_seconds: float
-) -> SGLangEngine:
-    """The engine of the servers in ``config.engine.url``, and of the relays beside them."""
-    settings, key = config.engine, os.environ.get(API_KEY)
-    urls, offset = await server_urls(settings.url, key), settings.relay_port_offset
-    return SGLangEngine(
-        urls,
-        shape,
-        stop_token_ids,
-        relays=() if offset is None else [relay_url(url, offset) for url in urls],
-        api_key=key,
-        slots=settings.slots,
-        capacity=settings.capacity,
-        attempts=attempts,
-        request_seconds=settings.request_seconds,
-        wait_seconds=wait_seconds,
-    )
-
-
-def embedded_engine(config: ConfigDict, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
+def embedded_engine(settings: EngineSettings, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
     """The engine in this process, with room for ``max_adapters`` of ``max_rank``."""
     return EmbeddedEngine(
         base.decoder,
         base.config,
         base.renderer.stop_token_ids,
-        slots=config.engine.slots,
-        capacity=config.engine.capacity,
+        settings,
         max_rank=max_rank,
         max_adapters=max_adapters,
+    )
+
+
+async def sglang_engine(
+    settings: EngineSettings, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int = ATTEMPTS
+) -> SGLangEngine:
+    """The engine of the servers in ``settings.url``, and of their relays."""
+    key = os.environ.get(API_KEY)
+    urls, offset = await server_urls(settings.url, key), settings.relay_port_offset
+    return SGLangEngine(
+        urls,
+        shape,
+        stop_token_ids,
+        settings,
+        relays=() if offset is None else [relay_url(url, offset) for url in urls],
+        api_key=key,
+        attempts=attempts,
     )
 
 
@@ -192,27 +183,17 @@ def relay_url(server: str, offset: int) -> str:
     return f"{where.scheme}://{where.netloc.rpartition(':')[0]}:{where.port + offset}"
 
 
-def check_engine(config: ConfigDict) -> None:
-    """Raise UserError for settings of an engine that ``make_engine`` cannot make."""
-    settings = config.engine
-    if settings.kind not in ENGINES:
-        raise UserError(f"engine.kind is {settings.kind!r}: use one of {', '.join(ENGINES)}")
-    if settings.kind == "sglang":
-        for url in settings.url.split(","):
-            if not re.fullmatch(r"https?://[^/,\s]+/?", url):
-                raise UserError(
-                    f"engine.url {settings.url!r} names no servers: write --config.engine.url=http://HOST:PORT,…"
-                )
-    for name in ("slots", "request_seconds", "wait_seconds"):
-        if not settings[name] > 0:
-            raise UserError(f"engine.{name} is {settings[name]}: it has to be positive")
-    if settings.capacity < config.rollout.max_episode_tokens:
+def engine_settings(config: ConfigDict) -> EngineSettings:
+    """The engine's settings. Raises UserError if they are wrong, or too small for the episodes."""
+    settings, rollout = EngineSettings(**config.engine.to_dict()), rollout_settings(config)
+    if settings.capacity < rollout.max_episode_tokens:
         raise UserError(
-            f"engine.capacity {settings.capacity} is below rollout.max_episode_tokens "
-            f"{config.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
+            f"engine.capacity {settings.capacity} is below rollout.max_episode_tokens {rollout.max_episode_tokens}: "
+            "longer episodes would break, so raise engine.capacity or lower rollout.max_episode_tokens"
         )
+    return settings
 
 
-def limits(config: ConfigDict) -> Limits:
-    """The bounds of one episode."""
-    return Limits(config.rollout.max_turns, config.rollout.max_episode_tokens, config.rollout.max_seconds)
+def rollout_settings(config: ConfigDict) -> RolloutSettings:
+    """How episodes are sampled and bounded."""
+    return RolloutSettings(**config.rollout.to_dict())

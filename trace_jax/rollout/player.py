@@ -1,4 +1,4 @@
-"""Plays many episodes at a time: until all have ended (``collect``), or while the caller does other work (``Player``)."""
+"""Plays many episodes at a time, until all have ended (``collect``) or while the caller works (``Player``)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence

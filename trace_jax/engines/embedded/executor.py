@@ -1,4 +1,4 @@
-"""Runs the compiled steps on all slots: splits the slots into shards, builds the batches, runs the shards in threads."""
+"""Runs the compiled steps on all slots: splits the slots into shards, and runs the shards in threads."""
 
 import logging
 import time

@@ -16,7 +16,7 @@ def uniforms(seed_B: jax.Array, position_BT: jax.Array) -> jax.Array:
 def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tokens ``[B]`` int32 and their log-probabilities ``[B]`` float32 under ``logits / temperature``.
 
-    The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks an index without a token.
+    The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks what is no token.
     Temperature 0 takes the most likely token, with its log-probability at temperature 1. Sampling inverts the
     distribution function: the first token whose cumulative probability exceeds the row's uniform number.
     """

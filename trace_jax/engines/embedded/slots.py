@@ -18,7 +18,7 @@ class SlotAssignment:
 
 
 class SlotTable:
-    """The tokens of every cache slot, on the host. They are kept after a request ends, so that its next turn finds them.
+    """The tokens of every cache slot, on the host. They are kept after a request ends, for its next turn.
 
     ``ready[z]`` is the number of leading tokens of slot z whose keys and values are in the cache.
     """
@@ -56,7 +56,7 @@ class SlotTable:
             age = np.where(self._length > 0, self._used, -1)
             slot = int(np.argmin(np.where(self._busy, np.iinfo(np.int64).max, age)))
             shared = self._shared(prompt, adapter)
-            source = int(np.argmax(2 * shared + (self.ready >= shared)))  # of equal prefixes, one that is in the cache already
+            source = int(np.argmax(2 * shared + (self.ready >= shared)))  # of equal prefixes, one that is computed
             if shared[source] < _WORTH_COPYING or shared[slot] >= shared[source]:
                 source = slot
             assigned[i] = self._claim(slot, source, int(shared[source]), prompt, adapter)

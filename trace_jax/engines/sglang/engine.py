@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trace_jax.engines.protocol import Completion, Sampling, checked_prompt
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.adapter_files import AdapterFiles, adapter_files
 from trace_jax.engines.sglang.pool import Pool, locked
 from trace_jax.engines.sglang.probe import Probe
 from trace_jax.engines.sglang.relay_delivery import RelayDelivery
 from trace_jax.engines.sglang.replica import Delivery, Replica, SharedDirectory
 from trace_jax.engines.sglang.server import Refused, ServerFailed, ServerInfo, SGLangServer
-from trace_jax.engines.settings import EngineSettings
 from trace_jax.errors import EngineError
 from trace_jax.models.config import DecoderConfig
 
@@ -36,9 +36,9 @@ class SGLangEngine:
         stop_token_ids: a completion ends with the first token that is among these. Servers add their own model's
             end-of-text tokens.
         settings: ``slots`` is the number of requests in flight on a server, further requests wait; ``capacity`` bounds
-            the tokens of a request's prompt and completion together. ``request_seconds`` is the timeout of a generation,
-            which is given up after two timeouts, and of loading and unloading an adapter. ``wait_seconds`` bounds the
-            wait of requests while no server is left, or all are busy.
+            the tokens of a request's prompt and completion together. ``request_seconds`` is the timeout of one
+            generation (two timeouts, and it is given up), and of loading and unloading an adapter. ``wait_seconds``
+            bounds the wait of requests while no server is left, or all are busy.
         relays: URL of the relay of each server; empty if the servers see the files that we see.
         api_key: the value of the servers' --api-key, if they were started with one.
         attempts: of a request that servers fail, before the request itself is taken to be at fault.

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 
-_KEEP_ALIVE = 3.0  # seconds; servers close idle connections after 5, and no request must use a connection that is closing
+_KEEP_ALIVE = 3.0  # seconds; servers close idle connections after 5, and requests must not use a closing one
 
 
 class Sessions:

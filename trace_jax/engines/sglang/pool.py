@@ -105,7 +105,9 @@ class Pool(Generic[S]):
             while not self.serving:
                 now = time.monotonic()
                 waited = now - self._down_since
-                why = "; ".join(str(state.error or f"{state.server.url} was not checked yet") for state in self._servers)
+                why = "; ".join(
+                    str(state.error or f"{state.server.url} was not checked yet") for state in self._servers
+                )
                 hopeless = all(state.error and not isinstance(state.error, ServerFailed) for state in self._servers)
                 if hopeless or waited > self._wait_seconds:
                     raise EngineGone(
@@ -178,7 +180,11 @@ class Pool(Generic[S]):
             except Exception as caught:
                 error = _as_engine_error(state.server.url, caught)
                 state.failed_checks += 1
-                if not state.serves or state.failed_checks >= _FAILED_CHECKS or (update and isinstance(error, ServerFailed)):
+                if (
+                    not state.serves
+                    or state.failed_checks >= _FAILED_CHECKS
+                    or (update and isinstance(error, ServerFailed))
+                ):
                     self._take_out(state, error, cancel=True)
                 raise error from caught
             finally:

@@ -15,7 +15,7 @@ from trace_jax.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # the name that AdapterFiles give a version of a policy in training
+_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # AdapterFiles' name of a version of a policy
 
 
 class Delivery(Protocol):

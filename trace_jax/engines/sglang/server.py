@@ -258,7 +258,9 @@ class SGLangServer:
             raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
     def _nonsense(self, path: str, answer: object) -> ServerFailed:
-        return ServerFailed(f"{self.url}{path} answered in a form that this program does not know: {str(answer)[:120]!r}")
+        return ServerFailed(
+            f"{self.url}{path} answered in a form that this program does not know: {str(answer)[:120]!r}"
+        )
 
 
 def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, object]:
