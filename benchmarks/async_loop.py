@@ -32,7 +32,7 @@ from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
-from trace_jax.session import Base, embedded_engine, limits, load_base
+from trace_jax.session import Base, embedded_engine, engine_settings, load_base, rollout_settings
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import StepReport
 from trace_jax.training.trainer import train
@@ -82,7 +82,7 @@ def measure(base: Base, engine: Any, training: GRPOConfig, config: Any) -> dict[
         started = time.monotonic()
         train(
             [job], decoder=base.decoder, engine=engine, renderer=base.renderer, config=training, base=base.revision,
-            limits=limits(config), tensorboard=False, progress=reports.append,
+            rollout=rollout_settings(config), tensorboard=False, progress=reports.append,
         )  # fmt: skip
         seconds = time.monotonic() - started
     rows = [report.metrics for report in reports]
@@ -109,7 +109,8 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # of checkpoints
     config = quickstart.get_config()
     base = load_base(config)
-    embedded = embedded_engine(config, base, max_adapters=STALENESS.value + 1, max_rank=config.training.rank)
+    settings, rank = engine_settings(config), config.training.rank
+    embedded = embedded_engine(settings, base, max_adapters=STALENESS.value + 1, max_rank=rank)
     for name, engine in {"embedded": embedded, "remote": Remote(embedded, DELAY.value / 1000)}.items():
         found: dict[str, list[dict[str, float]]] = {}
         for repeat in range(REPEATS.value + 1):

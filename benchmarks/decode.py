@@ -28,6 +28,7 @@ from flax import nnx
 
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats import huggingface
@@ -139,7 +140,7 @@ def peer(decoder: Decoder) -> Callable[[], int]:
 
 def main(_: list[str]) -> None:
     decoder = Decoder(CONFIG, nnx.Rngs(0))
-    engine = EmbeddedEngine(decoder, CONFIG, (), slots=ROWS, capacity=512)
+    engine = EmbeddedEngine(decoder, CONFIG, (), EngineSettings(slots=ROWS, capacity=512))
     names = ["a", "b", "c"]
     for seed, name in enumerate(names):
         engine.set_adapter(name, adapter(seed))

@@ -41,6 +41,7 @@ from tokenizers import Tokenizer
 from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.app import Gateway, Limits, make_app
@@ -124,8 +125,8 @@ async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in NAMES)
     table = RouteTable(base="base", router="gate", routes=routes)
     router = GateRouter(table, gate, "base", PromptReader(Decoder(config, nnx.Rngs(0))), renderer)
-    engine = SGLangEngine([server], config, ())
-    backend, metrics = SGLangBackend(engine, await engine.settings(), config.vocab_size, renderer), Metrics()
+    engine = SGLangEngine([server], config, (), EngineSettings())
+    backend, metrics = SGLangBackend(engine, await engine.server_info(), config.vocab_size, renderer), Metrics()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     adapters = Adapters({}, backend, config, "base", directory / "merged", 1)
     log = DecisionLog(directory / "decisions.jsonl")

@@ -57,7 +57,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     adapters = load_adapters(manifests, base)
     open_workdir(workdir, _identity(settings, base, source, manifests))
     adapter = next(iter(adapters), None)
-    specs = plan_episodes(source, settings.rollout.trials, settings.rollout, settings.seed, adapter)
+    specs = plan_episodes(source, settings.rollout, seed=settings.seed, adapter=adapter)
     path = workdir / TRAJECTORIES
     recording = Recording(path)
     if missing := recording.missing(specs):

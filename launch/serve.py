@@ -33,7 +33,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -71,7 +71,8 @@ from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
-from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
+from trace_jax.run_settings import RunSettings, read_settings
+from trace_jax.session import embedded_engine, load_base, load_renderer, sglang_engine
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
@@ -93,7 +94,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Serve until SIGTERM."""
     if not is_local(workdir):
         raise UserError(f"{workdir}: engines read adapters from a local disk: copy the run to one")
-    asyncio.run(_serve(config, Path(workdir)))
+    asyncio.run(_serve(read_settings(config), Path(workdir)))
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,16 @@ class _Engines:
     revision: str
 
 
-async def _serve(config: ConfigDict, root: Path) -> None:
-    check_engine(config)
+async def _serve(settings: RunSettings, root: Path) -> None:
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     table = read_document(table_path, RouteTable)
     held = _held(root, table)
     with _alone(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
         async with AsyncExitStack() as stack:
-            if config.engine.kind == "sglang":
-                engines = await _servers(config, table_path, table, metrics)
+            if settings.engine.kind == "sglang":
+                engines = await _servers(settings, table_path, table, metrics)
             else:
-                engines = _embedded(stack, config, table_path, held)
+                engines = _embedded(stack, settings, table_path, held)
             adapters = Adapters(
                 held, engines.backend, engines.shape, engines.revision, root / "gateway" / "merged", MAX_MERGED.value
             )
@@ -190,47 +190,48 @@ def _held(root: Path, table: RouteTable) -> dict[str, Held]:
     return held
 
 
-def _embedded(stack: AsyncExitStack, config: ConfigDict, table_path: Path, held: Mapping[str, Held]) -> _Engines:
+def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, held: Mapping[str, Held]) -> _Engines:
     """The engine of this process, with room for every adapter and for the merge of all of them."""
-    base, rank = load_base(config), max(1, sum(adapter.rank for adapter in held.values()))
-    router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(config))
-    engine = embedded_engine(config, base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
-    path = Path(config.base.path).resolve()
+    base, rank = load_base(settings), max(1, sum(adapter.rank for adapter in held.values()))
+    router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(settings))
+    engine = embedded_engine(settings.engine, base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
+    path = Path(settings.base.path).resolve()
     backend = EmbeddedBackend(
         path.name,
         stack.enter_context(EngineThread(engine)),
         base.renderer,
         Tokenizer.from_file(os.fspath(path / TOKENIZER)),
-        capacity=config.engine.capacity,
+        capacity=settings.engine.capacity,
         max_rank=rank,
     )
     return _Engines(backend, router, base.config, base.revision)
 
 
-async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metrics: Metrics) -> _Engines:
+async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, metrics: Metrics) -> _Engines:
     """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
-    path = Path(config.base.path)
+    path = Path(settings.base.path)
     shape = read_config(path)
-    engine = await sglang_engine(config, shape, (), attempts=ATTEMPTS, wait_seconds=WAIT_SECONDS)
-    settings = await engine.settings()
+    settings = replace(engine_settings(config), wait_seconds=WAIT_SECONDS)
+    engine = await sglang_engine(settings, shape, (), attempts=ATTEMPTS)
+    servers = await engine.server_info()
     router: Router
     if table.router == "classifier":
         found = revision(path)
         check_base(table, found)
-        renderer = load_renderer(path, config.rollout.thinking)
-        reader = ServerReader(engine, min(one.context for one in settings), asyncio.get_running_loop())
-        router = ClassifierRouter(table, reader, renderer, _policy(config))
+        renderer = load_renderer(path, settings.rollout.thinking)
+        reader = ServerReader(engine, min(info.context for info in servers), asyncio.get_running_loop())
+        router = ClassifierRouter(table, reader, renderer, _policy(settings))
     else:
-        base = load_base(config)
+        base = load_base(settings)
         found, renderer = base.revision, base.renderer
-        router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(config))
+        router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(settings))
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
-    backend = SGLangBackend(engine, settings, shape.vocab_size, renderer)
+    backend = SGLangBackend(engine, servers, shape.vocab_size, renderer)
     return _Engines(backend, router, shape, found)
 
 
-def _policy(config: ConfigDict) -> Policy:
-    return make_policy(config.routing.policy, config.routing.top_p)
+def _policy(settings: RunSettings) -> Policy:
+    return make_policy(settings.routing.policy, settings.routing.top_p)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Session:
             specs,
             engine=self.engine,
             renderer=self.base.renderer,
-            rollout=self.settings.rollout,
+            settings=self.settings.rollout,
             base=self.base.revision,
             on_episode=on_episode,
         )

@@ -17,6 +17,7 @@ from benchmarks.peers import common
 from trace_jax.contract.trajectory import Policy, Segment, Trajectory, Usage
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.training.advantages import group_advantages
@@ -40,7 +41,11 @@ class Step:
         self.tokenizer = Tokenizer(models.WordLevel(common.vocabulary(shape.vocab), unk_token="<unk>"))
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.engine = EmbeddedEngine(
-            decoder, self.config, (), slots=common.GROUP, capacity=shape.prompt + shape.completion, max_adapters=1
+            decoder,
+            self.config,
+            (),
+            EngineSettings(slots=common.GROUP, capacity=shape.prompt + shape.completion),
+            max_adapters=1,
         )
         self.learner = Learner(
             decoder,

@@ -11,6 +11,7 @@ import pytest
 
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.errors import EngineError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
@@ -31,7 +32,9 @@ def engine(decoder: Decoder, config: DecoderConfig, adapters: dict[str, LoRA]) -
 
 
 def new_engine(decoder: Decoder, config: DecoderConfig) -> EmbeddedEngine:
-    return EmbeddedEngine(decoder, config, STOP, slots=SLOTS, capacity=CAPACITY, max_rank=4, max_adapters=3)
+    return EmbeddedEngine(
+        decoder, config, STOP, EngineSettings(slots=SLOTS, capacity=CAPACITY), max_rank=4, max_adapters=3
+    )
 
 
 def ask(engine: EmbeddedEngine, requests: Sequence[Request]) -> list[Completion]:
@@ -304,7 +307,9 @@ def test_groups_that_follow_one_another_through_used_slots(
     slots: int, decoder: Decoder, config: DecoderConfig, forced
 ) -> None:
     """Equal prompts on slots that held others: prefixes are copied from slots that wait for copies themselves."""
-    engine = EmbeddedEngine(decoder, config, STOP, slots=slots, capacity=CAPACITY, max_rank=4, max_adapters=3)
+    engine = EmbeddedEngine(
+        decoder, config, STOP, EngineSettings(slots=slots, capacity=CAPACITY), max_rank=4, max_adapters=3
+    )
     rng = np.random.default_rng()
     policy = prompt(rng, 40)
     for _ in range(4):

@@ -9,6 +9,7 @@ import pytest
 
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora, stack
@@ -29,7 +30,7 @@ def test_mixed_adapters_equal_teacher_forcing(name):
         LoRA(jax.tree.map(lambda x: jnp.asarray(0.2 * rng.normal(size=x.shape), x.dtype), fresh.weights), fresh.scale)
         for fresh in (init_lora(config, 4, 8.0) for _ in range(2))
     ]
-    engine = EmbeddedEngine(decoder, config, (0,), slots=4, capacity=128, max_rank=4, max_adapters=2)
+    engine = EmbeddedEngine(decoder, config, (0,), EngineSettings(slots=4, capacity=128), max_rank=4, max_adapters=2)
     for index, adapter in enumerate(adapters):
         engine.set_adapter(str(index), adapter)
     prompts = [tuple(rng.integers(1, 96, n).tolist()) for n in (1, 9, 30, 17, 40, 5)]

@@ -13,7 +13,7 @@ from trace_jax.engines.sglang import replica as replica_module
 from trace_jax.engines.sglang.adapter_files import AdapterFiles
 from trace_jax.engines.sglang.probe import Probe
 from trace_jax.engines.sglang.replica import Replica
-from trace_jax.engines.sglang.server import Settings
+from trace_jax.engines.sglang.server import ServerInfo
 from trace_jax.errors import EngineError
 
 
@@ -26,11 +26,11 @@ class Server:
         self.loaded = {name: f"/var/adapters/{name}" for name in names}
         self.changes: list[str] = []
         self.deaf: set[str] = set()  # names that it takes, and computes what the base computes
-        self.started = Settings("tiny", 4096, True, 16, None)
+        self.started = ServerInfo("tiny", 4096, True, 16, None)
 
     async def ready(self) -> None: ...
 
-    async def settings(self) -> Settings:
+    async def info(self) -> ServerInfo:
         return self.started
 
     async def adapters(self) -> dict[str, str]:
@@ -54,18 +54,18 @@ def files(name: str, rank: int = 4) -> AdapterFiles:
 
 
 @pytest.fixture(autouse=True)
-def louder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without files there is nothing to make louder."""
+def amplified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without files there is nothing to amplify."""
 
     @contextmanager
-    def loud(files: AdapterFiles) -> Iterator[AdapterFiles]:
-        yield dataclasses.replace(files, name=f"{files.name}-loud")
+    def copy(files: AdapterFiles) -> Iterator[AdapterFiles]:
+        yield dataclasses.replace(files, name=f"{files.name}-copy")
 
-    monkeypatch.setattr(replica_module, "louder", loud)
+    monkeypatch.setattr(replica_module, "amplified", copy)
 
 
 def replica(server: Server, *wanted: AdapterFiles) -> Replica:
-    return Replica(server, server, {one.name: one for one in wanted}, Probe(320, 128), 128)  # type: ignore[arg-type]
+    return Replica(server, server, {adapter.name: adapter for adapter in wanted}, Probe(320, 128), 128)  # type: ignore[arg-type]
 
 
 def test_versions_that_a_killed_run_left_behind_a_relay_go_and_nothing_else_does() -> None:
@@ -76,12 +76,12 @@ def test_versions_that_a_killed_run_left_behind_a_relay_go_and_nothing_else_does
 
 
 def test_one_of_the_same_name_is_believed_when_the_probe_shows_it_and_else_loaded_anew() -> None:
-    """Unloading waits for all requests: a server that was doubted must not stand still for its longest stream."""
+    """Unloading waits for all requests: a server must not stand still for its longest stream."""
     server = Server("skill@7-ffff6666")
     box = replica(server, files("skill@7-ffff6666"))
     for _ in range(2):
         asyncio.run(box.update())
-        box.doubt()
+        box.invalidate()
     assert not server.changes
     server.deaf = {"skill@7-ffff6666"}
     with pytest.raises(EngineError, match="computes as if it had not"):
@@ -96,10 +96,10 @@ def test_what_a_server_was_not_started_for_is_not_tried() -> None:
     server = Server()
     with pytest.raises(EngineError, match="up to rank 16, skill@1-aa has 32: start it with --max-lora-rank=32"):
         asyncio.run(replica(server, files("skill@1-aa", rank=32)).update())
-    server.started = Settings("tiny", 4096, True, 16, ("q_proj",))
+    server.started = ServerInfo("tiny", 4096, True, 16, ("q_proj",))
     with pytest.raises(EngineError, match="takes no adapters on v_proj"):
         asyncio.run(replica(server, files("skill@1-aa")).update())
-    server.started = Settings("tiny", 64, True, 16, None)
+    server.started = ServerInfo("tiny", 64, True, 16, None)
     with pytest.raises(EngineError, match="takes 64 tokens a request, engine.capacity is 128"):
         asyncio.run(replica(server).update())
     assert not server.changes

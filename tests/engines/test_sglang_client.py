@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.engine import ATTEMPTS, SGLangEngine
 from trace_jax.engines.sglang.server import Refused, ServerFailed
@@ -78,15 +79,18 @@ class Fake:
         return web.Response(body=answer) if isinstance(answer, bytes) else web.json_response(answer)
 
 
-def engine_of(*fakes: Fake, **settings: float) -> SGLangEngine:
-    config = DecoderConfig(64, 8, 1, 1, 1, 8, 8)
+STOP = (3, 5)
+
+
+def engine_of(*fakes: Fake, **changes: float) -> SGLangEngine:
     defaults = {"slots": 2, "capacity": 64, "request_seconds": 5.0, "wait_seconds": 5.0}
-    return SGLangEngine([fake.url for fake in fakes], config, (3,), **(defaults | settings))  # type: ignore[arg-type]
+    settings = EngineSettings(**(defaults | changes))  # type: ignore[arg-type]
+    return SGLangEngine([fake.url for fake in fakes], DecoderConfig(64, 8, 1, 1, 1, 8, 8), STOP, settings)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(pool, "_READY_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "_CHECK_SECONDS", 0.2)
     monkeypatch.setattr(pool, "_FIRST_RETRY", 0.1)
 
 
@@ -105,7 +109,7 @@ def test_what_is_asked() -> None:
     parameters = asked.pop("sampling_params")
     assert asked == {"input_ids": [7, 8], "return_logprob": True, "lora_path": None}
     assert parameters.items() >= {"max_new_tokens": 2, "temperature": 0.7, "sampling_seed": 5}.items()
-    assert parameters["stop_token_ids"] == [3] and (parameters["top_p"], parameters["top_k"]) == (1.0, -1)
+    assert parameters["stop_token_ids"] == [*STOP] and (parameters["top_p"], parameters["top_k"]) == (1.0, -1)
 
 
 @pytest.mark.parametrize(

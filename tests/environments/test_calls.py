@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_jax.contract.trajectory import Tool, ToolCall
-from trace_jax.engines.deadline import Overrun, deadline
 from trace_jax.environments.calls import call_error
+from trace_jax.rollout.deadline import DeadlineExceeded, deadline
 
 REFUND = Tool(
     name="refund",
@@ -114,5 +114,5 @@ def test_no_schema_has_anything_fetched() -> None:
 
 def test_a_pattern_that_takes_for_ever_ends_with_the_episode() -> None:
     tool = Tool(name="find", description="", parameters={"properties": {"name": {"pattern": "^(a+)+$"}}})
-    with pytest.raises(Overrun), deadline(0.2):
+    with pytest.raises(DeadlineExceeded), deadline(0.2):
         call_error(call("find", {"name": "a" * 200 + "!"}), (tool,))

@@ -18,13 +18,14 @@ from trace_jax.contract.files import write_document
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.routing.baselines import OracleRouter
 
 BASE = "0123456789abcdef"
@@ -69,7 +70,12 @@ def serving():
     renderer = TinyRenderer(train_tokenizer(["guess"], 300))
     config = DecoderConfig(300, 16, 1, 2, 1, 8, 16)
     engine = EmbeddedEngine(
-        Decoder(config, nnx.Rngs(0)), config, renderer.stop_token_ids, slots=8, capacity=64, max_rank=8, max_adapters=3
+        Decoder(config, nnx.Rngs(0)),
+        config,
+        renderer.stop_token_ids,
+        EngineSettings(slots=8, capacity=64),
+        max_rank=8,
+        max_adapters=3,
     )
     loras = {}
     for i, name in enumerate(("a", "b")):
@@ -86,7 +92,13 @@ def serving():
 def run(serving, methods, target=None, **changes):
     engine, renderer, _ = serving
     target = target or Guessing()
-    play = partial(collect, engine=engine, renderer=renderer, limits=Limits(2, 64), base=BASE)
+    play = partial(
+        collect,
+        engine=engine,
+        renderer=renderer,
+        settings=RolloutSettings(max_turns=2, max_episode_tokens=64),
+        base=BASE,
+    )
     arguments = {"trials": 3, "run": play, "max_tokens": 6, "seed": 5, **changes}
     return evaluate_methods(methods, target, "held_out", target.tasks("held_out"), **arguments)
 

@@ -10,6 +10,7 @@ import pytest
 from served import ByWord, make_app, make_gateway, serving
 from upstream import Upstream
 
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
@@ -18,8 +19,8 @@ CHAT = "/v1/chat/completions"
 
 
 def engine_of(upstreams, config, **settings) -> SGLangEngine:
-    urls = [one.url for one in upstreams]
-    return SGLangEngine(urls, config, (), attempts=ATTEMPTS, wait_seconds=WAIT_SECONDS, **settings)
+    urls = [upstream.url for upstream in upstreams]
+    return SGLangEngine(urls, config, (), EngineSettings(wait_seconds=WAIT_SECONDS, **settings), attempts=ATTEMPTS)
 
 
 class Stage:
@@ -37,7 +38,7 @@ class Stage:
     async def make(self, stack):
         held, config, settings = self._parts
         self.engine = engine_of(self.upstreams, config, **self.servers)
-        backend = SGLangBackend(self.engine, await self.engine.settings(), config.vocab_size, self.renderer)
+        backend = SGLangBackend(self.engine, await self.engine.server_info(), config.vocab_size, self.renderer)
         self.gateway = await make_gateway(stack, backend, self.router, held, config, self.directory, **settings)
         return make_app(self.gateway)
 

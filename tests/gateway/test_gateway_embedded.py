@@ -13,6 +13,7 @@ from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread
 from trace_jax.models.lora import merge
@@ -21,10 +22,9 @@ CAPACITY = 192
 TOOLS = [{"type": "function", "function": {"name": "refund", "parameters": {"type": "object", "properties": {}}}}]
 
 
-def new_engine(decoder, config, renderer, **settings):
-    return EmbeddedEngine(
-        decoder, config, renderer.stop_token_ids, slots=8, capacity=CAPACITY, max_rank=9, max_adapters=5, **settings
-    )
+def new_engine(decoder, config, renderer):
+    settings = EngineSettings(slots=8, capacity=CAPACITY)
+    return EmbeddedEngine(decoder, config, renderer.stop_token_ids, settings, max_rank=9, max_adapters=5)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from upstream import EVENTS, WHOLE, Upstream
 from trace_jax.contract.files import read_records
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Message
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.errors import EngineError, EngineGone, UserError
 from trace_jax.gateway.app import Limits
@@ -397,7 +398,9 @@ def test_no_server_at_all_is_an_error_at_the_start(config):
     async def start():
         with socket.create_server(("127.0.0.1", 0)) as held:
             port = held.getsockname()[1]
-        await SGLangEngine([f"http://127.0.0.1:{port}"], config, (), wait_seconds=WAIT_SECONDS).settings()
+        await SGLangEngine(
+            [f"http://127.0.0.1:{port}"], config, (), EngineSettings(wait_seconds=WAIT_SECONDS)
+        ).server_info()
 
     with pytest.raises(EngineGone, match="no server to generate with .*: start the servers again"):
         asyncio.run(start())

@@ -22,6 +22,7 @@ from trace_jax.contract.routing import Route, RouteDecision, RouteTable
 from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import revision, save
@@ -79,7 +80,9 @@ class Run:
 
     def sampled(self, said: str, tokens: int) -> str:
         """What the base with both wanted adapters says."""
-        engine = EmbeddedEngine(self.decoder, CONFIG, self.renderer.stop_token_ids, slots=4, capacity=512)
+        engine = EmbeddedEngine(
+            self.decoder, CONFIG, self.renderer.stop_token_ids, EngineSettings(slots=4, capacity=512)
+        )
         engine.set_adapter("both", merge([self.loras["a"], self.loras["c"]], [1.0, 1.0]))
         prompt = self.renderer.prompt([Message(role="user", content=said)], ())
         done = asyncio.run(engine.generate(prompt, Sampling(tokens, 0.0), "both"))

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Engine, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, Limits, run_episode
+from trace_jax.rollout.agent import EpisodeSpec, run_episode
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})
-LIMITS = Limits(max_turns=6, max_episode_tokens=250, max_seconds=60)
+ROLLOUT = RolloutSettings(max_turns=6, max_episode_tokens=250, max_seconds=60)
 
 
 class Counter:
@@ -73,7 +76,9 @@ class Recording:
 
 @pytest.fixture
 def engine(decoder: Decoder, config: DecoderConfig, renderer: TinyRenderer) -> EmbeddedEngine:
-    return EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=6, capacity=256, max_rank=4, max_adapters=3)
+    return EmbeddedEngine(
+        decoder, config, renderer.stop_token_ids, EngineSettings(slots=6, capacity=256), max_rank=4, max_adapters=3
+    )
 
 
 def spec(number: int, environment: Callable[[], Any] = Counter, **changes: Any) -> EpisodeSpec:
@@ -84,9 +89,10 @@ def spec(number: int, environment: Callable[[], Any] = Counter, **changes: Any) 
 
 
 def run(
-    specs: list[EpisodeSpec], engine: Any, renderer: TinyRenderer, limits: Limits = LIMITS, **options: Any
+    specs: list[EpisodeSpec], engine: Any, renderer: TinyRenderer, on_episode: Any = None, **changes: Any
 ) -> list[Trajectory]:
-    return collect(specs, engine, renderer, limits, "base0", **options)
+    settings = replace(ROLLOUT, **changes)
+    return collect(specs, engine=engine, renderer=renderer, settings=settings, base="base0", on_episode=on_episode)
 
 
 def test_segments_are_exactly_what_the_engine_saw(engine: EmbeddedEngine, renderer: TinyRenderer) -> None:
@@ -162,11 +168,13 @@ def test_a_turn_cut_by_its_own_limit_is_closed_and_goes_on(renderer: TinyRendere
 
 def test_limits_end_the_episode_and_it_is_graded_as_it_stands(renderer: TinyRenderer) -> None:
     turn = renderer.assistant(Message(role="assistant", content="please cancel the order"))
-    (turns,) = run([spec(0, lambda: Counter(turns=10))], Script(turn), renderer, Limits(4, 10_000, 60))
+    (turns,) = run([spec(0, lambda: Counter(turns=10))], Script(turn), renderer, max_turns=4, max_episode_tokens=10_000)
     assert (turns.termination, turns.reward, turns.error) == ("max_turns", 4 / 20, None)
     whole = sum(len(s.tokens) for s in turns.segments)
     for room in (5, 60, whole - 1, whole, whole + 3):
-        (tokens,) = run([spec(0, lambda: Counter(turns=10))], Script(turn), renderer, Limits(50, room, 60))
+        (tokens,) = run(
+            [spec(0, lambda: Counter(turns=10))], Script(turn), renderer, max_turns=50, max_episode_tokens=room
+        )
         assert tokens.termination == "max_tokens" and not tokens.broken
         assert sum(len(s.tokens) for s in tokens.segments) <= room
         assert tokens.reward == len([m for m in tokens.messages if m.role in ("user", "tool")][1:]) / 20
@@ -331,8 +339,7 @@ def test_arguments_too_deep_to_be_read_back_are_a_malformed_call(renderer: TinyR
     written = '{"a":' * 1999 + "{}" + "}" * 1999  # Python 3.11 cannot dump it itself
     call = ToolCall(id="", name="add", arguments=None, raw_arguments=written)
     turn = renderer.assistant(Message(role="assistant", tool_calls=(call,)))
-    limits = Limits(6, 100_000, 60)
-    (trajectory,) = run([spec(0, sampling=Sampling(50_000))], Script(turn), renderer, limits)
+    (trajectory,) = run([spec(0, sampling=Sampling(50_000))], Script(turn), renderer, max_episode_tokens=100_000)
     assert trajectory.reward == 0.5  # the environment has answered all three
     calls = [call for message in trajectory.messages for call in message.tool_calls]
     assert len(calls) == 3 and all(call.arguments is None and call.raw_arguments == written for call in calls)
@@ -361,7 +368,7 @@ def test_an_environment_that_hangs_is_broken_off(
 ) -> None:
     run([spec(0)], engine, renderer)  # compiles
     started = time.monotonic()
-    (broken,) = run([spec(1, lambda: Hanging(wait))], engine, renderer, Limits(6, 250, 1.0))
+    (broken,) = run([spec(1, lambda: Hanging(wait))], engine, renderer, max_seconds=1.0)
     assert time.monotonic() - started < 20
     assert broken.error and "max_seconds=1" in broken.error
     assert broken.segments[0].tokens and broken.messages[-1].role == "assistant"  # what happened before is kept
@@ -375,7 +382,7 @@ def test_an_engine_that_hangs_is_broken_off(renderer: TinyRenderer) -> None:
             await asyncio.sleep(60)
             raise AssertionError
 
-    (broken,) = run([spec(0)], Asleep(), renderer, Limits(6, 250, 0.2))
+    (broken,) = run([spec(0)], Asleep(), renderer, max_seconds=0.2)
     assert broken.error and "max_seconds=0.2" in broken.error
 
 
@@ -411,7 +418,7 @@ def test_concurrency_is_bounded_and_every_episode_told(engine: EmbeddedEngine, r
 
 
 def test_one_episode_can_be_awaited(engine: EmbeddedEngine, renderer: TinyRenderer) -> None:
-    trajectory = asyncio.run(run_episode(spec(0), engine, renderer, LIMITS, "base0"))
+    trajectory = asyncio.run(run_episode(spec(0), engine=engine, renderer=renderer, settings=ROLLOUT, base="base0"))
     assert trajectory.passed == (trajectory.reward == 1.0) and not trajectory.broken
 
 

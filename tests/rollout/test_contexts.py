@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.protocol import Observation, Outcome
-from trace_jax.rollout.agent import EpisodeSpec, Limits
+from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.sample import samples
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -112,15 +114,17 @@ heard = st.builds(
 conversations = st.tuples(
     st.lists(heard, min_size=1, max_size=3), st.lists(st.lists(heard, max_size=3), min_size=1, max_size=7)
 )
-LIMITS = Limits(max_turns=6, max_episode_tokens=2000, max_seconds=60)
+ROLLOUT = RolloutSettings(max_turns=6, max_episode_tokens=2000, max_seconds=60)
 
 
-def play(engine: Anything, renderer: Renderer, environment: Scripted, limits: Limits = LIMITS) -> Trajectory:
+def play(
+    engine: Anything, renderer: Renderer, environment: Scripted, settings: RolloutSettings = ROLLOUT
+) -> Trajectory:
     spec = EpisodeSpec(
         id="e", environment=lambda: environment, target="t", task="0", split="train", seed=0, trial=0,
         sampling=Sampling(40),
     )  # fmt: skip
-    (trajectory,) = collect([spec], engine, renderer, limits, "base")  # type: ignore[arg-type]
+    (trajectory,) = collect([spec], engine=engine, renderer=renderer, settings=settings, base="base")  # type: ignore[arg-type]
     return trajectory
 
 
@@ -187,7 +191,9 @@ def test_the_limit_of_tokens_is_the_context_s(tokenizers: dict[str, Tokenizer]) 
 
     def lengths(answer: Message, limit: int) -> tuple[int, str]:
         engine = thoughtful(tokenizer)
-        trajectory = play(engine, renderer, Scripted([asked], [[answer]] * 7), Limits(6, limit, 60))
+        trajectory = play(
+            engine, renderer, Scripted([asked], [[answer]] * 7), replace(ROLLOUT, max_episode_tokens=limit)
+        )
         assert trajectory.error is None
         assert all(len(seen) <= limit for seen, _ in engine.turns)
         return len(engine.turns), trajectory.termination

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
@@ -168,6 +169,7 @@ def router(servers: list[str], log: Path) -> RealServer:
     return RealServer(words, log, port, "/readiness")
 
 
-def new_engine(*servers: RealServer, **settings: float) -> SGLangEngine:
+def new_engine(*servers: RealServer, **changes: float) -> SGLangEngine:
     defaults: dict[str, float] = {"slots": 16, "capacity": 256, "request_seconds": 120.0, "wait_seconds": 60.0}
-    return SGLangEngine([one.url for one in servers], CONFIG, STOP, **(defaults | settings))  # type: ignore[arg-type]
+    settings = EngineSettings(**(defaults | changes))  # type: ignore[arg-type]
+    return SGLangEngine([server.url for server in servers], CONFIG, STOP, settings)

@@ -14,6 +14,7 @@ from real_server import CONFIG, RealServer, random_lora, router, running
 from test_relay_sglang import listed, relay
 
 from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.engines.sglang.server import SGLangServer
@@ -37,11 +38,11 @@ def gateway(
     for number, name in enumerate(("refunds", "orders")):
         save_peft(random_lora(20 + number, 4, TARGETS), CONFIG, directory / name, "base")
         held[name] = Held(directory / name, 4)
-    patience = {"attempts": ATTEMPTS, "wait_seconds": WAIT_SECONDS}
-    engine = SGLangEngine(urls, CONFIG, (), relays=relays, capacity=256, **patience)  # type: ignore[arg-type]
+    settings = EngineSettings(capacity=256, wait_seconds=WAIT_SECONDS)
+    engine = SGLangEngine(urls, CONFIG, (), settings, relays=relays, attempts=ATTEMPTS)
 
     async def make(stack):
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer)
+        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer)
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory))
 
     with serving(make) as url:

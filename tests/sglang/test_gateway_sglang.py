@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.gateway.adapters import Held
 from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.sglang import SGLangBackend
@@ -50,7 +51,7 @@ def url(server, renderer, tmp_path_factory):
 
     async def make(stack):
         engine = new_engine(server)
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer)
+        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer)
         gateway = await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory)
         return make_app(gateway)
 
@@ -161,7 +162,7 @@ def test_tools_go_through_and_calls_come_back(client, direct, model):
 def test_a_merge_computes_the_sum(client, decoder, model):
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     ids = tuple(tokenizer.encode("refunds and orders of the customer").ids)
-    engine = EmbeddedEngine(decoder, CONFIG, (), slots=2, capacity=128)
+    engine = EmbeddedEngine(decoder, CONFIG, (), EngineSettings(slots=2, capacity=128))
     engine.set_adapter("sum", merge([LORAS["orders"], LORAS["refunds"]], [1.0, 1.0]))
     expected = asyncio.run(engine.generate(ids, Sampling(8, 0.0), "sum"))
     response = client.completions.with_raw_response.create(

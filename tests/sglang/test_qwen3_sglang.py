@@ -21,6 +21,7 @@ from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.chat.renderers import renderer_for
 from trace_jax.chat.tokenizer import save_tokenizer
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.errors import EngineError
 from trace_jax.gateway.sglang import SGLangBackend
@@ -97,8 +98,8 @@ def hybrid(
     assert isinstance(renderer, Qwen3Renderer)
 
     async def make(stack):
-        engine = SGLangEngine([qwen.url], config, (), api_key=KEY)
-        backend = SGLangBackend(engine, await engine.settings(), SIZE, renderer)
+        engine = SGLangEngine([qwen.url], config, (), EngineSettings(), api_key=KEY)
+        backend = SGLangBackend(engine, await engine.server_info(), SIZE, renderer)
         directory = tmp_path_factory.mktemp("gateway")
         return make_app(await make_gateway(stack, backend, ByWord(()), {}, config, directory))
 
@@ -163,6 +164,6 @@ def test_a_server_alone_writes_tools_otherwise(hybrid, direct) -> None:
 
 
 def test_a_server_asks_for_its_key(qwen: RealServer) -> None:
-    engine = SGLangEngine([qwen.url], CONFIG, (), api_key="another")
+    engine = SGLangEngine([qwen.url], CONFIG, (), EngineSettings(), api_key="another")
     with pytest.raises(EngineError, match="answered 401: Unauthorized: set SGLANG_API_KEY"):
-        asyncio.run(engine.settings())
+        asyncio.run(engine.server_info())

@@ -16,6 +16,7 @@ import pytest
 from real_server import CONFIG, STOP, RealServer, random_lora
 
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
@@ -55,7 +56,9 @@ def one(engine: SGLangEngine, adapter: str | None) -> Completion:
 def test_versions_come_and_go_through_the_relay(engine: SGLangEngine, server: RealServer, tmp_path: Path) -> None:
     place, ours = tmp_path / "gpu-box", tmp_path / "trainer"
     with relay(place, server) as url:
-        apart = SGLangEngine([server.url], CONFIG, STOP, relays=[url], slots=16, capacity=256, wait_seconds=60.0)
+        apart = SGLangEngine(
+            [server.url], CONFIG, STOP, EngineSettings(slots=16, capacity=256, wait_seconds=60.0), relays=[url]
+        )
         with Publisher(apart, CONFIG, "base", ours / "published", versions=2) as publisher:
             for step in range(3):
                 publisher.publish(f"skill@{step}", random_lora(step, 8, TARGETS))

@@ -6,6 +6,7 @@ import pytest
 from real_server import CONFIG, STOP, random_lora, router
 
 from trace_jax.engines.protocol import Sampling
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.engines.sglang.server import Refused, SGLangServer
 from trace_jax.models.formats.peft import save_peft
@@ -28,7 +29,7 @@ def test_the_servers_behind_a_router_are_found(balancer, server, mortal, tmp_pat
     urls = asyncio.run(server_urls(balancer.url, None))
     assert sorted(urls) == sorted([server.url, mortal.url])
     assert asyncio.run(server_urls(f"{server.url}/,{mortal.url}", None)) == [server.url, mortal.url]
-    engine = SGLangEngine(urls, CONFIG, STOP, capacity=256)
+    engine = SGLangEngine(urls, CONFIG, STOP, EngineSettings(capacity=256))
     save_peft(random_lora(1, 4, TARGETS), CONFIG, tmp_path / "a", "base")
     asyncio.run(engine.load_adapter("a", tmp_path / "a"))
 

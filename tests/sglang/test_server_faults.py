@@ -18,8 +18,9 @@ from trace_jax.errors import EngineGone
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.rollout.agent import EpisodeSpec, Limits
+from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.telemetry.metrics import read_metrics
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import TrainingEnvironment
@@ -67,7 +68,15 @@ def specs(number: int, adapter: str | None = None, seeds: int = 8) -> list[Episo
 
 
 def play(engine: SGLangEngine, renderer: TinyRenderer, number: int, adapter=None, on_episode=None, seconds=120.0):
-    return collect(specs(number, adapter), engine, renderer, Limits(4, 200, seconds), "base", 16, on_episode)
+    settings = RolloutSettings(max_turns=4, max_episode_tokens=200, max_seconds=seconds, concurrency=16)
+    return collect(
+        specs(number, adapter),
+        engine=engine,
+        renderer=renderer,
+        settings=settings,
+        base="base",
+        on_episode=on_episode,
+    )
 
 
 def until_both_serve(engine: SGLangEngine, seconds: float = 60.0) -> None:
@@ -169,7 +178,8 @@ def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decode
         )
         train(
             [job], decoder=decoder, engine=engine, renderer=renderer, config=settings, base="base-1",
-            limits=Limits(4, 200, 60.0), tensorboard=False, progress=lambda report: steps.append(report.counters.step),
+            rollout=RolloutSettings(max_turns=4, max_episode_tokens=200, max_seconds=60.0),
+            tensorboard=False, progress=lambda report: steps.append(report.counters.step),
         )  # fmt: skip
 
     with pytest.raises(EngineGone, match="no server to generate with for .* start the servers again"):

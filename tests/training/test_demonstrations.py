@@ -7,8 +7,9 @@ from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.chat.renderer import Renderer
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.helpdesk.short import ShortDesk
-from trace_jax.rollout.agent import EpisodeSpec, Limits
+from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.demonstrations import tokenized, turns_of
 
 
@@ -37,7 +38,8 @@ def test_a_demonstration_equals_the_recorded_episode(seed: int) -> None:
         sampling=Sampling(400),
     )  # fmt: skip
     engine = Script([renderer.assistant(message) for message, _ in turns])
-    (episode,) = collect([spec], engine, renderer, Limits(max_episode_tokens=4000), "base")  # type: ignore[list-item, arg-type]
+    settings = RolloutSettings(max_episode_tokens=4000)
+    (episode,) = collect([spec], engine=engine, renderer=renderer, settings=settings, base="base")  # type: ignore[arg-type]
     assert episode.reward == 1.0
     assert [t for s in episode.segments for t in s.tokens] == list(shown.tokens)
     assert [s.trained for s in episode.segments for _ in s.tokens] == list(shown.trained)

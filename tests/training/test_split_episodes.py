@@ -7,9 +7,10 @@ from toy import ground
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import Limits
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.run import Job
@@ -24,7 +25,13 @@ def test_the_trainer_sees_every_context_as_the_engine_did(tmp_path, monkeypatch)
         intermediate_size=24, tie_embeddings=True)  # fmt: skip
     decoder = Decoder(config, nnx.Rngs(1))
     engine = EmbeddedEngine(
-        decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=2)  # fmt: skip
+        decoder,
+        config,
+        renderer.stop_token_ids,
+        EngineSettings(slots=8, capacity=96),
+        max_rank=4,
+        max_adapters=2,
+    )
     learnt, update, reports = [], Learner.update, []
 
     def watched(learner, samples):
@@ -34,7 +41,8 @@ def test_the_trainer_sees_every_context_as_the_engine_did(tmp_path, monkeypatch)
     monkeypatch.setattr(Learner, "update", watched)
     train(
         [Job("toy-adapter", tmp_path, [ground()], ("early_letters",))],
-        decoder=decoder, engine=engine, renderer=renderer, base="base-1", limits=Limits(4, 96, 900.0),
+        decoder=decoder, engine=engine, renderer=renderer, base="base-1",
+        rollout=RolloutSettings(max_turns=4, max_episode_tokens=96, max_seconds=900.0),
         tensorboard=False,
         config=GRPOConfig(max_steps=2, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
                           max_turn_tokens=10, micro_batch_tokens=600, max_recollections=0, seed=11),

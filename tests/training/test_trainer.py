@@ -103,7 +103,7 @@ class Good(toy.Toy):
 @pytest.mark.parametrize("stop_reward,steps", [(0.9, 4), (0.95, 6), (None, 6)])
 def test_what_is_learnt_is_not_trained_on(tmp_path, stop_reward, steps):
     Good.resets = 0
-    settings = dict(environment=Good, max_steps=6, max_recollections=0, concurrency=12, stop_reward=stop_reward)
+    settings = dict(environment=Good, max_steps=6, max_recollections=0, stop_reward=stop_reward)
     manifest = toy.run(tmp_path, **settings)
     assert (manifest.steps, manifest.rollouts) == (steps, 12 * steps)
     assert toy.run(tmp_path, **settings) == manifest  # a finished run stays finished

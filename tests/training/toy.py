@@ -13,11 +13,12 @@ from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.training.collection import Group
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import GroupSource, TrainingEnvironment
@@ -50,6 +51,9 @@ class Toy:
         return Outcome(sum(ord(letter) < 90 for letter in text) / max(len(text), 1))
 
 
+ROLLOUT = RolloutSettings(max_turns=4, max_episode_tokens=96, max_seconds=60.0, max_turn_tokens=10)
+
+
 @cache
 def parts():
     """Decoder, renderer and engine, shared by all runs of the process."""
@@ -59,7 +63,9 @@ def parts():
         intermediate_size=24, tie_embeddings=True)  # fmt: skip
     decoder, renderer = Decoder(config, nnx.Rngs(1)), TinyRenderer(tokenizer)
     decoder.embed[...] *= 10  # at its initial size, the tied head can hardly prefer any token
-    engine = EmbeddedEngine(decoder, config, renderer.stop_token_ids, slots=8, capacity=96, max_rank=4, max_adapters=6)
+    engine = EmbeddedEngine(
+        decoder, config, renderer.stop_token_ids, EngineSettings(slots=8, capacity=96), max_rank=4, max_adapters=6
+    )
     return decoder, renderer, engine
 
 
@@ -72,12 +78,13 @@ def base_groups(number, size=4):
     _, renderer, engine = parts()
     source = GroupSource([ground()], "toy-adapter", 11, 10, 1.0)
     groups = [source.specs(group, size, None) for group in range(number)]
-    played = collect([spec for specs in groups for spec in specs], engine, renderer, Limits(4, 96, 60.0), "base-1", 12)
+    specs = [spec for specs in groups for spec in specs]
+    played = collect(specs, engine=engine, renderer=renderer, settings=ROLLOUT, base="base-1")
     return [Group(tuple(played[i : i + size])) for i in range(0, len(played), size)]
 
 
 def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, played=(), engine=None,
-        termination=None, **settings):  # fmt: skip
+        termination=None, rollout=ROLLOUT, **settings):  # fmt: skip
     """``train`` on the toy with small defaults, on ``engine`` or that of ``parts``."""
     decoder, renderer, own = parts()
     defaults = dict(
@@ -86,7 +93,7 @@ def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=Non
     job = Job("toy-adapter", Path(directory), grounds or [ground(environment)], ("early_letters",), played)
     (manifest,) = train(
         [job], decoder=decoder, engine=engine or own, renderer=renderer,
-        config=GRPOConfig(**(defaults | settings)), base=base, limits=Limits(4, 96, 60.0),
+        config=GRPOConfig(**(defaults | settings)), base=base, rollout=rollout,
         tensorboard=False, progress=progress, termination=termination)  # fmt: skip
     return manifest
 

@@ -20,7 +20,6 @@ from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.processes import is_first, start, together
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.rollout.agent import Limits
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.run import Job
 from trace_jax.training.trainer import train
@@ -63,7 +62,7 @@ def run(directory, names=NAMES, mesh=None, devices=None, progress=None, terminat
         renderer=renderer,
         config=GRPOConfig(**(defaults | settings)),
         base="base-1",
-        limits=Limits(4, 96, 60.0),
+        rollout=toy.ROLLOUT,
         mesh=None if mesh is None else make_mesh(MeshSettings(**mesh), devices),
         termination=termination,
         tensorboard=False,

@@ -1,4 +1,4 @@
-"""What an inference engine offers to the agent loop."""
+"""The protocol of inference engines, as the agent loop uses them."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from trace_jax.errors import EngineError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. ``temperature`` 0 is greedy; log-probabilities are those of ``logits / temperature`` (of
-    ``logits`` when greedy), before any truncation. The same ``seed``, prompt and weights give the same tokens whatever
-    else is in the batch; from SGLang only if the server runs with --enable-deterministic-inference.
+    """How to sample. ``temperature`` 0 is greedy.
+
+    Log-probabilities are those of ``logits / temperature`` (of ``logits`` if greedy). The same seed, prompt and weights
+    give the same tokens, whatever else is in the batch; with SGLang only if the server runs with
+    --enable-deterministic-inference.
     """
 
     max_tokens: int
@@ -25,7 +27,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """Sampled tokens (the stop token included, if one ended it) with one log-probability each."""
+    """Sampled tokens, each with its log-probability. If a stop token ended the completion, it is the last token."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -33,25 +35,36 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Token ids in, token ids and log-probabilities out. ``adapter=None`` is the base model."""
+    """Token ids in, token ids and log-probabilities out. ``adapter=None`` is the base model.
+
+    Every method raises EngineError if the engine cannot serve the request.
+    """
 
     async def generate(
         self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
     ) -> Completion:
-        """Sample after ``token_ids``. Requests of equal ``affinity`` begin alike: they belong on one server."""
+        """Sample after ``token_ids``.
+
+        Requests of equal ``affinity`` begin with the same tokens. If there are several servers, such requests go to
+        the same one, which has the prefix in its cache.
+        """
         ...
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load a PEFT directory under an immutable, versioned name."""
         ...
 
-    async def unload_adapter(self, name: str) -> None: ...
+    async def unload_adapter(self, name: str) -> None:
+        """Remove an adapter."""
+        ...
 
-    async def health(self) -> bool: ...
+    async def health(self) -> bool:
+        """Whether requests can be served now."""
+        ...
 
 
 def checked_prompt(token_ids: Sequence[int], sampling: Sampling, vocab_size: int, capacity: int) -> np.ndarray:
-    """A request's prompt as int64. Raises EngineError for one that no engine can serve."""
+    """A request's prompt as int64 ``[T]``. Raises EngineError for a prompt or sampling that no engine can serve."""
     prompt = np.asarray(token_ids, np.int64)
     if prompt.ndim != 1 or not prompt.size:
         raise EngineError("the prompt has no tokens: give at least one")

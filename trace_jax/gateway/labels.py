@@ -31,7 +31,7 @@ class ServerReader:
             return await server.next_logprobs(prompts, token_ids)
 
         async def read() -> np.ndarray:
-            async with self._engine.asking(ask) as found:
+            async with self._engine.response(ask) as found:
                 return found
 
         return asyncio.run_coroutine_threadsafe(read(), self._loop).result()

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from trace_jax.chat.renderer import Renderer
 from trace_jax.engines.sglang.engine import SGLangEngine
-from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, Settings, SGLangServer
+from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, ServerInfo, SGLangServer
 from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.prompts import server_prompt
 from trace_jax.gateway.request import Call
@@ -28,16 +28,18 @@ class SGLangBackend:
     """Calls go to the conversation's server, or to another one while that is away or full.
 
     Args:
-        settings: what the servers were started with.
+        servers: how each of the servers was started.
         vocab_size: token ids in calls are checked against it, since one outside kills an SGLang server.
         renderer: writes the prompts of chats, as in training; servers write them otherwise, at least where there are
             tools. Where it cannot, or a call says something of the template, servers write them.
     """
 
-    def __init__(self, engine: SGLangEngine, settings: Sequence[Settings], vocab_size: int, renderer: Renderer) -> None:
+    def __init__(
+        self, engine: SGLangEngine, servers: Sequence[ServerInfo], vocab_size: int, renderer: Renderer
+    ) -> None:
         self._engine, self._vocab_size, self._renderer = engine, vocab_size, renderer
-        self.name = settings[0].model
-        self.max_rank = min((one.max_rank for one in settings if one.max_rank is not None), default=None)
+        self.name = servers[0].model
+        self.max_rank = min((info.max_rank for info in servers if info.max_rank is not None), default=None)
 
     async def load(self, name: str, directory: Path) -> None:
         await self._engine.load_adapter(name, directory)
@@ -76,7 +78,7 @@ class SGLangBackend:
             return reply
 
         try:
-            async with self._engine.asking(ask, adapter, affinity) as reply, reply:
+            async with self._engine.response(ask, adapter, affinity) as reply, reply:
                 told = _told(reply, prompt)
                 if reply.status >= 400:
                     yield Response(await reply.read(), reply.status, told)

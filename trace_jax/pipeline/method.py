@@ -82,7 +82,7 @@ class Pipeline:
         with self.times.stage("rollouts of the base"):
             begun = (directory / SOURCE).exists()  # the analysis is of what was recorded, broken episodes included
             recording = Recording(self.root / "base_rollouts.jsonl", keep_broken=begun)
-            specs = plan_episodes(self.source, settings.rollout.trials, settings.rollout, settings.seed)
+            specs = plan_episodes(self.source, settings.rollout, seed=settings.seed)
             with self.progress.stage("rollouts of the base", len(specs)) as bar:
                 trajectories = self.session.play(specs, recording, bar.episode)
         with self.times.stage("analysis"):

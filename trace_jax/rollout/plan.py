@@ -3,14 +3,16 @@
 from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.settings import RolloutSettings
 
 
 def plan_episodes(
-    source: Source, trials: int, *, max_turn_tokens: int, temperature: float, seed: int, adapter: str | None = None
+    source: Source, settings: RolloutSettings, *, seed: int, adapter: str | None = None
 ) -> list[EpisodeSpec]:
-    """``trials`` episodes on each task of ``source``, the sampling seeds a function of ``seed``, task and trial alone.
+    """``settings.trials`` episodes on each task of ``source``.
 
-    Ids do not depend on how many tasks or trials are asked for: asked for more, what was played before stays.
+    An episode's id depends on adapter, source, task and trial alone, and its sampling seed on ``seed``, task and trial
+    alone. More tasks or trials therefore add episodes, and leave the recorded ones as they are.
     """
     return [
         EpisodeSpec(
@@ -21,9 +23,9 @@ def plan_episodes(
             split=source.split,
             seed=task,
             trial=trial,
-            sampling=Sampling(max_turn_tokens, temperature, (seed * 1000 + trial) * 10007 + task),
+            sampling=Sampling(settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + task),
             adapter=adapter,
         )
         for task in source.tasks
-        for trial in range(trials)
+        for trial in range(settings.trials)
     ]

@@ -1,4 +1,4 @@
-"""Episodes that are kept on disk as they end; one that is graded is never played again."""
+"""Episodes that are written to disk as they end. An episode that was graded is never played again."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,45 +10,50 @@ from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Engine
-from trace_jax.rollout.agent import EpisodeSpec, Limits
+from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
+from trace_jax.rollout.settings import RolloutSettings
 
 
 class Recording:
-    """The trajectories in the JSON Lines at ``path``, by id; there may be none yet.
+    """The trajectories in the JSON Lines file ``path``, by id. The file need not exist yet.
 
-    Those that broke are missing: what broke them may have been mended since, so every start plays them once more. With
-    ``keep_broken`` they are not, for what others have read already. That all are of the same base, adapters and
-    settings is the caller's to see to (``open_workdir``).
+    Broken episodes count as missing: their cause may have been removed, so every start plays them again. With
+    ``keep_broken`` they do not, for a file that a later stage has already read. The caller makes sure that all episodes
+    are of the same base, adapters and settings (``open_workdir``).
     """
 
     def __init__(self, path: PathLike, keep_broken: bool = False) -> None:
         self.path, self._keep_broken = path, keep_broken
-        there = read_episodes(path) if epath.Path(path).exists() else ()
-        self.episodes = {trajectory.id: trajectory for trajectory in there}
+        recorded = read_episodes(path) if epath.Path(path).exists() else ()
+        self.episodes = {trajectory.id: trajectory for trajectory in recorded}
 
     def missing(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
-        """Those that are still to be played."""
-        settled = {name for name, one in self.episodes.items() if self._keep_broken or not one.broken}
-        return [spec for spec in specs if spec.id not in settled]
+        """The episodes that still have to be played."""
+        kept = {name for name, episode in self.episodes.items() if self._keep_broken or not episode.broken}
+        return [spec for spec in specs if spec.id not in kept]
 
     def collect(
         self,
         specs: Sequence[EpisodeSpec],
+        *,
         engine: Engine,
         renderer: Renderer,
-        limits: Limits,
+        settings: RolloutSettings,
         base: str,
-        concurrency: int,
         on_episode: Callable[[Trajectory], None],
     ) -> list[Trajectory]:
-        """The episodes of ``specs`` in their order: missing ones are played, recorded as they end, and told."""
+        """The episodes of ``specs``, in their order.
+
+        Missing episodes are played. As each of them ends, it is written to the file, and ``on_episode`` is called.
+        """
         with JsonLinesWriter(self.path) as writer:
 
-            def keep(trajectory: Trajectory) -> None:
+            def record(trajectory: Trajectory) -> None:
                 writer.append(trajectory)
                 self.episodes[trajectory.id] = trajectory
                 on_episode(trajectory)
 
-            collect(self.missing(specs), engine, renderer, limits, base, concurrency, keep)
+            missing = self.missing(specs)
+            collect(missing, engine=engine, renderer=renderer, settings=settings, base=base, on_episode=record)
         return [self.episodes[spec.id] for spec in specs]

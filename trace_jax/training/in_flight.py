@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from trace_jax.contract.record import Part
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.lora import LoRA
-from trace_jax.rollout.player import Episode, Player
+from trace_jax.rollout.player import EpisodeTask, Player
 from trace_jax.training.collection import Group, collect_groups, group_sizes
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import GroupSource
@@ -38,7 +38,7 @@ class Batch(Part):
 class _Playing:
     """A group in flight. ``oldest`` is the version that sampled its first token, None before that."""
 
-    episodes: list[Episode] = field(default_factory=list)
+    episodes: list[EpisodeTask] = field(default_factory=list)
     oldest: int | None = None
 
     @property
@@ -115,7 +115,7 @@ class InFlightBuffer:
         for number, size in enumerate(sizes, first_group):
             self._episodes(number, size)
 
-    def _episodes(self, number: int, size: int) -> list[Episode]:
+    def _episodes(self, number: int, size: int) -> list[EpisodeTask]:
         """The episodes of a group, begun if they are not in flight."""
         if number not in self._playing:
             playing = self._playing[number] = _Playing()
@@ -132,7 +132,7 @@ class InFlightBuffer:
             playing.oldest = self._step
         return versioned(self._source.name, self._step)
 
-    async def _results(self, episodes: Sequence[Episode]) -> list[Trajectory | None]:
+    async def _results(self, episodes: Sequence[EpisodeTask]) -> list[Trajectory | None]:
         """What each episode of a round of groups came to; None for those that go on after ``group_seconds``.
 
         A step has one group at least that did not break, a late one of an earlier step perhaps: it is waited for until
@@ -152,4 +152,4 @@ class InFlightBuffer:
 
     def _give_up(self, groups: Iterable[_Playing]) -> None:
         if episodes := [episode for playing in groups for episode in playing.episodes]:
-            self._player.give_up(episodes)
+            self._player.cancel(episodes)

@@ -14,8 +14,8 @@ from trace_jax.errors import UserError
 from trace_jax.models.decoder import Decoder
 from trace_jax.parallel.processes import anywhere, is_first
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.player import Player
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.telemetry.compiles import CompileLog
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
@@ -32,7 +32,7 @@ def train(
     renderer: Renderer,
     config: GRPOConfig,
     base: str,
-    limits: Limits,
+    rollout: RolloutSettings,
     mesh: Mesh | None = None,
     termination: Termination | None = None,
     tensorboard: bool = True,
@@ -66,7 +66,11 @@ def train(
             f"max_to_keep {config.max_to_keep} is too few for {len(jobs)} adapters: a run killed between their "
             "checkpoints goes back to the ones before, so keep 2"
         )
-    player = None if engine is None else Player(engine, renderer, limits, base, config.concurrency, termination)
+    player = (
+        None
+        if engine is None
+        else Player(engine=engine, renderer=renderer, settings=rollout, base=base, termination=termination)
+    )
     learner = Learner(decoder, config, [job.name for job in jobs], mesh)
     with player or nullcontext(), ExitStack() as stack:
         runs = [
@@ -86,7 +90,7 @@ def train(
                     run.begin()
             samples = [one for run in going for one in run.collect()]
             update = partial(_update, learner, samples, going)
-            metrics = player.beside(update) if player is not None and config.max_staleness else update()
+            metrics = player.run_in_thread(update) if player is not None and config.max_staleness else update()
             for run in going:
                 report = run.record(metrics[run.number])
                 if progress is not None:

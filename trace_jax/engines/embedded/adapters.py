@@ -1,4 +1,4 @@
-"""The adapters that an embedded engine holds, in the two forms that its steps take them."""
+"""The adapters of an embedded engine, in the two forms that its steps take: a stack, or merged into the weights."""
 
 from collections import OrderedDict
 
@@ -28,12 +28,13 @@ def _merged(layers: list[dict[str, jax.Array]], lora: LoRA) -> list[dict[str, ja
 
 
 class AdapterTable:
-    """Adapters by name, padded to one rank and stacked, so that loading one never changes a shape.
+    """Adapters by name, padded to the same rank and stacked, so that loading an adapter never changes a shape.
 
-    Rows of one adapter run on merged weights, at the base model's cost; mixed rows run on the stack.
+    If all rows of a step use the same adapter, the step runs on merged weights, at the base model's cost. If they use
+    several adapters, it runs on the stack.
     """
 
-    def __init__(self, decoder: Decoder, config: DecoderConfig, max_adapters: int, max_rank: int):
+    def __init__(self, decoder: Decoder, config: DecoderConfig, max_adapters: int, max_rank: int) -> None:
         self._params = decoder_params(decoder)
         self._config, self._max_rank = config, max_rank
         self._names: list[str | None] = [None] * max_adapters
@@ -64,11 +65,15 @@ class AdapterTable:
         return [name for name in self._names if name is not None]
 
     def add(self, name: str, lora: LoRA) -> None:
-        """Hold ``lora`` (A = 1, any targets, rank at most ``max_rank``) under a name not in use."""
+        """Add ``lora`` (A = 1, any targets, rank at most ``max_rank``) under a name that is not in use.
+
+        Raises EngineError for a name in use, no room, a rank above ``max_rank``, weights that are not finite, and an
+        adapter of another base.
+        """
         if name in self._names:
             raise EngineError(f"adapter name {name!r} is in use: names are immutable, choose a new one or unload it")
         if None not in self._names:
-            raise EngineError(f"no room for adapter {name!r}: all {len(self._names)} places are taken, unload one")
+            raise EngineError(f"no room for adapter {name!r}: all {len(self._names)} are taken, unload one")
         if lora.num_adapters != 1 or lora.rank > self._max_rank:
             raise EngineError(
                 f"adapter {name!r} holds {lora.num_adapters} adapters of rank {lora.rank}: "
@@ -97,14 +102,14 @@ class AdapterTable:
         self._device_stack = None
 
     def remove(self, name: str) -> int:
-        """Forget an adapter; returns the id that it had."""
+        """Remove an adapter. Returns the id that it had."""
         index = self.id(name)
         self._names[index] = None
         self._merged.pop(index, None)
         return index
 
     def weights(self, ids: set[int]) -> tuple[Params, LoRA | None]:
-        """Parameters and stack for rows that use the adapters ``ids``; no stack if there is but one."""
+        """Parameters and stack for rows that use the adapters ``ids``. The stack is None if there is only one id."""
         if ids == {BASE}:
             return self._params, None
         if len(ids) > 1:
@@ -115,8 +120,8 @@ class AdapterTable:
         if index not in self._merged:
             targets, here, old = self._targets[index], slice(index, index + 1), self._params["layers"]
             pairs = {target: self._stack[target] for target in targets}
-            one = LoRA(jax.tree.map(lambda x: x[here], pairs), jnp.asarray(self._scale[here]))
-            new = _merged([{target: layer[target] for target in targets} for layer in old], one)
+            lora = LoRA(jax.tree.map(lambda x: x[here], pairs), jnp.asarray(self._scale[here]))
+            new = _merged([{target: layer[target] for target in targets} for layer in old], lora)
             layers = [{**layer, **merged} for layer, merged in zip(old, new, strict=True)]
             self._merged[index] = {**self._params, "layers": layers}
         self._merged.move_to_end(index)

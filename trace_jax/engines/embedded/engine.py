@@ -4,24 +4,26 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from trace_jax.engines.embedded.adapters import AdapterTable
-from trace_jax.engines.embedded.lanes import DecodeRow, Lanes, PrefillRow
-from trace_jax.engines.embedded.slots import Placement, Slots
+from trace_jax.engines.embedded.executor import DecodeRow, PrefillRow, StepExecutor
+from trace_jax.engines.embedded.slots import SlotAssignment, SlotTable
 from trace_jax.engines.protocol import Completion, Sampling, checked_prompt
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.errors import EngineError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.peft import load_peft
 from trace_jax.models.lora import LoRA
 
-# Hears what one step has sampled for a request: tokens, log-probabilities.
+# Called with the tokens and log-probabilities that one step has sampled for a request.
 OnTokens = Callable[[list[int], list[float]], None]
 
 
@@ -29,7 +31,7 @@ OnTokens = Callable[[list[int], list[float]], None]
 class EngineStats:
     """Counters since the engine was made. Seconds are wall-clock and exclude compilations."""
 
-    prefill_tokens: int = 0  # prompt tokens computed, padding aside
+    prefill_tokens: int = 0  # prompt tokens computed, without padding
     reused_tokens: int = 0  # prompt tokens found in the cache
     decode_tokens: int = 0  # tokens sampled
     prefill_seconds: float = 0.0
@@ -50,23 +52,23 @@ class _Request:
 
     @property
     def last(self) -> int:
-        """The token to feed next."""
+        """The token that the next step reads."""
         return self.tokens[-1] if self.tokens else int(self.prompt[-1])
 
 
 class EmbeddedEngine:
-    """Serves ``Engine`` from a ``Decoder``: a fixed number of cache slots, refilled as requests finish.
+    """An ``Engine`` made of a ``Decoder`` and a fixed number of cache slots, which are refilled as requests finish.
 
-    A slot keeps its conversation between turns, so a next turn computes only what is new; equal prompt prefixes are
-    computed once and copied. It runs in the event loop of its callers, one step at a time, and is deterministic: the
-    same requests in the same order give bitwise the same results.
+    A slot keeps its conversation between turns, so the next turn computes only its new tokens. Equal prompt prefixes
+    are computed once and copied. The engine runs in the event loop of its callers, one step at a time. It is
+    deterministic: the same requests in the same order give bitwise the same results.
 
     Args:
-        decoder, config: the base model. Its weights must not change while the engine lives.
-        stop_token_ids: a completion ends with the first of these.
-        slots: requests in flight; more wait.
-        capacity: tokens of prompt and completion together that a request may have.
-        max_adapters, max_rank: room for adapters; fixed, so that loading one compiles nothing.
+        decoder, config: the base model. Its weights must not change while the engine exists.
+        stop_token_ids: a completion ends with the first token that is among these.
+        settings: ``slots`` is the number of requests in flight, further requests wait; ``capacity`` bounds the tokens
+            of a request's prompt and completion together.
+        max_adapters, max_rank: room for adapters. It is fixed, so that loading an adapter compiles nothing.
     """
 
     def __init__(
@@ -74,21 +76,19 @@ class EmbeddedEngine:
         decoder: Decoder,
         config: DecoderConfig,
         stop_token_ids: Sequence[int],
+        settings: EngineSettings,
         *,
-        slots: int = 64,
-        capacity: int = 512,
         max_rank: int = 16,
         max_adapters: int = 8,
-    ):
-        self._config, self._capacity = config, capacity
+    ) -> None:
+        self._config, self._settings = config, settings
         self._stop_ids = frozenset(stop_token_ids)
         self._adapters = AdapterTable(decoder, config, max_adapters, max_rank)
-        self._lanes = Lanes(config, self._adapters, stop_token_ids, slots, capacity, decoder.embed[...].dtype)
-        self._new_slots = lambda: Slots(slots, capacity)
-        self._slots = self._new_slots()
+        self._executor = StepExecutor(config, self._adapters, stop_token_ids, settings, decoder.embed[...].dtype)
+        self._slots = self._empty_slots()
         self._queue: deque[_Request] = deque()
         self._running: dict[int, _Request] = {}
-        self._pump: asyncio.Task[None] | None = None
+        self._serving: asyncio.Task[None] | None = None
         self.stats = EngineStats()
 
     async def generate(
@@ -100,32 +100,32 @@ class EmbeddedEngine:
         affinity: str = "",
         on_tokens: OnTokens | None = None,
     ) -> Completion:
-        """Sample after ``token_ids``. There is one cache, so that ``affinity`` tells nothing.
+        """Sample after ``token_ids``. ``affinity`` has no effect, because there is only one cache.
 
-        ``on_tokens`` hears of the tokens as they are sampled, step by step; it must not raise.
+        ``on_tokens`` is called after each step with the tokens that it has sampled. It must not raise.
 
         Raises:
-            EngineError: unknown adapter; no prompt, token ids outside the vocabulary, more tokens than ``capacity``;
-                impossible sampling; or the model returned non-finite logits.
+            EngineError: an unknown adapter, an empty prompt, a token id outside the vocabulary, more tokens than
+                ``capacity``, sampling parameters out of range, or logits of the model that are not finite.
         """
         loop = asyncio.get_running_loop()
-        prompt = checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity).astype(np.int32)
+        prompt = checked_prompt(token_ids, sampling, self._config.vocab_size, self._settings.capacity).astype(np.int32)
         request = _Request(prompt, sampling, self._adapters.id(adapter), loop.create_future(), on_tokens)
         self._queue.append(request)
-        if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
-            self._pump = loop.create_task(self._serve())
+        if self._serving is None or self._serving.done() or self._serving.get_loop() is not loop:
+            self._serving = loop.create_task(self._serve())
         return await request.future
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """Load a PEFT directory under a new name."""
+        """Load a PEFT directory under a new name. Raises EngineError for a name in use and an unsuitable adapter."""
         self.set_adapter(name, load_peft(path, self._config))
 
     def set_adapter(self, name: str, lora: LoRA) -> None:
-        """Hold an adapter (A = 1) under a new name."""
+        """Add an adapter (A = 1) under a new name. Raises EngineError as ``load_adapter`` does."""
         self._adapters.add(name, lora)
 
     async def unload_adapter(self, name: str) -> None:
-        """Forget an adapter and all that was computed with it."""
+        """Remove an adapter and everything that was computed with it."""
         index = self._adapters.id(name)
         self._release_abandoned()
         if any(request.adapter == index for request in [*self._queue, *self._running.values()]):
@@ -133,23 +133,24 @@ class EmbeddedEngine:
         self._slots.forget_adapter(self._adapters.remove(name))
 
     async def health(self) -> bool:
+        """Always true: the engine is in this process."""
         return True
 
     def flush(self) -> None:
-        """Forget all cached conversations: what follows is as after a fresh start, bit for bit."""
+        """Drop all cached conversations. Later results are those of a new engine, bit for bit."""
         self._release_abandoned()
         if in_flight := len(self._queue) + len(self._running):
             raise EngineError(f"{in_flight} requests are in flight: flush when they have ended")
-        self._slots = self._new_slots()
+        self._slots = self._empty_slots()
 
     async def _serve(self) -> None:
         try:
             while self._queue or self._running:
-                await self._settle()
+                await self._gather_requests()
                 self._admit()
                 if self._running:
                     self._decode()
-        except BaseException as error:  # whoever waits must learn of it; the cache may be half written
+        except BaseException as error:  # the callers that wait must learn of it, and the cache may be half written
             for request in [*self._queue, *self._running.values()]:
                 if request.future.done():
                     continue
@@ -159,13 +160,16 @@ class EmbeddedEngine:
                     request.future.cancel()
             self._queue.clear()
             self._running.clear()
-            self._slots = self._new_slots()
-            self._lanes.reset()
+            self._slots = self._empty_slots()
+            self._executor.reset()
             if not isinstance(error, Exception):
                 raise
 
-    async def _settle(self) -> None:
-        """Let every episode that can run do so, until no more requests come: batches are then as full as can be."""
+    def _empty_slots(self) -> SlotTable:
+        return SlotTable(self._settings.slots, self._settings.capacity)
+
+    async def _gather_requests(self) -> None:
+        """Let all other tasks run until no more requests come, so that the batches are as full as possible."""
         quiet = 0
         while quiet < 3:
             before = len(self._queue)
@@ -173,7 +177,7 @@ class EmbeddedEngine:
             quiet = quiet + 1 if len(self._queue) == before else 0
 
     def _release_abandoned(self) -> None:
-        """Drop the requests whose callers have gone."""
+        """Drop the requests whose callers have been cancelled."""
         self._queue = deque(request for request in self._queue if not request.future.done())
         for slot in [slot for slot, request in self._running.items() if request.future.done()]:
             del self._running[slot]
@@ -184,35 +188,36 @@ class EmbeddedEngine:
         admitted = [self._queue.popleft() for _ in range(min(self._slots.free, len(self._queue)))]
         if not admitted:
             return
-        placements = self._slots.place([r.prompt[:-1] for r in admitted], [r.adapter for r in admitted])
-        self._clocked("prefill_seconds", self._fill, admitted, placements)
-        for request, placement in zip(admitted, placements, strict=True):
-            self._running[placement.slot] = request
-            self.stats.reused_tokens += placement.reused
-            self.stats.prefill_tokens += len(request.prompt) - 1 - placement.reused
+        assigned = self._slots.assign([r.prompt[:-1] for r in admitted], [r.adapter for r in admitted])
+        with self._timed("prefill_seconds"):
+            self._prefill(admitted, assigned)
+        for request, assignment in zip(admitted, assigned, strict=True):
+            self._running[assignment.slot] = request
+            self.stats.reused_tokens += assignment.reused
+            self.stats.prefill_tokens += len(request.prompt) - 1 - assignment.reused
 
-    def _fill(self, requests: list[_Request], placements: list[Placement]) -> None:
-        """Bring every placed prompt but its last token into the cache: copies first, then what is new."""
+    def _prefill(self, requests: list[_Request], assigned: list[SlotAssignment]) -> None:
+        """Bring every prompt, without its last token, into the cache: first the copies, then the new tokens."""
         ready = self._slots.ready
-        self._lanes.copy([(p.source, p.slot) for p in placements if p.source != p.slot and ready[p.slot] == p.reused])
-        waiting = [p for p in placements if p.source != p.slot and ready[p.slot] != p.reused]
+        self._executor.copy([(a.source, a.slot) for a in assigned if a.source != a.slot and ready[a.slot] == a.reused])
+        waiting = [a for a in assigned if a.source != a.slot and ready[a.slot] != a.reused]
         while True:
-            can = [p for p in waiting if ready[p.source] >= p.reused]
-            self._lanes.copy([(p.source, p.slot) for p in can])
-            for placement in can:
-                ready[placement.slot] = placement.reused
-            waiting = [p for p in waiting if p not in can]
-            held = {p.slot for p in waiting}
-            todo = []
-            for request, placement in zip(requests, placements, strict=True):
-                start, end = int(ready[placement.slot]), len(request.prompt) - 1
-                if placement.slot not in held and start < end:
-                    todo.append(PrefillRow(placement.slot, start, request.prompt[start:end], request.adapter))
-                    ready[placement.slot] = end
-            self._lanes.prefill(todo)
+            copied = [a for a in waiting if ready[a.source] >= a.reused]
+            self._executor.copy([(a.source, a.slot) for a in copied])
+            for assignment in copied:
+                ready[assignment.slot] = assignment.reused
+            waiting = [a for a in waiting if a not in copied]
+            not_yet = {a.slot for a in waiting}
+            rows = []
+            for request, assignment in zip(requests, assigned, strict=True):
+                start, end = int(ready[assignment.slot]), len(request.prompt) - 1
+                if assignment.slot not in not_yet and start < end:
+                    rows.append(PrefillRow(assignment.slot, start, request.prompt[start:end], request.adapter))
+                    ready[assignment.slot] = end
+            self._executor.prefill(rows)
             if not waiting:
                 return
-            assert todo or can, "requests wait for each other's prefixes"
+            assert rows or copied, "requests wait for each other's prefixes"
 
     def _decode(self) -> None:
         rows = []
@@ -225,21 +230,25 @@ class EmbeddedEngine:
                     temperature=sampling.temperature,
                 )
             )  # fmt: skip
-        for slot, (tokens, logprobs) in self._clocked("decode_seconds", self._lanes.decode, rows).items():
+        with self._timed("decode_seconds"):
+            sampled = self._executor.decode(rows)
+        for slot, (tokens, logprobs) in sampled.items():
             self.stats.decode_tokens += len(tokens)
-            self._harvest(slot, tokens, logprobs)
+            self._take(slot, tokens, logprobs)
 
-    def _clocked(self, counter: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function and add its seconds, compilations aside, to a counter."""
-        started, compiled = time.perf_counter(), self._lanes.compile_seconds
-        result = function(*arguments)
-        compiling = self._lanes.compile_seconds - compiled
+    @contextmanager
+    def _timed(self, counter: Literal["prefill_seconds", "decode_seconds"]) -> Iterator[None]:
+        """Add the seconds of the block, without compilations, to a counter."""
+        started, compiled = time.perf_counter(), self._executor.compile_seconds
+        yield
+        compiling = self._executor.compile_seconds - compiled
         seconds = time.perf_counter() - started - compiling
         setattr(self.stats, counter, getattr(self.stats, counter) + seconds)
-        self.stats.compile_seconds, self.stats.compilations = self._lanes.compile_seconds, self._lanes.compilations
-        return result
+        self.stats.compile_seconds = self._executor.compile_seconds
+        self.stats.compilations = self._executor.compilations
 
-    def _harvest(self, slot: int, tokens: list[int], logprobs: list[float]) -> None:
+    def _take(self, slot: int, tokens: list[int], logprobs: list[float]) -> None:
+        """Add what a step has sampled in a slot to its request, which may have finished."""
         request = self._running[slot]
         self._slots.append(slot, [request.last, *tokens[:-1]])
         request.tokens += tokens
@@ -254,7 +263,7 @@ class EmbeddedEngine:
         self._slots.release(slot)
         if not finite:
             self._slots.forget(slot)
-            self._lanes.clear(slot)
+            self._executor.clear(slot)
         if request.future.done():
             return
         if finite:

@@ -1,22 +1,22 @@
-"""Drawing tokens from logits, one uniform number a token."""
+"""Draw tokens from logits, with one uniform number a token."""
 
 import jax
 import jax.numpy as jnp
 
 
 def uniforms(seed_B: jax.Array, position_BT: jax.Array) -> jax.Array:
-    """The random numbers of tokens: ``[B, T]`` float32 in [0, 1), a function of request seed and position alone."""
+    """A random number for each token: ``[B, T]`` float32 in [0, 1), from the request's seed and the position alone."""
 
-    def one(seed: jax.Array, position: jax.Array) -> jax.Array:
+    def uniform(seed: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
 
-    return jax.vmap(jax.vmap(one, (None, 0)))(seed_B, position_BT)
+    return jax.vmap(jax.vmap(uniform, (None, 0)))(seed_B, position_BT)
 
 
 def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tokens ``[B]`` int32 and their log-probabilities ``[B]`` float32 under ``logits / temperature``.
 
-    The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks places of no token.
+    The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks what is no token.
     Temperature 0 takes the most likely token, with its log-probability at temperature 1. Sampling inverts the
     distribution function: the first token whose cumulative probability exceeds the row's uniform number.
     """
@@ -32,10 +32,10 @@ def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array
 
 
 def _argmax(x_GBW: jax.Array, top_B: jax.Array) -> jax.Array:
-    """First place of each row's maximum, by a plain reduction, which XLA vectorises on the CPU, unlike its argmax."""
+    """First index of each row's maximum. XLA vectorises this plain reduction on the CPU, unlike its own argmax."""
     G, _, W = x_GBW.shape
-    place_G1W = jnp.arange(G * W, dtype=jnp.int32).reshape(G, 1, W)
-    first_B = jnp.min(jnp.where(x_GBW == top_B[:, None], place_G1W, G * W), axis=(0, 2))
+    index_G1W = jnp.arange(G * W, dtype=jnp.int32).reshape(G, 1, W)
+    first_B = jnp.min(jnp.where(x_GBW == top_B[:, None], index_G1W, G * W), axis=(0, 2))
     return jnp.minimum(first_B, G * W - 1)  # a row of NaN has no maximum
 
 
@@ -52,10 +52,10 @@ def _invert(weight_GBW: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax
 
 
 def _first_above(weight_BN: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index whose running sum exceeds the target, and what the target exceeds the sum before it by."""
+    """First index whose running sum exceeds the target, and the target minus the sum before that index."""
     running_BN = jnp.cumsum(weight_BN, axis=-1)
     index_B = jnp.sum(running_BN <= target_B[:, None], axis=-1)
-    # Rounding can leave the target at the very end of the sum; the likeliest entry is then as good as any.
+    # Rounding can leave the target at the very end of the sum; the likeliest entry is then as good as any other.
     index_B = jnp.where(index_B < weight_BN.shape[-1], index_B, _argmax(weight_BN[None], weight_BN.max(axis=-1)))
     before_BN = running_BN - weight_BN
     return index_B, target_B - jnp.take_along_axis(before_BN, index_B[:, None], axis=-1)[:, 0]

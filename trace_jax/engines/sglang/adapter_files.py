@@ -1,4 +1,4 @@
-"""Adapters on disk, as SGLang servers get them: checked, named for good, and made louder for a test."""
+"""Adapters on disk, as SGLang servers get them: checked, uniquely named, and amplified for a test."""
 
 import hashlib
 import json
@@ -19,16 +19,16 @@ from trace_jax.models.formats.peft import load_peft
 from trace_jax.models.formats.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, refuse_unservable
 from trace_jax.models.lora import LoRA
 
-LOUD = 4.0  # root mean square of an output of the loudest module of ``louder``; activations are of the order of 1
+AMPLIFIED = 4.0  # the effect of an ``amplified`` adapter; activations are of the order of 1
 
 
 @dataclass(frozen=True)
 class AdapterFiles:
     """A PEFT directory that a server can load.
 
-    ``name`` ends with a hash of what it holds, so that it never means two adapters, whoever loads them.
-    ``loudness`` is what the module that says most adds to its output for inputs of size 1, root mean square; it is 0
-    for an adapter that computes what the base computes.
+    ``name`` ends with a hash of the files, so that no two adapters ever have the same name.
+    ``effect`` is the root mean square that the adapter adds to a module's output for inputs of size 1, of the module
+    where it is largest. It is 0 for an adapter that computes what the base computes.
     """
 
     name: str
@@ -36,14 +36,14 @@ class AdapterFiles:
     bytes: int
     rank: int
     targets: tuple[str, ...]
-    loudness: float
+    effect: float
 
 
 def adapter_files(name: str, directory: Path, config: DecoderConfig) -> AdapterFiles:
     """Read and check an adapter of the base described by ``config``.
 
-    Raises UserError for one that is not plain LoRA, that does not fit the base, or that a server would not survive
-    or would compute otherwise than we do.
+    Raises UserError for an adapter that is not plain LoRA, that does not fit the base, that would crash a server, or
+    that a server would compute differently than we do.
     """
     path = directory.resolve()  # servers have another working directory
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -53,28 +53,28 @@ def adapter_files(name: str, directory: Path, config: DecoderConfig) -> AdapterF
     contents = [(path / ADAPTER_CONFIG).read_bytes(), (path / ADAPTER_WEIGHTS).read_bytes()]
     digest = hashlib.sha256(b"".join(contents)).hexdigest()[:8]
     size = sum(map(len, contents))
-    return AdapterFiles(f"{name}-{digest}", path, size, lora.rank, lora.targets, _loudness(lora))
+    return AdapterFiles(f"{name}-{digest}", path, size, lora.rank, lora.targets, _effect(lora))
 
 
 @contextmanager
-def louder(files: AdapterFiles) -> Iterator[AdapterFiles]:
-    """The same tensors with so large an alpha that their effect cannot be missed, beside them while the block runs."""
+def amplified(files: AdapterFiles) -> Iterator[AdapterFiles]:
+    """A copy with an alpha so large that its effect cannot be missed; it exists while the block runs."""
     data = read_json(files.path / ADAPTER_CONFIG)
-    data["lora_alpha"] = float(data["lora_alpha"]) * LOUD / files.loudness
+    data["lora_alpha"] = float(data["lora_alpha"]) * AMPLIFIED / files.effect
     directory = Path(tempfile.mkdtemp(dir=files.path.parent, prefix=f".{files.name}-"))
     try:
-        os.chmod(directory, 0o755)  # the server may run as somebody else
+        os.chmod(directory, 0o755)  # the server may run as another user
         shutil.copyfile(files.path / ADAPTER_WEIGHTS, directory / ADAPTER_WEIGHTS)
         (directory / ADAPTER_CONFIG).write_text(json.dumps(data))
-        yield AdapterFiles(directory.name[1:], directory, files.bytes, files.rank, files.targets, LOUD)
+        yield AdapterFiles(directory.name[1:], directory, files.bytes, files.rank, files.targets, AMPLIFIED)
     finally:
         shutil.rmtree(directory)
 
 
-def _loudness(lora: LoRA) -> float:
+def _effect(lora: LoRA) -> float:
     scale, largest = float(lora.scale[0]), 0.0
     for pair in lora.weights.values():
         a, b = np.asarray(pair["a"][0], np.float64), np.asarray(pair["b"][0], np.float64)
         of_a, of_b = np.square(a).sum(axis=-2), np.square(b).mean(axis=-1)  # of each rank, [L, (E,) R]
         largest = max(largest, float(np.max((of_a * of_b).sum(axis=-1))))
-    return scale * largest**0.5
+    return float(scale * largest**0.5)

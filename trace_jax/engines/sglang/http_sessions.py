@@ -1,15 +1,15 @@
-"""HTTP connections that belong to event loops: an engine is called from one ``asyncio.run`` after the other."""
+"""HTTP connections of each event loop: an engine may be used in one ``asyncio.run`` after another."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 
 import aiohttp
 
-_KEEP_ALIVE = 3.0  # seconds: servers close idle connections after 5, and a request must not meet one that is closing
+_KEEP_ALIVE = 3.0  # seconds; servers close idle connections after 5, and requests must not use a closing one
 
 
 class Sessions:
-    """One session for each running event loop; a loop closes its own as ``asyncio.run`` ends it."""
+    """One session for each running event loop, closed when ``asyncio.run`` ends the loop."""
 
     def __init__(self) -> None:
         self._open: dict[
@@ -26,13 +26,13 @@ class Sessions:
         return self._open[loop][1]
 
     async def close(self) -> None:
-        """Close the session of the running loop, which goes on."""
+        """Close the session of the running loop now."""
         if opened := self._open.pop(asyncio.get_running_loop(), None):
             await opened[0].aclose()
 
 
 async def _session() -> AsyncGenerator[aiohttp.ClientSession]:
-    """Not finished by anyone but the loop, whose shutdown of asynchronous generators then closes the session."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)  # how many is bounded by who asks
+    """Only the event loop finishes this generator, when it ends; that closes the session."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)  # the pool's slots bound the number
     async with aiohttp.ClientSession(connector=connector) as session:
         yield session

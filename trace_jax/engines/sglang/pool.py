@@ -1,4 +1,4 @@
-"""Many servers as one: who is there, who is asked, and what happens when one goes."""
+"""Many servers as one: which of them serve, which gets a request, and what happens when one fails."""
 
 import asyncio
 import logging
@@ -10,204 +10,212 @@ from typing import Any, Generic, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from trace_jax.engines.deadline import off_the_clock
+from trace_jax.engines.episode_clock import off_the_clock
 from trace_jax.engines.sglang.request_queue import RequestQueue
-from trace_jax.engines.sglang.retry import RetryPolicy, pause
-from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, ServerSlow
-from trace_jax.engines.sglang.server_state import M, Place
+from trace_jax.engines.sglang.retry import RetryPolicy, sleep_between_attempts
+from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, ServerTimeout
+from trace_jax.engines.sglang.server_state import S, ServerState
 from trace_jax.errors import EngineError, EngineGone, UserError
 
 log = logging.getLogger(__name__)
 
-_READY_SECONDS = 5.0  # between two looks at a server that serves
-_MISSED = 2  # looks in a row that find nothing, and it is out
-_SLOW = 3  # requests in a row that were not answered in time, and it is out
-_FIRST_RETRY, _LONGEST_RETRY = 0.5, 15.0  # seconds between two looks at a server that is out
-_TELL_SECONDS = 10.0  # between two messages while none serves
+_CHECK_SECONDS = 5.0  # between two checks of a server that serves
+_FAILED_CHECKS = 2  # in a row, before a server is taken out
+_TIMEOUTS = 3  # of requests in a row, before a server is taken out
+_FIRST_RETRY, _LONGEST_RETRY = 0.5, 15.0  # seconds between two checks of a server that was taken out
+_WARN_SECONDS = 10.0  # between two warnings while no server serves
 _TICK = 0.1  # seconds
 
 T = TypeVar("T")
 
 
-class Pool(Generic[M]):
-    """Asks one of its ``members``; a request that a server fails is asked elsewhere.
+class Pool(Generic[S]):
+    """Sends each request to one of ``servers``, and to another one if that server fails it.
 
-    A server that fails gets no requests until it has been found ready and has been updated: from then on it is looked
-    at with growing pauses. Those that serve are looked at every few seconds, so that one which hangs loses its requests
-    to others. All of it happens in the event loop of the callers, of which there may be one after the other: one that
-    stands still in the middle of a look keeps another one waiting.
+    A server that fails is taken out: it gets no requests until a check finds it ready and it has been updated. The time
+    between these checks grows. Servers that serve are checked every few seconds, so that a server which hangs loses its
+    requests to the others. All of this runs in the event loop of the callers. There may be several such loops, one
+    after the other; a loop that stops in the middle of a check makes the next loop wait for that server.
 
     Args:
-        seats: requests that a server gets at a time; more wait.
-        attempts: of one request that servers fail, before it is given up as the one at fault.
-        wait_seconds: how long requests wait when no server is left, or all are too busy, before they are given up.
+        slots: requests that a server has at a time; further requests wait.
+        attempts: of a request that servers fail, before the request itself is taken to be at fault.
+        wait_seconds: how long requests wait while no server is left, or all are busy.
     """
 
-    def __init__(self, members: Sequence[M], *, seats: int, attempts: int, wait_seconds: float) -> None:
-        self._places = [Place(member) for member in members]
-        self._seats, self._attempts, self._wait_seconds = RequestQueue(self._places, seats), attempts, wait_seconds
-        self._watches: dict[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = {}
-        self._alone_since = self._told = self._ticked = 0.0
+    def __init__(self, servers: Sequence[S], *, slots: int, attempts: int, wait_seconds: float) -> None:
+        self._servers = [ServerState(server) for server in servers]
+        self._queue = RequestQueue(self._servers, slots)
+        self._attempts, self._wait_seconds = attempts, wait_seconds
+        self._monitors: dict[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = {}
+        self._down_since = self._warned = self._ticked = 0.0
 
     @property
-    def serving(self) -> list[M]:
-        """The members that get requests at the moment."""
-        return [place.member for place in self._places if place.serves]
+    def serving(self) -> list[S]:
+        """The servers that get requests at the moment."""
+        return [state.server for state in self._servers if state.serves]
 
     @asynccontextmanager
-    async def asking(self, request: Callable[[M], Coroutine[Any, Any, T]], affinity: str = "") -> AsyncIterator[T]:
-        """The answer of one server, whose seat is held while the context is open.
+    async def response(self, request: Callable[[S], Coroutine[Any, Any, T]], affinity: str = "") -> AsyncIterator[T]:
+        """The response of one server to ``request``. The server's slot is held while the context is open.
 
-        It is always the same server for equal ``affinity``, while that has room.
+        Requests of equal ``affinity`` go to the same server while it has room.
 
         Raises:
-            EngineGone: no server is left, and none came within ``wait_seconds``.
+            EngineGone: no server is left, and none came back within ``wait_seconds``.
             ServerFailed: ``attempts`` servers failed, two did not answer in time, or all were busy for too long.
-            EngineError: what ``request`` raises otherwise; it is not asked again.
+            EngineError: any other error of ``request``, which is then not sent again.
         """
-        self._watch()
-        failed: list[Place[M]] = []
+        self._start_monitors()
+        failed: list[ServerState[S]] = []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(ServerFailed),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
             stop=RetryPolicy(self._attempts, self._wait_seconds),
-            sleep=pause,
+            sleep=sleep_between_attempts,
             reraise=True,
         ):
             with attempt:
                 async with AsyncExitStack() as stack:
-                    place = await stack.enter_async_context(self._seats.take(affinity, failed, self.wait))
-                    failed.append(place)  # unless it answers
-                    answer = await self._asked(place, request)
-                    held = stack.pop_all()
-        async with held:
-            async with place.held():
-                yield answer
+                    state = await stack.enter_async_context(self._queue.slot(affinity, failed, self.wait))
+                    failed.append(state)  # unless it answers
+                    response = await self._send(state, request)
+                    slot = stack.pop_all()
+        async with slot:
+            async with state.streaming():
+                yield response
 
     async def update(self) -> None:
-        """Update every server that answers, and return. What one that was well does not take is raised."""
-        self._watch()
+        """Update every server that answers. Raises the error of a server that was well and cannot be updated."""
+        self._start_monitors()
         now = time.monotonic()
-        due = [one for one in self._places if one.next_look <= now or not isinstance(one.error, ServerFailed)]
-        well = [place.error is None for place in due]
-        found = await asyncio.gather(*(self._look(place, whole=True) for place in due), return_exceptions=True)
+        due = [state for state in self._servers if state.next_check <= now or not isinstance(state.error, ServerFailed)]
+        well = [state.error is None for state in due]
+        found = await asyncio.gather(*(self._check(state, update=True) for state in due), return_exceptions=True)
         for error, was_well in zip(found, well, strict=True):
             if isinstance(error, EngineError) and (isinstance(error, ServerFailed) or not was_well):
-                continue  # it is out, and looked at again
+                continue  # it was taken out, and is checked again
             if isinstance(error, BaseException):
                 raise error
 
     async def wait(self) -> None:
         """Return as soon as a server serves. Raises EngineGone if that takes longer than ``wait_seconds``."""
-        self._watch()
+        self._start_monitors()
         with off_the_clock():
             while not self.serving:
                 now = time.monotonic()
-                waited = now - self._alone_since
-                why = "; ".join(str(one.error or f"{one.member.url} has not been asked yet") for one in self._places)
-                hopeless = all(place.error and not isinstance(place.error, ServerFailed) for place in self._places)
+                waited = now - self._down_since
+                why = "; ".join(
+                    str(state.error or f"{state.server.url} was not checked yet") for state in self._servers
+                )
+                hopeless = all(state.error and not isinstance(state.error, ServerFailed) for state in self._servers)
                 if hopeless or waited > self._wait_seconds:
                     raise EngineGone(
-                        f"no server to generate with for {waited:.0f} s ({why}): start the servers again; a run that "
-                        "this ends goes on by the same command"
+                        f"no server to generate with for {waited:.0f} s ({why}): start the servers again; the same "
+                        "command then continues a run that this has ended"
                     )
-                if now - self._told >= _TELL_SECONDS and (waited > 1.0 or all(place.error for place in self._places)):
-                    self._told = now
+                all_failed = all(state.error for state in self._servers)
+                if now - self._warned >= _WARN_SECONDS and (waited > 1.0 or all_failed):
+                    self._warned = now
                     log.warning("waiting for a server, for %.0f s more: %s", self._wait_seconds - waited, why)
                 await asyncio.sleep(_TICK)
 
-    async def _asked(self, place: Place[M], request: Callable[[M], Coroutine[Any, Any, T]]) -> T:
-        task = asyncio.ensure_future(request(place.member))
-        place.requests.add(task)
+    async def _send(self, state: ServerState[S], request: Callable[[S], Coroutine[Any, Any, T]]) -> T:
+        task = asyncio.ensure_future(request(state.server))
+        state.pending.add(task)
         try:
-            answer = await task
+            response = await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if current is not None and not current.cancelling():  # not the caller: ``_out`` has cancelled it
-                raise ServerFailed(f"{place.member.url} went away: {place.error}") from None
+            if current is not None and not current.cancelling():  # ``_take_out`` has cancelled it, not the caller
+                raise ServerFailed(f"{state.server.url} went away: {state.error}") from None
             raise
         except ServerFailed as error:
-            place.slow = place.slow + 1 if isinstance(error, ServerSlow) else 0
-            if isinstance(error, ServerBusy | ServerSlow) and place.slow < _SLOW:
-                place.next_look = min(place.next_look, time.monotonic() + _TICK)
-            elif place.serves:
-                self._out(place, error)
+            state.timeouts = state.timeouts + 1 if isinstance(error, ServerTimeout) else 0
+            if isinstance(error, ServerBusy | ServerTimeout) and state.timeouts < _TIMEOUTS:
+                state.next_check = min(state.next_check, time.monotonic() + _TICK)
+            elif state.serves:
+                self._take_out(state, error)
             raise
         finally:
-            place.requests.discard(task)
-        place.slow = 0
-        return answer
+            state.pending.discard(task)
+        state.timeouts = 0
+        return response
 
-    def _watch(self) -> None:
-        """See to it that somebody in this event loop looks after the servers."""
+    def _start_monitors(self) -> None:
+        """Start a task in this event loop that checks the servers, unless there is one."""
         loop = asyncio.get_running_loop()
-        if loop not in self._watches:
-            self._watches = {other: tasks for other, tasks in self._watches.items() if not other.is_closed()}
-            self._watches[loop] = [loop.create_task(self._tend(place)) for place in self._places]
-            self._alone_since = self._ticked = time.monotonic()  # nobody has looked since the loop before this one
+        if loop not in self._monitors:
+            self._monitors = {other: tasks for other, tasks in self._monitors.items() if not other.is_closed()}
+            self._monitors[loop] = [loop.create_task(self._monitor(state)) for state in self._servers]
+            self._down_since = self._ticked = time.monotonic()  # nothing was checked since the last loop
         self._tick()
 
     def _tick(self) -> None:
-        """A loop that stood still, while its owner did other work, could see no server come back."""
+        """Do not count the time in which the loop stood still: no server could be seen to come back."""
         now = time.monotonic()
         if now - self._ticked > 10 * _TICK:
-            self._alone_since += now - self._ticked
+            self._down_since += now - self._ticked
         self._ticked = now
 
-    async def _tend(self, place: Place[M]) -> None:
+    async def _monitor(self, state: ServerState[S]) -> None:
         while True:
             self._tick()
-            if time.monotonic() >= place.next_look:
+            if time.monotonic() >= state.next_check:
                 try:
-                    await self._look(place)
+                    await self._check(state)
                 except EngineError:
-                    pass  # it is in place.error
+                    pass  # it is in state.error
             await asyncio.sleep(_TICK)
 
-    async def _look(self, place: Place[M], whole: bool = False) -> None:
-        """Is it there? If it was not, or for ``whole``, bring it up to date first."""
-        outs = place.outs
-        async with alone(place.lock):
-            if place.outs != outs and place.error:
-                raise place.error  # found while this one waited
-            whole = whole or not place.serves
+    async def _check(self, state: ServerState[S], update: bool = False) -> None:
+        """Check that the server is ready. If it was taken out, or for ``update``, update it first."""
+        failures = state.failures
+        async with locked(state.lock):
+            if state.failures != failures and state.error:
+                raise state.error  # another check has found it while this one waited
+            update = update or not state.serves
             try:
-                await (place.member.update() if whole else place.member.ready())
+                await (state.server.update() if update else state.server.ready())
             except Exception as caught:
-                error = _known(place.member.url, caught)
-                place.missed += 1
-                if not place.serves or place.missed >= _MISSED or (whole and isinstance(error, ServerFailed)):
-                    self._out(place, error, give_up=True)
+                error = _as_engine_error(state.server.url, caught)
+                state.failed_checks += 1
+                if (
+                    not state.serves
+                    or state.failed_checks >= _FAILED_CHECKS
+                    or (update and isinstance(error, ServerFailed))
+                ):
+                    self._take_out(state, error, cancel=True)
                 raise error from caught
             finally:
-                growing = _FIRST_RETRY * 2.0 ** min(place.missed, 10)
-                pause = _READY_SECONDS if place.serves else min(growing, _LONGEST_RETRY)
-                place.next_look = time.monotonic() + pause
-            if place.outs != outs:  # it failed meanwhile: what was seen may be another process
-                return place.member.doubt()
-            place.missed = 0
-            if not place.serves:
-                log.info("%s serves%s", place.member.url, " again" if place.error else "")
-                place.serves, place.error = True, None
-                self._seats.fill()
+                growing = _FIRST_RETRY * 2.0 ** min(state.failed_checks, 10)
+                pause = _CHECK_SECONDS if state.serves else min(growing, _LONGEST_RETRY)
+                state.next_check = time.monotonic() + pause
+            if state.failures != failures:  # it failed during the check, which may have seen the process before
+                return state.server.invalidate()
+            state.failed_checks = 0
+            if not state.serves:
+                log.info("%s serves%s", state.server.url, " again" if state.error else "")
+                state.serves, state.error = True, None
+                self._queue.assign()
 
-    def _out(self, place: Place[M], error: EngineError, give_up: bool = False) -> None:
-        """No requests for this server until it is updated. ``give_up``: nor any hope for those that it has."""
-        place.outs += 1
-        if place.serves:
-            place.missed, place.slow, place.next_look = 0, 0, time.monotonic() + _FIRST_RETRY
-        if place.serves or str(error) != str(place.error):
-            log.warning("%s is out: %s", place.member.url, error)
-        if place.serves and len(self.serving) == 1:
-            self._alone_since = time.monotonic()
-        place.serves, place.error = False, error
-        place.member.doubt()
-        if give_up:
-            place.give_up()
+    def _take_out(self, state: ServerState[S], error: EngineError, cancel: bool = False) -> None:
+        """Send this server no requests until it has been updated. ``cancel`` ends the requests that it has."""
+        state.failures += 1
+        if state.serves:
+            state.failed_checks, state.timeouts, state.next_check = 0, 0, time.monotonic() + _FIRST_RETRY
+        if state.serves or str(error) != str(state.error):
+            log.warning("%s is out: %s", state.server.url, error)
+        if state.serves and len(self.serving) == 1:
+            self._down_since = time.monotonic()
+        state.serves, state.error = False, error
+        state.server.invalidate()
+        if cancel:
+            state.cancel_all()
 
 
-def _known(url: str, error: Exception) -> EngineError:
-    """Whatever ended a look; what no server is to blame for, as a full disk, is tried again like the rest."""
+def _as_engine_error(url: str, error: Exception) -> EngineError:
+    """The error of a check as an EngineError. One that no server caused, such as a full disk, is tried again too."""
     if isinstance(error, EngineError):
         return error
     if not isinstance(error, UserError | OSError):
@@ -216,8 +224,8 @@ def _known(url: str, error: Exception) -> EngineError:
 
 
 @asynccontextmanager
-async def alone(lock: threading.Lock) -> AsyncIterator[None]:
-    """Hold a lock that tasks of other event loops want as well."""
+async def locked(lock: threading.Lock) -> AsyncIterator[None]:
+    """Hold a lock that tasks of other event loops may hold, without blocking the loop."""
     while not lock.acquire(blocking=False):
         await asyncio.sleep(_TICK)
     try:

@@ -1,15 +1,15 @@
-"""Tokens whose log-probabilities tell what a server computes with."""
+"""Fixed tokens whose log-probabilities show which weights a server computes with."""
 
 import numpy as np
 
 from trace_jax.errors import EngineError
 
 _TOKENS = 64
-CHANGE = 0.1  # nats, mean |Δ log-probability|: more than rounding in bfloat16 makes of equal weights
+CHANGE = 0.1  # nats, mean |Δ log-probability|; rounding in bfloat16 changes equal weights' results less
 
 
 class Probe:
-    """The same tokens for all servers of a pool, and what each made of them without adapters."""
+    """The same tokens for all servers of a pool, and each server's log-probabilities of them without adapters."""
 
     def __init__(self, vocab_size: int, capacity: int) -> None:
         tokens: list[int] = np.random.default_rng(0).integers(vocab_size, size=min(_TOKENS, capacity - 1)).tolist()
@@ -17,7 +17,10 @@ class Probe:
         self._bases: dict[str, np.ndarray] = {}  # log-probabilities by server
 
     def same_base(self, url: str, logprobs: np.ndarray) -> None:
-        """Note what the server at ``url`` makes of it. Raises EngineError if another one holds other weights."""
+        """Note the log-probabilities ``[T - 1]`` of the server at ``url``.
+
+        Raises EngineError if they differ from another server's: the two hold different weights.
+        """
         for other, held in self._bases.items():
             if other != url and (change := distance(url, held, logprobs)) >= CHANGE:
                 raise EngineError(
@@ -27,12 +30,12 @@ class Probe:
         self._bases[url] = logprobs
 
     def forget(self, url: str) -> None:
-        """It may hold other weights from now on."""
+        """Drop what was noted for a server, which may hold other weights from now on."""
         self._bases.pop(url, None)
 
 
 def distance(where: str, logprobs: np.ndarray, others: np.ndarray) -> float:
-    """Mean |Δ log-probability|. Raises EngineError where it is no number."""
+    """Mean |Δ log-probability|. Raises EngineError if it is not finite."""
     found = float(np.abs(others - logprobs).mean())
     if not np.isfinite(found):
         raise EngineError(f"{where}: log-probabilities are not finite: check the weights of base and adapter")

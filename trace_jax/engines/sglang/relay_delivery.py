@@ -1,4 +1,4 @@
-"""Adapters to a server that does not see our disk."""
+"""Delivers adapters to a server that does not see our disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,27 +10,28 @@ from trace_jax.relay.files import RelayError
 
 
 class RelayDelivery:
-    """Through the relay at ``url`` (``launch.relay``), beside the server. Raises ServerFailed or Refused.
+    """Delivers through the relay at ``url`` (``launch.relay``), which runs on the server's machine.
 
-    ``seconds`` without an answer, or without progress of an upload, and the server has failed.
+    Raises Refused, or ServerFailed: also after ``seconds`` without a response or without progress of an upload.
     """
 
     def __init__(self, url: str, seconds: float = SECONDS) -> None:
         self._url, self._seconds = url, seconds
 
     async def load(self, files: AdapterFiles) -> None:
-        """Have the adapter on the server's own disk, and loaded."""
-        with _told():
+        """Copy the adapter to the server's own disk, and load it."""
+        with _relay_errors():
             await deliver(self._url, files.name, files.path, self._seconds)
 
     async def unload(self, name: str) -> None:
-        """Unload it, and remove it from the server's disk."""
-        with _told():
+        """Unload the adapter, and remove it from the server's disk."""
+        with _relay_errors():
             await withdraw(self._url, name, self._seconds)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _relay_errors() -> Iterator[None]:
+    """RelayError as an error of the server."""
     try:
         yield
     except RelayError as error:

@@ -1,4 +1,4 @@
-"""A server kept in step with the adapters that it should have."""
+"""A server that is kept up to date with the adapters that it should have."""
 
 import logging
 import re
@@ -8,18 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from trace_jax.engines.sglang.adapter_files import AdapterFiles, louder
+from trace_jax.engines.sglang.adapter_files import AdapterFiles, amplified
 from trace_jax.engines.sglang.probe import CHANGE, Probe, distance
-from trace_jax.engines.sglang.server import Refused, ServerFailed, Settings, SGLangServer
+from trace_jax.engines.sglang.server import Refused, ServerFailed, ServerInfo, SGLangServer
 from trace_jax.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # of a policy in training, as AdapterFiles name it
+_VERSION = re.compile(r"(?P<policy>.+)@\d+-[0-9a-f]+")  # AdapterFiles' name of a version of a policy
 
 
 class Delivery(Protocol):
-    """How adapters get into one server, and out of it. Raises ServerFailed or Refused."""
+    """How adapters are loaded into one server and unloaded. Both methods raise ServerFailed or Refused."""
 
     async def load(self, files: AdapterFiles) -> None: ...
 
@@ -27,7 +27,7 @@ class Delivery(Protocol):
 
 
 class SharedDirectory:
-    """The server sees the files under the same path."""
+    """Delivery to a server that sees the files under the same path."""
 
     def __init__(self, server: SGLangServer) -> None:
         self._server = server
@@ -43,7 +43,7 @@ class SharedDirectory:
 
 
 class Replica:
-    """A server with the adapters that it should have. A member of the pool."""
+    """A ``PooledServer`` with the adapters that it should have: those of ``wanted``, which may change."""
 
     def __init__(
         self,
@@ -56,41 +56,41 @@ class Replica:
         self.server, self.url = server, server.url
         self._delivery, self._wanted, self._probe, self._capacity = delivery, wanted, probe, capacity
         self._verified: set[str] = set()  # names on the server
-        self.settings: Settings | None = None  # known of every server that gets requests
+        self.info: ServerInfo | None = None  # known for every server that gets requests
 
     async def ready(self) -> None:
-        """Return if it takes requests."""
+        """Return if the server takes requests."""
         await self.server.ready()
 
-    def doubt(self) -> None:
-        """It may have been started anew: nothing that was known of it holds."""
-        self._verified, self.settings = set(), None
+    def invalidate(self) -> None:
+        """Forget what is known about the server, which may have been started anew."""
+        self._verified, self.info = set(), None
         self._probe.forget(self.url)
 
     async def update(self) -> None:
-        """Load and verify the adapters that are wanted and missing, unload those of ours that are not wanted."""
+        """Load and verify wanted adapters that are missing, and unload adapters of ours that are not wanted."""
         await self.server.ready()
-        settings = self.settings = self.settings or await self._started_with()
+        info = self.info = self.info or await self._checked_info()
         wanted = {files.name: files for files in list(self._wanted.values())}
         loaded = await self.server.adapters()
         if not self._verified & loaded.keys():
-            self._verified = set()  # one that had to make room still has some; a new process has none
-        for name in (self._verified - wanted.keys()) | _left(loaded, wanted):
+            self._verified = set()  # a server that made room still has some of them; a new process has none
+        for name in (self._verified - wanted.keys()) | _left_over(loaded, wanted):
             await self._unload(name)
         for name, files in wanted.items():
             if name not in self._verified:
-                self._check_fits(files, settings)
+                self._check_fits(files, info)
                 if name not in loaded or not await self._holds(files):
                     await self._load(files)
                 self._verified.add(name)
 
     async def _holds(self, files: AdapterFiles) -> bool:
-        """Whether the server computes with one that it has of this name, as after a broken connection.
+        """Whether the server computes with the adapter that it holds under this name, as after a broken connection.
 
-        To unload it would mean to wait for all requests that use it.
+        Unloading it and loading it again would wait for all requests that use it.
         """
         try:
-            await self._change(files)
+            await self._verify(files)
         except ServerFailed:
             raise
         except EngineError:
@@ -102,7 +102,7 @@ class Replica:
         started = time.monotonic()
         await self._delivery.load(files)
         try:
-            change = await self._change(files)
+            change = await self._verify(files)
         except EngineError:
             with suppress(EngineError):
                 await self._unload(files.name)
@@ -112,22 +112,22 @@ class Replica:
             self.url, files.name, files.bytes, time.monotonic() - started, change,
         )  # fmt: skip
 
-    async def _change(self, files: AdapterFiles) -> float:
+    async def _verify(self, files: AdapterFiles) -> float:
         """How much the adapter changes the probe. Raises EngineError if the server ignores it."""
-        if not files.loudness:
+        if not files.effect:
             return 0.0  # it computes what the base computes, and nothing can tell the two apart
         change = await self._distance(files.name)
         if change < CHANGE:
-            with louder(files) as loud:
-                await self._delivery.load(loud)
+            with amplified(files) as copy:
+                await self._delivery.load(copy)
                 try:
-                    found = await self._distance(loud.name)
+                    found = await self._distance(copy.name)
                 finally:
-                    await self._unload(loud.name)
+                    await self._unload(copy.name)
             if found < CHANGE:
                 raise EngineError(
                     f"{self.url} took adapter {files.name} and computes as if it had not (mean |Δ log-probability| "
-                    f"{found:.2g} of a louder copy): see its log for skipped modules, and its --lora-target-modules"
+                    f"{found:.2g} of an amplified copy): see its log for skipped modules, and its --lora-target-modules"
                 )
         return change
 
@@ -142,37 +142,41 @@ class Replica:
         except Refused as refusal:  # it is not there: the server has dropped it to make room
             log.debug("%s", refusal)
 
-    async def _started_with(self) -> Settings:
-        """Raises EngineError for less than ``capacity`` tokens, and for another base than the other servers'."""
-        settings = await self.server.settings()
-        if settings.context < self._capacity:
+    async def _checked_info(self) -> ServerInfo:
+        """How the server was started.
+
+        Raises EngineError if it takes fewer than ``capacity`` tokens, or has another base than the other servers.
+        """
+        info = await self.server.info()
+        if info.context < self._capacity:
             raise EngineError(
-                f"{self.url} takes {settings.context} tokens a request, engine.capacity is {self._capacity}: start it "
+                f"{self.url} takes {info.context} tokens a request, engine.capacity is {self._capacity}: start it "
                 "with a larger --context-length or --max-total-tokens, or lower engine.capacity"
             )
         (base,) = await self.server.prompt_logprobs(self._probe.tokens, [None])
         self._probe.same_base(self.url, base)
-        return settings
+        return info
 
-    def _check_fits(self, files: AdapterFiles, settings: Settings) -> None:
+    def _check_fits(self, files: AdapterFiles, info: ServerInfo) -> None:
         """Raise EngineError for an adapter that the server was not started for."""
-        if not settings.adapters:
+        if not info.adapters:
             raise EngineError(f"{self.url} serves no adapters: start it with --enable-lora")
-        if settings.max_rank is not None and files.rank > settings.max_rank:
+        if info.max_rank is not None and files.rank > info.max_rank:
             raise EngineError(
-                f"{self.url} takes adapters up to rank {settings.max_rank}, {files.name} has {files.rank}: start it "
+                f"{self.url} takes adapters up to rank {info.max_rank}, {files.name} has {files.rank}: start it "
                 f"with --max-lora-rank={files.rank}"
             )
-        if settings.modules is not None and (missing := set(files.targets) - set(settings.modules)):
+        if info.modules is not None and (missing := set(files.targets) - set(info.modules)):
             raise EngineError(
                 f"{self.url} takes no adapters on {', '.join(sorted(missing))}: add them to its --lora-target-modules"
             )
 
 
-def _left(loaded: Mapping[str, str], wanted: Mapping[str, AdapterFiles]) -> set[str]:
-    """Of the names on a server those that are not wanted, and that a killed run, or a killed publish, has left there.
+def _left_over(loaded: Mapping[str, str], wanted: Mapping[str, AdapterFiles]) -> set[str]:
+    """Names of adapters on a server that are not wanted and that a killed run has left there.
 
-    On a shared disk they lie beside what is wanted; where a relay has placed them, they are other versions of it.
+    On a shared disk these are the adapters in the directory of a wanted adapter. Behind a relay, these are other
+    versions of a wanted adapter.
     """
     ours = {files.path.parent for files in wanted.values()}
     policies = {found["policy"] for name in wanted if (found := _VERSION.fullmatch(name))}

@@ -1,4 +1,4 @@
-"""Requests take seats at servers, in the order in which they came."""
+"""Requests wait for a slot at a server, in the order in which they came."""
 
 import asyncio
 import hashlib
@@ -8,73 +8,76 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
 
-from trace_jax.engines.deadline import off_the_clock
-from trace_jax.engines.sglang.server_state import M, Place
+from trace_jax.engines.episode_clock import off_the_clock
+from trace_jax.engines.sglang.server_state import S, ServerState
 
 
 @dataclass(frozen=True)
-class _Turn(Generic[M]):
+class _Waiting(Generic[S]):
     affinity: str
-    failed: Sequence[Place[M]]
-    place: "asyncio.Future[Place[M]]"
+    failed: Sequence[ServerState[S]]
+    assigned: "asyncio.Future[ServerState[S]]"
 
 
-class RequestQueue(Generic[M]):
-    """``most`` of them at each of ``places``."""
+class RequestQueue(Generic[S]):
+    """Gives each of ``servers`` at most ``slots`` requests at a time."""
 
-    def __init__(self, places: Sequence[Place[M]], most: int) -> None:
-        self._places, self._most = places, most
-        self._queue: deque[_Turn[M]] = deque()
+    def __init__(self, servers: Sequence[ServerState[S]], slots: int) -> None:
+        self._servers, self._slots = servers, slots
+        self._queue: deque[_Waiting[S]] = deque()
 
     @asynccontextmanager
-    async def take(
-        self, affinity: str, failed: Sequence[Place[M]], wait: Callable[[], Awaitable[None]]
-    ) -> AsyncIterator[Place[M]]:
-        """A place where a seat is held while the context is open; not one of ``failed`` if there is another.
+    async def slot(
+        self, affinity: str, failed: Sequence[ServerState[S]], wait: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[ServerState[S]]:
+        """The server at which a slot is held while the context is open. It is none of ``failed`` if there is another.
 
-        ``wait`` returns when a server serves; what it raises ends the waiting, which is off an episode's clock.
+        ``wait`` returns when a server serves. An error that it raises ends the waiting. The waiting does not count as
+        the episode's own time.
         """
-        turn = _Turn(affinity, failed, asyncio.get_running_loop().create_future())
-        self._queue.append(turn)
-        self.fill()
+        waiting = _Waiting(affinity, failed, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self.assign()
         try:
             with off_the_clock():
-                while not turn.place.done():
+                while not waiting.assigned.done():
                     await wait()
-                    await asyncio.wait([turn.place], timeout=1.0)
-            yield turn.place.result()
+                    await asyncio.wait([waiting.assigned], timeout=1.0)
+            yield waiting.assigned.result()
         finally:
-            if not turn.place.cancel():
-                turn.place.result().in_flight -= 1
-            self.fill()
+            if not waiting.assigned.cancel():
+                waiting.assigned.result().in_flight -= 1
+            self.assign()
 
-    def fill(self) -> None:
-        """Give free seats to those who wait: after one was freed, or a server begins to serve."""
+    def assign(self) -> None:
+        """Give free slots to waiting requests. Called after a slot becomes free, or a server begins to serve."""
         while self._queue:
-            turn = self._queue[0]
-            if not turn.place.done():
-                place = choose(self._places, self._most, turn.affinity, turn.failed)
-                if place is None:
+            waiting = self._queue[0]
+            if not waiting.assigned.done():
+                server = choose(self._servers, self._slots, waiting.affinity, waiting.failed)
+                if server is None:
                     return
-                place.in_flight += 1
-                turn.place.set_result(place)
+                server.in_flight += 1
+                waiting.assigned.set_result(server)
             self._queue.popleft()
 
 
-def choose(places: Sequence[Place[M]], seats: int, affinity: str, failed: Sequence[Place[M]]) -> Place[M] | None:
-    """A server with a free seat: the one that ``affinity`` points to, else the least loaded; not one of ``failed``
-    if there is another.
+def choose(
+    servers: Sequence[ServerState[S]], slots: int, affinity: str, failed: Sequence[ServerState[S]]
+) -> ServerState[S] | None:
+    """A server with a free slot, or None: the server that ``affinity`` points to, else the least loaded one.
 
-    The first of an order that depends on the key and the servers alone (rendezvous hashing): when a server goes,
-    only its own keys move. One with more than half its seats taken, and a quarter above the mean, is passed over.
+    It is none of ``failed`` if there is another. ``affinity`` points to the first server of an order that depends on
+    ``affinity`` and the servers alone (rendezvous hashing), so that only the requests of a lost server move. A server
+    with more than half its slots taken, and a quarter more than the mean, is passed over.
     """
-    serving = [place for place in places if place.serves]
-    free = [place for place in serving if place.in_flight < seats]
+    serving = [server for server in servers if server.serves]
+    free = [server for server in serving if server.in_flight < slots]
     if not free:
         return None
-    free = [place for place in free if place not in failed] or free
-    mean = sum(place.in_flight for place in serving) / len(serving)
-    roomy = [place for place in free if place.in_flight < max(seats / 2, 1.25 * mean)]
+    free = [server for server in free if server not in failed] or free
+    mean = sum(server.in_flight for server in serving) / len(serving)
+    roomy = [server for server in free if server.in_flight < max(slots / 2, 1.25 * mean)]
     if affinity and roomy:
-        return max(roomy, key=lambda place: hashlib.sha256(f"{affinity} {place.member.url}".encode()).digest())
-    return min(free, key=lambda place: place.in_flight)
+        return max(roomy, key=lambda state: hashlib.sha256(f"{affinity} {state.server.url}".encode()).digest())
+    return min(free, key=lambda server: server.in_flight)

@@ -1,25 +1,26 @@
-"""How long a request is tried."""
+"""How often, and for how long, a request is tried."""
 
 import asyncio
 import time
 
 from tenacity import RetryCallState
 
-from trace_jax.engines.deadline import off_the_clock
-from trace_jax.engines.sglang.server import ServerBusy, ServerSlow
+from trace_jax.engines.episode_clock import off_the_clock
+from trace_jax.engines.sglang.server import ServerBusy, ServerTimeout
 
-_SLOW = 2  # time-outs of one request, and it is given up
+_TIMEOUTS = 2  # of one request, before it is given up
 
 
 class RetryPolicy:
-    """When a request is given up, for tenacity's ``stop``.
+    """When a request is given up; tenacity's ``stop``.
 
-    That is after ``attempts`` failures, after two time-outs, or after ``busy_seconds`` of busy servers in a row.
+    A request is given up after ``attempts`` failures, after two timeouts, or after ``busy_seconds`` during which every
+    server was busy.
     """
 
     def __init__(self, attempts: int, busy_seconds: float) -> None:
         self._attempts, self._busy_seconds = attempts, busy_seconds
-        self._failures = self._slow = 0
+        self._failures = self._timeouts = 0
         self._busy_since: float | None = None
 
     def __call__(self, state: RetryCallState) -> bool:
@@ -30,11 +31,11 @@ class RetryPolicy:
             return now - self._busy_since > self._busy_seconds
         self._busy_since = None
         self._failures += 1
-        self._slow += isinstance(error, ServerSlow)
-        return self._failures >= self._attempts or self._slow >= _SLOW
+        self._timeouts += isinstance(error, ServerTimeout)
+        return self._failures >= self._attempts or self._timeouts >= _TIMEOUTS
 
 
-async def pause(seconds: float) -> None:
-    """For tenacity's ``sleep``: no episode's own time."""
+async def sleep_between_attempts(seconds: float) -> None:
+    """tenacity's ``sleep``. The time does not count as the episode's own."""
     with off_the_clock():
         await asyncio.sleep(seconds)

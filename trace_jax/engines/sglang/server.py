@@ -1,4 +1,4 @@
-"""One SGLang server, by its native HTTP interface (0.5.23)."""
+"""The client of one SGLang server, for its native HTTP interface (version 0.5.23)."""
 
 import json
 import math
@@ -17,45 +17,45 @@ from trace_jax.errors import EngineError, EngineGone
 from trace_jax.relay.files import API_KEY
 
 _CONNECT_SECONDS = 5.0
-_ASK_SECONDS = 10.0  # for what takes a server no work
-_BUSY = (429, 503)  # too much to do, or paused: it is alive
+_QUICK_SECONDS = 10.0  # timeout of requests that take a server no work
+_BUSY = (429, 503)  # statuses of a server that is overloaded or paused
 
 
 class ServerFailed(EngineError):
-    """The server did not do its part: no connection, a 5xx, nonsense. Another one may."""
+    """The server did not answer, answered 5xx, or answered nonsense. Another server may do better."""
 
 
 class ServerBusy(ServerFailed):
-    """It has said that it lives, and can do no more at the moment: it may be asked again, after a while."""
+    """The server answered that it can take no more at the moment. The request may be sent again later."""
 
 
-class ServerSlow(ServerFailed):
-    """It took the request, and has not answered in time."""
+class ServerTimeout(ServerFailed):
+    """The server took the request and did not answer in time."""
 
 
 class Refused(EngineError):
-    """The server answered 4xx: the request is wrong, and stays so wherever it is sent."""
+    """The server answered 4xx: the request is wrong, and no server would take it."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a server was started with."""
+class ServerInfo:
+    """How a server was started."""
 
     model: str  # its name in the OpenAI routes
-    context: int  # tokens of prompt and completion together
-    adapters: bool  # whether it serves any
-    max_rank: int | None  # of an adapter; None: not told
-    modules: tuple[str, ...] | None  # that adapters may have; None: all
+    context: int  # tokens of a request, prompt and completion together
+    adapters: bool  # whether it was started with --enable-lora
+    max_rank: int | None  # of an adapter; None: unknown
+    modules: tuple[str, ...] | None  # that adapters may target; None: all
 
 
-OUTAGES = (EngineGone, ServerFailed)  # nothing follows from them for what was asked
+OUTAGES = (EngineGone, ServerFailed)  # errors that say nothing about the request itself
 
 
 class SGLangServer:
     """Token ids in, token ids and log-probabilities out; adapters by name.
 
-    Every method raises ServerFailed or Refused. ``seconds`` bounds one generation, one loading and one unloading;
-    ``api_key`` is that of the server's ``--api-key``.
+    Every method raises ServerFailed or Refused. ``seconds`` is the timeout of one generation, one loading and one
+    unloading. ``api_key`` is the value of the server's ``--api-key``.
     """
 
     def __init__(self, url: str, seconds: float, api_key: str | None = None) -> None:
@@ -67,7 +67,7 @@ class SGLangServer:
     async def generate(
         self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None, stop_token_ids: Sequence[int]
     ) -> Completion:
-        """Sample after ``token_ids``. The server stops at its model's end-of-text tokens as well.
+        """Sample after ``token_ids``. The server also stops at its own model's end-of-text tokens.
 
         Raises EngineError for log-probabilities that are not finite.
         """
@@ -80,7 +80,7 @@ class SGLangServer:
         return self._completion(await self._call("POST", "/generate", body, self._seconds), sampling)
 
     async def prompt_logprobs(self, token_ids: Sequence[int], adapters: Sequence[str | None]) -> list[np.ndarray]:
-        """Log-probabilities (temperature 1) of ``token_ids`` but the first, ``[T - 1]``, under each of ``adapters``."""
+        """Log-probabilities (temperature 1) of the tokens after the first, ``[T - 1]``, under each of ``adapters``."""
         rows = len(adapters)
         body = {
             "input_ids": [list(map(int, token_ids))] * rows,
@@ -109,16 +109,17 @@ class SGLangServer:
         }
         answer = await self._call("POST", "/generate", body, self._seconds)
         try:
-            found = [one["meta_info"]["output_token_ids_logprobs"][0] for one in answer]
-            rows = [{token: logprob for logprob, token, *_ in row} for row in found]
+            found = [row["meta_info"]["output_token_ids_logprobs"][0] for row in answer]
+            rows = [{token: logprob for logprob, token, *_ in pairs} for pairs in found]
             return np.array([[row[token] for token in token_ids] for row in rows], np.float32)
         except (KeyError, IndexError, TypeError, ValueError):
             raise self._nonsense("/generate", answer) from None
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """The response to a POST that is passed on as it is. Whoever asks reads and closes it; an error's is read.
+        """The response to a POST whose body is passed on unchanged.
 
-        ``seconds`` bounds each wait for more of it.
+        The caller reads and closes the response; that of an error (status 400 and above) has been read.
+        ``seconds`` is the timeout of each wait for more of it.
         """
         with self._failures(path, self._seconds):
             session = await self._sessions.get()
@@ -134,37 +135,38 @@ class SGLangServer:
             return response
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """Load the PEFT directory ``path``, which the server sees under the same path."""
+        """Load the PEFT directory ``path``. The server must see it under the same path."""
         await self._call("POST", "/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, self._seconds)
 
     async def unload_adapter(self, name: str) -> None:
-        """Unload when no request uses it any more. One that is not loaded is Refused."""
+        """Unload an adapter once no request uses it. Raises Refused if it is not loaded."""
         await self._call("POST", "/unload_lora_adapter", {"lora_name": name}, self._seconds)
 
     async def ready(self) -> None:
-        """Return if it takes requests."""
+        """Return if the server takes requests."""
         await self._call("GET", "/ready", read=False)
 
     async def adapters(self) -> dict[str, str]:
         """Path of every loaded adapter by name."""
         return {card["id"]: card["root"] for card in await self._cards() if card.get("parent")}
 
-    async def lost(self, adapter: str, said: str) -> bool:
-        """Whether ``adapter``, which was loaded, has gone, as an error's text may say: then this is a new process.
+    async def lost(self, adapter: str, error: str) -> bool:
+        """Whether ``adapter``, which was loaded, is gone because the server is a new process.
 
-        The text alone proves nothing: it may quote the request.
+        The server is asked only if the text of ``error`` suggests it. The text alone proves nothing, because it may
+        quote the request.
         """
-        return "lora adapter" in said.lower() and adapter in said and adapter not in await self.adapters()
+        return "lora adapter" in error.lower() and adapter in error and adapter not in await self.adapters()
 
-    async def settings(self) -> Settings:
-        """What it was started with, defaults filled in."""
+    async def info(self) -> ServerInfo:
+        """How the server was started, with the defaults filled in."""
         given = await self._call("GET", "/server_info")
         if not isinstance(given, dict):
             raise self._nonsense("/server_info", given)
         base = next(card for card in await self._cards() if not card.get("parent"))
         cache, rank, modules = (given.get(k) for k in ("max_total_num_tokens", "max_lora_rank", "lora_target_modules"))
         context = int(base["max_model_len"])
-        return Settings(
+        return ServerInfo(
             model=base["id"],
             context=min(context, cache) if isinstance(cache, int) else context,
             adapters=bool(given.get("enable_lora")),
@@ -173,7 +175,7 @@ class SGLangServer:
         )
 
     async def workers(self) -> list[str]:
-        """The servers behind it, if it is a sglang-router; else itself."""
+        """URLs of the servers behind it if it is a sglang-router; otherwise its own URL."""
         try:
             answer = await self._call("GET", "/workers")
         except Refused:
@@ -184,7 +186,7 @@ class SGLangServer:
             raise self._nonsense("/workers", answer) from None
 
     async def close(self) -> None:
-        """Close the connections of the running event loop, before it ends."""
+        """Close the connections of the running event loop."""
         await self._sessions.close()
 
     async def _cards(self) -> list[dict[str, Any]]:
@@ -205,7 +207,7 @@ class SGLangServer:
             logprobs = tuple(math.nan if value is None else float(value) for value, *_ in sampled)
         except (KeyError, TypeError, ValueError):
             raise self._nonsense("/generate", answer) from None
-        if kind == "abort":  # somebody paused the server, or ended the request: what there is, is no completion
+        if kind == "abort":  # the server was paused or the request aborted: the tokens are not a completion
             raise ServerBusy(f"{self.url} gave the request up ({reason.get('message') or 'abort'})")
         if not all(map(math.isfinite, logprobs)) or reason.get("matched") == "NaN happened":
             raise EngineError(
@@ -222,7 +224,7 @@ class SGLangServer:
         return Completion(tokens, logprobs, finish)
 
     async def _call(
-        self, method: str, path: str, body: object = None, seconds: float = _ASK_SECONDS, *, read: bool = True
+        self, method: str, path: str, body: object = None, seconds: float = _QUICK_SECONDS, *, read: bool = True
     ) -> Any:
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
         with self._failures(path, seconds):
@@ -232,10 +234,10 @@ class SGLangServer:
             ) as response:
                 status, data = response.status, await response.read()
         if status >= 400:
-            said = f"{self.url}{path} answered {status}: {_message(data)}"
+            message = f"{self.url}{path} answered {status}: {_message(data)}"
             if status == 401:
-                said += f": set {API_KEY} to its --api-key"
-            raise (ServerBusy if status in _BUSY else ServerFailed if status >= 500 else Refused)(said)
+                message += f": set {API_KEY} to its --api-key"
+            raise (ServerBusy if status in _BUSY else ServerFailed if status >= 500 else Refused)(message)
         if not read:
             return None
         try:
@@ -245,22 +247,24 @@ class SGLangServer:
 
     @contextmanager
     def _failures(self, path: str, seconds: float) -> Iterator[None]:
-        """Errors of the connection as ServerFailed."""
+        """Errors of the connection become ServerFailed."""
         try:
             yield
         except aiohttp.ConnectionTimeoutError:
             raise ServerFailed(f"{self.url}: no connection in {_CONNECT_SECONDS:g} s") from None
         except TimeoutError:
-            raise ServerSlow(f"{self.url}{path} did not answer in {seconds:g} s") from None
+            raise ServerTimeout(f"{self.url}{path} did not answer in {seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ServerFailed(f"{self.url}{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
     def _nonsense(self, path: str, answer: object) -> ServerFailed:
-        return ServerFailed(f"{self.url}{path} answered what this program does not understand: {str(answer)[:120]!r}")
+        return ServerFailed(
+            f"{self.url}{path} answered in a form that this program does not know: {str(answer)[:120]!r}"
+        )
 
 
 def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, object]:
-    """Plain sampling whatever the server takes for defaults. Temperature 0 is greedy there too."""
+    """Plain sampling, whatever the server's defaults are. Temperature 0 is greedy there too."""
     return {
         "max_new_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -276,7 +280,7 @@ def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> dict[str, 
 
 
 def _message(data: bytes) -> str:
-    """What an error response says, in one line."""
+    """The message of an error response, in one line."""
     try:
         answer = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a pool knows of its servers."""
+"""What a pool knows about each of its servers."""
 
 import asyncio
 import threading
@@ -10,65 +10,67 @@ from typing import Any, Generic, Protocol, TypeVar
 from trace_jax.errors import EngineError
 
 
-class Member(Protocol):
-    """A server of the pool."""
+class PooledServer(Protocol):
+    """A server of a pool."""
 
     @property
     def url(self) -> str: ...
 
     async def ready(self) -> None:
-        """Return if it takes requests. Raises ServerFailed."""
+        """Return if the server takes requests. Raises ServerFailed."""
         ...
 
     async def update(self) -> None:
-        """Return when it is ready and all that its requests need is there. Raises EngineError if that cannot be."""
+        """Return when the server takes requests and has all that they need. Raises EngineError if it cannot."""
         ...
 
-    def doubt(self) -> None:
-        """It has failed, and may be another process when it answers again."""
+    def invalidate(self) -> None:
+        """Forget what is known about the server: it has failed, and may be another process when it answers again."""
         ...
 
 
-M = TypeVar("M", bound=Member)
+S = TypeVar("S", bound=PooledServer)
 
 
 @dataclass(eq=False)
-class Place(Generic[M]):
-    member: M
-    serves: bool = False
+class ServerState(Generic[S]):
+    """A server, whether it gets requests, and the requests that it has."""
+
+    server: S
+    serves: bool = False  # whether it gets requests
     error: EngineError | None = None  # why it does not
-    missed: int = 0  # looks in a row that failed
-    slow: int = 0  # requests in a row that it did not answer in time
-    outs: int = 0  # times that it was found to fail
-    next_look: float = 0.0  # by time.monotonic
-    requests: set["asyncio.Future[Any]"] = field(default_factory=set)  # that have no answer
-    holders: set[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = field(default_factory=set)  # of an answer
-    in_flight: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)  # of ``update``, from whatever event loop
+    failed_checks: int = 0  # in a row
+    timeouts: int = 0  # requests in a row that it did not answer in time
+    failures: int = 0  # times that it was taken out
+    next_check: float = 0.0  # by time.monotonic
+    pending: set["asyncio.Future[Any]"] = field(default_factory=set)  # requests without a response
+    streams: set[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = field(default_factory=set)  # open responses
+    in_flight: int = 0  # requests that have a slot
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of ``update``, across event loops
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Around what is done with an answer that goes on. Raises TimeoutError when the server is given up."""
+    async def streaming(self) -> AsyncIterator[None]:
+        """Hold this open while a response is read. Raises TimeoutError if the server is given up meanwhile."""
         loop, clock = asyncio.get_running_loop(), asyncio.timeout(None)
 
-        def cut() -> None:
+        def end() -> None:
             clock.reschedule(loop.time())
 
-        holder = loop, cut
-        self.holders.add(holder)
+        stream = loop, end
+        self.streams.add(stream)
         try:
             async with clock:
                 yield
         except TimeoutError:
             if clock.expired():
-                raise TimeoutError(f"{self.member.url} went away: {self.error}") from None
+                raise TimeoutError(f"{self.server.url} went away: {self.error}") from None
             raise
         finally:
-            self.holders.discard(holder)
+            self.streams.discard(stream)
 
-    def give_up(self) -> None:
-        """End all that waits for this server."""
-        for task in list(self.requests):
+    def cancel_all(self) -> None:
+        """End everything that waits for this server."""
+        for task in list(self.pending):
             task.get_loop().call_soon_threadsafe(task.cancel)
-        for loop, cut in list(self.holders):
-            loop.call_soon_threadsafe(cut)
+        for loop, end in list(self.streams):
+            loop.call_soon_threadsafe(end)

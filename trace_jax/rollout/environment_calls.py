@@ -1,0 +1,84 @@
+"""Calls of an environment, whose faults break one episode and nothing else: each result is checked."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any, TypeVar
+
+from trace_jax.chat.renderer import read_arguments
+from trace_jax.contract.record import Part
+from trace_jax.contract.trajectory import Check, Message
+from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.rollout.deadline import DeadlineExceeded, deadline
+
+P = TypeVar("P", bound=Part)
+T = TypeVar("T")
+
+
+class EnvironmentFault(Exception):
+    """The environment broke its protocol: it raised, returned what a file cannot hold, or graded outside [0, 1]."""
+
+
+def call(seconds: float, function: Callable[[], T]) -> T:
+    """The result of ``function``, which calls the environment and may check its result.
+
+    Raises DeadlineExceeded after ``seconds``, and EnvironmentFault for any other error, SystemExit included.
+    """
+    try:
+        with deadline(seconds):
+            return function()
+    except (DeadlineExceeded, EnvironmentFault):
+        raise
+    except (Exception, SystemExit) as error:  # an environment may raise anything; it breaks this episode only
+        raise EnvironmentFault(one_line(error)) from error
+
+
+def checked_observation(value: Any) -> Observation:
+    """``value`` if it is an Observation of messages that a file can hold. Raises EnvironmentFault."""
+    if not isinstance(value, Observation):
+        raise EnvironmentFault(f"expected an Observation of Messages, got {str(value)[:80]!r}")
+    return Observation(checked_parts(value.messages, Message), bool(value.done))
+
+
+def checked_parts(parts: Any, kind: type[P]) -> tuple[P, ...]:
+    """``parts`` if each is a ``kind`` that is read back equal from a file. Raises EnvironmentFault."""
+    if not isinstance(parts, Iterable):
+        raise EnvironmentFault(f"expected {kind.__name__}s, got {str(parts)[:80]!r}")
+    for number, part in enumerate(found := tuple(parts), start=1):
+        if not isinstance(part, kind):
+            raise EnvironmentFault(f"expected a {kind.__name__}, got {str(part)[:80]!r}")
+        try:
+            written = part.model_dump_json()
+            same = read_arguments(written) is not None and kind.model_validate_json(written) == part
+        except (ValueError, RecursionError):
+            same = False
+        if not same:
+            raise EnvironmentFault(
+                f"{kind.__name__} {number} of {len(found)} would not be read back equal from JSON: no lone surrogates, "
+                "NaN, tuples, integers beyond 64 bits or bottomless values"
+            )
+    return found
+
+
+def checked_outcome(value: Any) -> Outcome:
+    """``value`` if it is an Outcome with a reward in [0, 1] and finite components. Raises EnvironmentFault."""
+    if not isinstance(value, Outcome):
+        raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
+    if not (isinstance(value.reward, Real) and 0.0 <= value.reward <= 1.0):  # false for NaN too
+        raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
+    if not isinstance(value.components, Mapping):
+        raise EnvironmentFault(f"reward components are {value.components!r}, not a mapping")
+    for name, component in value.components.items():
+        if not isinstance(name, str):
+            raise EnvironmentFault(f"reward component {name!r} has no string for a name")
+        name.encode()  # raises for a lone surrogate, which no file can hold
+        if not (isinstance(component, Real) and math.isfinite(component)):
+            raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
+    components = {name: float(component) for name, component in value.components.items()}
+    return Outcome(float(value.reward), components, checked_parts(value.checks, Check))
+
+
+def one_line(error: BaseException) -> str:
+    """``Type: text`` without line breaks, in characters that a file can hold."""
+    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()  # a lone surrogate cannot be written
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
