@@ -34,6 +34,7 @@ from trace_jax.models.lora import LoRA
 from trace_jax.program import run
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
+from trace_jax.routing.select import make_policy
 from trace_jax.run_settings import RunSettings, read_settings
 from trace_jax.session import Base, Manifests, load_adapters, load_base
 from trace_jax.telemetry.progress import Progress
@@ -104,7 +105,7 @@ def _routed(
     tasks: Sequence[int],
 ) -> tuple[RouteTable, Routing]:
     """The table, and where its router sends each task."""
-    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, settings.routing)
+    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")

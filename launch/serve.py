@@ -211,8 +211,8 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
     """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
     path = Path(settings.base.path)
     shape = read_config(path)
-    settings = replace(engine_settings(config), wait_seconds=WAIT_SECONDS)
-    engine = await sglang_engine(settings, shape, (), attempts=ATTEMPTS)
+    impatient = replace(settings.engine, wait_seconds=WAIT_SECONDS)
+    engine = await sglang_engine(impatient, shape, (), attempts=ATTEMPTS)
     servers = await engine.server_info()
     router: Router
     if table.router == "classifier":
@@ -231,7 +231,7 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
 
 
 def _policy(settings: RunSettings) -> Policy:
-    return make_policy(settings.routing.policy, settings.routing.top_p)
+    return make_policy(settings.routing)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def read_settings(config: ConfigDict) -> RunSettings:
 
     Raises UserError for a value of another type or outside its bounds, and for values that exclude one another.
     """
-    return RunSettings(seed=config.seed, **{cls.section: read_section(config, cls) for cls in sections()})
+    found: dict[str, Any] = {cls.section: read_section(config, cls) for cls in sections()}
+    return RunSettings(seed=config.seed, **found)
 
 
 def read_section(config: ConfigDict, cls: type[S]) -> S:

@@ -35,7 +35,7 @@ from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import train_gate
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import choices
+from trace_jax.routing.select import choices, make_policy
 from trace_jax.routing.table import build_table
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import Base, load_base, open_session
@@ -178,7 +178,7 @@ class Pipeline:
                     save_gate(directory / GATE, gate)
                     table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
                 write_document(directory / ROUTE_TABLE, table)
-            return load_router(directory / ROUTE_TABLE, base.revision, reader, base.renderer, routing)
+            return load_router(directory / ROUTE_TABLE, base.revision, reader, base.renderer, make_policy(routing))
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target's own training tasks, with as many rollouts; ``changes`` of the training."""
