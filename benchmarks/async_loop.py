@@ -24,17 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from launch.stages import grpo_config
 
 from configs import quickstart
-from trace_jax import pipeline
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.registry import load_target
+from trace_jax.environments.source import target_source
 from trace_jax.models.lora import LoRA
-from trace_jax.session import Base, embedded_engine, engine_settings, load_base, rollout_settings
-from trace_jax.training.config import GRPOConfig
+from trace_jax.pipeline.jobs import target_job
+from trace_jax.run_settings import RunSettings, read_settings
+from trace_jax.session import Base, embedded_engine, load_base
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.job import StepReport
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 STEPS = flags.DEFINE_integer("steps", 8, "optimiser steps of a run")
@@ -72,18 +74,27 @@ class Remote:
         return True
 
 
-def measure(base: Base, engine: Any, training: GRPOConfig, config: Any) -> dict[str, float]:
+def measure(base: Base, engine: Any, training: GRPOConfig, settings: RunSettings) -> dict[str, float]:
     """One whole run."""
-    target = load_target(config.target.environment)
-    tasks = target.tasks("train")[: config.target.train_tasks]
+    name = settings.target.environment
+    target = load_target(name)
+    tasks = target_source(target, name, "train", settings.target.train_tasks).tasks
     reports: list[StepReport] = []
     with tempfile.TemporaryDirectory() as directory:
-        job = pipeline.target_job(target, config.target.environment, tasks, "measured", directory)
+        job = target_job(target, name, tasks, "measured", directory)
         started = time.monotonic()
         train(
-            [job], decoder=base.decoder, engine=engine, renderer=base.renderer, config=training, base=base.revision,
-            rollout=rollout_settings(config), tensorboard=False, progress=reports.append,
-        )  # fmt: skip
+            [job],
+            decoder=base.decoder,
+            engine=engine,
+            renderer=base.renderer,
+            training=training,
+            rollout=settings.rollout,
+            seed=settings.seed,
+            base=base.revision,
+            telemetry=TelemetrySettings(tensorboard=False),
+            progress=reports.append,
+        )
         seconds = time.monotonic() - started
     rows = [report.metrics for report in reports]
     return {
@@ -98,25 +109,25 @@ def measure(base: Base, engine: Any, training: GRPOConfig, config: Any) -> dict[
     }
 
 
-def both(config: Any) -> Iterator[tuple[str, GRPOConfig]]:
+def both(settings: RunSettings) -> Iterator[tuple[str, GRPOConfig]]:
     """The two loops."""
-    lockstep = grpo_config(config, max_steps=STEPS.value, max_rollouts=None, stop_reward=None)
+    lockstep = replace(settings.training, max_steps=STEPS.value, max_rollouts=None, stop_reward=None)
     yield "lock-step", lockstep
     yield "asynchronous", replace(lockstep, max_staleness=STALENESS.value)
 
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # of checkpoints
-    config = quickstart.get_config()
-    base = load_base(config)
-    settings, rank = engine_settings(config), config.training.rank
-    embedded = embedded_engine(settings, base, max_adapters=STALENESS.value + 1, max_rank=rank)
+    settings = read_settings(quickstart.get_config())
+    base = load_base(settings)
+    rank = settings.training.rank
+    embedded = embedded_engine(settings.engine, base, max_adapters=STALENESS.value + 1, max_rank=rank)
     for name, engine in {"embedded": embedded, "remote": Remote(embedded, DELAY.value / 1000)}.items():
         found: dict[str, list[dict[str, float]]] = {}
         for repeat in range(REPEATS.value + 1):
-            for loop, training in both(config):
+            for loop, training in both(settings):
                 embedded.flush()
-                result = measure(base, engine, training, config)
+                result = measure(base, engine, training, settings)
                 if repeat:
                     found.setdefault(loop, []).append(result)
         medians = {
