@@ -26,15 +26,16 @@ from typing import Any
 from absl import app, flags, logging
 
 from configs import quickstart
-from launch.stages import grpo_config
+from launch.stages import grpo_config, rollout_settings
 from trace_jax import pipeline
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
-from trace_jax.session import Base, embedded_engine, limits, load_base
-from trace_jax.training.config import GRPOConfig
+from trace_jax.session import Base, embedded_engine, load_base
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.job import StepReport
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 STEPS = flags.DEFINE_integer("steps", 8, "optimiser steps of a run")
@@ -81,8 +82,9 @@ def measure(base: Base, engine: Any, training: GRPOConfig, config: Any) -> dict[
         job = pipeline.target_job(target, config.target.environment, tasks, "measured", directory)
         started = time.monotonic()
         train(
-            [job], decoder=base.decoder, engine=engine, renderer=base.renderer, config=training, base=base.revision,
-            limits=limits(config), tensorboard=False, progress=reports.append,
+            [job], decoder=base.decoder, engine=engine, renderer=base.renderer, training=training,
+            rollout=rollout_settings(config), seed=config.seed, base=base.revision,
+            telemetry=TelemetrySettings(tensorboard=False), progress=reports.append,
         )  # fmt: skip
         seconds = time.monotonic() - started
     rows = [report.metrics for report in reports]

@@ -80,14 +80,12 @@ def get_config() -> ConfigDict:
     synthesis.calibration_group_size = 8  # int, rollouts of one seed
 
     training = config.training = ConfigDict()
-    training.max_steps = placeholder(int)  # int or None, steps; the run ends at max_steps or max_rollouts
+    training.max_steps = 40  # int or None, steps; the run ends at max_steps or max_rollouts
     training.max_rollouts = placeholder(int)  # int or None, episodes; the pipeline sets it for GRPO on the target
     training.stop_reward = placeholder(float)  # float or None: mean reward that, twice in a row, ends the training
     training.groups_per_step = 8  # int, groups
     training.num_generations = 8  # int, rollouts of a group, all from one seed of the environment
     training.max_recollections = 3  # int, extra rounds of a step while too few groups are informative or late
-    training.max_turn_tokens = 256  # int, sampled tokens a turn
-    training.concurrency = 64  # int, episodes in flight
     training.max_staleness = 0  # int, updates that the weights which sample may be behind; 0: rollouts wait for updates
     training.group_seconds = placeholder(
         float
@@ -130,7 +128,6 @@ def get_config() -> ConfigDict:
     training.tis_cap = placeholder(float)  # float or None: cap of the sampler/trainer ratio; None: no correction
     training.icepop_low = placeholder(float)  # float or None: tokens of a lower trainer/sampler ratio are masked
     training.icepop_high = placeholder(float)  # float or None: tokens of a higher trainer/sampler ratio are masked
-    training.temperature = 1.0  # float: of the sampler and of the trained distribution
 
     routing = config.routing = ConfigDict()
     routing.router = "gate"  # str: gate or classifier

@@ -15,7 +15,6 @@ def get_config() -> ConfigDict:
     config.synthesis.calibration_groups = 12
     config.routing.policy = "together"
     config.routing.prompts = 192
-    config.training.max_turn_tokens = 64
     config.training.max_steps = 12
     config.training.stop_reward = 0.9
     config.training.groups_per_step = 4

@@ -24,9 +24,6 @@ def get_config() -> ConfigDict:
     config.training.groups_per_step = 8
     config.training.num_generations = 6
     config.training.max_recollections = 0
-    config.training.max_turn_tokens = 40
-    config.training.concurrency = 48
-    config.training.temperature = 1.0
     config.training.learning_rate = 2e-4
     config.training.warmup_steps = 5
     config.training.std_floor = 0.2

@@ -21,7 +21,7 @@ from trace_jax.routing.router import BASE, Router
 from trace_jax.routing.select import choices
 from trace_jax.session import Base, load_adapters
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.run import MANIFEST
+from trace_jax.training.export import MANIFEST
 
 REPORT = "evaluation/report.json"
 BASE_METHOD, GRPO, ROUTED, ORACLE, RANDOM = (

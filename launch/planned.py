@@ -11,7 +11,7 @@ from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.compile import Job
 from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.topology import Topology
-from trace_jax.training.config import GRPOConfig
+from trace_jax.training.settings import GRPOConfig
 
 
 def training(config: ConfigDict, topology: Topology) -> Job:
@@ -24,7 +24,7 @@ def configured(config: ConfigDict) -> Run:
     settings = config.plan
     return Run(
         model=_model(settings.model or config.base.path),
-        training=GRPOConfig(**{**config.training, "max_steps": config.training.max_steps or 1}),
+        training=GRPOConfig(**config.training.to_dict()),
         mesh=MeshSettings(**config.mesh),
         dtype=config.base.dtype,
         adapters=settings.adapters,

@@ -72,7 +72,7 @@ from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
-from trace_jax.training.run import MANIFEST
+from trace_jax.training.export import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")

@@ -27,12 +27,14 @@ from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
 from trace_jax.models.formats.huggingface import TOKENIZER, save
 from trace_jax.program import run
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.session import Base, limits, load_adapters, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.config import GRPOConfig
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.demonstrations import tokenized, turns_of
+from trace_jax.training.export import MANIFEST
 from trace_jax.training.job import StepReport
-from trace_jax.training.run import MANIFEST
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
 
 WARM, GRPO = "warm start", "GRPO"
@@ -93,11 +95,15 @@ class Run:
     def train(self) -> AdapterManifest:
         """GRPO on the training tickets."""
         config = self.config
-        settings = GRPOConfig(**{**config.training.to_dict(), "seed": config.seed})
+        settings = GRPOConfig(**config.training.to_dict())
+        rollout, telemetry = (
+            RolloutSettings(**config.rollout.to_dict()),
+            TelemetrySettings(**config.telemetry.to_dict()),
+        )
         engine = make_engine(config, self.base, max_adapters=settings.max_staleness + 1, max_rank=settings.rank)
         agent = Agent(
-            self.base.decoder, self.base.revision, self.base.renderer, engine, limits(config), settings.max_turn_tokens,
-            settings.concurrency, settings.temperature,
+            self.base.decoder, self.base.revision, self.base.renderer, engine, limits(config), rollout.max_turn_tokens,
+            rollout.concurrency, rollout.temperature,
         )  # fmt: skip
         tasks = self.target.tasks("train")[: config.target.train_tasks]
         with self.clock.stage(GRPO), self.progress.stage(GRPO, config.training.max_steps) as bar:
@@ -106,8 +112,8 @@ class Run:
                 bar.advance(reward=report.metrics["reward/mean"], tokens=report.tokens)
 
             return pipeline.train_on_target(
-                agent, self.target, self.target.name, tasks, "grpo", settings, self.root / "adapter", tick,
-                tensorboard=config.telemetry.tensorboard, wandb=config.telemetry.wandb,
+                agent, self.target, self.target.name, tasks, "grpo", self.root / "adapter", tick, training=settings,
+                rollout=rollout, telemetry=telemetry, seed=config.seed,
             )  # fmt: skip
 
     def evaluate(self, adapter: AdapterManifest | None = None) -> EvaluationReport:

@@ -25,6 +25,7 @@ from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.rollout.recording import Recording
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import make_policy
@@ -32,8 +33,9 @@ from trace_jax.session import Base, limits, load_base, make_engine
 from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import SynthesisConfig
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.config import GRPOConfig
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.job import StepReport
+from trace_jax.training.settings import GRPOConfig
 
 
 class StageTime(Record):
@@ -159,7 +161,7 @@ class Stages:
         with self.clock.stage("training of the adapters"), self._training(name, config) as report:
             directory = self.root / "adapters" / name
             return pipeline.train_adapter(
-                self.agent, manifests, environments, name, config, directory, report, **self._writers()
+                self.agent, manifests, environments, name, directory, report, training=config, **self._shared()
             )
 
     def train_router(
@@ -194,7 +196,7 @@ class Stages:
         with self.clock.stage("GRPO on the target"), self._training("GRPO on the target", config) as report:
             directory, tasks = self.root / "baselines" / name, self.source.tasks
             return pipeline.train_on_target(
-                self.agent, self.target, self.name, tasks, name, config, directory, report, **self._writers()
+                self.agent, self.target, self.name, tasks, name, directory, report, training=config, **self._shared()
             )
 
     def keep_status(self, selected: SelectedCapability, status: Status) -> None:
@@ -205,8 +207,12 @@ class Stages:
         """The training's settings for a comparison at equal rollouts: all of them are spent, learnt or not."""
         return grpo_config(self.config, max_steps=None, max_rollouts=rollouts, stop_reward=None, **changes)
 
-    def _writers(self) -> dict[str, bool]:
-        return {"tensorboard": self.config.telemetry.tensorboard, "wandb": self.config.telemetry.wandb}
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "rollout": rollout_settings(self.config),
+            "telemetry": TelemetrySettings(**self.config.telemetry.to_dict()),
+            "seed": self.config.seed,
+        }
 
     @contextmanager
     def _training(self, name: str, config: GRPOConfig) -> Iterator[Callable[[StepReport], None]]:
@@ -249,7 +255,12 @@ def _check(config: ConfigDict) -> None:
 
 def grpo_config(config: ConfigDict, **changes: Any) -> GRPOConfig:
     """The training's settings with ``changes``."""
-    return GRPOConfig(**{**config.training.to_dict(), "seed": config.seed, **changes})
+    return GRPOConfig(**{**config.training.to_dict(), **changes})
+
+
+def rollout_settings(config: ConfigDict) -> RolloutSettings:
+    """The settings that rollouts and training share."""
+    return RolloutSettings(**config.rollout.to_dict())
 
 
 def _synthesis(config: ConfigDict) -> SynthesisConfig:

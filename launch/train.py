@@ -23,7 +23,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from launch.stages import grpo_config
+from launch.stages import grpo_config, rollout_settings
 from trace_jax import pipeline
 from trace_jax.base_agent import calibration_path
 from trace_jax.contract.environment import EnvironmentManifest
@@ -38,11 +38,12 @@ from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.termination import Termination
 from trace_jax.program import run
-from trace_jax.session import Base, check_engine, limits, load_base, make_engine
+from trace_jax.session import Base, check_engine, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.config import GRPOConfig
+from trace_jax.telemetry.settings import TelemetrySettings
+from trace_jax.training.export import MANIFEST
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.run import MANIFEST
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")
@@ -55,7 +56,6 @@ TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "seconds in which 
 
 # Settings that may change when a run goes on: they change how fast it is, what is kept, and rounding.
 _FREE = (
-    "concurrency",
     "keep_best",
     "keep_period",
     "max_mismatch",
@@ -65,11 +65,12 @@ _FREE = (
     "row_tokens",
     "save_steps",
 )
+_ROLLOUT = ("temperature", "max_turns", "max_turn_tokens", "max_episode_tokens", "max_seconds")  # that may not change
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train what is not trained yet."""
-    training = grpo_config(config)
+    training, rollout = grpo_config(config), rollout_settings(config)
     _check(config)
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
@@ -92,13 +93,13 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
                 decoder=base.decoder,
                 engine=engine,
                 renderer=base.renderer,
-                config=training,
+                training=training,
+                rollout=rollout,
+                seed=config.seed,
                 base=base.revision,
-                limits=limits(config),
                 mesh=mesh,
                 termination=termination,
-                tensorboard=config.telemetry.tensorboard,
-                wandb=config.telemetry.wandb,
+                telemetry=TelemetrySettings(**config.telemetry.to_dict()),
                 progress=report,
             )
     if processes.is_first():
@@ -120,7 +121,7 @@ def _check(config: ConfigDict) -> None:
 def _fixed(config: ConfigDict, base: Base) -> dict[str, object]:
     """The settings that a work directory belongs to: mesh, engine and number of processes are not among them."""
     training = {name: value for name, value in config.training.to_dict().items() if name not in _FREE}
-    rollout = {name: config.rollout[name] for name in ("max_turns", "max_episode_tokens", "max_seconds")}
+    rollout = {name: config.rollout[name] for name in _ROLLOUT}
     model = {"revision": base.revision, "dtype": config.base.dtype}
     return {"seed": config.seed, "base": model, "training": training, "rollout": rollout}
 
@@ -130,13 +131,12 @@ def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
     jobs: list[Job] = []
     for path in _manifests(ENVIRONMENTS.value):
         manifest = read_document(path, EnvironmentManifest)
-        alike = config.rollout.temperature == config.training.temperature
         player = _played_by(manifest, path)
-        played = alike and player == base.revision
-        if player is not None and not played and processes.is_first():
-            print(f"{manifest.name}: calibrated by another base or at another temperature: nothing is learnt from that")
+        recorded = player == base.revision
+        if player is not None and not recorded and processes.is_first():
+            print(f"{manifest.name}: calibrated by another base: nothing is learnt from that")
         directory = workdir / "adapters" / manifest.name
-        jobs.append(pipeline.adapter_job([manifest], path.parent, manifest.name, directory, played))
+        jobs.append(pipeline.adapter_job([manifest], path.parent, manifest.name, directory, recorded=recorded))
     if TARGET.value is not None:
         target = load_target(TARGET.value)
         tasks, name = target.tasks("train")[: config.target.train_tasks], f"grpo_on_{target.name}"
@@ -145,7 +145,7 @@ def _jobs(config: ConfigDict, base: Base, workdir: epath.Path) -> list[Job]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two environments are called {name}: adapters go by their names, so leave one out")
-    seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.played]) for job in jobs]
+    seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.recorded]) for job in jobs]
     processes.require_same("what --environments holds", json.dumps(seen).encode())
     return jobs
 

@@ -18,6 +18,7 @@ from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
@@ -27,10 +28,11 @@ from trace_jax.routing.select import Policy, choices
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
-from trace_jax.training.config import GRPOConfig
+from trace_jax.telemetry.settings import TelemetrySettings
+from trace_jax.training.export import MANIFEST
 from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.run import MANIFEST
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
@@ -66,35 +68,43 @@ def train_adapter(
     manifests: Sequence[EnvironmentManifest],
     environments: Path,
     name: str,
-    config: GRPOConfig,
     directory: Path,
     progress: Callable[[StepReport], None],
-    tensorboard: bool,
-    wandb: bool,
+    *,
+    training: GRPOConfig,
+    rollout: RolloutSettings,
+    telemetry: TelemetrySettings,
+    seed: int,
 ) -> AdapterManifest:
     """Stage 3: one adapter on one environment, or on the mixture of several; ``environments`` holds the manifests.
 
-    An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
-    already: unless they were sampled at another temperature than the one it is trained for.
+    An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, which are
+    spent already.
     """
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
-    job = adapter_job(manifests, environments, name, directory, agent.temperature == config.temperature)
-    return _train(agent, job, config, progress, tensorboard, wandb)
+    job = adapter_job(manifests, environments, name, directory, recorded=True)
+    return _train(agent, job, progress, training=training, rollout=rollout, telemetry=telemetry, seed=seed)
 
 
 def adapter_job(
-    manifests: Sequence[EnvironmentManifest], environments: Path, name: str, directory: PathLike, played: bool
+    manifests: Sequence[EnvironmentManifest], environments: Path, name: str, directory: PathLike, *, recorded: bool
 ) -> Job:
-    """One adapter for the environments of ``manifests``; ``played``: its first batches are the base's calibrations."""
-    grounds = [
+    """One adapter for the environments of ``manifests``; ``recorded``: its first batches are calibrations."""
+    training_environments = [
         TrainingEnvironment(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
         for m in manifests
     ]
-    calibrations = [calibration_groups(m, environments) for m in manifests if played]
+    calibrations = [calibration_groups(m, environments) for m in manifests if recorded]
     turns = itertools.zip_longest(*calibrations)
     groups = [group for turn in turns for group in turn if group is not None]
-    return Job(name, directory, grounds, tuple(m.capability for m in manifests), groups)
+    return Job(
+        name=name,
+        directory=directory,
+        environments=training_environments,
+        capabilities=tuple(m.capability for m in manifests),
+        recorded=groups,
+    )
 
 
 def train_on_target(
@@ -103,42 +113,47 @@ def train_on_target(
     target_name: str,
     tasks: tuple[int, ...],
     name: str,
-    config: GRPOConfig,
     directory: Path,
     progress: Callable[[StepReport], None],
-    tensorboard: bool,
-    wandb: bool,
+    *,
+    training: GRPOConfig,
+    rollout: RolloutSettings,
+    telemetry: TelemetrySettings,
+    seed: int,
 ) -> AdapterManifest:
     """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
     if (directory / MANIFEST).exists():
         return read_document(directory / MANIFEST, AdapterManifest)
-    return _train(agent, target_job(target, target_name, tasks, name, directory), config, progress, tensorboard, wandb)
+    job = target_job(target, target_name, tasks, name, directory)
+    return _train(agent, job, progress, training=training, rollout=rollout, telemetry=telemetry, seed=seed)
 
 
 def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
     """One adapter for the target's own training ``tasks``."""
-    ground = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
-    return Job(name, directory, [ground], ())
+    own = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
+    return Job(name=name, directory=directory, environments=[own], capabilities=())
 
 
 def _train(
     agent: Agent,
     job: Job,
-    config: GRPOConfig,
     progress: Callable[[StepReport], None],
-    tensorboard: bool,
-    wandb: bool,
+    *,
+    training: GRPOConfig,
+    rollout: RolloutSettings,
+    telemetry: TelemetrySettings,
+    seed: int,
 ) -> AdapterManifest:
     (manifest,) = train(
         [job],
         decoder=agent.decoder,
         engine=agent.engine,
         renderer=agent.renderer,
-        config=config,
+        training=training,
+        rollout=rollout,
+        seed=seed,
         base=agent.revision,
-        limits=agent.limits,
-        tensorboard=tensorboard,
-        wandb=wandb,
+        telemetry=telemetry,
         progress=progress,
     )
     return manifest

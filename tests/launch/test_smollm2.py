@@ -35,7 +35,6 @@ def config(tmp_path):
     config.target.held_out_tasks = 3
     config.engine.slots, config.engine.capacity = 8, 1024
     config.rollout.max_episode_tokens, config.rollout.max_turn_tokens, config.rollout.max_turns = 1024, 6, 2
-    config.training.max_turn_tokens = 6
     config.training.max_steps, config.training.groups_per_step, config.training.num_generations = 2, 2, 2
     config.warm_start.demonstrations, config.warm_start.passes, config.warm_start.rows = 5, 2, 4
     config.telemetry.tensorboard = False

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trace_jax.errors import UserError
+from trace_jax.models.settings import Remat
 
 Attention = Literal["xla", "cudnn", "flash"]
 Experts = Literal["ragged", "capacity"]
-Remat = Literal["none", "full", "attention", "projections"]
 _PLATFORMS = ("cpu", "gpu", "cuda", "tpu")
 
 

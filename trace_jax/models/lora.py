@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from trace_jax.models.settings import TARGETS
 
 # Up to this many columns (adapters × rank) all adapters are applied to all rows and the foreign ones are gated to zero:
 # two plain matrix products, which beat gathering each row's matrices. Beyond it the waste grows, and rows gather.
