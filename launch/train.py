@@ -145,7 +145,7 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two environments are called {name}: adapters go by their names, so leave one out")
-    seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.played]) for job in jobs]
+    seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.recorded]) for job in jobs]
     processes.require_same("what --environments holds", json.dumps(seen).encode())
     return jobs
 

@@ -179,7 +179,7 @@ def serve(settings: RunSettings, base: Base, adapters: Mapping[str, LoRA], direc
     """A session whose engine has all ``adapters`` while the block runs. Servers read them below ``directory``."""
     rank, count = max([1, *(lora.rank for lora in adapters.values())]), max(1, len(adapters))
     engine = make_engine(settings.engine, base, max_adapters=count, max_rank=rank)
-    with Publisher(engine, base.config, base.revision, directory, count) as publisher:
+    with Publisher(engine, model=base.config, base=base.revision, directory=directory, versions=count) as publisher:
         for name, lora in adapters.items():
             publisher.publish(name, lora)
         yield Session(settings, base, engine)

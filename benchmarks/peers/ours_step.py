@@ -21,10 +21,10 @@ from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.training.advantages import group_advantages
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.publish import Publisher
 from trace_jax.training.sample import samples
+from trace_jax.training.settings import GRPOConfig
 
 
 class Step:
@@ -52,11 +52,12 @@ class Step:
             GRPOConfig(
                 max_steps=1, groups_per_step=1, num_generations=common.GROUP, rank=common.RANK, alpha=common.RANK,
                 target_modules=common.TARGETS, learning_rate=common.LEARNING_RATE, epsilon=common.CLIP,
-                max_grad_norm=common.MAX_GRAD_NORM, max_turn_tokens=shape.completion,
-                max_completion_length=shape.completion,
+                max_grad_norm=common.MAX_GRAD_NORM, max_completion_length=shape.completion,
             ),
+            temperature=1.0,
+            seed=0,
         )  # fmt: skip
-        self.publisher = Publisher(self.engine, self.config, "random", "published")
+        self.publisher = Publisher(self.engine, model=self.config, base="random", directory="published")
 
     def rollout(self, number: int) -> tuple[tuple[int, ...], list[Completion]]:
         """The prompt's tokens and a group of completions, sampled with the adapter as it is now."""
@@ -67,7 +68,7 @@ class Step:
 
         async def group() -> list[Completion]:
             sampling = [Sampling(self.shape.completion, 1.0, common.GROUP * number + i) for i in range(common.GROUP)]
-            return await asyncio.gather(*(self.engine.generate(tokens, one, name) for one in sampling))
+            return await asyncio.gather(*(self.engine.generate(tokens, own, name) for own in sampling))
 
         return tokens, asyncio.run(group())
 
@@ -81,7 +82,7 @@ class Step:
         (advantages,) = group_advantages([np.array(rewards)])
         rollouts = [_trajectory(i, tokens, *pair) for i, pair in enumerate(zip(completions, rewards, strict=True))]
         paired = zip(rollouts, advantages, strict=True)
-        self.learner.update([context for one, a in paired for context in samples(one, float(a), group=0)])
+        self.learner.update([context for rollout, a in paired for context in samples(rollout, float(a), group=0)])
 
 
 def _trajectory(number: int, tokens: tuple[int, ...], completion: Completion, reward: float) -> Trajectory:

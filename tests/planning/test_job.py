@@ -21,9 +21,9 @@ from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.plan import plan
 from trace_jax.planning.topology import parse_topology
 from trace_jax.training.batch import micro_batches
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.flops import Work, gradient_flops, work
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import GRPOConfig
 
 pytest.importorskip("libtpu")
 
@@ -125,7 +125,7 @@ def test_work_is_that_of_the_mask(group):
             tokens = np.concatenate([prompt, rng.integers(0, 99, int(rng.integers(3, 30)))])
             trained = np.arange(len(tokens)) >= len(prompt)
             samples.append(Sample(tokens, trained, np.zeros(len(tokens)), 1.0, number))
-    batches = micro_batches(samples, 96, "dapo", 1, shards=2)
+    batches = micro_batches(samples, micro_batch_tokens=96, loss_type="dapo", max_completion_length=1, shards=2)
     counted = work(batches)
     real = [micro.segment_ids_BT != 0 for micro in batches]
     masks = [packed_mask(micro.segment_ids_BT, micro.parent_ids_BT) for micro in batches]

@@ -59,7 +59,7 @@ def test_versions_come_and_go_through_the_relay(engine: SGLangEngine, server: Re
         apart = SGLangEngine(
             [server.url], CONFIG, STOP, EngineSettings(slots=16, capacity=256, wait_seconds=60.0), relays=[url]
         )
-        with Publisher(apart, CONFIG, "base", ours / "published", versions=2) as publisher:
+        with Publisher(apart, model=CONFIG, base="base", directory=ours / "published", versions=2) as publisher:
             for step in range(3):
                 publisher.publish(f"skill@{step}", random_lora(step, 8, TARGETS))
                 seconds, size = publisher.metrics["time/sync_seconds"], publisher.metrics["sync/bytes"]

@@ -22,9 +22,10 @@ from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.telemetry.metrics import read_metrics
-from trace_jax.training.config import GRPOConfig
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.group_source import TrainingEnvironment
-from trace_jax.training.run import Job
+from trace_jax.training.job import Job
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 
@@ -162,8 +163,8 @@ def _quick(server: RealServer) -> bool:
 def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decoder, renderer, tmp_path, caplog) -> None:
     engine, steps = new_engine(mortal, wait_seconds=3.0), []
     settings = GRPOConfig(
-        max_steps=4, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, max_turn_tokens=10, learning_rate=1e-2,
-        micro_batch_tokens=600, max_recollections=0, seed=3,
+        max_steps=4, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
+        micro_batch_tokens=600, max_recollections=0,
     )  # fmt: skip
 
     class Killing(Desk):
@@ -173,13 +174,13 @@ def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decode
             return super().reset(seed)
 
     def run(environment) -> None:
-        job = Job(
-            "skill", tmp_path / "run", [TrainingEnvironment("desk", environment, (1, 2, 3), "desk", "train")], ("a",)
-        )
+        desk = TrainingEnvironment("desk", environment, (1, 2, 3), "desk", "train")
+        job = Job(name="skill", directory=tmp_path / "run", environments=[desk], capabilities=("a",))
         train(
-            [job], decoder=decoder, engine=engine, renderer=renderer, config=settings, base="base-1",
-            rollout=RolloutSettings(max_turns=4, max_episode_tokens=200, max_seconds=60.0),
-            tensorboard=False, progress=lambda report: steps.append(report.counters.step),
+            [job], decoder=decoder, engine=engine, renderer=renderer, training=settings,
+            rollout=RolloutSettings(max_turns=4, max_turn_tokens=10, max_episode_tokens=200, max_seconds=60.0), seed=3,
+            base="base-1", telemetry=TelemetrySettings(tensorboard=False),
+            progress=lambda report: steps.append(report.counters.step),
         )  # fmt: skip
 
     with pytest.raises(EngineGone, match="no server to generate with for .* start the servers again"):

@@ -57,7 +57,7 @@ def change(directory: Path, **settings: object) -> Path:
 def test_versions_come_and_go(engine: SGLangEngine, server: RealServer, tmp_path: Path, caplog) -> None:
     caplog.set_level(logging.INFO)
     before = one(engine, None)
-    with Publisher(engine, CONFIG, "base", tmp_path / "published", versions=2) as publisher:
+    with Publisher(engine, model=CONFIG, base="base", directory=tmp_path / "published", versions=2) as publisher:
         for step in range(4):
             publisher.publish(f"skill@{step}", random_lora(step, 8, TARGETS))
             assert publisher.metrics["sync/bytes"] == sum(
@@ -77,7 +77,7 @@ def test_versions_come_and_go(engine: SGLangEngine, server: RealServer, tmp_path
 
 
 def test_an_untrained_adapter_is_the_base(engine: SGLangEngine, tmp_path: Path) -> None:
-    with Publisher(engine, CONFIG, "base", tmp_path / "published") as publisher:
+    with Publisher(engine, model=CONFIG, base="base", directory=tmp_path / "published") as publisher:
         publisher.publish("skill@0", init_lora(CONFIG, 8, 8.0))
         np.testing.assert_allclose(one(engine, "skill@0").logprobs, one(engine, None).logprobs, atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_what_a_killed_run_left_is_replaced(engine: SGLangEngine, server: RealSe
 
 def test_more_adapters_than_the_server_holds(engine: SGLangEngine, server: RealServer, tmp_path: Path) -> None:
     """It drops some and reads them again from their files: every one still computes as it did."""
-    with Publisher(engine, CONFIG, "base", tmp_path / "published", versions=8) as publisher:
+    with Publisher(engine, model=CONFIG, base="base", directory=tmp_path / "published", versions=8) as publisher:
         first = {}
         for number in range(8):
             publisher.publish(f"many@{number}", random_lora(number, 4, QV))

@@ -44,6 +44,11 @@ def test_statistics_equal_a_hand_count():
     assert found.pass_at_k == {"1": pytest.approx((1 + 1 / 3) / 4), "4": pytest.approx(1 / 3)}
 
 
+def test_groups_that_differ_by_rounding_are_constant():
+    found = calibrate([[1.0, 0.9999999999999999, 1.0], [0.3, 0.1 + 0.2, 0.3], [0.5, 0.500001, 0.5], [0.5, 0.51, 0.5]])
+    assert found.constant_groups == 0.75
+
+
 def test_a_broken_rollout_is_no_zero():
     assert calibrate([[1.0, None], [1.0, None]]).mean_reward == 1.0
     nothing = calibrate([[None, None]])

@@ -12,8 +12,9 @@ from trace_jax.models.sharding import check_mesh, shardings
 from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, batch_shards, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.training.batch import micro_batches
-from trace_jax.training.config import PolicyLossConfig
+from trace_jax.training.loss import policy_loss_config
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.step import Program, add_up, gradient_function
 
 
@@ -48,14 +49,16 @@ def gradients(decoder, lora, samples, mesh=MeshSettings(data=1), execution=Execu
     count = np.prod([getattr(mesh, name) for name in ("data", "fsdp", "tensor", "expert")])
     grid = make_mesh(mesh, jax.devices()[:count])
     check_mesh(decoder.config, grid)
-    program = Program(decoder.config, grid, execution, lora.targets)
+    program = Program(decoder.config, grid, execution, lora.targets, 1.0)
     params = jax.device_put(params_of(decoder), shardings(grid, program.param_specs))
     placed = type(lora)(
         jax.device_put(lora.weights, shardings(grid, program.lora_specs)), to_mesh(lora.scale, grid, P())
     )
-    function = gradient_function(program, PolicyLossConfig(**loss))
+    function = gradient_function(program, policy_loss_config(GRPOConfig(**loss)))
     result = None
-    for micro in micro_batches(samples, tokens, "dapo", 1, batch_shards(grid)):
+    for micro in micro_batches(
+        samples, micro_batch_tokens=tokens, loss_type="dapo", max_completion_length=1, shards=batch_shards(grid)
+    ):
         part = function(params, placed, to_mesh(micro, grid, P(BATCH_AXES)), None, None)
         result = part if result is None else add_up(result, part)
     return to_host(result)
@@ -63,7 +66,7 @@ def gradients(decoder, lora, samples, mesh=MeshSettings(data=1), execution=Execu
 
 def assert_close(found, expected, tolerance=1e-5):
     """Every array within ``tolerance`` of its largest entry."""
-    for (path, one), other in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+    for (path, ours), theirs in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(
-            one, other, rtol=0, atol=tolerance * max(np.abs(other).max(), 1e-3), err_msg=jax.tree_util.keystr(path)
+            ours, theirs, rtol=0, atol=tolerance * max(np.abs(theirs).max(), 1e-3), err_msg=jax.tree_util.keystr(path)
         )

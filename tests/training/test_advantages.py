@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from trl_reference import advantages as trl_advantages
 
-from trace_jax.training.advantages import group_advantages, informative
+from trace_jax.contract.rewards import rewards_differ
+from trace_jax.training.advantages import group_advantages
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
@@ -23,9 +24,39 @@ def test_groups_of_different_size_and_constant_groups():
     first, second = group_advantages([np.array([1.0, 0.0, 1.0]), np.array([0.5, 0.5])])
     assert first.shape == (3,) and abs(first.sum()) < 1e-12
     np.testing.assert_array_equal(second, [0.0, 0.0])
-    assert informative(np.array([0.0, 1.0]))
-    assert not informative(np.array([0.3, 0.3, 0.3]))
-    assert not informative(np.array([1.0])) and not informative(np.array([]))
+
+
+# Groups whose rewards differ by rounding, or by no more than 1e-6.
+NOISE = [
+    [1.0, 0.9999999999999999, 1.0],
+    [0.1 + 0.2, 0.3, 0.3],
+    [sum([0.1] * 10), 1.0],
+    [0.5, 0.5 + 1e-9, 0.5 - 1e-9, 0.5],
+    [0.5, 0.500001],
+    [1.0, 0.999999],
+    [0.3, 0.3, 0.3],
+    [0.7],
+    [],
+]
+SIGNAL = [[0.5, 0.500002], [1.0, 0.99999], [0.0, 1.0], [0.0, 0.0, 0.0, 1e-5]]
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("rewards", NOISE)
+def test_rewards_that_differ_by_rounding_are_constant(rewards, scale):
+    assert not rewards_differ(rewards)
+    with_others, other = group_advantages([np.array(rewards), np.array([0.0, 1.0])], scale)
+    np.testing.assert_array_equal(with_others, np.zeros(len(rewards)))
+    (alone,) = group_advantages([np.array(rewards)], scale)
+    np.testing.assert_array_equal(alone, np.zeros(len(rewards)))
+    assert np.abs(other).min() > 0.4
+
+
+@pytest.mark.parametrize("rewards", SIGNAL)
+def test_rewards_that_differ_by_more_than_a_millionth_teach(rewards):
+    assert rewards_differ(rewards)
+    (advantages,) = group_advantages([np.array(rewards)])
+    assert np.ptp(advantages) > 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -108,8 +108,8 @@ def test_killed_by_sigkill_in_flight_it_goes_on(tmp_path):
     assert [(row["step"], row["rollouts"]) for row in rows_of(tmp_path)] == [(1, 12), (2, 24), (3, 36), (4, 48)]
 
 
-def test_groups_played_before_are_used_up_first_and_the_bound_holds_behind_them(tmp_path, learnt):
-    manifest = toy.run(tmp_path, played=toy.base_groups(4), max_steps=4, max_recollections=0, max_staleness=1)
+def test_recorded_groups_are_used_up_first_and_the_bound_holds_behind_them(tmp_path, learnt):
+    manifest = toy.run(tmp_path, recorded=toy.base_groups(4), max_steps=4, max_recollections=0, max_staleness=1)
     assert (manifest.steps, manifest.rollouts) == (4, 24)
     assert all(
         step - version_of(segment.adapter) <= 1

@@ -90,7 +90,9 @@ def test_every_trained_token_appears_once_with_its_predictor_and_share(loss_type
     rng = np.random.default_rng()
     samples = _samples(rng, 7, 5, adapters=2)
     found, total = [], np.zeros(2)
-    for batch in micro_batches(samples, 300, loss_type, 300, shards):
+    for batch in micro_batches(
+        samples, micro_batch_tokens=300, loss_type=loss_type, max_completion_length=300, shards=shards
+    ):
         B, T = batch.tokens_BT.shape
         M = len(batch.weights_M)
         assert B % shards == M % shards == 0 and B // shards * T <= 300 or B == shards
@@ -121,7 +123,7 @@ def test_packed_columns_spell_the_samples():
     rng = np.random.default_rng()
     samples = _samples(rng, 6, 4)
     spelled = []
-    for batch in micro_batches(samples, 400, "dapo", 1):
+    for batch in micro_batches(samples, micro_batch_tokens=400, loss_type="dapo", max_completion_length=1):
         for tokens, positions, segments, parents in zip(
             batch.tokens_BT, batch.positions_BT, batch.segment_ids_BT, batch.parent_ids_BT, strict=True
         ):
@@ -141,15 +143,20 @@ def test_shared_prompts_are_stored_once_where_there_is_room():
         Sample(np.concatenate([prompt, np.full(64, 70 + i)]), trained, np.zeros(128), 1.0, 0)
         for i in range(completions)
     ]
-    packing = pack(samples, 4096, 1, attention_tokens=1e6)
+    packing = pack(samples, micro_batch_tokens=4096, shards=1, attention_tokens=1e6)
     assert packing.row_tokens * sum(len(shard) for batch in packing.batches for shard in batch) == 640
-    apart = pack([Sample(s.tokens_T, s.trained_T, s.logprobs_T, 1.0) for s in samples], 4096, 1, 1e6)
+    apart = pack(
+        [Sample(s.tokens_T, s.trained_T, s.logprobs_T, 1.0) for s in samples],
+        micro_batch_tokens=4096,
+        shards=1,
+        attention_tokens=1e6,
+    )
     assert apart.row_tokens * sum(len(shard) for batch in apart.batches for shard in batch) == 1024
 
 
 def test_shards_get_equal_loads():
     rng = np.random.default_rng()
-    packing = pack(_samples(rng, 64, 4), 512, 4, 1024.0)
+    packing = pack(_samples(rng, 64, 4), micro_batch_tokens=512, shards=4, attention_tokens=1024.0)
     loads = np.array([[sum(row.length for row in shard) for shard in batch] for batch in packing.batches])
     assert np.ptp(loads, axis=1).max() <= packing.row_tokens
     assert loads.sum(axis=0).std() < 0.1 * loads.sum(axis=0).mean()
@@ -157,7 +164,12 @@ def test_shards_get_equal_loads():
 
 def test_an_episode_longer_than_the_budget_is_named():
     with pytest.raises(UserError, match="a sample of 90 tokens does not fit micro_batch_tokens 64"):
-        pack([Sample(np.ones(90), np.ones(90) > 0, np.zeros(90), 1.0)], 64, 1, 1024.0)
+        pack(
+            [Sample(np.ones(90), np.ones(90) > 0, np.zeros(90), 1.0)],
+            micro_batch_tokens=64,
+            shards=1,
+            attention_tokens=1024.0,
+        )
 
 
 def test_rows_of_one_length_have_hardly_more_shapes_than_one():
@@ -165,7 +177,14 @@ def test_rows_of_one_length_have_hardly_more_shapes_than_one():
     batches = [
         batch
         for groups in range(1, 20)
-        for batch in micro_batches(_samples(rng, groups, 4), 512, "dapo", 1, shards=2, row_tokens=64)
+        for batch in micro_batches(
+            _samples(rng, groups, 4),
+            micro_batch_tokens=512,
+            loss_type="dapo",
+            max_completion_length=1,
+            shards=2,
+            row_tokens=64,
+        )
     ]
     assert {batch.tokens_BT.shape for batch in batches} <= {(16, 64), (8, 128)}  # samples may be longer than 64
     assert len({batch.target_M.shape for batch in batches}) <= 3
@@ -176,7 +195,9 @@ def test_few_shapes():
     shapes = {
         (batch.tokens_BT.shape, batch.target_M.shape)
         for _ in range(20)
-        for batch in micro_batches(_samples(rng, 8, 8), 1024, "dapo", 1)
+        for batch in micro_batches(
+            _samples(rng, 8, 8), micro_batch_tokens=1024, loss_type="dapo", max_completion_length=1
+        )
     }
     assert len(shapes) <= 20
     assert all(bucket(T, steps=4) == T for (_, T), _ in shapes)

@@ -74,7 +74,7 @@ def test_a_late_group_is_as_old_as_its_first_turn(tmp_path, bound):
             return await super().generate(token_ids, sampling, adapter, affinity=affinity)
 
     begun = {}
-    rows = late_run(tmp_path, Holding(), 6, grounds=[toy.ground(seeds=None)], max_staleness=bound)
+    rows = late_run(tmp_path, Holding(), 6, environments=[toy.training_environment(seeds=None)], max_staleness=bound)
     assert second and sum(row["groups/dropped"] for row in rows) >= 3
 
 
@@ -111,8 +111,8 @@ def test_where_all_of_a_step_broke_late_groups_of_the_step_before_are_waited_for
     broke = []
     engine = Remote(lambda affinity: not affinity.endswith("/0") or (broke and time.monotonic() > broke[0] + 1.0))
     rows = late_run(
-        tmp_path, engine, 3, report=lambda _: broke.append(time.monotonic()), grounds=[toy.ground(Desk, None)],
-        max_staleness=1)  # fmt: skip
+        tmp_path, engine, 3, report=lambda _: broke.append(time.monotonic()),
+        environments=[toy.training_environment(Desk, None)], max_staleness=1)  # fmt: skip
     assert [(row["groups/collected"], row["groups/late"]) for row in rows] == [(3, 1), (5, 0), (4, 0)]
     assert [row["rollout/broken"] for row in rows] == [0, 16, 0]
 
@@ -123,8 +123,8 @@ def test_a_second_round_of_slow_groups_does_not_stall_a_step(tmp_path):
             return Outcome(0.5)
 
     engine = Remote(lambda affinity: affinity.endswith(("/0", "/1", "/2")))
-    toy.run(tmp_path, engine=engine, grounds=[toy.ground(Constant, None)], max_steps=1, groups_per_step=4,
-            max_recollections=1, group_seconds=0.3)  # fmt: skip
+    toy.run(tmp_path, engine=engine, environments=[toy.training_environment(Constant, None)],
+            max_steps=1, groups_per_step=4, max_recollections=1, group_seconds=0.3)  # fmt: skip
     (row,) = rows_of(tmp_path)
     assert (row["groups/collected"], row["groups/dropped"], row["rollouts"]) == (3, 1 + 3, 28)
     assert row["time/collect_seconds"] < 10

@@ -14,9 +14,9 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.telemetry.compiles import CompileLog
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.staleness import spot_check
 
 MODEL = DecoderConfig(
@@ -59,8 +59,9 @@ def _perturbed(rng):
     return jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype) if x.ndim == 4 else x, FRESH)
 
 
-def _learner(decoder, lora, **settings):
-    learner = Learner(decoder, GRPOConfig(max_steps=1, rank=4, alpha=8.0, micro_batch_tokens=150, **settings))
+def _learner(decoder, lora, temperature=1.0, **settings):
+    config = GRPOConfig(rank=4, alpha=8.0, micro_batch_tokens=150, **settings)
+    learner = Learner(decoder, config, temperature=temperature, seed=0)
     learner.weights = lora.weights
     return learner
 

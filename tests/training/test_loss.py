@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import trl_reference as trl
 
-from trace_jax.training.aggregation import token_weights
-from trace_jax.training.config import PolicyLossConfig
-from trace_jax.training.loss import policy_loss
+from trace_jax.training.loss import policy_loss, policy_loss_config, token_weights
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.staleness import split_stale
 
 B, T = 5, 7
@@ -43,13 +42,13 @@ def _ours(case, config, old=True, padding=3, padded=(), summed=True):
     def function(logp_M):
         loss_M, terms = policy_loss(
             logp_M,
-            compact(spread["old"][rows, columns], "old") if old else None,
-            compact(spread["sampler"][rows, columns], "sampler"),
-            compact(spread["ref"][rows, columns], "ref") if config.beta else None,
-            compact(adv[rows]),
-            weights_M,
-            sequence_M,
-            config,
+            old_logprobs_M=compact(spread["old"][rows, columns], "old") if old else None,
+            sampler_logprobs_M=compact(spread["sampler"][rows, columns], "sampler"),
+            reference_logprobs_M=compact(spread["ref"][rows, columns], "ref") if config.beta else None,
+            advantages_M=compact(adv[rows]),
+            weights_M=weights_M,
+            sequence_M=sequence_M,
+            config=policy_loss_config(config),
         )
         return jnp.sum(loss_M), {name: jnp.sum(value) for name, value in terms.items()} if summed else terms
 
@@ -61,7 +60,7 @@ CASES = list(itertools.product(["grpo", "dapo", "dr_grpo"], ["token", "sequence"
 
 @pytest.mark.parametrize(("loss_type", "level", "high", "kl"), CASES)
 def test_equals_trl(loss_type, level, high, kl):
-    config = PolicyLossConfig(
+    config = GRPOConfig(
         epsilon_high=high, beta=0.07, kl_estimator=kl, loss_type=loss_type, max_completion_length=11,
         importance_sampling_level=level)  # fmt: skip
     case = logp, spread, adv, mask = _case()
@@ -76,7 +75,7 @@ def test_equals_trl(loss_type, level, high, kl):
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_truncated_importance_sampling_equals_trl(level):
-    config = PolicyLossConfig(tis_cap=1.2, importance_sampling_level=level)
+    config = GRPOConfig(tis_cap=1.2, importance_sampling_level=level)
     case = logp, spread, adv, mask = _case()
     with jax.enable_x64(True):
         function, logp_M = _ours(case, config)
@@ -94,7 +93,7 @@ def test_truncated_importance_sampling_equals_trl(level):
 @pytest.mark.parametrize(("low", "high"), [(0.8, 1.3), (None, 1.3), (0.8, None)])
 @pytest.mark.parametrize("cap", [None, 1.1])
 def test_masked_by_ratio_equals_trl(level, low, high, cap):
-    config = PolicyLossConfig(
+    config = GRPOConfig(
         icepop_low=low, icepop_high=high, tis_cap=cap, importance_sampling_level=level, beta=0.1, loss_type="grpo"
     )
     case = logp, spread, adv, mask = _case()
@@ -115,7 +114,7 @@ def test_masked_by_ratio_equals_trl(level, low, high, cap):
 
 def test_masked_tokens_have_no_gradient_and_the_others_theirs():
     """With π_old = π the gradient is −w_t k_t A_t inside the band, k = π / π_sampler, and 0 outside."""
-    config = PolicyLossConfig(icepop_low=0.8, icepop_high=1.2)
+    config = GRPOConfig(icepop_low=0.8, icepop_high=1.2)
     case = logp, spread, adv, mask = _case()
     rows, columns = np.nonzero(mask)
     with jax.enable_x64(True):
@@ -129,7 +128,7 @@ def test_masked_tokens_have_no_gradient_and_the_others_theirs():
 
 def test_first_update_under_truncation_is_the_weighted_policy_gradient():
     """With π_old = π the ratio is 1: the gradient is −w_t · min(π / π_sampler, cap) · A_t, corrected REINFORCE."""
-    config = PolicyLossConfig(tis_cap=1.1)
+    config = GRPOConfig(tis_cap=1.1)
     case = logp, spread, adv, mask = _case()
     rows, columns = np.nonzero(mask)
     with jax.enable_x64(True):
@@ -143,7 +142,7 @@ def test_first_update_under_truncation_is_the_weighted_policy_gradient():
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("correction", [{}, {"tis_cap": 1.2}, {"icepop_low": 0.8, "icepop_high": 1.3}])
 def test_gradient_equals_finite_differences(kl, level, correction):
-    config = PolicyLossConfig(
+    config = GRPOConfig(
         beta=0.1, kl_estimator=kl, importance_sampling_level=level, loss_type="grpo", epsilon_high=0.3, **correction
     )
     with jax.enable_x64(True):
@@ -155,7 +154,7 @@ def test_gradient_equals_finite_differences(kl, level, correction):
 
 
 def test_padding_adds_nothing_and_gets_no_gradient():
-    config, case = PolicyLossConfig(beta=0.1, importance_sampling_level="sequence"), _case()
+    config, case = GRPOConfig(beta=0.1, importance_sampling_level="sequence"), _case()
     with jax.enable_x64(True):
         results = []
         for padding in (0, 9):
@@ -175,7 +174,7 @@ def test_padding_adds_nothing_and_gets_no_gradient():
 @pytest.mark.parametrize("padded", [{"ref": -1.0, "logp": -120.0}, {"old": -1.0, "sampler": -200.0, "logp": -1e30}])
 def test_padding_of_any_log_probability_adds_nothing(kl, correction, padded):
     """In float32, where exp(r) overflows at r > 88: r is what the policy is worse than the reference."""
-    config, case = PolicyLossConfig(beta=0.1, kl_estimator=kl, **correction), _case()
+    config, case = GRPOConfig(beta=0.1, kl_estimator=kl, **correction), _case()
     results = []
     for padding in (0, 4):
         function, logp_M = _ours(case, config, padding=padding, padded=padded)
@@ -191,7 +190,7 @@ def test_padding_of_any_log_probability_adds_nothing(kl, correction, padded):
 def test_mismatch_and_clip_terms_are_sums_over_trained_tokens():
     case = logp, spread, adv, mask = _case()
     with jax.enable_x64(True):
-        function, logp_M = _ours(case, PolicyLossConfig(epsilon=0.1, epsilon_high=0.3), old=False)
+        function, logp_M = _ours(case, GRPOConfig(epsilon=0.1, epsilon_high=0.3), old=False)
         terms = {name: float(value) for name, value in function(logp_M)[1].items()}
     delta = logp - spread["sampler"]
     ratio = np.exp(delta)
@@ -213,7 +212,7 @@ def test_terms_of_stale_tokens_are_kept_apart():
     staleness = np.random.default_rng().integers(0, 3, mask.shape)
     rows, columns = np.nonzero(mask)
     with jax.enable_x64(True):
-        function, logp_M = _ours(case, PolicyLossConfig(), old=False, padding=0, summed=False)
+        function, logp_M = _ours(case, GRPOConfig(), old=False, padding=0, summed=False)
         whole = function(logp_M)[1]
         terms = split_stale(whole, jnp.asarray(staleness[rows, columns]))
     delta, old = (logp - spread["sampler"])[rows, columns], staleness[rows, columns] > 0

@@ -10,8 +10,8 @@ import pytest
 from gradients import assert_close, fresh, gradients, groups_of_samples, noisy
 from test_sharded import DENSE, EXPERTS
 
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
+from trace_jax.training.settings import GRPOConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from forward import noisy_decoder  # noqa: E402
@@ -38,11 +38,11 @@ def test_adapters_trained_together_equal_adapters_trained_alone(model):
         max_steps=1, rank=4, alpha=8.0, learning_rate=1e-4, warmup_steps=3, max_grad_norm=0.05, micro_batch_tokens=256
     )
     shaped = groups_of_samples(rng, 96, 6, 3, adapters=3)
-    together = Learner(decoder, config, names=("a", "b", "c"))
+    together = Learner(decoder, config, temperature=1.0, seed=0, names=("a", "b", "c"))
     together.weights = noisy(rng, together.weights)
     alone = []
     for index in range(3):
-        learner = Learner(decoder, config)
+        learner = Learner(decoder, config, temperature=1.0, seed=0)
         learner.weights = jax.tree.map(lambda x, i=index: x[i : i + 1], together.weights)
         alone.append(learner)
     for step in range(3):

@@ -13,8 +13,8 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
 from trace_jax.models.sharding import check_mesh
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.learner import Learner
+from trace_jax.training.settings import GRPOConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from forward import noisy_decoder  # noqa: E402
@@ -81,7 +81,8 @@ def test_axes_must_be_positive():
 def test_the_state_of_the_optimiser_is_split_as_the_weights_are():
     rng = np.random.default_rng()
     mesh = make_mesh(MeshSettings(data=1, fsdp=2, tensor=2, expert=2))
-    learner = Learner(noisy_decoder(rng, EXPERTS), GRPOConfig(max_steps=1, micro_batch_tokens=48), mesh=mesh)
+    config = GRPOConfig(micro_batch_tokens=48)
+    learner = Learner(noisy_decoder(rng, EXPERTS), config, temperature=1.0, seed=0, mesh=mesh)
 
     def check():
         adam = learner.optimizer_state[1][0]

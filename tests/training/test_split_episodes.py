@@ -3,7 +3,7 @@
 import numpy as np
 from flax import nnx
 from qwen3_tokenizer import small_tokenizer
-from toy import ground
+from toy import SILENT, training_environment
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.engines.embedded.engine import EmbeddedEngine
@@ -11,9 +11,9 @@ from trace_jax.engines.settings import EngineSettings
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.settings import RolloutSettings
-from trace_jax.training.config import GRPOConfig
+from trace_jax.training.job import Job
 from trace_jax.training.learner import Learner
-from trace_jax.training.run import Job
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 
@@ -40,12 +40,11 @@ def test_the_trainer_sees_every_context_as_the_engine_did(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Learner, "update", watched)
     train(
-        [Job("toy-adapter", tmp_path, [ground()], ("early_letters",))],
-        decoder=decoder, engine=engine, renderer=renderer, base="base-1",
-        rollout=RolloutSettings(max_turns=4, max_episode_tokens=96, max_seconds=900.0),
-        tensorboard=False,
-        config=GRPOConfig(max_steps=2, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
-                          max_turn_tokens=10, micro_batch_tokens=600, max_recollections=0, seed=11),
+        [Job(name="toy-adapter", directory=tmp_path, environments=[training_environment()], capabilities=("letters",))],
+        decoder=decoder, engine=engine, renderer=renderer, base="base-1", telemetry=SILENT, seed=11,
+        rollout=RolloutSettings(max_turns=4, max_turn_tokens=10, max_episode_tokens=96, max_seconds=900.0),
+        training=GRPOConfig(max_steps=2, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
+                            micro_batch_tokens=600, max_recollections=0),
         progress=reports.append,
     )  # fmt: skip
     assert len(learnt) == len(reports) == 2
@@ -55,4 +54,4 @@ def test_the_trainer_sees_every_context_as_the_engine_did(tmp_path, monkeypatch)
             assert (first.advantage, first.group) == (second.advantage, second.group)
             assert first.length < second.length
         assert report.metrics["mismatch/max_abs_delta"] < 1e-4
-    assert np.ptp([one.advantage for one in learnt[0]]) > 0
+    assert np.ptp([sample.advantage for sample in learnt[0]]) > 0

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -65,19 +66,19 @@ def test_snapshots_at_fractions_of_the_budget(tmp_path):
 def test_what_the_base_has_played_is_the_first_batch_of_an_adapter(tmp_path):
     settings = dict(max_steps=1, max_recollections=0)
     own = toy.run(tmp_path / "own", **settings)
-    given = toy.run(tmp_path / "given", played=toy.base_groups(3), **settings)
+    given = toy.run(tmp_path / "given", recorded=toy.base_groups(3), **settings)
     assert (own.rollouts, given.rollouts) == (12, 0)
     weights = [(tmp_path / name / "peft/adapter_model.safetensors").read_bytes() for name in ("own", "given")]
     assert weights[0] == weights[1]  # an adapter that has learnt nothing is the base
 
 
-def test_groups_played_before_are_used_up_then_new_ones_are_collected(tmp_path):
-    played = toy.base_groups(4)  # a step of three, one of the last
-    settings = dict(max_steps=None, max_rollouts=24, max_recollections=0, stop_reward=0.01, played=played)
+def test_recorded_groups_are_used_up_then_new_ones_are_collected(tmp_path):
+    recorded = toy.base_groups(4)  # a step of three, one of the last
+    settings = dict(max_steps=None, max_rollouts=24, max_recollections=0, stop_reward=0.01, recorded=recorded)
     manifest = toy.run(tmp_path / "whole", **settings)
     rows = _rows(tmp_path / "whole")
     assert [row["rollouts"] for row in rows] == [0, 0, 12, 24]  # neither spends the budget nor counts as learnt
-    means = [np.mean([group.rewards for group in groups]) for groups in (played[:3], played[3:])]
+    means = [np.mean([group.rewards for group in groups]) for groups in (recorded[:3], recorded[3:])]
     assert [row["reward/mean"] for row in rows[:2]] == pytest.approx(means)
     assert rows[0]["mismatch/max_abs_delta"] < 1e-4 < rows[1]["staleness/max_abs_delta"]  # one step off policy
     assert rows[1]["staleness/share"] == rows[1]["staleness/max"] == 1.0 and rows[1]["mismatch/max_abs_delta"] < 1e-4
@@ -89,8 +90,8 @@ def test_groups_played_before_are_used_up_then_new_ones_are_collected(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path / "stopped", progress=stop, **settings)
     assert toy.run(tmp_path / "stopped", **settings) == manifest
-    with pytest.raises(UserError, match="played"):
-        toy.run(tmp_path / "stopped", **settings | {"played": played[:3]})
+    with pytest.raises(UserError, match="recorded"):
+        toy.run(tmp_path / "stopped", **settings | {"recorded": recorded[:3]})
 
 
 class Good(toy.Toy):
@@ -103,7 +104,9 @@ class Good(toy.Toy):
 @pytest.mark.parametrize("stop_reward,steps", [(0.9, 4), (0.95, 6), (None, 6)])
 def test_what_is_learnt_is_not_trained_on(tmp_path, stop_reward, steps):
     Good.resets = 0
-    settings = dict(environment=Good, max_steps=6, max_recollections=0, stop_reward=stop_reward)
+    rollout = replace(toy.ROLLOUT, concurrency=12)
+    settings = dict(
+        environment=Good, max_steps=6, max_recollections=0, stop_reward=stop_reward, rollout=rollout)  # fmt: skip
     manifest = toy.run(tmp_path, **settings)
     assert (manifest.steps, manifest.rollouts) == (steps, 12 * steps)
     assert toy.run(tmp_path, **settings) == manifest  # a finished run stays finished
@@ -133,6 +136,19 @@ def test_constant_groups_teach_nothing_and_are_recollected_and_counted(tmp_path)
     assert row["groups/live"] == 0.0 and row["groups/collected"] == 12 and "loss" not in row
     lora = load_peft(tmp_path / "peft", toy.parts()[0].config)
     assert all(np.abs(pair["b"]).max() == 0 for pair in lora.weights.values())
+
+
+class Rounded(toy.Toy):
+    """A grader that sums up: the same reward, up to the order of the summands."""
+
+    def grade(self):
+        return toy.Outcome(0.5 - (0.0, 1e-16, 5e-17, 1e-7)[type(self).resets % 4])
+
+
+def test_groups_whose_rewards_differ_by_rounding_are_constant(tmp_path):
+    manifest = toy.run(tmp_path, environment=Rounded, max_steps=1, max_recollections=1)
+    (row,) = _rows(tmp_path)
+    assert (manifest.rollouts, row["groups/live"], row["groups/collected"]) == (24, 0.0, 6) and "loss" not in row
 
 
 class Flaky(toy.Toy):
@@ -220,7 +236,7 @@ def test_nan_stops_before_a_checkpoint_is_written(tmp_path, monkeypatch):
     assert steps and max(steps) == len(_rows(tmp_path)) < 5
 
 
-def test_two_grounds_take_turns(tmp_path):
+def test_two_environments_take_turns(tmp_path):
     seen = Counter()
 
     def noted(name):
@@ -231,7 +247,9 @@ def test_two_grounds_take_turns(tmp_path):
 
         return Noted
 
-    grounds = [toy.ground(noted("a"), (1, 2), "a"), toy.ground(noted("b"), None, "b")]
-    manifest = toy.run(tmp_path, grounds=grounds, max_steps=2, groups_per_step=4, max_recollections=0)
+    environments = [
+        toy.training_environment(noted("a"), (1, 2), "a"), toy.training_environment(noted("b"), None, "b")
+    ]  # fmt: skip
+    manifest = toy.run(tmp_path, environments=environments, max_steps=2, groups_per_step=4, max_recollections=0)
     assert manifest.environments == ("a", "b")
     assert seen == {("a", 1): 8, ("a", 2): 8, ("b", 0): 4, ("b", 1): 4, ("b", 2): 4, ("b", 3): 4}

@@ -19,11 +19,15 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.collection import Group
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import GroupSource, TrainingEnvironment
-from trace_jax.training.run import Job
+from trace_jax.training.job import Job
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
+
+ROLLOUT = RolloutSettings(max_turns=4, max_turn_tokens=10, max_episode_tokens=96, max_seconds=60.0, concurrency=64)
+SILENT = TelemetrySettings(tensorboard=False)
 
 
 class Toy:
@@ -69,32 +73,34 @@ def parts():
     return decoder, renderer, engine
 
 
-def ground(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
+def training_environment(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
     return TrainingEnvironment(name, environment, seeds, "toy", "train")
 
 
 def base_groups(number, size=4):
     """The first groups of ``run``, played by the base."""
     _, renderer, engine = parts()
-    source = GroupSource([ground()], "toy-adapter", 11, 10, 1.0)
+    source = GroupSource([training_environment()], "toy-adapter", 11, ROLLOUT)
     groups = [source.specs(group, size, None) for group in range(number)]
     specs = [spec for specs in groups for spec in specs]
     played = collect(specs, engine=engine, renderer=renderer, settings=ROLLOUT, base="base-1")
     return [Group(tuple(played[i : i + size])) for i in range(0, len(played), size)]
 
 
-def run(directory, *, environment=Toy, grounds=None, base="base-1", progress=None, played=(), engine=None,
-        termination=None, rollout=ROLLOUT, **settings):  # fmt: skip
+def run(directory, *, environment=Toy, environments=None, base="base-1", progress=None, recorded=(), engine=None,
+        termination=None, seed=11, rollout=ROLLOUT, **settings):  # fmt: skip
     """``train`` on the toy with small defaults, on ``engine`` or that of ``parts``."""
     decoder, renderer, own = parts()
     defaults = dict(
-        max_steps=5, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2, max_turn_tokens=10,
-        micro_batch_tokens=600, max_recollections=1, seed=11)  # fmt: skip
-    job = Job("toy-adapter", Path(directory), grounds or [ground(environment)], ("early_letters",), played)
+        max_steps=5, groups_per_step=3, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
+        micro_batch_tokens=600, max_recollections=1)  # fmt: skip
+    job = Job(
+        name="toy-adapter", directory=Path(directory), environments=environments or [training_environment(environment)],
+        capabilities=("early_letters",), recorded=recorded)  # fmt: skip
     (manifest,) = train(
-        [job], decoder=decoder, engine=engine or own, renderer=renderer,
-        config=GRPOConfig(**(defaults | settings)), base=base, rollout=rollout,
-        tensorboard=False, progress=progress, termination=termination)  # fmt: skip
+        [job], decoder=decoder, engine=engine or own, renderer=renderer, training=GRPOConfig(**(defaults | settings)),
+        rollout=rollout, seed=seed, base=base, telemetry=SILENT, progress=progress, termination=termination,
+    )  # fmt: skip
     return manifest
 
 
@@ -107,4 +113,6 @@ if __name__ == "__main__":
         if step.counters.step == last_step:
             os.kill(os.getpid(), signal.SIGKILL)  # while the checkpoint of this step is being written
 
-    run(sys.argv[1], progress=report, **json.loads(sys.argv[4]))
+    settings = json.loads(sys.argv[4])
+    settings["snapshots"] = tuple(settings.get("snapshots", ()))
+    run(sys.argv[1], progress=report, **settings)

@@ -20,8 +20,8 @@ from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.processes import is_first, start, together
 from trace_jax.parallel.termination import Terminated, Termination
-from trace_jax.training.config import GRPOConfig
-from trace_jax.training.run import Job
+from trace_jax.training.job import Job
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 NAMES = ("early", "late")
@@ -43,9 +43,13 @@ class Slow(toy.Toy):
 
 
 def jobs(directory, names=NAMES, environments=(toy.Toy, Late)):
-    grounds = dict(zip(NAMES, [toy.ground(environments[0], name="a"), toy.ground(environments[1], (7, 8), "b")],
-                       strict=True))  # fmt: skip
-    return [Job(name, Path(directory) / name, [grounds[name]], (name,)) for name in names]
+    early = toy.training_environment(environments[0], name="a")
+    late = toy.training_environment(environments[1], (7, 8), "b")
+    by_name = dict(zip(NAMES, [early, late], strict=True))
+    return [
+        Job(name=name, directory=Path(directory) / name, environments=[by_name[name]], capabilities=(name,))
+        for name in names
+    ]
 
 
 def run(directory, names=NAMES, mesh=None, devices=None, progress=None, termination=None, environments=(toy.Toy, Late),
@@ -53,19 +57,20 @@ def run(directory, names=NAMES, mesh=None, devices=None, progress=None, terminat
     """``train`` on both (or one of them): the manifests."""
     decoder, renderer, engine = toy.parts()
     defaults = dict(
-        max_steps=3, groups_per_step=2, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2, max_turn_tokens=10,
-        micro_batch_tokens=300, max_recollections=0, seed=11)  # fmt: skip
+        max_steps=3, groups_per_step=2, num_generations=4, rank=4, alpha=4.0, learning_rate=1e-2,
+        micro_batch_tokens=300, max_recollections=0)  # fmt: skip
     return train(
         jobs(directory, names, environments),
         decoder=decoder,
         engine=engine if is_first() else None,
         renderer=renderer,
-        config=GRPOConfig(**(defaults | settings)),
-        base="base-1",
+        training=GRPOConfig(**(defaults | settings)),
         rollout=toy.ROLLOUT,
+        seed=11,
+        base="base-1",
         mesh=None if mesh is None else make_mesh(MeshSettings(**mesh), devices),
         termination=termination,
-        tensorboard=False,
+        telemetry=toy.SILENT,
         progress=progress,
     )
 

@@ -35,10 +35,16 @@ def adapter_job(
     calibrations = [calibration_groups(manifest, environments) for manifest in manifests if calibrated_here]
     turns = itertools.zip_longest(*calibrations)
     groups = [group for turn in turns for group in turn if group is not None]
-    return Job(name, directory, training, tuple(manifest.capability for manifest in manifests), groups)
+    return Job(
+        name=name,
+        directory=directory,
+        environments=training,
+        capabilities=tuple(manifest.capability for manifest in manifests),
+        recorded=groups,
+    )
 
 
 def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
     """One adapter for the target's own training ``tasks``."""
     training = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
-    return Job(name, directory, [training], ())
+    return Job(name=name, directory=directory, environments=[training], capabilities=())

@@ -31,11 +31,13 @@ from trace_jax.planning.placed import bytes_held, placed
 from trace_jax.planning.topology import Topology
 from trace_jax.training import step
 from trace_jax.training.batch import MicroBatch, micro_batches
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.flops import Work, attention_tokens, gradient_flops, score_flops, work
+from trace_jax.training.loss import policy_loss_config
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import GRPOConfig
 
 Tree = Any
+_TEMPERATURE = 1.0  # of sampling: a step costs the same at any temperature
 _NO_CUDNN = "cuDNN's attention cannot be compiled without a GPU: XLA's, row by row, stands in for it"
 
 
@@ -75,7 +77,7 @@ def training_job(run: Run, topology: Topology) -> Job:
 def held(run: Run, mesh: Mesh) -> tuple[Tree, LoRA, Tree]:
     """Shapes, with their places in the mesh, of what a learner holds: the base, its adapters, the optimiser's state."""
     training = run.training
-    program = step.Program(run.model, mesh, Execution(), tuple(training.target_modules))
+    program = step.Program(run.model, mesh, Execution(), training.target_modules, _TEMPERATURE)
     params = jax.eval_shape(lambda: params_of(Decoder(run.model, dtype=jnp.dtype(run.dtype))))
     lora = jax.eval_shape(
         lambda: init_lora(run.model, training.rank, training.alpha, training.target_modules, run.adapters)
@@ -98,7 +100,7 @@ class _Programs:
         self.run, self.mesh = run, make_mesh(run.mesh, describe_devices(topology))
         check_mesh(run.model, self.mesh)
         execution, self.notes = _execution(run, topology)
-        self.step = step.Program(run.model, self.mesh, execution, tuple(run.training.target_modules))
+        self.step = step.Program(run.model, self.mesh, execution, run.training.target_modules, _TEMPERATURE)
         self.params, self.lora, self.state = held(run, self.mesh)
         self.past = [self.lora.weights] * run.training.max_staleness  # weights that sampled, kept to compare with
 
@@ -106,12 +108,12 @@ class _Programs:
         run, training = self.run, self.run.training
         batches = micro_batches(
             list(_samples(run)),
-            training.micro_batch_tokens,
-            training.loss_type,
-            training.max_completion_length,
-            batch_shards(self.mesh),
-            attention_tokens(run.model),
-            training.row_tokens,
+            micro_batch_tokens=training.micro_batch_tokens,
+            loss_type=training.loss_type,
+            max_completion_length=training.max_completion_length,
+            shards=batch_shards(self.mesh),
+            attention_tokens=attention_tokens(run.model),
+            row_tokens=training.row_tokens,
         )
         done = work(batches)
         self.formulas = _attention_formulas(run, batches)
@@ -136,9 +138,9 @@ class _Programs:
         beside = bytes_held((self.state, self.past))
         for scored, kind, adapted in ((old, "old scores", True), (reference, "reference scores", False)):
             if scored is not None:
-                score = step.score_function(self.step, training.temperature, adapted)
+                score = step.score_function(self.step, adapted)
                 yield self.model_pass(f"{kind}{name}", score, (self.params, self.lora, micro), times, beside)
-        function = step.gradient_function(self.step, training.policy_loss)
+        function = step.gradient_function(self.step, policy_loss_config(training))
         arguments = self.params, self.lora, micro, old, reference
         # The sum of the micro-batches before this one waits meanwhile.
         beside += bytes_held(self.lora.weights)

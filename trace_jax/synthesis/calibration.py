@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trace_jax.contract.environment import Calibration
+from trace_jax.contract.rewards import rewards_differ
 from trace_jax.errors import UserError
 
 PASS_AT = (1, 4, 8, 16)
@@ -49,7 +50,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def calibrate(rewards: Sequence[Sequence[float | None]]) -> Calibration:
     """Statistics of ``rewards[group][rollout]`` in [0, 1]; None is a broken rollout, which enters no other figure.
 
-    The standard deviation is the population's over all rollouts. A group is constant when its rewards are all equal.
+    The standard deviation is the population's over all rollouts. A group is constant unless ``rewards_differ``.
     Groups with no unbroken rollout count in no share; pass@k is the mean over groups with at least k unbroken rollouts,
     and absent where there is none. Raises UserError for ragged groups, for none, and for rewards outside [0, 1].
     """
@@ -77,7 +78,7 @@ def calibrate(rewards: Sequence[Sequence[float | None]]) -> Calibration:
         success_rate=_mean(flat == 1.0),
         all_success_groups=_mean([bool((group == 1.0).all()) for group in groups]),
         all_zero_groups=_mean([bool((group == 0.0).all()) for group in groups]),
-        constant_groups=_mean([bool((group == group[0]).all()) for group in groups]),
+        constant_groups=_mean([not rewards_differ(group.tolist()) for group in groups]),
         pass_at_k={k: _mean(values) for k, values in estimates.items() if values},
     )
 

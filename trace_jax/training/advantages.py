@@ -4,47 +4,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trace_jax.training.config import ScaleRewards
+from trace_jax.contract.rewards import rewards_differ
+from trace_jax.training.settings import ScaleRewards
 
-_EPSILON = 1e-4  # TRL's: keeps a tiny std from blowing advantages up
+_EPSILON = 1e-4  # TRL's: keeps a tiny standard deviation from making advantages huge
 
 
 def group_advantages(
-    groups: Sequence[np.ndarray], scale_rewards: ScaleRewards = "group", std_floor: float = 0.0
+    rewards: Sequence[np.ndarray], scale_rewards: ScaleRewards = "group", std_floor: float = 0.0
 ) -> list[np.ndarray]:
-    """Advantages of every group's rewards: reward − group mean, then divided by a standard deviation.
+    """Advantages of the rollouts of every group: reward − mean of the group, divided by a standard deviation.
 
-    A_i = (r_i − mean(r)) / (max(std, std_floor) + 1e-4), with the sample std (ddof 1) of the group ("group", GRPO eq. 3
-    as in TRL) or of all given rewards ("batch"); "none" does not divide (Dr.GRPO, arXiv 2503.20783).
+    A_i = (r_i − mean(r)) / (max(std, std_floor) + 1e-4). The sample standard deviation (ddof 1) is that of the group
+    ("group": GRPO, arXiv 2402.03300, as TRL computes it) or of all given rewards ("batch"). "none" does not divide
+    (Dr. GRPO, arXiv 2503.20783). The advantages of a constant group (``rewards_differ``) are exactly 0.
 
     Args:
-        groups: float rewards ``[K_g]`` of each group; sizes may differ (broken episodes are left out).
+        rewards: float rewards ``[G]`` of each group. Sizes may differ, as broken episodes are left out.
 
     Returns:
-        float64 ``[K_g]`` of each group.
+        float64 ``[G]`` of each group.
 
     Raises:
         FloatingPointError: a reward is NaN or infinite.
     """
-    rewards = [np.asarray(group, np.float64) for group in groups]
-    for number, group in enumerate(rewards):
-        if not np.isfinite(group).all():
+    groups = [np.asarray(rewards_G, np.float64) for rewards_G in rewards]
+    for number, rewards_G in enumerate(groups):
+        if not np.isfinite(rewards_G).all():
             raise FloatingPointError(
-                f"reward {group.tolist()} of group {number} is not finite; mend the environment's grade"
+                f"reward {rewards_G.tolist()} of group {number} is not finite; mend the environment's grade"
             )
-    centred = [group - group.mean() if group.size else group for group in rewards]
+    batch_std = _std(np.concatenate(groups)) if groups else 0.0
+    return [_advantages(rewards_G, scale_rewards, std_floor, batch_std) for rewards_G in groups]
+
+
+def _advantages(rewards_G: np.ndarray, scale_rewards: ScaleRewards, std_floor: float, batch_std: float) -> np.ndarray:
+    if not rewards_differ(rewards_G.tolist()):
+        return np.zeros_like(rewards_G)
+    centred_G = rewards_G - rewards_G.mean()
     if scale_rewards == "none":
-        return centred
-    together = _std(np.concatenate(rewards)) if rewards else 0.0
-    return [
-        deviation / (max(_std(group) if scale_rewards == "group" else together, std_floor) + _EPSILON)
-        for deviation, group in zip(centred, rewards, strict=True)
-    ]
-
-
-def informative(rewards_G: np.ndarray) -> bool:
-    """True iff the group's rewards differ. A constant group has zero advantages: it teaches nothing."""
-    return len(rewards_G) > 1 and bool(np.ptp(np.asarray(rewards_G, np.float64)) > 0.0)
+        return centred_G
+    std = _std(rewards_G) if scale_rewards == "group" else batch_std
+    return centred_G / (max(std, std_floor) + _EPSILON)
 
 
 def _std(rewards: np.ndarray) -> float:

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from trace_jax.models.buckets import bucket
-from trace_jax.training.aggregation import token_weights
-from trace_jax.training.config import LossType
+from trace_jax.training.loss import token_weights
 from trace_jax.training.packing import Row, pack
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import LossType
 
 _TRAINED_FRACTIONS = (8, 4, 2, 1)  # a filled-up micro-batch has room for 1/8, 1/4, 1/2 or all tokens to be trained
 Array = Any  # of numpy on the host, of JAX in a step
@@ -25,13 +25,22 @@ Array = Any  # of numpy on the host, of JAX in a step
 class MicroBatch:
     """Packed rows that go through the model at once, and their trained tokens in compact form.
 
-    ``*_BT`` are int32: token ids, positions within the sample, segment ids (0 is padding), parent segments (0 is
-    none): a shared prompt is a segment of its own and the parent of the completions behind it. Trained token m is
-    ``target_M[m]``, predicted by the hidden state at ``source_M[m]`` of its shard's flat ``[B · T]``; it belongs to
-    sample ``sequence_M[m]`` and adapter ``adapter_M[m]``. ``weights_M`` is its share in the loss, 0 where m is
-    padding, and ``staleness_M`` how many updates ago the weights that sampled it were in force. Floats are float32.
-    Rows and trained tokens lie shard by shard, equally many for each; numbers in ``source_M`` and ``sequence_M`` count
-    within the shard.
+    Integers are int32, floats float32. Every shard has equally many rows and trained tokens, one shard after the other;
+    ``source_M`` and ``sequence_M`` count within their shard.
+
+    Attributes:
+        tokens_BT: token ids.
+        positions_BT: positions within the sample.
+        segment_ids_BT: segments, from 1; 0 is padding. A shared prompt is a segment of its own.
+        parent_ids_BT: the segment that a segment continues: a completion's shared prompt; 0 is nsample.
+        adapter_ids_B: the adapter of each row; -1 for an empty row.
+        source_M: where the hidden state that predicts trained token m is, in its shard's flat ``[B · T]``.
+        target_M: the trained token.
+        sequence_M: its sample.
+        adapter_M: its adapter.
+        sampler_logprobs_M, advantages_M: see ``Sample``.
+        weights_M: its share in the loss; 0 marks padding.
+        staleness_M: how many updates ago the weights that sampled it were current.
     """
 
     tokens_BT: Array
@@ -51,6 +60,7 @@ class MicroBatch:
 
 def micro_batches(
     samples: Sequence[Sample],
+    *,
     micro_batch_tokens: int,
     loss_type: LossType,
     max_completion_length: int,
@@ -60,17 +70,23 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """Pack ``samples`` (see ``packing.pack``) into micro-batches whose losses add up to each adapter's.
 
-    With ``row_tokens`` every micro-batch is filled up to as many rows as fit ``micro_batch_tokens``, so that there are
-    hardly more shapes than one; without, numbers of rows and of trained tokens are rounded up to few values.
+    With ``row_tokens`` every micro-batch is filled up to as many rows as fit ``micro_batch_tokens``, so that there is
+    hardly more than one shape. Without, the numbers of rows and of trained tokens are rounded up to few values.
     """
-    adapters = np.array([one.adapter for one in samples])
-    counts = np.array([one.trained_T.sum() for one in samples])
+    adapters = np.array([sample.adapter for sample in samples])
+    counts = np.array([sample.trained_T.sum() for sample in samples])
     weights = np.zeros(len(samples))
     for adapter in np.unique(adapters):
         own = adapters == adapter
         weights[own] = token_weights(counts[own], loss_type, max_completion_length)
-    weight_of = {id(one): float(weight) for one, weight in zip(samples, weights, strict=True)}
-    packing = pack(samples, micro_batch_tokens, shards, attention_tokens, row_tokens)
+    weight_of = {id(sample): float(weight) for sample, weight in zip(samples, weights, strict=True)}
+    packing = pack(
+        samples,
+        micro_batch_tokens=micro_batch_tokens,
+        shards=shards,
+        attention_tokens=attention_tokens,
+        row_tokens=row_tokens,
+    )
     batches = []
     for dealt in packing.batches:
         most, fitting = max(len(shard) for shard in dealt), micro_batch_tokens // packing.row_tokens
@@ -86,11 +102,11 @@ def micro_batches(
 
 
 def _trained(row: Row) -> int:
-    return sum(int(one.trained_T.sum()) for unit in row.units for one in unit.samples)
+    return sum(int(sample.trained_T.sum()) for unit in row.units for sample in unit.samples)
 
 
 def _shard(rows: Sequence[Row], B: int, T: int, M: int, weight_of: dict[int, float]) -> MicroBatch:
-    """One shard's rows, with empty rows and trained tokens of no weight up to B and M."""
+    """One shard's rows, padded with empty rows to B and with trained tokens of weight 0 to M."""
     batch = MicroBatch(
         tokens_BT=np.zeros((B, T), np.int32),
         positions_BT=np.zeros((B, T), np.int32),
@@ -116,23 +132,23 @@ def _shard(rows: Sequence[Row], B: int, T: int, M: int, weight_of: dict[int, flo
                 column, shared = column + unit.prefix, segment + 1
                 _write(batch, b, prefix, unit.samples[0].tokens_T[: unit.prefix], 0, shared, 0)
                 segment += 1
-            for one in unit.samples:
+            for sample in unit.samples:
                 segment += 1
-                _write(batch, b, column, one.tokens_T[unit.prefix :], unit.prefix, segment, shared)
+                _write(batch, b, column, sample.tokens_T[unit.prefix :], unit.prefix, segment, shared)
                 # The hidden state before a token: in the sample's own columns, or the last of the shared prompt.
-                index = np.flatnonzero(one.trained_T)
+                index = np.flatnonzero(sample.trained_T)
                 before = np.where(index > unit.prefix, column + index - 1 - unit.prefix, prefix + index - 1)
                 slots = slice(filled, filled := filled + len(index))
                 batch.source_M[slots] = b * T + before
-                batch.target_M[slots] = one.tokens_T[index]
+                batch.target_M[slots] = sample.tokens_T[index]
                 batch.sequence_M[slots], sequence = sequence, sequence + 1
-                batch.adapter_M[slots] = one.adapter
-                batch.sampler_logprobs_M[slots] = one.logprobs_T[index]
-                batch.advantages_M[slots] = one.advantage
-                batch.weights_M[slots] = weight_of[id(one)]
-                if one.staleness_T is not None:
-                    batch.staleness_M[slots] = one.staleness_T[index]
-                column += one.length - unit.prefix
+                batch.adapter_M[slots] = sample.adapter
+                batch.sampler_logprobs_M[slots] = sample.logprobs_T[index]
+                batch.advantages_M[slots] = sample.advantage
+                batch.weights_M[slots] = weight_of[id(sample)]
+                if sample.staleness_T is not None:
+                    batch.staleness_M[slots] = sample.staleness_T[index]
+                column += sample.length - unit.prefix
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Demonstrations: what an agent is shown before any reinforcement, token for token as it would have played it."""
+"""Demonstrations for supervised learning, token for token as the agent loop would have recorded them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,31 +8,31 @@ from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.protocol import Environment
 from trace_jax.training.supervised import Demonstration
 
-Turn = tuple[Message, tuple[Message, ...]]  # what the agent said, what came back
+Turn = tuple[Message, tuple[Message, ...]]  # the agent's message and the environment's answers
 
 
 def turns_of(environment: Environment, messages: Iterable[Message]) -> list[Turn]:
-    """The turns of an agent that says ``messages`` in an environment that was reset."""
+    """The turns of an agent that sends ``messages`` to an environment, which has been reset."""
     return [(message, environment.step(message).messages) for message in messages]
 
 
 def tokenized(
     opening: Sequence[Message], tools: Sequence[Tool], turns: Sequence[Turn], renderer: Renderer
 ) -> Demonstration:
-    """The demonstration as an agent loop would have recorded it; what the agent said is trained.
+    """The demonstration as the agent loop would have recorded it; the tokens of the agent's messages are trained.
 
-    Raises RenderError where an agent loop would begin a new context: a demonstration is one.
+    Raises RenderError if the agent loop would begin a new context: a demonstration has only one.
     """
     history = list(opening)
     tokens = list(renderer.prompt(opening, tools))
     trained = [False] * len(tokens)
-    for number, (message, answer) in enumerate(turns, start=1):
-        said = renderer.assistant(message)
+    for number, (message, answers) in enumerate(turns, start=1):
+        completion = renderer.assistant(message)
         history.append(message)
-        heard = renderer.continuation(history, said, answer) if number < len(turns) else ()
-        if heard is None:
-            raise RenderError(f"a new context begins behind turn {number} of {len(turns)}: demonstrate up to there")
-        history += answer
-        tokens += [*said, *heard]
-        trained += [True] * len(said) + [False] * len(heard)
+        rendered = renderer.continuation(history, completion, answers) if number < len(turns) else ()
+        if rendered is None:
+            raise RenderError(f"a new context begins after turn {number} of {len(turns)}: demonstrate up to there")
+        history += answers
+        tokens += [*completion, *rendered]
+        trained += [True] * len(completion) + [False] * len(rendered)
     return Demonstration(tuple(tokens), tuple(trained))

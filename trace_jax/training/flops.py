@@ -1,4 +1,4 @@
-"""What a token costs, from the shape of the model. A multiplication and an addition are two operations."""
+"""Floating-point operations of an update, from the shape of the model. A multiply-add counts as two operations."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from trace_jax.training.batch import MicroBatch
 
 @dataclass(frozen=True)
 class Work:
-    """What packed rows hold: real tokens, trained ones, and pairs of a query and a key that sees it."""
+    """What packed rows hold: real tokens, trained tokens, and pairs of a query and a key that it attends to."""
 
     tokens: int
     trained: int
@@ -21,7 +21,7 @@ class Work:
 
 
 def layer_parameters(config: DecoderConfig) -> int:
-    """Parameters of one layer's projections that one token meets: of experts, those that it is sent to."""
+    """Parameters of one layer's projections that a token is multiplied with: of experts, those that it is sent to."""
     return sum(fan_in * fan_out * times for fan_in, fan_out, times in _projections(config).values())
 
 
@@ -47,11 +47,16 @@ def work(batches: Iterable[MicroBatch]) -> Work:
 
 
 def gradient_flops(config: DecoderConfig, rank: int, targets: Iterable[str], done: Work) -> float:
-    """Forward and backward pass of LoRA on a frozen base, nothing recomputed.
+    """Operations of a forward and backward pass of LoRA on a frozen base, with nothing recomputed.
 
-    A projection and the router cost their product and the gradient of its input, 4 a parameter and token; LoRA these
-    and its own gradient, 6; attention 2 products forward and 4 backward for each visible pair, sliding windows not
-    counted; the head its product and the gradient of the hidden state for each trained token.
+    A projection or the router costs its product and the gradient of its input: 4 for each parameter and token. LoRA
+    costs these and its own gradient: 6. Attention costs 2 products forward and 4 backward for each visible pair
+    (sliding windows are ignored). The head costs its product and the gradient of the hidden state for each trained
+    token.
+
+    Args:
+        rank, targets: of the adapter.
+        done: what the rows hold.
     """
     base = 4.0 * done.tokens * (layer_parameters(config) + config.hidden_size * config.num_experts)
     adapter = 6.0 * done.tokens * _lora_parameters(config, rank, targets)
@@ -60,7 +65,7 @@ def gradient_flops(config: DecoderConfig, rank: int, targets: Iterable[str], don
 
 
 def score_flops(config: DecoderConfig, rank: int, targets: Iterable[str], done: Work) -> float:
-    """A forward pass; no ``targets`` for that of the base."""
+    """Operations of a forward pass; with no ``targets``, of the base."""
     base = 2.0 * done.tokens * (layer_parameters(config) + config.hidden_size * config.num_experts)
     adapter = 2.0 * done.tokens * _lora_parameters(config, rank, targets)
     attention = 4.0 * done.pairs * config.num_heads * config.head_dim
@@ -68,7 +73,7 @@ def score_flops(config: DecoderConfig, rank: int, targets: Iterable[str], done: 
 
 
 def _projections(config: DecoderConfig) -> dict[str, tuple[int, int, int]]:
-    """Widths in and out of each projection of a layer, and in how many of them a token is multiplied."""
+    """For each projection of a layer: width in, width out, and in how many copies of it (experts) a token is sent."""
     return {
         name: (fan_in, fan_out, config.num_experts_per_tok if is_expert(config, name) else 1)
         for name, (*_, fan_in, fan_out) in target_shapes(config).items()

@@ -10,14 +10,18 @@ from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.protocol import Environment
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.settings import RolloutSettings
 
 
 @dataclass(frozen=True)
 class TrainingEnvironment:
     """An environment to train on.
 
-    ``seeds`` is a fixed set of tasks, walked in epochs that are shuffled anew; None means endless fresh tasks, seeds
-    ``first_seed``, ``first_seed`` + 1, … (put it beyond the seeds that calibration and evaluation use).
+    ``seeds`` is a fixed set of tasks, walked in epochs that are shuffled anew. None means endless fresh tasks: the
+    seeds ``first_seed``, ``first_seed`` + 1, …, which calibration and evaluation must not use.
+
+    Raises:
+        UserError: ``seeds`` is empty.
     """
 
     name: str
@@ -30,46 +34,47 @@ class TrainingEnvironment:
     def __post_init__(self) -> None:
         if self.seeds is not None and not self.seeds:
             raise UserError(
-                f"training ground {self.name} has an empty set of seeds: give some, or None for endless ones"
+                f"training environment {self.name} has an empty set of seeds: give some, or None for endless ones"
             )
 
 
 @dataclass(frozen=True)
 class GroupSource:
-    """Group number n, n = 0, 1, 2, …, of a run: a pure function of n, so that the number is the cursor of a resume.
+    """Groups 0, 1, 2, … of a run. A group is a pure function of its number, so a resume needs that number alone.
 
-    Grounds take turns. ``name`` is the run's, ``seed`` its seed.
+    The environments take turns. ``name`` is the adapter's, ``seed`` the run's.
     """
 
-    grounds: Sequence[TrainingEnvironment]
+    environments: Sequence[TrainingEnvironment]
     name: str
     seed: int
-    max_tokens: int
-    temperature: float
+    rollout: RolloutSettings
 
     def task_seed(self, group: int) -> int:
-        """The environment seed of group ``group``."""
-        which, index = group % len(self.grounds), group // len(self.grounds)
-        ground = self.grounds[which]
-        if ground.seeds is None:
-            return ground.first_seed + index
-        epoch, place = divmod(index, len(ground.seeds))
-        order = np.random.default_rng((self.seed, which, epoch)).permutation(len(ground.seeds))
-        return ground.seeds[order[place]]
+        """The seed of the task that all rollouts of group ``group`` play."""
+        which, index = group % len(self.environments), group // len(self.environments)
+        environment = self.environments[which]
+        if environment.seeds is None:
+            return environment.first_seed + index
+        epoch, place = divmod(index, len(environment.seeds))
+        order = np.random.default_rng((self.seed, which, epoch)).permutation(len(environment.seeds))
+        return environment.seeds[order[place]]
 
     def specs(self, group: int, size: int, adapter: str | Callable[[], str] | None) -> list[EpisodeSpec]:
-        """``size`` rollouts of one task that differ in their sampling seeds alone."""
-        ground, seed = self.grounds[group % len(self.grounds)], self.task_seed(group)
+        """``size`` rollouts of one task, which differ in their sampling seeds alone; ``adapter`` samples them."""
+        environment, seed = self.environments[group % len(self.environments)], self.task_seed(group)
         return [
             EpisodeSpec(
                 id=f"{self.name}/{group:06d}/{trial:02d}",
-                environment=ground.environment,
-                target=ground.target,
-                task=f"{ground.name}/{seed}",
-                split=ground.split,
+                environment=environment.environment,
+                target=environment.target,
+                task=f"{environment.name}/{seed}",
+                split=environment.split,
                 seed=seed,
                 trial=trial,
-                sampling=Sampling(self.max_tokens, self.temperature, self._sampling_seed(group, trial)),
+                sampling=Sampling(
+                    self.rollout.max_turn_tokens, self.rollout.temperature, self._sampling_seed(group, trial)
+                ),
                 adapter=adapter,
             )
             for trial in range(size)

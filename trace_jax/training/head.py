@@ -19,12 +19,18 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """log softmax(W h / τ)[y] and the entropy of that softmax, each ``[M]`` float32 (float64 for float64 input).
 
-    The vocabulary goes by in blocks of about ``logits_elements`` logits, which update a running softmax. The head is
-    frozen: it gets no gradient. Then ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ needs nothing that the forward pass lacks, so
-    it is formed there, block by block, and the backward pass is one multiplication. Entropy carries no gradient.
+    The vocabulary is processed in blocks of about ``logits_elements`` logits, which update a running softmax. The head
+    W is frozen and gets no gradient. The gradient of the hidden state, ∂ log p(y) / ∂ h = (W[y] − pᵀ W) / τ, is formed
+    block by block in the forward pass, so that the backward pass is one multiplication. Entropy has no gradient.
 
     Inside a shard_map ``head_VD`` is this device's part of the vocabulary along the axis ``tensor``, and sums over the
     vocabulary go over all parts.
+
+    Args:
+        hidden_MD: float ``[M, D]``, the hidden states that predict the targets; differentiable.
+        head_VD: float ``[V, D]``, the output embedding W.
+        targets_M: int32 ``[M]``, token ids y.
+        temperature: τ, above 0.
     """
     logprobs_M, entropy_M = _fused(hidden_MD, head_VD, targets_M, float(temperature), logits_elements)
     return logprobs_M, jax.lax.stop_gradient(entropy_M)
@@ -63,7 +69,7 @@ def _scores(
     logits_elements: int,
     with_gradient: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-probabilities of the targets, entropies, and gradients of the former by ``hidden`` (or nothing, [M, 0])."""
+    """Log-probabilities, entropies, and gradients of the former by ``hidden_MD`` (``[M, 0]`` if none are wanted)."""
     (M, D), V = hidden_MD.shape, head_VD.shape[0]
     wide = jnp.promote_types(hidden_MD.dtype, jnp.float32)
 
@@ -80,7 +86,7 @@ def _scores(
         return new_M, total_M, weighed_M, mean_MD
 
     width = min(V, max(_MULTIPLE, logits_elements // M // _MULTIPLE * _MULTIPLE))
-    # The first block stands alone: the running values of the others then have its types.
+    # The first block is processed outside the loop, so that the loop's running values have its types.
     zero_M = jnp.zeros_like(hidden_MD[:, 0], wide)
     start = jnp.full_like(zero_M, -jnp.inf), zero_M, zero_M, jnp.zeros((M, D if with_gradient else 0), wide)
     running = update(start, head_VD[:width])
@@ -99,7 +105,7 @@ def _scores(
     local_M = targets_M - axis_index("tensor") * V
     here_M = (local_M >= 0) & (local_M < V)
     chosen_MD = jnp.where(here_M[:, None], head_VD[jnp.where(here_M, local_M, 0)], 0)
-    total_M, weighed_M = (reduce_sum(one * shrink_M, "tensor") for one in sums[:2])
+    total_M, weighed_M = (reduce_sum(part_M * shrink_M, "tensor") for part_M in sums[:2])
     mean_MD, chosen_MD = reduce_sum(sums[2] * shrink_M[:, None], "tensor"), reduce_sum(chosen_MD, "tensor")
     logit_M = jnp.einsum("md,md->m", hidden_MD, chosen_MD, preferred_element_type=wide) / temperature
     normaliser_M = jnp.log(total_M) + everywhere_M

@@ -1,42 +1,27 @@
-"""The groups of one adapter that are being played: its next step's and, up to the staleness bound, those of later ones.
+"""The groups of one adapter that are in flight: those of its next step and, up to ``max_staleness``, of later steps.
 
-A group's number says all about it (``ground.GroupSource``), and steps take groups in the order of their numbers. So
-what is played ahead is what would be played anyway: a run that is killed plays again what no step has learnt from, and
-in lock-step (``max_staleness`` 0) nothing is ahead.
+A group is a function of its number (``group_source.GroupSource``), and steps take groups in the order of their numbers.
+So groups that are started ahead are those that would be started anyway. A run that is killed plays again the groups
+that no step has learnt from. In lock-step (``max_staleness`` 0) nothing is started ahead.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from trace_jax.contract.record import Part
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.player import EpisodeTask, Player
-from trace_jax.training.collection import Group, collect_groups, group_sizes
-from trace_jax.training.config import GRPOConfig
+from trace_jax.training.collection import Batch, Group, collect_groups, group_sizes
 from trace_jax.training.group_source import GroupSource
 from trace_jax.training.publish import Publisher
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.versions import versioned
 
 
-class Batch(Part):
-    """What a step learns from, and how far the run has come by it.
-
-    ``passed`` groups of ``rollouts`` rollouts are spent, by number the next ones. Of these and of the ``late`` ones
-    before, ``groups`` have ended, ``late`` go on, and ``dropped`` were given up: no later step could learn from them.
-    """
-
-    groups: tuple[Group, ...]
-    passed: int = 0
-    rollouts: int = 0
-    late: int = 0
-    dropped: int = 0
-
-
 @dataclass(eq=False)
-class _Playing:
-    """A group in flight. ``oldest`` is the version that sampled its first token, None before that."""
+class _InFlightGroup:
+    """``oldest`` is the version of the adapter that sampled the group's first token; None before that."""
 
     episodes: list[EpisodeTask] = field(default_factory=list)
     oldest: int | None = None
@@ -47,55 +32,54 @@ class _Playing:
 
     @property
     def graded(self) -> bool:
-        """True if it has ended, and not all of it broke."""
+        """True if it has ended and not every rollout broke."""
         return self.ended and not all(episode.result().broken for episode in self.episodes)
 
 
 class InFlightBuffer:
-    """Plays the groups of ``source`` with the adapter as it is published, step by step. Leave with ``close``."""
+    """Plays the groups of ``source`` with the latest version of the adapter. Call ``close`` at the end."""
 
-    def __init__(self, source: GroupSource, player: Player, publisher: Publisher, config: GRPOConfig) -> None:
-        self._source, self._player, self._publisher, self._config = source, player, publisher, config
-        self._playing: dict[int, _Playing] = {}  # by number, from the next group on
-        self._late: dict[int, _Playing] = {}
+    def __init__(self, source: GroupSource, player: Player, publisher: Publisher, training: GRPOConfig) -> None:
+        self._source, self._player, self._publisher, self._training = source, player, publisher, training
+        self._groups: dict[int, _InFlightGroup] = {}  # by number: those that no step has taken yet
+        self._late: dict[int, _InFlightGroup] = {}
         self._step, self._steps = -1, 0
 
     def begin(self, step: int, lora: LoRA, steps: int, first_group: int, budget: int | None) -> None:
-        """From now on sample with ``lora``, the adapter after ``step`` updates, in what is in flight already as well.
+        """Publish ``lora``, the adapter after ``step`` updates. All groups in flight sample with it from now on.
 
         Args:
-            steps: how many steps are to be played for, this one included.
-            first_group, budget: of this step.
+            steps: number of steps to start groups for, this one included.
+            first_group: number of this step's first group.
+            budget: rollouts that this step and later ones may spend; None: no bound.
         """
         self._publisher.publish(versioned(self._source.name, step), lora)
         self._step, self._steps = step, steps
         self._start(steps, first_group, budget)
 
     def collect(self, first_group: int, budget: int | None) -> Batch:
-        """The groups of the step that has begun, as ``collect_groups`` wants them, with late ones of earlier steps."""
-        config = self._config
+        """The groups of the step that has begun (see ``collect_groups``), and late ones of earlier steps."""
         found = collect_groups(
             self._episodes,
             lambda episodes: self._player.wait(lambda: self._results(episodes)),
-            first_group,
-            config.groups_per_step,
-            config.num_generations,
-            config.max_recollections,
-            budget,
-            config.stop_reward,
+            self._training,
+            first_group=first_group,
+            budget=budget,
         )
         for number, group in enumerate(found, first_group):
-            playing = self._playing.pop(number)
+            taken = self._groups.pop(number)
             if group.late:
-                self._late[number] = playing
-        ended = [playing for playing in self._late.values() if playing.ended]
-        stale = [playing for playing in self._late.values() if not playing.ended and self._too_old(playing)]
-        self._give_up(stale)
-        self._late = {n: playing for n, playing in self._late.items() if playing not in ended and playing not in stale}
+                self._late[number] = taken
+        ended = [group for group in self._late.values() if group.ended]
+        stale = [group for group in self._late.values() if not group.ended and self._too_stale(group)]
+        self._cancel(stale)
+        self._late = {
+            number: group for number, group in self._late.items() if group not in ended and group not in stale
+        }
         passed, rollouts = len(found), sum(group.size for group in found)
-        # More than one round may have used up what was played ahead.
+        # More than one round may have used up the groups that were started ahead.
         self._start(self._steps - 1, first_group + passed, None if budget is None else budget - rollouts)
-        joined = [Group(tuple(episode.result() for episode in playing.episodes)) for playing in ended]
+        joined = [Group(tuple(episode.result() for episode in group.episodes)) for group in ended]
         return Batch(
             groups=(*joined, *(group for group in found if not group.late)),
             passed=passed,
@@ -105,51 +89,53 @@ class InFlightBuffer:
         )
 
     def close(self) -> None:
-        """Give up all that is in flight."""
-        self._give_up([*self._playing.values(), *self._late.values()])
-        self._playing, self._late = {}, {}
+        """Cancel all that is in flight."""
+        self._cancel([*self._groups.values(), *self._late.values()])
+        self._groups, self._late = {}, {}
 
     def _start(self, steps: int, first_group: int, budget: int | None) -> None:
-        """Begin what so many steps need at least."""
-        sizes = group_sizes(steps * self._config.groups_per_step, self._config.num_generations, budget)
+        """Start the groups that so many steps need at least."""
+        sizes = group_sizes(steps * self._training.groups_per_step, self._training.num_generations, budget)
         for number, size in enumerate(sizes, first_group):
             self._episodes(number, size)
 
     def _episodes(self, number: int, size: int) -> list[EpisodeTask]:
-        """The episodes of a group, begun if they are not in flight."""
-        if number not in self._playing:
-            playing = self._playing[number] = _Playing()
-            specs = self._source.specs(number, size, lambda: self._sampler(playing))
-            playing.episodes = self._player.start(specs)
-        return self._playing[number].episodes
+        """The episodes of a group, started if they are not in flight."""
+        if number not in self._groups:
+            group = self._groups[number] = _InFlightGroup()
+            specs = self._source.specs(number, size, lambda: self._sampler(group))
+            group.episodes = self._player.start(specs)
+        return self._groups[number].episodes
 
-    def _too_old(self, playing: _Playing) -> bool:
-        """True if even the next step could not learn from it."""
-        return playing.oldest is not None and self._step + 1 - playing.oldest > self._config.max_staleness
+    def _too_stale(self, group: _InFlightGroup) -> bool:
+        """True if not even the next step could learn from it."""
+        return group.oldest is not None and self._step + 1 - group.oldest > self._training.max_staleness
 
-    def _sampler(self, playing: _Playing) -> str:
-        if playing.oldest is None:
-            playing.oldest = self._step
+    def _sampler(self, group: _InFlightGroup) -> str:
+        """The name of the version that samples the next turn."""
+        if group.oldest is None:
+            group.oldest = self._step
         return versioned(self._source.name, self._step)
 
     async def _results(self, episodes: Sequence[EpisodeTask]) -> list[Trajectory | None]:
-        """What each episode of a round of groups came to; None for those that go on after ``group_seconds``.
+        """The trajectories of a round; None for episodes that are not over after ``group_seconds``.
 
-        A step has one group at least that did not break, a late one of an earlier step perhaps: it is waited for until
-        nothing is left to wait for.
+        A step needs at least one group that did not break, be it a late one of an earlier step. Until there is one, the
+        wait goes on, unless nothing is left to wait for.
         """
-        last = max(number for number, one in self._playing.items() if one.episodes[0] in episodes)
-        groups = [*self._late.values(), *(one for number, one in self._playing.items() if number <= last)]
-        done, _ = await asyncio.wait(episodes, timeout=self._config.group_seconds, return_when=asyncio.FIRST_EXCEPTION)
-        while not any(one.graded for one in groups):
+        last = max(number for number, group in self._groups.items() if group.episodes[0] in episodes)
+        groups = [*self._late.values(), *(group for number, group in self._groups.items() if number <= last)]
+        seconds = self._training.group_seconds
+        done, _ = await asyncio.wait(episodes, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        while not any(group.graded for group in groups):
             for episode in done:
-                episode.result()  # raises if it was an exception that ended the wait
-            waiting = [episode for one in groups for episode in one.episodes if not episode.done()]
+                episode.result()  # raises the exception that ended the wait, if one did
+            waiting = [episode for group in groups for episode in group.episodes if not episode.done()]
             if not waiting:
                 break
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         return [episode.result() if episode.done() else None for episode in episodes]
 
-    def _give_up(self, groups: Iterable[_Playing]) -> None:
-        if episodes := [episode for playing in groups for episode in playing.episodes]:
+    def _cancel(self, groups: Iterable[_InFlightGroup]) -> None:
+        if episodes := [episode for group in groups for episode in group.episodes]:
             self._player.cancel(episodes)

@@ -1,37 +1,43 @@
-"""An adapter to train, how far it has come, and what is told about it."""
+"""An adapter to train, what all adapters of a run share, and the report of a step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trace_jax.contract.storage import PathLike
+from trace_jax.models.config import DecoderConfig
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.collection import Group
+from trace_jax.training.counters import Counters
 from trace_jax.training.group_source import TrainingEnvironment
+from trace_jax.training.settings import GRPOConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """An adapter to train: the engine sees its versions as ``NAME@STEP``.
+    """An adapter to train. The engine serves its versions under the names ``NAME@STEP``.
 
-    ``played`` are groups that the base has played on these grounds at the training temperature. The first steps learn
-    from them, ``groups_per_step`` a step, and sample nothing: they count as steps, not as rollouts.
+    ``recorded`` are groups that the base has played in these environments at the training temperature. The first steps
+    learn from them, ``groups_per_step`` a step, and sample nothing. They count as steps, not as rollouts.
     """
 
     name: str
     directory: PathLike
-    grounds: Sequence[TrainingEnvironment]
+    environments: Sequence[TrainingEnvironment]
     capabilities: tuple[str, ...]
-    played: Sequence[Group] = ()
+    recorded: Sequence[Group] = ()
 
 
-@dataclass
-class Counters:
-    """How far a run has come: with the seed, all the RNG state, as sampling, tasks and order are functions of these."""
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What all adapters of a training run share. ``base`` is the revision of the base model, ``model`` its shape."""
 
-    step: int = 0
-    groups: int = 0
-    rollouts: int = 0
-    learnt: int = 0  # steps in a row, up to the last, that the adapter played with at least ``stop_reward`` on the mean
-    late: int = 0  # of the groups, those that no step has learnt from yet as they go on: lost if the run is killed
+    training: GRPOConfig
+    rollout: RolloutSettings
+    telemetry: TelemetrySettings
+    seed: int
+    base: str
+    model: DecoderConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Adapters being learnt together on one frozen base: weights, optimisers, and the update that a batch makes."""
+"""Adapters that learn together on one frozen base: weights, optimisers, and the update on a batch."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ from trace_jax.models.sharding import check_mesh, shardings
 from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, batch_shards, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
 from trace_jax.training.batch import MicroBatch, micro_batches
-from trace_jax.training.config import GRPOConfig
 from trace_jax.training.flops import attention_tokens
+from trace_jax.training.loss import policy_loss_config
 from trace_jax.training.sample import Sample
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.staleness import spot_check
 from trace_jax.training.step import (
     Program,
@@ -37,13 +38,16 @@ Tree = Any
 
 
 class Learner:
-    """Holds ``weights`` (LoRA's, one adapter for each of ``names``) and ``optimizer_state``, plain trees that a
-    checkpoint may replace. Adapters share the base and the passes through it, and nothing else: each learns as it would
-    alone. The weights before each of the last ``max_staleness`` updates are kept: they have sampled what is stale.
-    With several processes, all call every method.
+    """Holds the LoRA ``weights`` of the adapters ``names`` and the ``optimizer_state``.
+
+    Both are plain trees that a checkpoint may replace. Adapters share the base and the passes through it, and nothing
+    else: each learns as it would alone. The weights before each of the last ``max_staleness`` updates are kept, because
+    stale tokens were sampled with them. With several processes, all call every method.
 
     Args:
-        names: what errors call the adapters.
+        temperature: of the sampler, above 0.
+        seed: of the initial weights.
+        names: names of the adapters in errors.
         mesh: where to compute; by default the first local device alone.
         execution: kernels and rematerialisation; by default those of the mesh's platform.
     """
@@ -52,6 +56,9 @@ class Learner:
         self,
         decoder: Decoder,
         config: GRPOConfig,
+        *,
+        temperature: float,
+        seed: int,
         names: Sequence[str] = ("the adapter",),
         mesh: Mesh | None = None,
         execution: Execution | None = None,
@@ -61,12 +68,14 @@ class Learner:
         platform = mesh.devices.flat[0].platform
         self._config, self._names = config, tuple(names)
         self._program = Program(
-            decoder.config, mesh, execution or execution_for(platform, config.remat), tuple(config.target_modules)
+            decoder.config,
+            mesh,
+            execution or execution_for(platform, config.remat),
+            config.target_modules,
+            temperature,
         )
         self._params = jax.device_put(params_of(decoder), shardings(mesh, self._program.param_specs))
-        fresh = init_lora(
-            decoder.config, config.rank, config.alpha, config.target_modules, key=jax.random.key(config.seed)
-        )
+        fresh = init_lora(decoder.config, config.rank, config.alpha, config.target_modules, key=jax.random.key(seed))
         A = len(self._names)
         self._scale = to_mesh(np.repeat(np.asarray(fresh.scale), A), mesh, P())
         self._transformation = optimizer(config.learning_rate, config.warmup_steps, config.max_grad_norm)
@@ -89,18 +98,18 @@ class Learner:
         return jax.tree.map(jnp.asarray, to_host(select(self.loras, adapter)))
 
     def state(self, adapter: int) -> dict[str, Tree]:
-        """What a checkpoint of one adapter holds: the same, whatever adapters learn beside it."""
+        """What a checkpoint of one adapter holds. It does not depend on which other adapters learn with it."""
         held = {"weights": self.weights, "optimizer": self.optimizer_state}
         return jax.tree.map(lambda x: x[adapter : adapter + 1], held)
 
     def reset(self, adapter: int) -> None:
-        """Go back to the first step of one adapter."""
+        """Put one adapter back to its initial weights and a fresh optimiser state."""
         mesh, specs = self._program.mesh, self._program.lora_specs
         weights = jax.tree.map(lambda x, spec: to_mesh(x, mesh, spec), self._fresh, specs)
         self.load_state(adapter, {"weights": weights, "optimizer": jax.jit(self._transformation.init)(weights)})
 
     def load_state(self, adapter: int, state: dict[str, Tree]) -> None:
-        """Go on from what ``state`` gave."""
+        """Go on from a state that ``state`` returned."""
         held = {"weights": self.weights, "optimizer": self.optimizer_state}
 
         def put(held: Tree, own: Tree) -> Tree:
@@ -112,9 +121,9 @@ class Learner:
         self._past.clear()
 
     def update(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
-        """``num_iterations`` optimiser steps on ``samples``; their mean metrics for every adapter.
+        """Take ``num_iterations`` optimiser steps on ``samples``; return the mean metrics of every adapter.
 
-        An adapter without a sample stays as it is, and has no metrics. It is an update nevertheless.
+        An adapter without a sample stays as it is and has no metrics; the update counts for it all the same.
 
         Raises:
             FloatingPointError: a log-probability, the loss or a gradient is NaN or infinite; the message names it and
@@ -129,11 +138,11 @@ class Learner:
         config, program = self._config, self._program
         compared = self._compare(samples)
         batches = self._batches(samples, config.micro_batch_tokens, config.row_tokens)
-        # The mismatch is that of the weights which sampled; a single update still has them, later ones do not.
+        # With several optimiser steps, the weights that sampled score the batch first: later steps have newer ones.
         old = self._scores(batches, True) if config.num_iterations > 1 else [None] * len(batches)
         reference = self._scores(batches, False) if config.beta > 0 else [None] * len(batches)
-        gradients = gradient_function(program, config.policy_loss)
-        active = np.isin(np.arange(len(self._names)), [one.adapter for one in samples])
+        gradients = gradient_function(program, policy_loss_config(config))
+        active = np.isin(np.arange(len(self._names)), [sample.adapter for sample in samples])
         totals: dict[str, np.ndarray] = {}
         for _ in range(config.num_iterations):
             result = None
@@ -155,24 +164,30 @@ class Learner:
         return [
             to_mesh(micro, program.mesh, P(BATCH_AXES))
             for micro in micro_batches(
-                samples, tokens, config.loss_type, config.max_completion_length, shards, costly, row_tokens
+                samples,
+                micro_batch_tokens=tokens,
+                loss_type=config.loss_type,
+                max_completion_length=config.max_completion_length,
+                shards=shards,
+                attention_tokens=costly,
+                row_tokens=row_tokens,
             )
         ]
 
     def _compare(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """Terms of the mismatch of some stale tokens, under the weights that sampled them."""
-        row_tokens, some = spot_check(samples, self._config.micro_batch_tokens)
+        row_tokens, checked = spot_check(samples, self._config.micro_batch_tokens)
         totals: dict[str, np.ndarray] = {}
-        for micro in self._batches(some, row_tokens, row_tokens) if some else ():
-            for age in sorted({int(age) for one in some for age in np.unique(one.staleness_T)} - {0}):
-                known = age <= len(self._past)  # what is older was played in advance, by the base
+        for micro in self._batches(checked, row_tokens, row_tokens) if checked else ():
+            for age in sorted({int(age) for sample in checked for age in np.unique(sample.staleness_T)} - {0}):
+                known = age <= len(self._past)  # older tokens were recorded before the run, by the base
                 lora = LoRA(self._past[-age], self._scale) if known else self.loras
-                mismatch = mismatch_function(self._program, self._config.temperature, known)
+                mismatch = mismatch_function(self._program, known)
                 totals = _join(totals, mismatch(self._params, lora, micro, age))
         return totals
 
     def _scores(self, batches: Sequence[MicroBatch], adapted: bool) -> list[jax.Array]:
-        score = score_function(self._program, self._config.temperature, adapted)
+        score = score_function(self._program, adapted)
         return [score(self._params, self.loras, micro) for micro in batches]
 
     def _apply(self, gradient: Tree, terms: dict[str, jax.Array], active: np.ndarray) -> dict[str, np.ndarray]:
@@ -184,7 +199,7 @@ class Learner:
         return values
 
     def _check_finite(self, values: dict[str, np.ndarray], gradient: Tree) -> None:
-        """Raise FloatingPointError with what is not finite first, in the order in which one makes the next."""
+        """Raise FloatingPointError for the first quantity that is not finite, in the order of computation."""
         for term, what in (
             ("delta", "log-probability"), ("stale_delta", "log-probability"), ("loss", "loss"), ("grad_norm", ""),
         ):  # fmt: skip
@@ -204,7 +219,7 @@ class Learner:
 
 
 def _join(totals: Mapping[str, np.ndarray], terms: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Sums, but maxima of ``max_*``, in float64."""
+    """The terms added to ``totals`` in float64: sums, and maxima of ``max_*``."""
     joined = dict(totals)
     for name, term in terms.items():
         value = np.asarray(term, np.float64)

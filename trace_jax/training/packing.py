@@ -1,4 +1,4 @@
-"""Samples into rows of a fixed token budget: first-fit-decreasing, a group's prompt stored once, shards balanced."""
+"""Packing samples into rows of bounded length: a group's prompt is stored once, and shards are balanced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ _STEPS = 4  # row lengths an octave
 
 @dataclass
 class Unit:
-    """Samples that share their first ``prefix`` tokens, which a row then holds once; a lone sample shares none."""
+    """Samples that share their first ``prefix`` tokens, which a row holds once; a lone sample has ``prefix`` 0."""
 
     prefix: int
     samples: list[Sample] = field(default_factory=list)
 
     @property
     def length(self) -> int:
-        return self.prefix + sum(one.length - self.prefix for one in self.samples)
+        return self.prefix + sum(sample.length - self.prefix for sample in self.samples)
 
     @property
     def adapter(self) -> int:
@@ -47,21 +47,25 @@ class Packing:
 
 def pack(
     samples: Sequence[Sample],
+    *,
     micro_batch_tokens: int,
     shards: int,
     attention_tokens: float,
     row_tokens: int | None = None,
 ) -> Packing:
-    """Rows for ``samples``, at most ``micro_batch_tokens`` tokens of them on each shard at once.
+    """Pack ``samples`` into rows by first-fit-decreasing, and deal the rows to micro-batches and shards.
 
-    Rows are ``row_tokens`` long or, where a sample is longer, twice that, four times, …: few lengths in all batches.
-    With None their length is the one that costs least for these samples: longer rows repeat fewer prompts, and their
-    attention costs more. ``attention_tokens`` is the row length at which attention costs as much as all else.
+    Args:
+        micro_batch_tokens: bound of the tokens that a shard computes at once.
+        attention_tokens: the row length at which attention costs as much as all else.
+        row_tokens: length of the rows; where a sample is longer, twice that, four times, …, so that all batches have
+            few lengths. None: the length that costs least for these samples. Longer rows repeat fewer prompts, but
+            their attention costs more.
 
     Raises:
         UserError: a sample is longer than ``micro_batch_tokens``.
     """
-    longest = max(one.length for one in samples)
+    longest = max(sample.length for sample in samples)
     if longest > micro_batch_tokens:
         raise UserError(
             f"a sample of {longest} tokens does not fit micro_batch_tokens {micro_batch_tokens}: raise it, or lower "
@@ -86,11 +90,11 @@ def pack(
 
 
 def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples that may share a prompt, in order of their first."""
+    """Samples that may share a prompt, in order of the first sample of each group."""
     groups: dict[tuple[int, int], list[Sample]] = {}
-    for number, one in enumerate(samples):
-        key = (one.adapter, one.group) if one.group is not None else (-1, number)
-        groups.setdefault(key, []).append(one)
+    for number, sample in enumerate(samples):
+        key = (sample.adapter, sample.group) if sample.group is not None else (-1, number)
+        groups.setdefault(key, []).append(sample)
     return list(groups.values())
 
 
@@ -98,14 +102,14 @@ def _units(group: list[Sample], row_tokens: int) -> list[Unit]:
     """The group in as few units of at most ``row_tokens`` as first-fit-decreasing finds."""
     prefix = shared_prefix(group) if len(group) > 1 else 0
     if prefix == 0:
-        return [Unit(0, [one]) for one in group]
+        return [Unit(0, [sample]) for sample in group]
     units: list[Unit] = []
-    for one in sorted(group, key=lambda one: -one.length):
-        fitting = (unit for unit in units if unit.length + one.length - prefix <= row_tokens)
+    for sample in sorted(group, key=lambda sample: -sample.length):
+        fitting = (unit for unit in units if unit.length + sample.length - prefix <= row_tokens)
         unit = next(fitting, None)
         if unit is None:
             units.append(unit := Unit(prefix))
-        unit.samples.append(one)
+        unit.samples.append(sample)
     return units
 
 
@@ -123,11 +127,11 @@ def _first_fit(units: list[Unit], row_tokens: int) -> list[Row]:
 
 
 def _deal(rows: list[Row], most: int, shards: int) -> list[list[list[Row]]]:
-    """Rows to micro-batches of at most ``most`` rows a shard: longest first, to the shard that has the least."""
+    """Deal rows to micro-batches of at most ``most`` rows a shard: longest first, to the shard with least tokens."""
     number = -(-len(rows) // (most * shards))
     bins: list[list[Row]] = [[] for _ in range(number * shards)]
     room = -(-len(rows) // (number * shards))
     for row in sorted(rows, key=lambda row: -row.length):
-        free = (one for one in bins if len(one) < room)
-        min(free, key=lambda one: sum(row.length for row in one)).append(row)
+        free = (rows_of_bin for rows_of_bin in bins if len(rows_of_bin) < room)
+        min(free, key=lambda rows_of_bin: sum(row.length for row in rows_of_bin)).append(row)
     return [bins[i : i + shards] for i in range(0, len(bins), shards)]

@@ -1,4 +1,4 @@
-"""The learner's adapter in the engine: a new immutable name for every version, old ones removed."""
+"""Publishing adapters to the engine: a new immutable name for every version, and old versions unloaded."""
 
 import asyncio
 import os
@@ -20,43 +20,50 @@ from trace_jax.models.lora import LoRA
 
 @runtime_checkable
 class InMemoryEngine(Protocol):
-    """An engine in this process: it takes the arrays themselves."""
+    """An engine in this process, which takes the arrays themselves."""
 
     def set_adapter(self, name: str, lora: LoRA) -> None: ...
 
     def flush(self) -> None:
-        """Forget what earlier requests have left: a step then samples the same bits after a resume as without one."""
+        """Forget the caches of earlier requests, so that a step samples the same bits after a resume as without one."""
 
 
 class Publisher:
-    """Keeps the newest ``versions`` of an adapter loaded in ``engine``; none after the ``with`` block.
+    """Keeps the newest ``versions`` of an adapter loaded in ``engine``; after the ``with`` block none is loaded.
 
-    Since every version has its own name, nothing that the engine caches by adapter name outlives its weights. An engine
-    elsewhere reads them as PEFT directories below ``directory``, whole from the moment they can be seen and there until
-    they are unloaded: a server may read one again. What a killed run has left there is removed.
-    ``run`` is where the engine's coroutines run: the event loop of the episodes, if there are some in flight.
+    Every version has its own name, so nothing that the engine caches by adapter name outlives its weights. An engine in
+    another process reads the versions as PEFT directories below ``directory``. A directory becomes visible when it is
+    whole, and stays until its version is unloaded, because a server may read it again. Directories left by a killed run
+    are removed.
+
+    Args:
+        model: shape of the base.
+        base: revision of the base.
+        run: runs the engine's coroutines; with episodes in flight it must use their event loop.
 
     Attributes:
-        metrics: of the last ``publish`` to an engine elsewhere: seconds from arrays to verified, bytes of the files.
+        metrics: of the last ``publish`` to an engine in another process: seconds until it was verified, and the bytes
+            of its files.
     """
 
     def __init__(
         self,
         engine: Engine,
-        config: DecoderConfig,
+        *,
+        model: DecoderConfig,
         base: str,
         directory: PathLike,
         versions: int = 1,
         run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
     ) -> None:
-        self._engine, self._config, self._base, self._versions, self._run = engine, config, base, versions, run
+        self._engine, self._model, self._base, self._versions, self._run = engine, model, base, versions, run
         self._given: Path | None = Path(directory).absolute() if is_local(directory) else None
         self._directory: Path | None = None
         self._loaded: list[str] = []  # oldest first
         self.metrics: dict[str, float] = {}
 
     def publish(self, name: str, lora: LoRA) -> None:
-        """Load ``lora`` (A = 1) under a name never used before, in place of the oldest version if there is no room."""
+        """Load ``lora`` (A = 1) under a name never used before. The oldest version is unloaded if there is no room."""
         while len(self._loaded) >= self._versions:
             self._unload()
         if isinstance(self._engine, InMemoryEngine):
@@ -77,7 +84,7 @@ class Publisher:
         self.metrics = {"time/sync_seconds": time.monotonic() - started, "sync/bytes": float(size)}
 
     def close(self) -> None:
-        """Unload what is loaded."""
+        """Unload all versions."""
         while self._loaded:
             self._unload()
 
@@ -90,14 +97,14 @@ class Publisher:
 
     def _export(self, name: str, lora: LoRA) -> Path:
         if self._directory is None:
-            if self._given is None:  # no local work directory: servers get the files by other means than a common disk
+            if self._given is None:  # no local work directory: servers get the files through a relay
                 self._directory = Path(tempfile.mkdtemp(prefix="published-"))
             else:
                 shutil.rmtree(self._given, ignore_errors=True)
                 self._given.mkdir(parents=True)
                 self._directory = self._given
         path, unfinished = self._directory / name, self._directory / f".{name}"
-        save_peft(lora, self._config, unfinished, self._base)
+        save_peft(lora, self._model, unfinished, self._base)
         os.rename(unfinished, path)
         sync_directory(self._directory)
         return path
@@ -110,7 +117,7 @@ class Publisher:
     ) -> None:
         try:
             self.close()
-        except EngineError:  # still playing what was interrupted: no news beside the interruption
+        except EngineError:  # requests of an interrupted run are still in flight: the interruption is what counts
             if error is None:
                 raise
         finally:

@@ -123,3 +123,11 @@ class GRPOConfig(Settings):
             )
         if bad := [fraction for fraction in self.snapshots if not 0 < fraction <= 1]:
             raise UserError(f"training.snapshots holds {bad[0]}: fractions of the run lie in (0, 1]")
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of the run if every step collects ``groups_per_step`` groups and none ends it sooner."""
+        steps = [] if self.max_steps is None else [self.max_steps]
+        if self.max_rollouts is not None:
+            steps.append(-(-self.max_rollouts // (self.groups_per_step * self.num_generations)))
+        return min(steps)

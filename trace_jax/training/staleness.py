@@ -1,4 +1,4 @@
-"""Tokens of older weights, kept apart from those whose log-probabilities should be the trainer's own."""
+"""Metrics of stale tokens, which older weights sampled, kept apart from those of current tokens."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from trace_jax.training.sample import Sample
 
 
 def split_stale(terms: Terms, staleness_M: jax.Array) -> Terms:
-    """The terms of ``policy_loss`` with those of the mismatch for current tokens alone, and of the others beside them.
+    """The terms of ``policy_loss`` with the mismatch of current tokens alone, and those of stale tokens as ``stale_*``.
 
-    Where the weights that sampled are the trainer's, log-probabilities differ by what two programs compute: the
-    mismatch. Where they are older, the policy has moved as well, and the difference says nothing about the programs.
-    ``compared`` counts what the mismatch is about.
+    For a token that the current weights sampled, trainer and sampler should compute the same log-probability: their
+    difference is the mismatch of two programs. For a stale token the policy has moved as well, so the difference says
+    nothing about the programs. ``compared`` counts the tokens that the mismatch is about.
 
     Args:
-        staleness_M: int32 ``[M]``, how many updates ago the weights that sampled each token were in force.
+        staleness_M: int32 ``[M]``, how many updates ago the weights that sampled each token were current.
     """
     stale_M = staleness_M > 0
     current = {name: jnp.where(stale_M, 0, terms[name]) for name in ("delta", "abs_delta", "mismatch_kl")}
@@ -29,17 +29,19 @@ def split_stale(terms: Terms, staleness_M: jax.Array) -> Terms:
 
 
 def spot_check(samples: Sequence[Sample], most: int) -> tuple[int, list[Sample]]:
-    """Stale contexts from all over the step that are to be scored with the weights which sampled them, and a length.
+    """Choose stale samples to be scored anew with the weights that sampled them.
 
-    Of each adapter they fit one row of that length: what holds the longest stale one, and at most ``most`` tokens.
+    Returns:
+        A row length, which fits the longest stale sample and is at most ``most`` tokens, and samples from all over the
+        step. Those of one adapter fit one row of that length.
     """
-    stale = [one for one in samples if one.staleness_T is not None and one.staleness_T.any()]
-    row_tokens = min(bucket(max((one.length for one in stale), default=0), steps=1), most)
+    stale = [sample for sample in samples if sample.staleness_T is not None and sample.staleness_T.any()]
+    row_tokens = min(bucket(max((sample.length for sample in stale), default=0), steps=1), most)
     room: dict[int, int] = {}
     chosen = []
     for index in np.random.default_rng(0).permutation(len(stale)):  # the same in all processes
-        one = stale[index]
-        if one.length <= (left := room.get(one.adapter, row_tokens)):
-            room[one.adapter] = left - one.length
-            chosen.append(one)
+        sample = stale[index]
+        if sample.length <= (left := room.get(sample.adapter, row_tokens)):
+            room[sample.adapter] = left - sample.length
+            chosen.append(sample)
     return row_tokens, chosen

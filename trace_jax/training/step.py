@@ -1,7 +1,7 @@
-"""The compiled pieces of an update: score, accumulate gradients, apply them.
+"""The compiled functions of an update: score tokens, accumulate gradients, apply them.
 
-Each is one program for any mesh, a ``shard_map`` in which every device works on its own rows, and is compiled once per
-shape and kept for the life of the process, so that runs of one base share them. Weights are arguments, never constants.
+Each is one program for any mesh: a ``shard_map`` in which every device works on its own rows. It is compiled once for
+each shape and cached for the life of the process, so runs of one base share it. Weights are arguments, never constants.
 Frozen and trained weights are two trees: ``params`` (``decoder.params_of``) and ``weights`` (LoRA's).
 """
 
@@ -24,9 +24,8 @@ from trace_jax.models.sharding import lora_specs, param_specs
 from trace_jax.parallel.collectives import vary
 from trace_jax.parallel.mesh import AXES, BATCH_AXES
 from trace_jax.training.batch import MicroBatch
-from trace_jax.training.config import PolicyLossConfig
 from trace_jax.training.head import token_logprobs
-from trace_jax.training.loss import Terms, mismatch_terms, policy_loss
+from trace_jax.training.loss import PolicyLossConfig, Terms, mismatch_terms, policy_loss
 from trace_jax.training.staleness import split_stale
 
 Tree = Any
@@ -34,12 +33,17 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Program:
-    """What a compiled piece depends on beyond the shapes of its arguments."""
+    """What a compiled function depends on beyond the shapes of its arguments.
+
+    ``targets`` are the projections that carry LoRA. ``temperature`` is the sampler's, and so that of the trained
+    distribution.
+    """
 
     model: DecoderConfig
     mesh: Mesh
     execution: Execution
     targets: tuple[str, ...]
+    temperature: float
 
     @property
     def param_specs(self) -> Tree:
@@ -55,9 +59,9 @@ class Program:
 
 
 def trained_logprobs(
-    program: Program, params: Tree, lora: LoRA | None, micro: MicroBatch, temperature: float
+    program: Program, params: Tree, lora: LoRA | None, micro: MicroBatch
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy, ``[M]`` each, of a shard's trained tokens; ``lora`` None is the base."""
+    """Log-probability and entropy, float ``[M]`` each, of a shard's trained tokens; ``lora`` None is the base."""
     model = decoder_of(program.model, params)
     hidden_BTD = model(
         micro.tokens_BT,
@@ -68,34 +72,36 @@ def trained_logprobs(
         adapter_ids_B=None if lora is None else micro.adapter_ids_B,
         execution=program.execution,
     )
-    # Only what is trained meets the head: about a third of an episode's tokens.
+    # Only trained tokens meet the head: about a third of an episode.
     hidden_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[micro.source_M]
-    return token_logprobs(hidden_MD, model.head_VD(), micro.target_M, temperature, program.execution.logits_elements)
+    return token_logprobs(
+        hidden_MD, model.head_VD(), micro.target_M, program.temperature, program.execution.logits_elements
+    )
 
 
 @cache
-def score_function(program: Program, temperature: float, adapted: bool) -> Callable[..., jax.Array]:
-    """``(params, lora, micro) → logprobs_M``: old log-probabilities or, not ``adapted``, those of the base."""
+def score_function(program: Program, adapted: bool) -> Callable[..., jax.Array]:
+    """``(params, lora, micro) → logprobs_M`` of the adapters, or of the base if not ``adapted``."""
 
     def score(params: Tree, lora: LoRA, micro: MicroBatch) -> jax.Array:
-        return trained_logprobs(program, params, lora if adapted else None, micro, temperature)[0]
+        return trained_logprobs(program, params, lora if adapted else None, micro)[0]
 
     in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES)
     return jax.jit(jax.shard_map(score, mesh=program.mesh, in_specs=in_specs, out_specs=P(BATCH_AXES)))
 
 
 @cache
-def mismatch_function(program: Program, temperature: float, adapted: bool) -> Callable[..., Terms]:
+def mismatch_function(program: Program, adapted: bool) -> Callable[..., Terms]:
     """``(params, lora, micro, age) → terms [A]``: the mismatch of the tokens that were sampled ``age`` updates ago.
 
-    ``lora`` sampled them or, not ``adapted``, the base did.
+    They were sampled by ``lora``, or by the base if not ``adapted``.
     """
 
     def mismatch(params: Tree, lora: LoRA, micro: MicroBatch, age: jax.Array) -> Terms:
-        logprobs_M, _ = trained_logprobs(program, params, lora if adapted else None, micro, temperature)
-        theirs_M = (micro.weights_M > 0) & (micro.staleness_M == age)
-        terms_M = mismatch_terms(jnp.where(theirs_M, logprobs_M - micro.sampler_logprobs_M, 0.0))
-        terms_M["compared"] = theirs_M.astype(micro.weights_M.dtype)
+        logprobs_M, _ = trained_logprobs(program, params, lora if adapted else None, micro)
+        compared_M = (micro.weights_M > 0) & (micro.staleness_M == age)
+        terms_M = mismatch_terms(jnp.where(compared_M, logprobs_M - micro.sampler_logprobs_M, 0.0))
+        terms_M["compared"] = compared_M.astype(micro.weights_M.dtype)
         return _by_adapter(terms_M, ("abs_delta",), micro.adapter_M, lora.scale.shape[0])
 
     in_specs = program.param_specs, program.adapter_specs, P(BATCH_AXES), P()
@@ -113,18 +119,16 @@ def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..
         params: Tree, lora: LoRA, micro: MicroBatch, old_M: jax.Array | None, reference_M: jax.Array | None
     ) -> tuple[Tree, Terms]:
         def loss_of(weights: Tree) -> tuple[jax.Array, Terms]:
-            logprobs_M, entropy_M = trained_logprobs(
-                program, params, LoRA(weights, lora.scale), micro, config.temperature
-            )
+            logprobs_M, entropy_M = trained_logprobs(program, params, LoRA(weights, lora.scale), micro)
             loss_M, terms = policy_loss(
                 logprobs_M,
-                old_M,
-                micro.sampler_logprobs_M,
-                reference_M,
-                micro.advantages_M,
-                micro.weights_M,
-                micro.sequence_M,
-                config,
+                old_logprobs_M=old_M,
+                sampler_logprobs_M=micro.sampler_logprobs_M,
+                reference_logprobs_M=reference_M,
+                advantages_M=micro.advantages_M,
+                weights_M=micro.weights_M,
+                sequence_M=micro.sequence_M,
+                config=config,
             )
             terms = split_stale(terms, micro.staleness_M)
             entropy_M = jnp.where(micro.weights_M > 0, entropy_M, 0.0)
@@ -140,7 +144,7 @@ def gradient_function(program: Program, config: PolicyLossConfig) -> Callable[..
 
 
 def _by_adapter(terms_M: Terms, maxima: Sequence[str], adapter_M: jax.Array, A: int) -> Terms:
-    """The terms of all shards' tokens, ``[A]`` each: sums, and of some, none of them negative, ``max_*``."""
+    """The terms of all shards' tokens, ``[A]`` each: sums, and for ``maxima`` (terms ≥ 0) the largest as ``max_*``."""
     sums = {name: jax.ops.segment_sum(value_M, adapter_M, A) for name, value_M in terms_M.items()}
     largest = {f"max_{name}": jnp.maximum(jax.ops.segment_max(terms_M[name], adapter_M, A), 0.0) for name in maxima}
     return {**jax.lax.psum(sums, BATCH_AXES), **jax.lax.pmax(largest, BATCH_AXES)}
@@ -154,10 +158,10 @@ def _sum_unsplit(gradient: jax.Array, spec: P) -> jax.Array:
 
 @jax.jit
 def add_up(first: tuple[Tree, Terms], second: tuple[Tree, Terms]) -> tuple[Tree, Terms]:
-    """Join the gradients and terms of two micro-batches: sums, but maxima of ``max_*``.
+    """Join the gradients and terms of two micro-batches: sums, and maxima of ``max_*``.
 
-    The sum over micro-batches is the batch's exact gradient, because ``aggregation.token_weights`` divides by the
-    batch's totals.
+    The sum over micro-batches is the batch's exact gradient, because ``loss.token_weights`` divides by the totals of
+    the batch.
     """
     terms = {
         name: (jnp.maximum if name.startswith("max_") else jnp.add)(value, second[1][name])
@@ -168,24 +172,25 @@ def add_up(first: tuple[Tree, Terms], second: tuple[Tree, Terms]) -> tuple[Tree,
 
 @cache
 def optimizer(learning_rate: float, warmup_steps: int, max_grad_norm: float) -> optax.GradientTransformation:
-    """AdamW without weight decay, global-norm clipping, linear warm-up to a constant rate (step 1 already learns).
+    """AdamW without weight decay, clipping by the global norm, and linear warm-up to a constant rate.
 
-    Every leaf has the axis of adapters first, and each adapter has moments, a norm and a count of steps of its own.
+    The first step of the warm-up already learns. Every leaf has the axis of adapters first, and each adapter has
+    moments, a norm and a count of steps of its own.
     """
 
     def rate(count: jax.Array) -> jax.Array:
         return learning_rate * jnp.minimum(1.0, (count + 1) / max(warmup_steps, 1))
 
-    one = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(rate, weight_decay=0.0))
+    single = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(rate, weight_decay=0.0))
 
     def update(gradient: Tree, state: Tree, weights: Tree | None = None) -> tuple[Tree, Tree]:
-        return jax.vmap(one.update)(gradient, state, weights)
+        return jax.vmap(single.update)(gradient, state, weights)
 
-    return optax.GradientTransformation(jax.vmap(one.init), update)
+    return optax.GradientTransformation(jax.vmap(single.init), update)
 
 
 def state_specs(state: Tree, weights: Tree, specs: Tree) -> Tree:
-    """PartitionSpecs of an optimiser's ``state``: moments lie as the weights do (``specs``), all else everywhere."""
+    """PartitionSpecs of an optimiser's ``state``: moments as the weights (``specs``), all else replicated."""
     outline: Any = jax.tree.structure(weights)
 
     def moments(node: Tree) -> bool:
@@ -198,7 +203,7 @@ def state_specs(state: Tree, weights: Tree, specs: Tree) -> Tree:
 def apply_function(transformation: optax.GradientTransformation) -> Callable[..., tuple[Tree, Tree, jax.Array]]:
     """``(weights, state, gradients, active_A) → (weights, state, norms [A] before clipping)``.
 
-    Adapters that are not active, since no sample was theirs, stay as they are, state included.
+    ``active_A`` (bool) is false for adapters that had no sample. These stay as they are, and so does their state.
     """
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""What a step tells about its rollouts and its update."""
+"""Metrics of a step: of its rollouts and of its update."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ _ALARM = 0.1  # mean |Δ log-probability|; bfloat16 on both sides comes to about
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Rewards, live groups, lengths and diversity of all rollouts of a step.
+    """Rewards, informative groups, lengths and diversity of all rollouts of a step.
 
-    ``rollout/distinct`` is the mean over groups of distinct sampled texts ÷ rollouts: 1 / group size means collapse.
+    ``rollout/distinct`` is the mean over groups of (distinct sampled texts / rollouts); 1 / G means collapse.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     graded = [rollout for rollout in rollouts if not rollout.broken]
@@ -37,12 +37,12 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
-    """Token means from the sums of ``loss.policy_loss``; the division happens here, once.
+    """Token means from the sums of ``loss.policy_loss``. The division happens here, once.
 
-    ``mismatch/*`` compares the trainer's log-probabilities with the sampler's for the same tokens and weights: it is
-    about the tokens that the current weights sampled and, scored anew with the weights that sampled them, those of
-    ``staleness.spot_check``. ``staleness/*`` is about all tokens of older weights: how many updates ago these were in
-    force, and how far the policy has moved since.
+    ``mismatch/*`` compares the trainer's log-probabilities with the sampler's for the same tokens and weights. It
+    covers the tokens that the current weights sampled, and those of ``staleness.spot_check``, scored anew with the
+    weights that sampled them. ``staleness/*`` covers all tokens of older weights: how many updates ago these weights
+    were current, and how far the policy has moved since.
     """
     tokens, stale, compared = terms["tokens"], terms["stale_tokens"], terms["compared"]
     values = {
@@ -77,11 +77,11 @@ def update_metrics(terms: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_mismatch(metrics: Mapping[str, float], limit: float | None, where: str) -> None:
-    """Raise UserError where ``mismatch/mean_abs_delta`` exceeds ``limit``; warn where it is beyond all rounding."""
+    """Raise UserError if ``mismatch/mean_abs_delta`` exceeds ``limit``; warn if it is far more than rounding."""
     found = metrics.get("mismatch/mean_abs_delta", 0.0)
     text = (
-        f"{where}: log-probabilities of trainer and sampler differ by {found:.3g} on the mean, {{}}: the engine serves "
-        "other weights, another dtype or another temperature than the trainer has: compare them{}"
+        f"{where}: log-probabilities of trainer and sampler differ by {found:.3g} on average, {{}}: the engine may "
+        "serve other weights, another dtype or another temperature than the trainer has: compare them{}"
     )
     if limit is not None and found > limit:
         raise UserError(text.format(f"more than max_mismatch {limit:g}", ", or raise max_mismatch"))

@@ -1,4 +1,4 @@
-"""Supervised learning of all weights: how an agent is taught from demonstrations before any reinforcement."""
+"""Supervised learning of all weights from demonstrations, before any reinforcement learning."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +26,14 @@ class Demonstration:
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
-    """AdamW with linear warm-up and cosine decay to a twentieth. ``context_weight`` weighs the other tokens."""
+    """AdamW with linear warm-up and cosine decay to a twentieth of the learning rate."""
 
     learning_rate: float = 4e-3
     rows: int = 32  # demonstrations a step
-    warmup_steps: int = 30
+    warmup_steps: int = 30  # at most a tenth of all steps
     weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    context_weight: float = 0.1
+    max_grad_norm: float = 1.0  # the gradient's global norm is clipped to it
+    context_weight: float = 0.1  # weight in the loss of tokens that the agent need not produce
 
 
 def train_supervised(
@@ -42,9 +42,12 @@ def train_supervised(
     config: SupervisedConfig,
     progress: Callable[[int, float], None] | None = None,
 ) -> Decoder:
-    """One pass over ``demonstrations`` in the order given (put the easy ones first); returns the trained decoder.
+    """Train on ``demonstrations`` once, in the order given (put the easy ones first); return the trained decoder.
 
-    ``progress(step, loss)`` gets the mean negative log-likelihood in nats of the trained tokens of a step's batch.
+    Args:
+        decoder: it is not changed.
+        progress: called after each step with its number, from 1, and the mean negative log-likelihood of the trained
+            tokens of its batch, in nats.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -70,7 +73,7 @@ def train_supervised(
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, nll
 
-    params = jax.tree.map(jnp.copy, params)  # the caller's stay as they are
+    params = jax.tree.map(jnp.copy, params)  # the step donates its arguments; the caller's must stay
     state = optimizer.init(params)
     for number, batch in enumerate(batches(demonstrations, config.rows), start=1):
         params, state, nll = step(params, state, *batch)
@@ -88,8 +91,12 @@ def token_losses(
 ) -> tuple[jax.Array, jax.Array]:
     """The weighted mean of −log p(token | tokens before it), and the plain mean over trained tokens, in nats.
 
-    Trained tokens weigh 1, the other ``real_BT`` ones ``context_weight``, padding nothing. Nothing predicts a row's
-    first token, so its weight is not used.
+    Trained tokens have weight 1, the other real tokens ``context_weight``, and padding has weight 0. Nothing predicts
+    the first token of a row, so it does not count.
+
+    Args:
+        tokens_BT: int32 ``[B, T]``.
+        trained_BT, real_BT: bool ``[B, T]``; what is not real is padding.
     """
     B, T = tokens_BT.shape
     positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
@@ -102,13 +109,17 @@ def token_losses(
 
 
 def batches(demonstrations: Sequence[Demonstration], rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Tokens int32, which of them are trained, and which are real, each ``[rows, T]``; missing rows are padding."""
+    """Yield tokens (int32), which of them are trained, and which are real (bool), each ``[rows, T]``.
+
+    Rows that the last batch lacks are padding.
+    """
     for start in range(0, len(demonstrations), rows):
         shown = demonstrations[start : start + rows]
-        shape = rows, math.ceil(max(len(one.tokens) for one in shown) / _MULTIPLE) * _MULTIPLE
+        shape = rows, math.ceil(max(len(demonstration.tokens) for demonstration in shown) / _MULTIPLE) * _MULTIPLE
         tokens, trained, real = np.zeros(shape, np.int32), np.zeros(shape, bool), np.zeros(shape, bool)
-        for i, one in enumerate(shown):
-            tokens[i, : len(one.tokens)] = one.tokens
-            trained[i, : len(one.tokens)] = one.trained
-            real[i, : len(one.tokens)] = True
+        for row, demonstration in enumerate(shown):
+            length = len(demonstration.tokens)
+            tokens[row, :length] = demonstration.tokens
+            trained[row, :length] = demonstration.trained
+            real[row, :length] = True
         yield tokens, trained, real

@@ -1,4 +1,4 @@
-"""Versions of an adapter: NAME@STEP is what it was after STEP updates, and never anything else."""
+"""Versions of an adapter: NAME@STEP names its weights after STEP updates, and never any others."""
 
 from trace_jax.errors import UserError
 
@@ -9,7 +9,7 @@ def versioned(name: str, step: int) -> str:
 
 
 def version_of(adapter: str | None) -> int:
-    """The number of updates behind what sampled a segment; the base is 0, an adapter that has learnt nothing.
+    """The number of updates of the weights that sampled a segment. The base (None) counts as 0 updates.
 
     Raises UserError for a name without a version.
     """
@@ -17,5 +17,7 @@ def version_of(adapter: str | None) -> int:
         return 0
     version = adapter.rpartition("@")[2]
     if not version.isdecimal():
-        raise UserError(f"adapter {adapter!r} names no version: train on what NAME@STEP, or the base, has sampled")
+        raise UserError(
+            f"adapter {adapter!r} names no version: train on segments that NAME@STEP or the base has sampled"
+        )
     return int(version)
