@@ -8,11 +8,11 @@ from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Policy, Trajectory
 from trace_jax.environments.helpdesk.policies import Demonstrator, oracle, play
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
-from trace_jax.synthesis.rules import RulesDesigner, first_design, ladder
+from trace_jax.synthesis.rules import RulesDesigner
 from trace_jax.synthesis.stage import SynthesisConfig, synthesise
 
 WIDTH = Interval(mean=0.5, low=0.4, high=0.6)
@@ -70,7 +70,7 @@ def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path):
     assert isinstance(manifest, EnvironmentManifest)
     assert (manifest.name, manifest.target, manifest.designer) == ("verify_before_acting", "helpdesk", "rules")
     assert manifest.rollouts == base.rollouts == 32 * 8
-    assert manifest.design == first_design(FAMILIES["verify_before_acting"]) == manifest.attempts[-1].design
+    assert manifest.design == FamilyPractice(FAMILIES["verify_before_acting"]).first == manifest.attempts[-1].design
     assert all(check.passed for check in manifest.gates)
     assert 0.2 <= manifest.calibration.success_rate <= 0.6
     assert set(manifest.calibration.pass_at_k) == {"1", "4", "8"}
@@ -86,9 +86,9 @@ def test_the_difficulty_is_turned_until_it_fits(tmp_path):
     base = Base(wrong_share=0.43)
     manifest = run("choose_under_constraints", base, tmp_path)
     assert isinstance(manifest, EnvironmentManifest), manifest
-    rungs = ladder(FAMILIES["choose_under_constraints"])
+    rungs = FamilyPractice(FAMILIES["choose_under_constraints"]).designs
     tried = [rungs.index(attempt.design) for attempt in manifest.attempts]
-    start = rungs.index(first_design(FAMILIES["choose_under_constraints"]))
+    start = rungs.index(FamilyPractice(FAMILIES["choose_under_constraints"]).first)
     assert tried == list(range(start, tried[-1] + 1)) and len(tried) > 1
     assert all(attempt.feedback.startswith("too easy: ") for attempt in manifest.attempts[:-1])
     assert manifest.rollouts == base.rollouts == 32 * 8 * len(tried)
