@@ -32,7 +32,8 @@ from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.registry import load_target
 from trace_jax.models.lora import LoRA
-from trace_jax.session import Base, embedded_engine, engine_settings, load_base, rollout_settings
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.session import Base, embedded_engine, engine_settings, load_base, read_settings
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import StepReport
 from trace_jax.training.trainer import train
@@ -82,7 +83,7 @@ def measure(base: Base, engine: Any, training: GRPOConfig, config: Any) -> dict[
         started = time.monotonic()
         train(
             [job], decoder=base.decoder, engine=engine, renderer=base.renderer, config=training, base=base.revision,
-            rollout=rollout_settings(config), tensorboard=False, progress=reports.append,
+            rollout=read_settings(config, RolloutSettings), tensorboard=False, progress=reports.append,
         )  # fmt: skip
         seconds = time.monotonic() - started
     rows = [report.metrics for report in reports]

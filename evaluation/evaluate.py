@@ -34,7 +34,8 @@ from trace_jax.program import run
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.select import make_policy
-from trace_jax.session import Base, Manifests, load_adapters, load_base
+from trace_jax.routing.settings import RoutingSettings
+from trace_jax.session import Base, Manifests, load_adapters, load_base, read_settings
 from trace_jax.telemetry.progress import Progress
 
 REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
@@ -103,7 +104,7 @@ def _routed(
     tasks: Sequence[int],
 ) -> tuple[RouteTable, Routing]:
     """The table, and where its router sends each task."""
-    reader, policy = PromptReader(base.decoder), make_policy(config.routing.policy, config.routing.top_p)
+    reader, policy = PromptReader(base.decoder), make_policy(read_settings(config, RoutingSettings))
     router = load_router(path, base.revision, reader, base.renderer, policy)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:

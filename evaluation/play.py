@@ -12,7 +12,8 @@ from trace_jax.contract.trajectory import Split
 from trace_jax.environments.protocol import Target
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, rollout_settings, serve
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.session import Base, read_settings, serve
 from trace_jax.telemetry.progress import Progress
 
 
@@ -62,7 +63,7 @@ def play(
                 recording.collect,
                 engine=engine,
                 renderer=base.renderer,
-                settings=rollout_settings(config),
+                settings=read_settings(config, RolloutSettings),
                 base=base.revision,
                 on_episode=bar.episode,
             ),

@@ -30,7 +30,8 @@ from trace_jax.program import run
 from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
-from trace_jax.session import Base, Manifests, engine_settings, load_adapters, load_base, rollout_settings, serve
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.session import Base, Manifests, engine_settings, load_adapters, load_base, read_settings, serve
 from trace_jax.telemetry.progress import Progress
 
 ENVIRONMENT = flags.DEFINE_string(
@@ -51,7 +52,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     tasks = config.target.train_tasks if split == "train" else config.target.held_out_tasks
     source = load_source(ENVIRONMENT.value or config.target.environment, split, tasks)
     engine_settings(config)
-    settings = rollout_settings(config)
+    settings = read_settings(config, RolloutSettings)
     manifests = _manifests()
     base = load_base(config)
     adapters = load_adapters(manifests, base)

@@ -69,9 +69,10 @@ from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import Policy, make_policy
+from trace_jax.routing.select import SelectionPolicy, make_policy
+from trace_jax.routing.settings import RoutingSettings
 from trace_jax.routing.table import check_base
-from trace_jax.session import embedded_engine, engine_settings, load_base, load_renderer, sglang_engine
+from trace_jax.session import embedded_engine, engine_settings, load_base, load_renderer, read_settings, sglang_engine
 from trace_jax.training.run import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
@@ -226,8 +227,8 @@ async def _servers(config: ConfigDict, table_path: Path, table: RouteTable, metr
     return _Engines(backend, router, shape, found)
 
 
-def _policy(config: ConfigDict) -> Policy:
-    return make_policy(config.routing.policy, config.routing.top_p)
+def _policy(config: ConfigDict) -> SelectionPolicy:
+    return make_policy(read_settings(config, RoutingSettings))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
 from trace_jax.models.formats.huggingface import TOKENIZER, save
 from trace_jax.program import run
-from trace_jax.session import Base, load_adapters, load_base, make_engine, rollout_settings
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.session import Base, load_adapters, load_base, make_engine, read_settings
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.demonstrations import tokenized, turns_of
@@ -96,7 +97,7 @@ class Run:
         settings = GRPOConfig(**{**config.training.to_dict(), "seed": config.seed})
         engine = make_engine(config, self.base, max_adapters=settings.max_staleness + 1, max_rank=settings.rank)
         base = self.base
-        agent = Agent(base.decoder, base.revision, base.renderer, engine, rollout_settings(config))
+        agent = Agent(base.decoder, base.revision, base.renderer, engine, read_settings(config, RolloutSettings))
         tasks = self.target.tasks("train")[: config.target.train_tasks]
         with self.clock.stage(GRPO), self.progress.stage(GRPO, config.training.max_steps) as bar:
 

@@ -25,12 +25,13 @@ from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.rollout.recording import Recording
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.routing.load import ROUTERS
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import make_policy
-from trace_jax.session import Base, load_base, make_engine, rollout_settings
+from trace_jax.routing.settings import RoutingSettings
+from trace_jax.session import Base, load_base, make_engine, read_settings
 from trace_jax.synthesis.rules import make_designer
-from trace_jax.synthesis.stage import SynthesisConfig
+from trace_jax.synthesis.settings import SynthesisSettings
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import StepReport
@@ -79,7 +80,8 @@ class Stages:
         self.target = load_target(self.name)
         self.source = target_source(self.target, self.name, "train", config.target.train_tasks)
         self.analyst, self.designer = make_analyst(config.analysis.analyst), make_designer(config.synthesis.designer)
-        self.policy = make_policy(config.routing.policy, config.routing.top_p)
+        self.routing = read_settings(config, RoutingSettings)
+        self.synthesis = read_settings(config, SynthesisSettings)
         _check(config)
         self.base = load_base(config)
         self.agent = Agent(
@@ -89,7 +91,7 @@ class Stages:
             make_engine(
                 config, self.base, max_adapters=config.training.max_staleness + 2, max_rank=config.training.rank
             ),
-            rollout_settings(config),
+            read_settings(config, RolloutSettings),
         )
         self.root = open_run(workdir, config, self.base)
         self.clock, self.progress = Clock(self.root / "stage_times.jsonl"), Progress()
@@ -120,18 +122,20 @@ class Stages:
 
     def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:
         """Synthesise for one capability, and keep how far it has come."""
-        name, config = selected.capability.name, _synthesis(self.config)
+        name, settings = selected.capability.name, self.synthesis
+        rollouts = settings.calibration_groups * settings.calibration_group_size
         with self.clock.stage("synthesis"):
-            with self.progress.stage(f"synthesis of {name}", config.groups * config.group_size) as bar:
+            with self.progress.stage(f"synthesis of {name}", rollouts) as bar:
                 made = pipeline.make_environment(
                     self.agent,
                     selected,
-                    self.designer,
-                    self.name,
-                    self.target,
-                    config,
-                    self.root / "environments",
-                    bar.episode,
+                    designer=self.designer,
+                    target=self.target,
+                    target_name=self.name,
+                    settings=settings,
+                    seed=self.config.seed,
+                    directory=self.root / "environments",
+                    tick=bar.episode,
                 )
         if isinstance(made, SelectedCapability):
             self.keep_status(made, Status.FAILED)
@@ -167,7 +171,6 @@ class Stages:
         rollouts: int,
     ) -> Router:
         """The router over ``adapters``, each trained on the environment of the same place in ``manifests``."""
-        settings = self.config.routing
         with self.clock.stage("training of the router"):
             return pipeline.build_router(
                 self.agent,
@@ -176,10 +179,7 @@ class Stages:
                 candidates,
                 self.designer,
                 self.target,
-                kind=settings.router,
-                policy=self.policy,
-                prompts=settings.prompts,
-                minimum_weight=settings.minimum_weight,
+                settings=self.routing,
                 rollouts=rollouts,
                 seed=self.config.seed,
                 directory=self.root / "routing",
@@ -232,7 +232,6 @@ def _check(config: ConfigDict) -> None:
             "what TRACE has spent; bound the adapters by training.max_steps"
         )
     grpo_config(config)
-    _synthesis(config)
     if config.routing.router not in ROUTERS:
         raise UserError(f"routing.router {config.routing.router!r}: use one of {', '.join(ROUTERS)}")
     for name in (
@@ -247,13 +246,3 @@ def _check(config: ConfigDict) -> None:
 def grpo_config(config: ConfigDict, **changes: Any) -> GRPOConfig:
     """The training's settings with ``changes``."""
     return GRPOConfig(**{**config.training.to_dict(), "seed": config.seed, **changes})
-
-
-def _synthesis(config: ConfigDict) -> SynthesisConfig:
-    settings = config.synthesis
-    return SynthesisConfig(
-        groups=settings.calibration_groups,
-        group_size=settings.calibration_group_size,
-        rounds=settings.max_rounds,
-        seed=config.seed,
-    )

@@ -38,7 +38,8 @@ from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 from trace_jax.parallel.termination import Termination
 from trace_jax.program import run
-from trace_jax.session import Base, engine_settings, load_base, make_engine, rollout_settings
+from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.session import Base, engine_settings, load_base, make_engine, read_settings
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.job import Job, StepReport
@@ -94,7 +95,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
                 renderer=base.renderer,
                 config=training,
                 base=base.revision,
-                rollout=rollout_settings(config),
+                rollout=read_settings(config, RolloutSettings),
                 mesh=mesh,
                 termination=termination,
                 tensorboard=config.telemetry.tensorboard,

@@ -13,20 +13,21 @@ from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.routing import RouterKind
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Practice, Practised, Target
 from trace_jax.environments.registry import environment_factory
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import Policy, choices
+from trace_jax.routing.select import choices, make_policy
+from trace_jax.routing.settings import RoutingSettings
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
-from trace_jax.synthesis.stage import SynthesisConfig, synthesise
+from trace_jax.synthesis.settings import SynthesisSettings
+from trace_jax.synthesis.stage import synthesise
 from trace_jax.training.config import GRPOConfig
 from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.job import Job, StepReport
@@ -35,7 +36,7 @@ from trace_jax.training.trainer import train
 
 FIRST_TRAINING_SEED = 1_000_000  # calibration uses the seeds below
 FIRST_PROMPT_SEED = 2_000_000  # the gate's prompts, which nobody plays
-_PAIR_SHARE = 4  # of the prompts of an adapter, one in so many is asked for again with each other capability beside it
+_PAIR_SHARE = 4  # one in so many prompts of an adapter is drawn again together with each other capability
 
 
 def find_capabilities(
@@ -48,17 +49,27 @@ def find_capabilities(
 def make_environment(
     agent: Agent,
     selected: SelectedCapability,
+    *,
     designer: Designer,
-    name: str,
     target: Target,
-    config: SynthesisConfig,
+    target_name: str,
+    settings: SynthesisSettings,
+    seed: int,
     directory: Path,
     tick: Tick,
 ) -> EnvironmentManifest | SelectedCapability:
-    """Stage 2 for one capability: a manifest, or the capability as FAILED; its rollouts are kept beside either."""
+    """Stage 2 for one capability: a manifest, or the capability as FAILED. Its rollouts are in the same directory."""
     path = calibration_path(directory, selected.capability.name)
-    rollout = partial(calibrate_on, agent, selected.capability.name, name, config.seed, path, tick)
-    return synthesise(selected, designer, name, target, rollout, config, directory)
+    return synthesise(
+        selected,
+        designer=designer,
+        target=target,
+        target_name=target_name,
+        rollout=partial(calibrate_on, agent, selected.capability.name, target_name, seed, path, tick),
+        settings=settings,
+        seed=seed,
+        directory=directory,
+    )
 
 
 def train_adapter(
@@ -152,35 +163,37 @@ def build_router(
     designer: Designer,
     target: Target,
     *,
-    kind: RouterKind,
-    policy: Policy,
-    prompts: int,
-    minimum_weight: float,
+    settings: RoutingSettings,
     rollouts: int,
     seed: int,
     directory: Path,
 ) -> Router:
-    """Stage 4: the route table and, for ``kind`` gate, the gate, trained on prompts of synthesised environments alone.
+    """Stage 4: the route table, and the gate if ``settings.router`` names it, trained on prompts of environments alone.
 
-    ``prompts`` prompts a choice. The base's come from generators for the ``candidates`` that were not selected and from
-    wholly routine tickets of the environments: what the base needs no adapter for. More prompts ask for two
-    capabilities, and need both adapters, or the one that there is. ``rollouts``:
-    what the capabilities and environments took, the adapters aside.
+    There are ``settings.prompts`` prompts a choice. The prompts of the base need no adapter: they come from practice
+    for ``candidates`` that were not selected, and from routine episodes of the environments. Further prompts need two
+    capabilities, and so both adapters, or the one that there is. ``rollouts`` is the number that capabilities and
+    environments took, without those of the adapters.
     """
     reader = PromptReader(agent.decoder)
     table_path, gate_path = directory / "route_table.json", directory / "gate.safetensors"
     if not table_path.exists():
         descriptions = {candidate.name: candidate.description for candidate in candidates}
         table = build_table(
-            agent.revision, kind, adapters, descriptions, minimum_weight=minimum_weight, rollouts=rollouts
+            agent.revision,
+            settings.router,
+            adapters,
+            descriptions,
+            minimum_weight=settings.minimum_weight,
+            rollouts=rollouts,
         )
-        if kind == "gate":
-            examples = _routing_prompts(manifests, adapters, candidates, designer, target, prompts)
+        if settings.router == "gate":
+            examples = _routing_prompts(manifests, adapters, candidates, designer, target, settings.prompts)
             gate, _ = train_gate(examples, choices(table), agent.revision, reader, agent.renderer, seed)
             save_gate(gate_path, gate)
             table = table.replace(gate=gate_path.name)
         write_document(table_path, table)
-    return load_router(table_path, agent.revision, reader, agent.renderer, policy)
+    return load_router(table_path, agent.revision, reader, agent.renderer, make_policy(settings))
 
 
 def _routing_prompts(
@@ -191,18 +204,24 @@ def _routing_prompts(
     target: Target,
     prompts: int,
 ) -> list[LabelledPrompt]:
-    spare = list(_spare_designs(candidates, manifests, designer, target))
-    alone = [_turned(design, contrast_every=0) for _, design in spare]
-    alone += [_turned(manifest.design, contrast_every=1) for manifest in manifests]
+    spare = {name: design for name, design in _spare_designs(candidates, manifests, designer, target)}
+    practice = {name: _practice(target, name) for name in (*spare, *(manifest.capability for manifest in manifests))}
+    alone = [_exercised(practice[name], design) for name, design in spare.items()]
+    for manifest in manifests:
+        of_manifest = practice[manifest.capability]
+        if of_manifest is not None and (routine := of_manifest.routine(manifest.design)) is not None:
+            alone.append(routine)
     adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
-    others = [*adapter_of, *(name for name, _ in spare)]
+    others = [*adapter_of, *spare]
     asked: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
     for manifest in manifests:
         needed = adapter_of[manifest.capability]
-        asked.append((_turned(manifest.design, contrast_every=0), needed, prompts))
+        of_manifest = practice[manifest.capability]
+        asked.append((_exercised(of_manifest, manifest.design), needed, prompts))
         for other in others:
-            if other != manifest.capability:
-                pair = _turned(manifest.design, exercised=1, routine=1, contrast_every=0, beside=other)
+            if of_manifest is None or other == manifest.capability:
+                continue
+            if (pair := of_manifest.combined(manifest.design, other)) is not None:
                 asked.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
     return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in asked for i in range(number)]
 
@@ -220,9 +239,14 @@ def _spare_designs(
                 continue  # nothing to draw prompts from: distractors have no generator
 
 
-def _turned(design: Design, **knobs: int | str) -> Design:
-    """The design with other knobs: a label has to be what its prompt is about, so no prompt is routine by chance."""
-    return Design(entry_point=design.entry_point, parameters={**design.parameters, **knobs})
+def _practice(target: Target, capability: str) -> Practice | None:
+    return target.practice(capability) if isinstance(target, Practised) else None
+
+
+def _exercised(practice: Practice | None, design: Design) -> Design:
+    """A design whose every prompt needs the capability, if the target's practice can change it to one."""
+    changed = None if practice is None else practice.exercised(design)
+    return design if changed is None else changed
 
 
 def _prompt(design: Design, adapters: tuple[str, ...], seed: int) -> LabelledPrompt:

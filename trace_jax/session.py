@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from etils import epath
@@ -34,9 +35,11 @@ from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.relay.files import API_KEY
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.settings import Settings
 from trace_jax.training.publish import Publisher
 
 DTYPES = ("float32", "bfloat16")
+S = TypeVar("S", bound=Settings)
 Manifests = Sequence[tuple[epath.Path, AdapterManifest]]
 
 
@@ -185,7 +188,7 @@ def relay_url(server: str, offset: int) -> str:
 
 def engine_settings(config: ConfigDict) -> EngineSettings:
     """The engine's settings. Raises UserError if they are wrong, or too small for the episodes."""
-    settings, rollout = EngineSettings(**config.engine.to_dict()), rollout_settings(config)
+    settings, rollout = read_settings(config, EngineSettings), read_settings(config, RolloutSettings)
     if settings.capacity < rollout.max_episode_tokens:
         raise UserError(
             f"engine.capacity {settings.capacity} is below rollout.max_episode_tokens {rollout.max_episode_tokens}: "
@@ -194,6 +197,6 @@ def engine_settings(config: ConfigDict) -> EngineSettings:
     return settings
 
 
-def rollout_settings(config: ConfigDict) -> RolloutSettings:
-    """How episodes are sampled and bounded."""
-    return RolloutSettings(**config.rollout.to_dict())
+def read_settings(config: ConfigDict, cls: type[S]) -> S:
+    """The settings of one section of the configuration. Raises UserError for a wrong value."""
+    return cls(**config[cls.section].to_dict())

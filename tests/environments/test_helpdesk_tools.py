@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from random_calls import RandomCalls
 from jsonschema import Draft202012Validator
+from random_calls import RandomCalls
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Drawer

@@ -9,11 +9,11 @@ import pytest
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.desk import POLICY, Desk
+from trace_jax.environments.helpdesk.draw import draw_task, source_of
 from trace_jax.environments.helpdesk.policies import Demonstrator, follow, oracle, play
 from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.practice.desk import PROGRESS, ROUTINE_COST
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY
-from trace_jax.environments.helpdesk.draw import draw_task, source_of
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.registry import environment_factory

@@ -17,7 +17,8 @@ SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over
 def prompts():
     manifests = [
         EnvironmentManifest(
-            name=name, capability=name, target="helpdesk", designer="rules", design=FamilyPractice(FAMILIES[name]).first,
+            name=name, capability=name, target="helpdesk", designer="rules",
+            design=FamilyPractice(FAMILIES[name]).first,
             gates=(), calibration=None, rollouts=0)
         for name in SIGNS
     ]  # fmt: skip

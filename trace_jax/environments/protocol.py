@@ -62,7 +62,7 @@ class Target(Protocol):
 
 @runtime_checkable
 class Labelled(Protocol):
-    """A target that knows which capability a task turns on. Only oracle routing may use it; no stage of the method does."""
+    """A target that knows which capability a task turns on. Only oracle routing may use it, not the method."""
 
     def turns_on(self, task: int) -> str: ...
 
@@ -92,7 +92,7 @@ class Practice(Protocol):
         ...
 
     def combined(self, design: Design, other: str) -> Design | None:
-        """``design``, changed so that every episode needs the capability and ``other``. None if there is no such one."""
+        """``design``, changed so that every episode needs the capability and ``other``; None if there is none such."""
         ...
 
 

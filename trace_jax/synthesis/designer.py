@@ -40,15 +40,10 @@ class Brief:
 
 def make_brief(capability: Candidate, name: str, target: Target) -> Brief:
     """The brief for a capability of the target called ``name``. It shows the training split alone."""
-    brings = isinstance(target, Practised)
-    return Brief(
-        capability,
-        name,
-        target.environment("train").tools,
-        target.results,
-        practice=target.practice(capability.name) if brings else None,
-        practised=target.practised if brings else (),
-    )
+    practice, practised = None, ()
+    if isinstance(target, Practised):
+        practice, practised = target.practice(capability.name), target.practised
+    return Brief(capability, name, target.environment("train").tools, target.results, practice, practised)
 
 
 class Designer(Protocol):

@@ -81,7 +81,9 @@ def synthesise(
                 )
                 write_document(written, manifest)
                 return manifest
-        raise DesignError(f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}")
+        raise DesignError(
+            f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}"
+        )
     except DesignError as error:
         spent = rollouts_spent(attempts)
         reason = f"{error} ({len(attempts)} rounds, {spent} rollouts)"

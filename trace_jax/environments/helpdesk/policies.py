@@ -45,7 +45,7 @@ def always_refuse(desk: Desk) -> Iterator[Message]:
 
 
 class Demonstrator:
-    """Does everything right that needs no capability it lacks. Otherwise it takes the wrong path three times in four."""
+    """Does everything right, but where it lacks the capability, it takes the wrong path three times in four."""
 
     def __init__(self, rng: np.random.Generator, wrong_share: float = WRONG_SHARE) -> None:
         self._rng = rng

@@ -9,6 +9,7 @@ import numpy as np
 
 from trace_jax.contract.trajectory import Check, Message, Split
 from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.draw import Source, customer, draw_from
 from trace_jax.environments.helpdesk.phrases import reworded
 from trace_jax.environments.helpdesk.policies import follow
 from trace_jax.environments.helpdesk.practice.families import FAMILIES
@@ -25,7 +26,6 @@ from trace_jax.environments.helpdesk.requests import (
     status,
 )
 from trace_jax.environments.helpdesk.results import RESULTS
-from trace_jax.environments.helpdesk.draw import Source, customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Observation, Outcome
@@ -75,7 +75,7 @@ class ShortDesk(Desk):
         return follow(self.ticket.requests[0].right)
 
     def grade(self) -> Outcome:
-        """See the class. Components: those of the desk, ``calls`` (the share), and ``form`` (share of accepted calls)."""
+        """See the class. Components: those of the desk, ``calls`` (the share), ``form`` (share of accepted calls)."""
         outcome = super().grade()
         accepted: list[Call] = [(call.name, call.arguments or {}) for call in self.accepted]
         wanted, made = Counter(map(repr, self.ticket.requests[0].right.calls)), Counter(map(repr, accepted))

@@ -10,9 +10,9 @@ import numpy as np
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.desk import Desk, says
+from trace_jax.environments.helpdesk.draw import customer, draw_from
 from trace_jax.environments.helpdesk.policies import follow
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, Builder, Call, Request
-from trace_jax.environments.helpdesk.draw import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Observation, Outcome
