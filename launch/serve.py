@@ -69,7 +69,7 @@ from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import Policy, make_policy
+from trace_jax.routing.select import SelectionPolicy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.run_settings import RunSettings, read_settings
 from trace_jax.session import embedded_engine, load_base, load_renderer, sglang_engine
@@ -230,7 +230,7 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
     return _Engines(backend, router, shape, found)
 
 
-def _policy(settings: RunSettings) -> Policy:
+def _policy(settings: RunSettings) -> SelectionPolicy:
     return make_policy(settings.routing)
 
 

@@ -17,9 +17,9 @@ from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments.helpdesk.database import CITIES, CUSTOMERS, KINDS, ORDERS, PRODUCTS, STATUSES
 from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.draw import draw_task
 from trace_jax.environments.helpdesk.lessons import draw_lesson
 from trace_jax.environments.helpdesk.policies import Demonstrator
-from trace_jax.environments.helpdesk.target import draw_task
 from trace_jax.environments.helpdesk.ticket import Ticket
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig

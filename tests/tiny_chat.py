@@ -1,4 +1,4 @@
-"""Fixtures of a tiny model with weights large enough that attention and adapters matter, and its tokenizer."""
+"""Fixtures of a tiny model with weights large enough that attention and adapters matter, its tokenizer and adapters."""
 
 import jax
 import numpy as np
@@ -10,8 +10,9 @@ from trace_jax.chat.renderer import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
+from trace_jax.models.lora import LoRA, init_lora
 
-__all__ = ["config", "decoder", "renderer", "tokenizer"]
+__all__ = ["adapters", "config", "decoder", "renderer", "tokenizer"]
 
 VOCABULARY = 320
 
@@ -41,3 +42,19 @@ def decoder(config: DecoderConfig) -> Decoder:
     state = jax.tree.map(lambda x: x + 0.2 * rng.standard_normal(x.shape, np.float32), nnx.state(decoder))
     nnx.update(decoder, state)
     return decoder
+
+
+@pytest.fixture(scope="session")
+def adapters(config: DecoderConfig) -> dict[str, LoRA]:
+    """Two adapters of different rank, targets and scale, far from zero."""
+
+    def adapter(seed: int, rank: int, alpha: float, targets: tuple[str, ...]) -> LoRA:
+        rng = np.random.default_rng(seed)
+        fresh = init_lora(config, rank, alpha, targets)
+        weights = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), fresh.weights)
+        return LoRA(weights, fresh.scale)
+
+    return {
+        "a": adapter(1, 2, 2.0, ("q_proj", "v_proj", "down_proj")),
+        "b": adapter(2, 4, 2.0, ("k_proj", "gate_proj")),
+    }

@@ -237,7 +237,7 @@ def test_bad_requests_are_refused_by_name(
     with pytest.raises(EngineError, match="'wide'.* rank 5"):
         engine.set_adapter("wide", init_lora(config, 5, 1.0))
     engine.set_adapter("third", adapters["a"])
-    with pytest.raises(EngineError, match="'fourth'.*all 3 places"):
+    with pytest.raises(EngineError, match="'fourth'.*holds 3, its maximum"):
         engine.set_adapter("fourth", adapters["a"])
     assert ask(engine, [((11, 12), good, None)])[0].token_ids  # none of this did any harm
 
@@ -302,7 +302,7 @@ def test_an_interrupted_run_leaves_the_engine_usable(engine: EmbeddedEngine, for
         check(request, completion, forced)
 
 
-@pytest.mark.parametrize("slots", [SLOTS, 33], ids=["one lane", "two lanes"])
+@pytest.mark.parametrize("slots", [SLOTS, 33], ids=["one shard", "two shards"])
 def test_groups_that_follow_one_another_through_used_slots(
     slots: int, decoder: Decoder, config: DecoderConfig, forced
 ) -> None:

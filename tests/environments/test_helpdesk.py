@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from random_calls import RandomCalls
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Database, Drawer
+from trace_jax.environments.helpdesk.draw import draw_task, source_of
 from trace_jax.environments.helpdesk.policies import (
     Demonstrator,
-    RandomCalls,
     always_refuse,
     do_nothing,
     follow,
@@ -21,7 +22,7 @@ from trace_jax.environments.helpdesk.policies import (
     play,
 )
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, ROUTINE
-from trace_jax.environments.helpdesk.target import HELD_OUT_TASKS, TRAIN_TASKS, Helpdesk, draw_task, source_of
+from trace_jax.environments.helpdesk.target import HELD_OUT_TASKS, TRAIN_TASKS, Helpdesk
 
 SPLITS = ("train", "held_out")
 BEYOND = 400  # seeds, many more than there are tasks

@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from random_calls import RandomCalls
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Drawer
 from trace_jax.environments.helpdesk.desk import says
-from trace_jax.environments.helpdesk.policies import RandomCalls, oracle
+from trace_jax.environments.helpdesk.policies import oracle
 from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
-from trace_jax.environments.helpdesk.tools import TOOLS, call_tool
+from trace_jax.environments.helpdesk.tools import TOOLS, ToolError, error_message, execute, tool_message
 
 NAMES = {tool.name for tool in TOOLS}
 
@@ -21,6 +22,13 @@ def shop():
     drawer = Drawer(np.random.default_rng(11))
     drawer.customer("C10")
     return drawer
+
+
+def call_tool(database, call):
+    try:
+        return tool_message(call, execute(database, call))
+    except ToolError as error:
+        return error_message(call, error)
 
 
 def call(database, tool, **arguments):

@@ -9,20 +9,20 @@ import pytest
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.desk import POLICY, Desk
+from trace_jax.environments.helpdesk.draw import draw_task, source_of
 from trace_jax.environments.helpdesk.policies import Demonstrator, follow, oracle, play
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.practice.desk import PROGRESS, ROUTINE_COST
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY
-from trace_jax.environments.helpdesk.target import Helpdesk, draw_task, source_of
+from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
-from trace_jax.synthesis.rules import first_design, ladder
 
 EVERY_RUNG = [
     pytest.param(design, id=f"{name}-{rung}")
     for name, family in FAMILIES.items()
-    for rung, design in enumerate(ladder(family))
+    for rung, design in enumerate(FamilyPractice(family).designs)
 ]
 WITH_WRONG_PATH = ("verify_before_acting", "complete_all_steps", "compute_over_values", "choose_under_constraints")
 
@@ -72,7 +72,7 @@ def test_shapes_are_the_targets(design):
     assert opening.content.startswith(f"Customer {desk.ticket.customer}. Subject: ")
     called = {name for seed in range(100) for name in _called(desk, seed)}
     assert called <= {tool.name for tool in desk.tools}
-    if design in (first_design(family) for family in FAMILIES.values()):
+    if design in (FamilyPractice(family).first for family in FAMILIES.values()):
         assert called == {tool.name for tool in desk.tools}, "every tool offered is needed for some ticket"
 
 
@@ -91,7 +91,7 @@ def test_no_ticket_of_the_target_can_be_drawn(name):
     tasks = [draw_task(split, seed) for split in ("train", "held_out") for seed in Helpdesk().tasks(split)]
     texts = {said(task) for task in tasks}
     fewest = min(len(task.requests) for task in tasks)
-    for design in ladder(FAMILIES[name]):
+    for design in FamilyPractice(FAMILIES[name]).designs:
         desk = environment_factory(design)()
         for seed in range(100):
             desk.reset(seed)
@@ -103,7 +103,7 @@ def test_no_ticket_of_the_target_can_be_drawn(name):
 @pytest.mark.parametrize("name", WITH_WRONG_PATH)
 def test_the_base_agents_habit_earns_what_the_calibration_wants(name):
     """Right a quarter of the time on what it lacks, always on the routine: inside the window at the first rung."""
-    desk = environment_factory(first_design(FAMILIES[name]))()
+    desk = environment_factory(FamilyPractice(FAMILIES[name]).first)()
     rewards = [play(desk, seed, Demonstrator(np.random.default_rng(seed))).reward for seed in range(400)]
     assert 0.25 < np.mean(rewards) < 0.5
     assert 0.25 < np.mean(np.array(rewards) == 1.0) < 0.5
@@ -113,7 +113,7 @@ def test_the_base_agents_habit_earns_what_the_calibration_wants(name):
 def test_difficulty_orders_the_ladder(name):
     """Success of an agent that is right three times in five, whatever the request."""
     success = []
-    for design in ladder(FAMILIES[name]):
+    for design in FamilyPractice(FAMILIES[name]).designs:
         desk = environment_factory(design)()
         passed = [play(desk, seed, Demonstrator(np.random.default_rng(seed), 0.4)).reward == 1.0 for seed in range(200)]
         success.append(np.mean(passed))
@@ -296,14 +296,14 @@ def test_a_family_has_nothing_but_knobs_that_json_holds():
         assert all(isinstance(p.default, int | str) for p in inspect.signature(family).parameters.values())
 
 
-def test_beside_puts_another_capability_in_the_routines_place():
+def test_another_capability_replaces_the_routine_requests():
     for family in FAMILIES.values():
         if family.capability == "compute_over_values":
             continue
-        desk = family(exercised=1, routine=1, contrast_every=0, beside="compute_over_values")
+        desk = family(exercised=1, routine=1, contrast_every=0, other="compute_over_values")
         for seed in range(20):
             desk.reset(seed)
             asked = ["two items" in request.subject for request in desk.ticket.requests]
             assert sum(asked) == 1 and len(asked) == 2
-    with pytest.raises(UserError, match="beside='politeness' is no capability"):
-        FAMILIES["verify_before_acting"](beside="politeness")
+    with pytest.raises(UserError, match="other='politeness' is no capability"):
+        FAMILIES["verify_before_acting"](other="politeness")

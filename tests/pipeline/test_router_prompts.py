@@ -6,10 +6,10 @@ from adapter_files import FILES
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import EnvironmentManifest
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.pipeline.router_prompts import router_prompts
-from trace_jax.synthesis.rules import RulesDesigner, first_design
+from trace_jax.synthesis.rules import RulesDesigner
 
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
 
@@ -18,7 +18,8 @@ SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over
 def prompts():
     manifests = [
         EnvironmentManifest(
-            name=name, capability=name, target="helpdesk", designer="rules", design=first_design(FAMILIES[name]),
+            name=name, capability=name, target="helpdesk", designer="rules",
+            design=FamilyPractice(FAMILIES[name]).first,
             gates=(), calibration=None, rollouts=0)
         for name in SIGNS
     ]  # fmt: skip

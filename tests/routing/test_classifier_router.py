@@ -14,7 +14,7 @@ from trace_jax.routing.classifier import ClassifierRouter, label_tokens
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import RouteRequest
-from trace_jax.routing.select import BestOne, choices
+from trace_jax.routing.select import Best, choices
 from trace_jax.routing.table import build_table
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_classified_goes_to_the_base_and_the_rest_is_decided(read
 
 def test_a_table_of_another_base_is_refused_whatever_its_router(table, base, reader, renderer, tmp_path):
     write_document(tmp_path / "route_table.json", table)
-    router = load_router(tmp_path / "route_table.json", base, reader, renderer, BestOne())
+    router = load_router(tmp_path / "route_table.json", base, reader, renderer, Best())
     assert (router.kind, router.table) == ("classifier", table)
     with pytest.raises(UserError, match="route table is for base 0123456789abcdef, the model is other"):
-        load_router(tmp_path / "route_table.json", "other", reader, renderer, BestOne())
+        load_router(tmp_path / "route_table.json", "other", reader, renderer, Best())

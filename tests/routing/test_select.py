@@ -5,7 +5,8 @@ from scipy.special import softmax as scipy_softmax
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.errors import UserError
 from trace_jax.routing.router import BASE
-from trace_jax.routing.select import BestOne, Nucleus, Together, choices, decide, make_policy
+from trace_jax.routing.select import Best, Nucleus, Together, choices, decide, make_policy
+from trace_jax.routing.settings import RoutingSettings
 
 
 def table(names=("a", "b", "c"), **fields) -> RouteTable:
@@ -19,14 +20,14 @@ def scores_of(*weights: float) -> np.ndarray:
 
 def test_weights_are_the_tempered_softmax():
     scores = np.random.default_rng(0).normal(size=4) * 5
-    decision = decide("t", "gate", table(temperature=2.5), scores, BestOne())
+    decision = decide("t", "gate", table(temperature=2.5), scores, Best())
     np.testing.assert_allclose(list(decision.weights.values()), scipy_softmax(scores / 2.5), rtol=1e-12)
     assert tuple(decision.weights) == choices(table()) == (BASE, "a", "b", "c")
 
 
 def test_best_one_takes_the_best_adapter_or_the_base():
-    assert decide("t", "gate", table(), scores_of(0.1, 0.2, 0.6, 0.1), BestOne()).adapters == {"b": 1.0}
-    base = decide("t", "gate", table(), scores_of(0.4, 0.3, 0.2, 0.1), BestOne())
+    assert decide("t", "gate", table(), scores_of(0.1, 0.2, 0.6, 0.1), Best()).adapters == {"b": 1.0}
+    base = decide("t", "gate", table(), scores_of(0.4, 0.3, 0.2, 0.1), Best())
     assert base.adapters == {} and not base.undecided
 
 
@@ -61,10 +62,11 @@ def test_together_takes_all_that_are_needed_at_full_strength(weights, expected):
 
 
 def test_policies_by_name():
-    assert make_policy("best", 0.9) == BestOne() and make_policy("together", 0.9) == Together()
-    assert make_policy("nucleus", 0.7) == Nucleus(0.7)
-    with pytest.raises(UserError, match="routing.policy 'all': use one of best, together, nucleus"):
-        make_policy("all", 0.9)
+    assert make_policy(RoutingSettings(policy="best")) == Best()
+    assert make_policy(RoutingSettings(policy="together")) == Together()
+    assert make_policy(RoutingSettings(policy="nucleus", top_p=0.7)) == Nucleus(0.7)
+    with pytest.raises(UserError, match="routing.policy is 'all': it should be 'best', 'together' or 'nucleus'"):
+        RoutingSettings(policy="all")
 
 
 def test_nucleus_of_the_base_alone_is_the_base():
@@ -79,13 +81,13 @@ def test_scores_that_are_not_finite_go_to_the_base(bad):
 
 
 def test_a_weak_best_and_a_tie_go_to_the_base():
-    weak = decide("t", "gate", table(minimum_weight=0.5), scores_of(0.2, 0.4, 0.3, 0.1), BestOne())
+    weak = decide("t", "gate", table(minimum_weight=0.5), scores_of(0.2, 0.4, 0.3, 0.1), Best())
     assert weak.undecided and weak.reason == "best weight below the minimum: 0.400 < 0.500"
     assert weak.weights == pytest.approx({BASE: 0.2, "a": 0.4, "b": 0.3, "c": 0.1})
-    assert decide("t", "gate", table(), [0.0, 1.0, 1.0, 0.0], BestOne()).reason == "tie: a, b"
-    assert not decide("t", "gate", table(), [1.0, 1.0, 0.0, 0.0], BestOne()).undecided
+    assert decide("t", "gate", table(), [0.0, 1.0, 1.0, 0.0], Best()).reason == "tie: a, b"
+    assert not decide("t", "gate", table(), [1.0, 1.0, 0.0, 0.0], Best()).undecided
 
 
 def test_top_p_outside_its_range_is_refused():
-    with pytest.raises(UserError, match="top_p is 0"):
-        Nucleus(0.0)
+    with pytest.raises(UserError, match="routing.top_p is 0.0: it should be greater than 0"):
+        RoutingSettings(top_p=0.0)

@@ -7,14 +7,13 @@ import pytest
 
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.trajectory import Tool
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.practice.compute_over_values import ComputeOverValues
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.registry import environment_factory
 from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.gates import run_gates
-from trace_jax.synthesis.rules import ladder
 
 BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
 SEEDS = range(500, 512)
@@ -28,7 +27,7 @@ def failed(make, seeds=SEEDS):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_generator_passes_at_every_difficulty(name):
-    for rung, design in enumerate(ladder(FAMILIES[name])):
+    for rung, design in enumerate(FamilyPractice(FAMILIES[name]).designs):
         assert failed(environment_factory(design), range(100 * rung, 100 * rung + 16)) == {}, design
 
 

@@ -6,12 +6,11 @@ import pytest
 
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Design
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import ENVIRONMENTS
 from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.isolated import run_isolated
-from trace_jax.synthesis.rules import ladder
 
 BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
 STRANGE = """
@@ -59,7 +58,7 @@ def run(entry_point, seconds=60.0):
 
 
 def test_a_good_design_passes_every_gate():
-    checks = run_isolated(ladder(FAMILIES["compute_over_values"])[0], BRIEF, range(16), 60.0)
+    checks = run_isolated(FamilyPractice(FAMILIES["compute_over_values"]).designs[0], BRIEF, range(16), 60.0)
     assert [check for check in checks if not check.passed] == []
     assert len({check.name for check in checks}) == len(checks) == 12
 

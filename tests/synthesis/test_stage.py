@@ -8,12 +8,13 @@ from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Policy, Trajectory
 from trace_jax.environments.helpdesk.policies import Demonstrator, oracle, play
-from trace_jax.environments.helpdesk.practice import FAMILIES
+from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
-from trace_jax.synthesis.rules import RulesDesigner, first_design, ladder
-from trace_jax.synthesis.stage import SynthesisConfig, synthesise
+from trace_jax.synthesis.rules import RulesDesigner
+from trace_jax.synthesis.settings import SynthesisSettings
+from trace_jax.synthesis.stage import synthesise
 
 WIDTH = Interval(mean=0.5, low=0.4, high=0.6)
 
@@ -54,10 +55,17 @@ class Base:
         )
 
 
-def run(name, rollout, directory, designer=None, **config):
-    designer = designer or RulesDesigner()
-    settings = SynthesisConfig(**{"groups": 32, "gate_seeds": 8, **config})
-    return synthesise(capability(name), designer, "helpdesk", Helpdesk(), rollout, settings, directory)
+def run(name, rollout, directory, designer=None, groups=32, rounds=5):
+    return synthesise(
+        capability(name),
+        designer=designer or RulesDesigner(),
+        target=Helpdesk(),
+        target_name="helpdesk",
+        rollout=rollout,
+        settings=SynthesisSettings(calibration_groups=groups, gate_seeds=8, max_rounds=rounds),
+        seed=0,
+        directory=directory,
+    )
 
 
 def never(*_):
@@ -70,11 +78,11 @@ def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path):
     assert isinstance(manifest, EnvironmentManifest)
     assert (manifest.name, manifest.target, manifest.designer) == ("verify_before_acting", "helpdesk", "rules")
     assert manifest.rollouts == base.rollouts == 32 * 8
-    assert manifest.design == first_design(FAMILIES["verify_before_acting"]) == manifest.attempts[-1].design
+    assert manifest.design == FamilyPractice(FAMILIES["verify_before_acting"]).first == manifest.attempts[-1].design
     assert all(check.passed for check in manifest.gates)
     assert 0.2 <= manifest.calibration.success_rate <= 0.6
     assert set(manifest.calibration.pass_at_k) == {"1", "4", "8"}
-    assert manifest.attempts[-1].feedback == "accepted"
+    assert (manifest.attempts[-1].verdict, manifest.attempts[-1].feedback) == ("accepted", "accepted")
 
     again = read_document(tmp_path / "verify_before_acting.json", EnvironmentManifest)
     assert again == manifest
@@ -86,11 +94,11 @@ def test_the_difficulty_is_turned_until_it_fits(tmp_path):
     base = Base(wrong_share=0.43)
     manifest = run("choose_under_constraints", base, tmp_path)
     assert isinstance(manifest, EnvironmentManifest), manifest
-    rungs = ladder(FAMILIES["choose_under_constraints"])
+    rungs = FamilyPractice(FAMILIES["choose_under_constraints"]).designs
     tried = [rungs.index(attempt.design) for attempt in manifest.attempts]
-    start = rungs.index(first_design(FAMILIES["choose_under_constraints"]))
+    start = rungs.index(FamilyPractice(FAMILIES["choose_under_constraints"]).first)
     assert tried == list(range(start, tried[-1] + 1)) and len(tried) > 1
-    assert all(attempt.feedback.startswith("too easy: ") for attempt in manifest.attempts[:-1])
+    assert all(attempt.verdict == "too easy" for attempt in manifest.attempts[:-1])
     assert manifest.rollouts == base.rollouts == 32 * 8 * len(tried)
     assert len(set(base.seeds)) == len(base.seeds), "each round has fresh seeds"
 
@@ -112,7 +120,7 @@ def test_the_rounds_are_limited(tmp_path):
 def test_an_unknown_capability_fails_alone(tmp_path):
     outcome = run("polite_tone", never, tmp_path)
     assert outcome.status is Status.FAILED
-    assert "no generator for capability 'polite_tone'" in outcome.reason
+    assert "target 'helpdesk' brings no practice for capability 'polite_tone': it has" in outcome.reason
     assert "(0 rounds, 0 rollouts)" in outcome.reason
 
 
@@ -143,6 +151,7 @@ def test_a_design_outside_the_package_is_refused_and_the_designer_told(tmp_path)
 
         def design(self, brief, attempts):
             assert all("gate entry_point failed" in attempt.feedback for attempt in attempts)
+            assert all(attempt.verdict == "gate failed" for attempt in attempts)
             return Design(entry_point="stranger:Env", parameters={"try": len(attempts)})
 
     outcome = run("verify_before_acting", never, tmp_path, designer=Stranger())

@@ -1,6 +1,6 @@
 """Stage 2 record: a synthesised environment with its validity gates and calibration."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,14 +32,18 @@ class Calibration(Part):
     pass_at_k: dict[str, float]  # k → unbiased estimate
 
 
+Verdict = Literal["accepted", "too easy", "too hard", "broken", "gate failed"]
+
+
 class Attempt(Part):
-    """One round of design: what was proposed, its gates, its calibration, and what the designer was told."""
+    """One round of design: the design, its gates and calibration, and the verdict and feedback for the designer."""
 
     round: int
     design: Design
     gates: tuple[Check, ...]
     calibration: Calibration | None
     seeds: tuple[int, ...] = ()  # of the environment, that calibrated it
+    verdict: Verdict | None = None  # None in files of earlier builds
     feedback: str
 
 

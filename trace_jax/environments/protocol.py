@@ -1,9 +1,10 @@
-"""The one protocol for targets, synthesised environments, calibration, training and evaluation."""
+"""The protocols of environments and targets, used by synthesis, calibration, training and evaluation alike."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Check, Message, Split, Tool
 
 
@@ -27,11 +28,10 @@ class Outcome:
 class Environment(Protocol):
     """One episode at a time; the same seed always gives the same episode.
 
-    ``step`` takes the agent's assistant message. A message with tool calls is answered by one tool message per call
-    (a malformed or unknown call gets an error message, as a real tool server would give: ``calls.call_error`` words
-    one). A message without calls ends the agent's turn: the user answers, or the episode is done. What the agent only
-    thinks is not in the message. After ``done``, ``grade`` may be called; it may also be called earlier (turn limit),
-    and then grades the state as it is.
+    ``step`` takes the agent's assistant message, without its thoughts. A message with tool calls is answered by one
+    tool message per call. A malformed or unknown call gets an error message, as a real tool server would give
+    (``calls.call_error`` words one). A message without calls ends the agent's turn: the user answers, or the episode is
+    done. ``grade`` may be called after ``done``, or earlier (turn limit), and then grades the state as it is.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Environment(Protocol):
 class Target(Protocol):
     """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the seeds of a split.
 
-    ``results`` holds, for each tool, a JSON Schema of what it answers: a synthesised environment has to keep it.
+    ``results`` holds a JSON Schema of each tool's results, to which a synthesised environment must conform.
     """
 
     name: str
@@ -62,6 +62,49 @@ class Target(Protocol):
 
 @runtime_checkable
 class Labelled(Protocol):
-    """A target that knows what its tasks turn on: for oracle routing alone, no stage of the method reads it."""
+    """A target that knows which capability a task turns on. Only oracle routing may use it, not the method."""
 
     def turns_on(self, task: int) -> str: ...
+
+
+class Practice(Protocol):
+    """Generated environments for one capability. No episode of theirs is a task of the target.
+
+    The last three methods return None for a design that is not one of these environments.
+    """
+
+    @property
+    def designs(self) -> tuple[Design, ...]:
+        """All designs, the easiest first."""
+        ...
+
+    @property
+    def first(self) -> Design:
+        """The design to begin with, one of ``designs``."""
+        ...
+
+    def exercised(self, design: Design) -> Design | None:
+        """``design``, changed so that every episode needs the capability."""
+        ...
+
+    def routine(self, design: Design) -> Design | None:
+        """``design``, changed so that no episode needs the capability."""
+        ...
+
+    def combined(self, design: Design, other: str) -> Design | None:
+        """``design``, changed so that every episode needs the capability and ``other``; None if there is none such."""
+        ...
+
+
+@runtime_checkable
+class Practised(Protocol):
+    """A target that brings practice, from which environments can be made without a language model."""
+
+    @property
+    def practised(self) -> tuple[str, ...]:
+        """Capabilities for which there is practice."""
+        ...
+
+    def practice(self, capability: str) -> Practice | None:
+        """The practice for a capability, or None if there is none."""
+        ...

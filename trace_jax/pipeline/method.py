@@ -109,13 +109,13 @@ class Pipeline:
             rollouts = CalibrationRollouts(self.session, name, self.name, path, bar.episode)
             made = synthesise(
                 selected,
-                self.designer,
-                self.name,
-                self.target,
-                rollouts,
-                settings,
-                directory,
+                designer=self.designer,
+                target=self.target,
+                target_name=self.name,
+                rollout=rollouts,
+                settings=settings,
                 seed=self.settings.seed,
+                directory=directory,
                 recorded=path,
             )
         if isinstance(made, SelectedCapability):

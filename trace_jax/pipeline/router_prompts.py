@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Design, EnvironmentManifest
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Practice, Practised, Target
 from trace_jax.environments.registry import environment_factory
 from trace_jax.routing.gate_training import LabelledPrompt
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 
 FIRST_PROMPT_SEED = 2_000_000  # beyond the seeds of calibration and training
-_PAIR_SHARE = 4  # of the prompts of an adapter, one in so many is asked for again with each other capability beside it
+_PAIR_SHARE = 4  # one in so many prompts of an adapter is drawn again together with each other capability
 
 
 def router_prompts(
@@ -24,22 +24,28 @@ def router_prompts(
 ) -> list[LabelledPrompt]:
     """Prompts with the adapters that each needs, ``prompts`` for each choice; nobody plays them.
 
-    The base's prompts come from designs for the ``candidates`` that have no adapter, and from wholly routine tickets
-    of the environments: both need no adapter. More prompts ask for two capabilities. These need both adapters, or the
-    one that there is.
+    The prompts of the base need no adapter. They come from practice for the ``candidates`` that have no adapter, and
+    from routine episodes of the environments. Further prompts need two capabilities, and so both adapters, or the one
+    that there is.
     """
-    spare = list(_spare_designs(candidates, manifests, designer, target))
-    alone = [_turned(design, contrast_every=0) for _, design in spare]
-    alone += [_turned(manifest.design, contrast_every=1) for manifest in manifests]
+    spare = {name: design for name, design in _spare_designs(candidates, manifests, designer, target)}
+    practice = {name: _practice(target, name) for name in (*spare, *(manifest.capability for manifest in manifests))}
+    alone = [_exercised(practice[name], design) for name, design in spare.items()]
+    for manifest in manifests:
+        of_manifest = practice[manifest.capability]
+        if of_manifest is not None and (routine := of_manifest.routine(manifest.design)) is not None:
+            alone.append(routine)
     adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
-    others = [*adapter_of, *(name for name, _ in spare)]
+    others = [*adapter_of, *spare]
     asked: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
     for manifest in manifests:
         needed = adapter_of[manifest.capability]
-        asked.append((_turned(manifest.design, contrast_every=0), needed, prompts))
+        of_manifest = practice[manifest.capability]
+        asked.append((_exercised(of_manifest, manifest.design), needed, prompts))
         for other in others:
-            if other != manifest.capability:
-                pair = _turned(manifest.design, exercised=1, routine=1, contrast_every=0, beside=other)
+            if of_manifest is None or other == manifest.capability:
+                continue
+            if (pair := of_manifest.combined(manifest.design, other)) is not None:
                 asked.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
     return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in asked for i in range(number)]
 
@@ -57,9 +63,14 @@ def _spare_designs(
                 continue  # nothing to draw prompts from: distractors have no generator
 
 
-def _turned(design: Design, **knobs: int | str) -> Design:
-    """The design with other knobs: a label has to be what its prompt is about, so no prompt is routine by chance."""
-    return Design(entry_point=design.entry_point, parameters={**design.parameters, **knobs})
+def _practice(target: Target, capability: str) -> Practice | None:
+    return target.practice(capability) if isinstance(target, Practised) else None
+
+
+def _exercised(practice: Practice | None, design: Design) -> Design:
+    """A design whose every prompt needs the capability, if the target's practice can change it to one."""
+    changed = None if practice is None else practice.exercised(design)
+    return design if changed is None else changed
 
 
 def _prompt(design: Design, adapters: tuple[str, ...], seed: int) -> LabelledPrompt:

@@ -12,7 +12,7 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
 from trace_jax.routing.router import RouteRequest, SingleDecision
 from trace_jax.routing.scoring import decide_readable
-from trace_jax.routing.select import BestOne, Policy
+from trace_jax.routing.select import Best, SelectionPolicy
 
 NONE_OF_THEM = "None of these: an ordinary request that needs no special skill."
 INSTRUCTION = (
@@ -44,12 +44,14 @@ class ClassifierRouter(SingleDecision):
 
     kind: RouterKind = "classifier"
 
-    def __init__(self, table: RouteTable, reader: LabelReader, renderer: Renderer, policy: Policy | None = None):
+    def __init__(
+        self, table: RouteTable, reader: LabelReader, renderer: Renderer, policy: SelectionPolicy | None = None
+    ):
         if len(table.routes) >= len(ascii_uppercase):
             raise UserError(
                 f"{len(table.routes)} routes; the classifier has labels for {len(ascii_uppercase) - 1}: use the gate"
             )
-        self.table, self.reader, self.policy = table, reader, policy or BestOne()
+        self.table, self.reader, self.policy = table, reader, policy or Best()
         self.renderer = renderer.without_thinking()
         letters = ascii_uppercase[: len(table.routes) + 1]
         self.labels = (letters[-1], *letters[:-1])  # as ``choices(table)``: base first

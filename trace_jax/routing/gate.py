@@ -18,7 +18,7 @@ from trace_jax.errors import UserError
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.router import RouteRequest, SingleDecision
 from trace_jax.routing.scoring import Prompt, decide_readable
-from trace_jax.routing.select import BestOne, Policy, choices
+from trace_jax.routing.select import Best, SelectionPolicy, choices
 from trace_jax.routing.table import check_base
 
 Pooling = Literal["mean", "last", "mean_last"]
@@ -137,7 +137,7 @@ class GateRouter(SingleDecision):
         base: str,
         reader: PromptReader,
         renderer: Renderer,
-        policy: Policy | None = None,
+        policy: SelectionPolicy | None = None,
     ):
         check_base(table, base)
         if gate.base != base:
@@ -146,7 +146,7 @@ class GateRouter(SingleDecision):
             raise UserError(
                 f"gate chooses among {gate.choices[1:]}, the table lists {choices(table)[1:]}: train it for this table"
             )
-        self.table, self.gate, self.policy = table, gate, policy or BestOne()
+        self.table, self.gate, self.policy = table, gate, policy or Best()
         self.reader, self.renderer = reader, renderer
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:

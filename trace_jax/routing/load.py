@@ -12,13 +12,13 @@ from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import GateRouter, load_gate
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import Policy
+from trace_jax.routing.select import SelectionPolicy
 from trace_jax.routing.table import check_base
 
 ROUTERS: tuple[RouterKind, ...] = ("gate", "classifier")  # the kinds that a table on disk can be of
 
 
-def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Renderer, policy: Policy) -> Router:
+def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Renderer, policy: SelectionPolicy) -> Router:
     """The router of the table in ``path``; its gate lies beside it.
 
     Raises:

@@ -9,7 +9,7 @@ from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
 from trace_jax.engines.sglang.server import OUTAGES
 from trace_jax.errors import TraceError, UserError
 from trace_jax.routing.router import RouteRequest
-from trace_jax.routing.select import Policy, decide, undecided
+from trace_jax.routing.select import SelectionPolicy, decide, undecided
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def decide_readable(
     requests: Sequence[RouteRequest],
     kind: RouterKind,
     table: RouteTable,
-    policy: Policy,
+    policy: SelectionPolicy,
     render: Callable[[RouteRequest], Prompt],
     score: Callable[[Sequence[Prompt]], np.ndarray],
 ) -> list[RouteDecision]:

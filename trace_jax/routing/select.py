@@ -1,4 +1,4 @@
-"""From weights over {base, adapters} to the adapters that serve: the best, all that are needed, or a merge."""
+"""Selects the adapters that serve, by the weights of the base and the adapters: the best, all needed, or a merge."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Protocol
 import numpy as np
 
 from trace_jax.contract.routing import RouteDecision, RouterKind, RouteTable
-from trace_jax.errors import UserError
 from trace_jax.routing.router import BASE
+from trace_jax.routing.settings import RoutingSettings
 
 
-class Policy(Protocol):
-    """Turns weights (base included, sum 1) into merge weights of adapters; empty: the base serves."""
+class SelectionPolicy(Protocol):
+    """Turns weights (base included, sum 1) into merge weights of adapters. If there are none, the base serves."""
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
-class BestOne:
-    """The adapter of the largest weight, at full strength; the base where the base is largest."""
+class Best:
+    """The adapter of the largest weight, at full strength; the base if its weight is the largest."""
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
         best = max(weights, key=lambda name: weights[name])
@@ -34,11 +34,7 @@ class Nucleus:
     ``W' = W + Σ α_c s_c B_c A_c`` with ``Σ α_c = 1 - α_base``.
     """
 
-    top_p: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p is {self.top_p}: give a value in (0, 1]")
+    top_p: float  # in (0, 1]
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
         nucleus: dict[str, float] = {}
@@ -52,9 +48,9 @@ class Nucleus:
 
 @dataclass(frozen=True)
 class Together:
-    """Every adapter of at least half the largest adapter's weight, each at full strength; the base where it is largest.
+    """Every adapter with at least half of the largest weight, each at full strength; the base if its weight is largest.
 
-    ``W' = W + Σ s_c B_c A_c``: a conversation that needs two capabilities gets both whole, not two halves.
+    ``W' = W + Σ s_c B_c A_c``: a conversation that needs two capabilities gets both at full strength, not half of each.
     """
 
     def __call__(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -65,18 +61,19 @@ class Together:
         return {name: 1.0 for name in needed if name != BASE}
 
 
-POLICIES = ("best", "together", "nucleus")
-
-
-def make_policy(name: str, top_p: float) -> Policy:
-    """The policy called ``name``; ``top_p`` is the nucleus' own. Raises UserError for an unknown one."""
-    if name not in POLICIES:
-        raise UserError(f"routing.policy {name!r}: use one of {', '.join(POLICIES)}")
-    return Nucleus(top_p) if name == "nucleus" else Together() if name == "together" else BestOne()
+def make_policy(settings: RoutingSettings) -> SelectionPolicy:
+    """The selection policy that ``settings.policy`` names."""
+    match settings.policy:
+        case "best":
+            return Best()
+        case "together":
+            return Together()
+        case "nucleus":
+            return Nucleus(settings.top_p)
 
 
 def choices(table: RouteTable) -> tuple[str, ...]:
-    """What a router over ``table`` chooses from, in the order of its score columns: the base, then the routes."""
+    """The choices of a router over ``table``, in the order of its score columns: the base, then the adapters."""
     return (BASE, *(route.adapter for route in table.routes))
 
 
@@ -91,22 +88,22 @@ def softmax(scores: np.ndarray, temperature: float) -> np.ndarray:
 def undecided(
     conversation: str, kind: RouterKind, reason: str, weights: Mapping[str, float] | None = None
 ) -> RouteDecision:
-    """The base serves because the router could not decide, for ``reason``."""
+    """The decision of a router that could not decide, for ``reason``: the base serves."""
     return RouteDecision(
         conversation=conversation, router=kind, weights=dict(weights or {}), adapters={}, undecided=True, reason=reason
     )
 
 
 def decide(
-    conversation: str, kind: RouterKind, table: RouteTable, scores: Sequence[float], policy: Policy
+    conversation: str, kind: RouterKind, table: RouteTable, scores: Sequence[float], policy: SelectionPolicy
 ) -> RouteDecision:
     """The decision for one conversation.
 
     Args:
         scores: one logit a choice, ordered as ``choices(table)``; divided by ``table.temperature`` before the softmax.
 
-    Undecided, so that the base serves: a score that is not finite; a best weight below ``table.minimum_weight``;
-    adapters exactly equal at the top of which ``policy`` would leave one out.
+    It is undecided, so that the base serves, if a score is not finite, if the best weight is below
+    ``table.minimum_weight``, or if several adapters have exactly the best weight and ``policy`` leaves one of them out.
     """
     names = choices(table)
     row = np.asarray(scores, np.float64)

@@ -1,4 +1,4 @@
-"""How hard an environment is for the base policy, and whether that is a hardness at which it can learn."""
+"""How hard an environment is for the base policy, and whether the policy can learn at that difficulty."""
 
 import math
 from collections.abc import Sequence
@@ -6,19 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trace_jax.contract.environment import Calibration
+from trace_jax.contract.environment import Calibration, Verdict
 from trace_jax.contract.rewards import rewards_differ
 from trace_jax.errors import UserError
 
 PASS_AT = (1, 4, 8, 16)
-TOO_EASY = "too easy"
-TOO_HARD = "too hard"
-BROKEN = "broken"
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is accepted: pairs are inclusive bounds; ``most_…`` are shares of groups, ``most_broken`` of rollouts."""
+    """The accepted range. Pairs are inclusive bounds; ``most_…`` are shares of groups, ``most_broken`` of rollouts."""
 
     mean_reward: tuple[float, float] = (0.2, 0.6)
     success_rate: tuple[float, float] = (0.2, 0.6)
@@ -30,11 +27,15 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``feedback`` is for the designer; it starts with TOO_EASY, TOO_HARD or BROKEN unless accepted."""
+class Judgement:
+    """Whether an environment is accepted, and why not. ``feedback`` is text for the designer."""
 
-    accepted: bool
+    verdict: Verdict
     feedback: str
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict == "accepted"
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -83,11 +84,11 @@ def calibrate(rewards: Sequence[Sequence[float | None]]) -> Calibration:
     )
 
 
-def judge(found: Calibration, window: Window) -> Verdict:
-    """Whether ``found`` lies in the window; if not, which way to go and every bound that was missed."""
+def judge(found: Calibration, window: Window) -> Judgement:
+    """Whether ``found`` is inside the window. If not, the judgement names the direction and every missed bound."""
     rollouts = found.groups * found.group_size
     if found.broken > window.most_broken * rollouts:
-        return Verdict(False, f"{BROKEN}: {found.broken} of {rollouts} rollouts broke")
+        return Judgement("broken", f"broken: {found.broken} of {rollouts} rollouts broke")
     easy: list[str] = []
     hard: list[str] = []
     flat: list[str] = []
@@ -110,10 +111,11 @@ def judge(found: Calibration, window: Window) -> Verdict:
         flat.append(f"reward std {found.reward_std:.3f} < {window.least_reward_std:g}")
     problems = [*easy, *hard, *flat]
     if not problems:
-        return Verdict(True, "accepted")
-    # Where only the spread is missing, or both ends are missed, the success rate says which end is nearer.
-    direction = TOO_EASY if (len(easy), found.success_rate) > (len(hard), sum(window.success_rate) / 2) else TOO_HARD
-    return Verdict(False, f"{direction}: {'; '.join(problems)}")
+        return Judgement("accepted", "accepted")
+    # If only the spread is too small, or bounds at both ends are missed, the success rate decides which end is nearer.
+    easier = (len(easy), found.success_rate) > (len(hard), sum(window.success_rate) / 2)
+    direction: Verdict = "too easy" if easier else "too hard"
+    return Judgement(direction, f"{direction}: {'; '.join(problems)}")
 
 
 def _mean(values: Sequence[float] | Sequence[bool] | np.ndarray) -> float:

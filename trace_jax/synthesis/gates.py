@@ -1,4 +1,4 @@
-"""The validity gates of MISSION "Synthesis": what must hold before anybody trains in an environment.
+"""The validity gates: what an environment must pass before a policy is trained in it.
 
 ``run_gates`` runs them in this process; ``isolated.run_isolated`` in another one with a time limit.
 """
@@ -13,7 +13,17 @@ from jsonschema import Draft202012Validator
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.calls import call_error
 from trace_jax.synthesis.designer import GeneratedEnvironment
-from trace_jax.synthesis.probes import Episode, Policy, always, at_random, calling, look_around, play, solve, spoil
+from trace_jax.synthesis.probes import (
+    Script,
+    ScriptedEpisode,
+    WrongChange,
+    always,
+    at_random,
+    calling,
+    look_around,
+    play,
+    solve,
+)
 
 TRIVIAL = 0.05  # most that doing nothing and refusing may earn on average
 CHANCE = 0.1  # most that calling tools at random may earn on average: a few tools and ids are sometimes hit
@@ -26,9 +36,9 @@ Factory = Callable[[], GeneratedEnvironment]
 def run_gates(
     make: Factory, tools: tuple[Tool, ...], results: Mapping[str, dict[str, Any]], seeds: Sequence[int]
 ) -> tuple[Check, ...]:
-    """All gates, each a check that says what was found. ``tools`` and ``results`` are the target's shapes.
+    """All gates, each a check with what was found. ``tools`` and ``results`` are the target's.
 
-    An environment that raises propagates: to its author that says more than a failed gate.
+    An error of the environment is not caught: it tells its author more than a failed gate would.
     """
     solved = {seed: play(make(), seed, solve) for seed in seeds}
     around = {seed: play(make(), seed, look_around(np.random.default_rng([1, seed]))) for seed in seeds}
@@ -48,7 +58,7 @@ def run_gates(
 
 
 def fingerprints(make: Factory, seeds: Sequence[int]) -> list[str]:
-    """What every solved episode shows; equal wherever and whenever it is computed."""
+    """The fingerprint of each solved episode. It must be the same in every process."""
     return [play(make(), seed, solve).fingerprint() for seed in seeds]
 
 
@@ -57,7 +67,7 @@ def _check(name: str, problems: Sequence[str], fine: str) -> Check:
     return Check(name=name, passed=not problems, detail=problems[0] + more if problems else fine)
 
 
-def _deterministic(make: Factory, solved: dict[int, Episode]) -> Check:
+def _deterministic(make: Factory, solved: dict[int, ScriptedEpisode]) -> Check:
     again = make()  # one environment for all seeds, in another order: nothing may be carried over
     differ = [
         f"seed {seed} gave another episode the second time"
@@ -67,7 +77,7 @@ def _deterministic(make: Factory, solved: dict[int, Episode]) -> Check:
     return _check("deterministic", differ, f"{len(solved)} seeds played twice alike")
 
 
-def _seeds_differ(solved: dict[int, Episode]) -> Check:
+def _seeds_differ(solved: dict[int, ScriptedEpisode]) -> Check:
     distinct = len({episode.fingerprint() for episode in solved.values()})
     detail = f"{distinct} different episodes from {len(solved)} seeds"
     return _check("seeds_differ", [detail] if distinct < DISTINCT * len(solved) else [], detail)
@@ -86,7 +96,7 @@ def _tools_of_target(environment: GeneratedEnvironment, tools: tuple[Tool, ...])
     return _check("tools_of_target", problems, ", ".join(tool.name for tool in environment.tools))
 
 
-def _solution_earns_one(solved: dict[int, Episode]) -> Check:
+def _solution_earns_one(solved: dict[int, ScriptedEpisode]) -> Check:
     problems = [
         f"seed {seed}: the solution earns {episode.reward:g}{'' if episode.done else ' and does not end the episode'}"
         for seed, episode in solved.items()
@@ -95,8 +105,8 @@ def _solution_earns_one(solved: dict[int, Episode]) -> Check:
     return _check("solution_earns_1", problems, f"on {len(solved)} seeds")
 
 
-def _earns_nothing(name: str, make: Factory, seeds: Sequence[int], policy: Policy) -> Check:
-    return _at_most(name, TRIVIAL, [play(make(), seed, policy).reward for seed in seeds])
+def _earns_nothing(name: str, make: Factory, seeds: Sequence[int], script: Script) -> Check:
+    return _at_most(name, TRIVIAL, [play(make(), seed, script).reward for seed in seeds])
 
 
 def _random(make: Factory, seeds: Sequence[int]) -> Check:
@@ -111,16 +121,17 @@ def _at_most(name: str, most: float, rewards: list[float]) -> Check:
 
 
 def _wrong_change_costs(make: Factory, seeds: Sequence[int]) -> Check:
-    problems, spoilt = [], 0
+    problems, changed = [], 0
     for seed in seeds:
-        episode = play(make(), seed, spoil(np.random.default_rng([3, seed])))
-        extra = [exchange for exchange in episode.exchanges if exchange.changed and _is_probe(exchange.call)]
-        spoilt += bool(extra)
+        script = WrongChange(np.random.default_rng([3, seed]))
+        episode = play(make(), seed, script)
+        extra = [exchange for exchange in episode.exchanges if exchange.changed and exchange.call in script.calls]
+        changed += bool(extra)
         if extra and episode.reward == 1.0:
             problems.append(f"seed {seed}: {extra[0].call.name} {extra[0].call.arguments} on top costs nothing")
-    if not spoilt:
+    if not changed:
         problems.append("no call was found that changes the state")
-    return _check("wrong_change_costs", problems, f"on {spoilt} of {len(seeds)} seeds")
+    return _check("wrong_change_costs", problems, f"on {changed} of {len(seeds)} seeds")
 
 
 def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
@@ -132,22 +143,22 @@ def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
     )
     bad = [call for call in some if call_error(call, environment.tools)]  # a schema may allow any argument
 
-    def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
+    def script(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
         yield calling(*bad)
         yield from environment.solution()
 
     problems = []
     for seed in seeds:
-        episode = play(make(), seed, policy)
+        episode = play(make(), seed, script)
         answers = [exchange.result for exchange in episode.exchanges[: len(bad)]]
-        told = [answer.tool_call_id for answer in answers if "error" in (answer.content or "").lower()]
-        if told != [call.id for call in bad]:
+        with_error = [answer.tool_call_id for answer in answers if "error" in (answer.content or "").lower()]
+        if with_error != [call.id for call in bad]:
             wanted = ", ".join(call.id for call in bad)
-            problems.append(f"seed {seed}: of calls {wanted} only {told} got an error")
+            problems.append(f"seed {seed}: of calls {wanted} only {with_error} got an error")
     return _check("bad_calls_answered", problems, "unknown tools, malformed and wrong arguments get an error each")
 
 
-def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[Episode]) -> Check:
+def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[ScriptedEpisode]) -> Check:
     validators = {name: Draft202012Validator(schema) for name, schema in results.items()}
     problems, count = [], 0
     for exchange in (exchange for episode in episodes for exchange in episode.exchanges):
@@ -162,11 +173,11 @@ def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[Epi
     return _check("results_of_target", problems, f"{count} results have the target's shape")
 
 
-def _no_leak(solved: dict[int, Episode], around: dict[int, Episode], names: Sequence[str]) -> Check:
-    """A result leaks if it names a tool (an instruction), or if it alone holds all arguments of a deciding call.
+def _no_leak(solved: dict[int, ScriptedEpisode], around: dict[int, ScriptedEpisode], names: Sequence[str]) -> Check:
+    """A result leaks if it names a tool (an instruction), or if it alone contains all arguments of a deciding call.
 
-    Deciding are the calls of the solution that change the state. Arguments that the user or the asking call had said
-    are no leak by themselves: at least one must be new.
+    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: it is
+    no leak if the user, or the call itself, has named all of them.
     """
     problems = []
     for seed in solved:
@@ -192,7 +203,3 @@ def _holds(text: str, words: str) -> bool:
             return True
         start = text.find(words, start + 1)
     return False
-
-
-def _is_probe(call: ToolCall) -> bool:
-    return call.id.startswith("probe_")

@@ -1,4 +1,4 @@
-"""The gates in a process of their own: a hang ends at the time limit, and episodes must be the same in two processes.
+"""Runs the gates in two other processes. A hang ends at the time limit, and episodes must be the same in both.
 
 python -m trace_jax.synthesis.isolated < request.json > answer.json
 """
@@ -21,9 +21,9 @@ from trace_jax.synthesis.gates import Factory, fingerprints, run_gates
 
 
 def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: float) -> tuple[Check, ...]:
-    """All gates on ``design``. What the environment raises, or a hang, is a failed check, never an exception here.
+    """All gates on ``design``. If the environment raises or hangs, a check fails; no exception is raised here.
 
-    An entry point outside trace_jax fails at once without being imported: only a sandbox may run it.
+    An entry point outside trace_jax fails at once, without being imported: only a sandbox may run it.
     """
     try:
         environment_factory(design)
@@ -35,13 +35,13 @@ def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: fl
         "results": dict(brief.results),
         "seeds": list(seeds),
     }
-    # Sets and hashes differ between the two: an environment that leans on their order is found out.
+    # Hashes, and so the order of sets, differ between the two processes: no environment may depend on them.
     children = [_start(hash_seed) for hash_seed in ("1", "2")]
     deadline = time.monotonic() + seconds
     try:
         for child, only in zip(children, (False, True), strict=True):
             assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
+            with contextlib.suppress(BrokenPipeError):  # the process ended at once; its exit status says why
                 child.stdin.write(json.dumps({**request, "only_fingerprints": only}))
                 child.stdin.close()
             child.stdin = None
@@ -80,7 +80,10 @@ def _start(hash_seed: str) -> "subprocess.Popen[str]":
 
 
 def main() -> None:
-    """Answer one request from standard input on standard output; what the environment prints goes to standard error."""
+    """Read one request from standard input and write the answer to standard output.
+
+    The environment's own output goes to standard error.
+    """
     request: dict[str, Any] = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
         make = cast(Factory, environment_factory(Design.model_validate(request["design"])))

@@ -1,4 +1,4 @@
-"""Playing an environment by script: the solution, trivial policies, and calls made of what was seen."""
+"""Plays an environment by script: the solution, trivial policies, and calls made from the words seen so far."""
 
 import json
 import re
@@ -19,7 +19,7 @@ REPLIES = ("Done.", "I did that for you.", "Yes.")
 
 @dataclass
 class Exchange:
-    """One call, what came back, and whether the graded state changed."""
+    """One call, its result, and whether it changed the graded state."""
 
     call: ToolCall
     result: Message
@@ -27,8 +27,8 @@ class Exchange:
 
 
 @dataclass
-class Episode:
-    """One scripted episode. ``opening`` holds the messages of reset, ``user`` all the user's words."""
+class ScriptedEpisode:
+    """One scripted episode. ``opening`` holds the messages of reset, ``user`` all words of the user."""
 
     opening: tuple[Message, ...] = ()
     exchanges: list[Exchange] = field(default_factory=list)
@@ -39,27 +39,27 @@ class Episode:
 
     @property
     def reward(self) -> float:
-        """Of a graded episode."""
+        """The reward. The episode must have been graded."""
         assert self.outcome is not None
         return self.outcome.reward
 
     def fingerprint(self) -> str:
-        """All that could be seen, and the final state and grade, as text."""
+        """Everything that the agent could see, the final state and the grade, as text."""
         seen = [message.model_dump_json() for message in (*self.opening, *(e.result for e in self.exchanges))]
         checks = [check.model_dump_json() for check in self.outcome.checks] if self.outcome else []
         return json.dumps([seen, self.user, self.done, self.reward, checks, self.state], sort_keys=True)
 
 
-Policy = Callable[[GeneratedEnvironment, Episode], Iterator[Message]]
+Script = Callable[[GeneratedEnvironment, ScriptedEpisode], Iterator[Message]]
 
 
-def play(environment: GeneratedEnvironment, seed: int, policy: Policy) -> Episode:
-    """One episode, graded whether or not it was done after MAX_STEPS messages."""
-    episode = Episode()
+def play(environment: GeneratedEnvironment, seed: int, script: Script) -> ScriptedEpisode:
+    """Play one episode of at most MAX_STEPS messages, and grade it."""
+    episode = ScriptedEpisode()
     observation = environment.reset(seed)
     episode.opening = observation.messages
     episode.user = _user_words(observation.messages)
-    for number, message in enumerate(policy(environment, episode)):
+    for number, message in enumerate(script(environment, episode)):
         if number == MAX_STEPS:
             break
         before = environment.state() if message.tool_calls else {}
@@ -76,61 +76,67 @@ def play(environment: GeneratedEnvironment, seed: int, policy: Policy) -> Episod
     return episode
 
 
-def solve(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
-    """Everything right."""
+def solve(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
+    """Do everything right."""
     yield from environment.solution()
 
 
-def always(reply: str) -> Policy:
+def always(reply: str) -> Script:
     """The same reply at every turn, and no call."""
 
-    def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
+    def script(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
         for _ in range(MAX_STEPS):
             yield Message(role="assistant", content=reply)
 
-    return policy
+    return script
 
 
-def at_random(rng: np.random.Generator) -> Policy:
-    """Up to three calls a turn with arguments out of what was seen, then a reply."""
+def at_random(rng: np.random.Generator) -> Script:
+    """Up to three calls a turn, with arguments from the words seen so far, then a reply."""
 
-    def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
+    def script(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
         for _ in range(MAX_STEPS):
             for _ in range(int(rng.integers(0, 4))):
                 yield calling(random_call(rng, environment.tools, seen_words(episode)))
             yield Message(role="assistant", content=REPLIES[rng.integers(len(REPLIES))])
 
-    return policy
+    return script
 
 
-def spoil(rng: np.random.Generator) -> Policy:
-    """Everything right, but just before the last reply one more call that changes the state, if one is found."""
+class WrongChange:
+    """A script that does everything right, and before the last reply makes random calls until the state changes.
 
-    def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
+    ``calls`` are the random calls that it has made.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.calls: list[ToolCall] = []
+
+    def __call__(self, environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
         solution = environment.solution()
         yield from solution[:-1]
         right = [(call.name, call.arguments) for message in solution for call in message.tool_calls]
         final = environment.state()
         for _ in range(MAX_STEPS - len(solution) - 1):
-            call = random_call(rng, environment.tools, seen_words(episode))
+            call = random_call(self._rng, environment.tools, seen_words(episode))
             if (call.name, call.arguments) not in right:
+                self.calls.append(call)
                 yield calling(call)
             if environment.state() != final:
                 break
         yield solution[-1]
 
-    return policy
 
+def look_around(rng: np.random.Generator, calls: int = 12) -> Script:
+    """Random calls, to collect results, then the solution."""
 
-def look_around(rng: np.random.Generator, calls: int = 12) -> Policy:
-    """The solution with random calls before it: collects results."""
-
-    def policy(environment: GeneratedEnvironment, episode: Episode) -> Iterator[Message]:
+    def script(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
         for _ in range(calls):
             yield calling(random_call(rng, environment.tools, seen_words(episode)))
         yield from environment.solution()
 
-    return policy
+    return script
 
 
 def calling(*calls: ToolCall) -> Message:
@@ -139,8 +145,10 @@ def calling(*calls: ToolCall) -> Message:
 
 
 def random_call(rng: np.random.Generator, tools: tuple[Tool, ...], words: list[str]) -> ToolCall:
-    """A call with valid arguments, as far as their types go. Strings prefer words that look like the example in the
-    parameter's description (``such as C17``)."""
+    """A call whose arguments have valid types.
+
+    For a string, words that look like the example in the parameter's description (``such as C17``) come first.
+    """
     tool = tools[rng.integers(len(tools))]
     properties = tool.parameters.get("properties", {})
     names: Iterable[str] = tool.parameters.get("required", ())
@@ -148,8 +156,8 @@ def random_call(rng: np.random.Generator, tools: tuple[Tool, ...], words: list[s
     return ToolCall(id=f"probe_{rng.integers(10**9)}", name=tool.name, arguments=arguments)
 
 
-def seen_words(episode: Episode) -> list[str]:
-    """Names, ids and numbers that the user said or a tool returned, each once, in order."""
+def seen_words(episode: ScriptedEpisode) -> list[str]:
+    """Names, ids and numbers in the user's messages and the tools' results, each once, in order."""
     texts = [episode.user, *(exchange.result.content or "" for exchange in episode.exchanges)]
     return list(dict.fromkeys(_WORDS.findall("\n".join(texts))))
 

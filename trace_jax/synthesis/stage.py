@@ -1,11 +1,7 @@
-"""Stage 2, for one capability at a time: from selected to an environment manifest, or to FAILED with its reason.
-
-outcome = synthesise(selected, RulesDesigner(), "helpdesk", target, rollout, SynthesisConfig(), directory)
-"""
+"""Stage 2, for one capability: a selected capability becomes an environment manifest, or FAILED with a reason."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from etils import epath
@@ -21,44 +17,42 @@ from trace_jax.errors import UserError
 from trace_jax.synthesis.calibration import Window, calibrate, judge
 from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
 from trace_jax.synthesis.isolated import run_isolated
+from trace_jax.synthesis.settings import SynthesisSettings
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class SynthesisConfig:
-    """How thoroughly to check and calibrate. ``groups`` seeds × ``group_size`` base rollouts are spent a round."""
-
-    groups: int = 16
-    group_size: int = 8
-    rounds: int = 5
-    gate_seeds: int = 16
-    gate_seconds: float = 120.0  # for all gates of one design
-    seed: int = 0
-    window: Window = Window()
+ACCEPTED = Window()
 
 
 class Rollout(Protocol):
-    """Rolls the base policy out at temperature 1: ``group_size`` trajectories for each seed, in the order of seeds."""
+    """Plays the base policy: ``group_size`` trajectories for each seed, in the order of seeds."""
 
     def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]: ...
 
 
 def synthesise(
     selected: SelectedCapability,
+    *,
     designer: Designer,
-    target_name: str,
     target: Target,
+    target_name: str,
     rollout: Rollout,
-    config: SynthesisConfig,
+    settings: SynthesisSettings,
+    seed: int,
     directory: PathLike,
     recorded: PathLike | None = None,
+    window: Window = ACCEPTED,
 ) -> EnvironmentManifest | SelectedCapability:
     """A validated and calibrated environment for ``selected``, or the capability as FAILED with the reason.
 
-    Either is written to ``directory`` and read back from there by a second call, which then spends nothing. The
-    manifest vouches for ``recorded``, the JSON Lines in which ``rollout`` keeps what it plays. What goes
-    wrong with a design is the designer's to mend or the capability's end; what ``rollout`` raises propagates.
+    The outcome is written to ``directory``. A second call reads it from there, and spends no rollouts. A design that
+    fails goes back to the designer, until that gives up; an error of ``rollout`` is raised.
+
+    Args:
+        target_name: the name under which ``target`` is registered.
+        seed: of the run; every round takes new seeds of the environment from it.
+        recorded: the JSON Lines in which ``rollout`` keeps its episodes; the manifest holds their digest.
+        window: the accepted range of the calibration.
     """
     name = selected.capability.name
     written = epath.Path(directory) / f"{name}.json"
@@ -71,12 +65,12 @@ def synthesise(
     brief = make_brief(selected.capability, target_name, target)
     attempts: tuple[Attempt, ...] = ()
     try:
-        for number in range(config.rounds):
+        for number in range(settings.max_rounds):
             design = designer.design(brief, attempts)
-            attempts += (_attempt(number, design, brief, rollout, config),)
+            attempts += (_attempt(design, brief, rollout, settings, number=number, seed=seed, window=window),)
             last = attempts[-1]
             log.info("%s, round %d: %s", name, number, last.feedback)
-            if last.calibration is not None and judge(last.calibration, config.window).accepted:
+            if last.verdict == "accepted":
                 manifest = EnvironmentManifest(
                     name=name,
                     capability=name,
@@ -91,7 +85,9 @@ def synthesise(
                 )
                 write_document(written, manifest)
                 return manifest
-        raise DesignError(f"no environment accepted in {config.rounds} rounds; the last was {attempts[-1].feedback}")
+        raise DesignError(
+            f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}"
+        )
     except DesignError as error:
         spent = rollouts_spent(attempts)
         reason = f"{error} ({len(attempts)} rounds, {spent} rollouts)"
@@ -106,30 +102,51 @@ def rollouts_spent(attempts: Sequence[Attempt]) -> int:
     return sum(a.calibration.groups * a.calibration.group_size for a in attempts if a.calibration is not None)
 
 
-def _attempt(number: int, design: Design, brief: Brief, rollout: Rollout, config: SynthesisConfig) -> Attempt:
-    first = (config.seed * config.rounds + number) * max(config.groups, config.gate_seeds)  # fresh seeds every round
-    gates = run_isolated(design, brief, range(first, first + config.gate_seeds), config.gate_seconds)
-    refused = [check for check in gates if not check.passed]
-    if refused:
-        feedback = "; ".join(f"gate {check.name} failed: {check.detail}" for check in refused)
-        return Attempt(round=number, design=design, gates=gates, calibration=None, feedback=feedback)
-    seeds = range(first, first + config.groups)
-    calibration, errors = _calibrate(design, seeds, rollout, config)
-    feedback = judge(calibration, config.window).feedback
-    if errors:
-        feedback += f"; the first broken rollout said: {errors[0]}"
+def _attempt(
+    design: Design,
+    brief: Brief,
+    rollout: Rollout,
+    settings: SynthesisSettings,
+    *,
+    number: int,
+    seed: int,
+    window: Window,
+) -> Attempt:
+    groups, gate_seeds = settings.calibration_groups, settings.gate_seeds
+    first = (seed * settings.max_rounds + number) * max(groups, gate_seeds)  # every round has new seeds
+    gates = run_isolated(design, brief, range(first, first + gate_seeds), settings.gate_seconds)
+    failed = [check for check in gates if not check.passed]
+    if failed:
+        return Attempt(
+            round=number,
+            design=design,
+            gates=gates,
+            calibration=None,
+            verdict="gate failed",
+            feedback="; ".join(f"gate {check.name} failed: {check.detail}" for check in failed),
+        )
+    seeds = range(first, first + groups)
+    calibration, errors = _calibrate(design, seeds, rollout, settings.calibration_group_size)
+    judgement = judge(calibration, window)
     return Attempt(
-        round=number, design=design, gates=gates, calibration=calibration, seeds=tuple(seeds), feedback=feedback
+        round=number,
+        design=design,
+        gates=gates,
+        calibration=calibration,
+        seeds=tuple(seeds),
+        verdict=judgement.verdict,
+        feedback=judgement.feedback + (f"; the first broken rollout said: {errors[0]}" if errors else ""),
     )
 
 
 def _calibrate(
-    design: Design, seeds: Sequence[int], rollout: Rollout, config: SynthesisConfig
+    design: Design, seeds: Sequence[int], rollout: Rollout, group_size: int
 ) -> tuple[Calibration, list[str]]:
-    groups = rollout(design, seeds, config.group_size)
+    """The calibration, and the errors of its broken rollouts."""
+    groups = rollout(design, seeds, group_size)
     sizes = [len(group) for group in groups]
-    if sizes != [config.group_size] * len(seeds):
-        raise UserError(f"calibration rollouts came as groups of {sizes}: wanted {len(seeds)} of {config.group_size}")
+    if sizes != [group_size] * len(seeds):
+        raise UserError(f"calibration rollouts came as groups of {sizes}: wanted {len(seeds)} of {group_size}")
     errors = [trajectory.error for group in groups for trajectory in group if trajectory.error is not None]
     return calibrate([[trajectory.reward for trajectory in group] for group in groups]), errors
 

@@ -27,8 +27,8 @@ def export(
       expert) and each target ``lora_A.weight [R, in]`` and ``lora_B.weight [out, R]``, not multiplied by the scale.
     - ``peft/adapter_config.json``: PEFT's configuration; ``r``, ``lora_alpha``, ``target_modules`` and, as
       ``base_model_name_or_path``, the revision of the base.
-    - ``adapter.json``: the ``AdapterManifest``, which holds the SHA-256 of both files. It is written last, so an export with a manifest is whole. Its path of
-      the checkpoint is relative to ``directory``; its metrics are those of the last step, times left out.
+    - ``adapter.json``: the ``AdapterManifest``, which holds the SHA-256 of both files. It is written last, so an export
+      with a manifest is whole. Its path of the checkpoint is relative to ``directory``; its metrics are those of the last step, times left out.
 
     Two runs that are equal up to times write equal bytes.
 

@@ -73,7 +73,9 @@ class AdapterTable:
         if name in self._names:
             raise EngineError(f"adapter name {name!r} is in use: names are immutable, choose a new one or unload it")
         if None not in self._names:
-            raise EngineError(f"no room for adapter {name!r}: all {len(self._names)} are taken, unload one")
+            raise EngineError(
+                f"no room for adapter {name!r}: the engine holds {len(self._names)}, its maximum; unload one first"
+            )
         if lora.num_adapters != 1 or lora.rank > self._max_rank:
             raise EngineError(
                 f"adapter {name!r} holds {lora.num_adapters} adapters of rank {lora.rank}: "

@@ -1,12 +1,12 @@
-"""The desk as an environment: the customer hands over one request a turn; the final state of the shop is graded."""
+"""The desk as an environment: the customer makes one request a turn, and the final state of the shop is graded."""
 
 import re
 from collections.abc import Callable, Iterator
 
-from trace_jax.contract.trajectory import Check, Message, Tool
+from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.ticket import Ticket
-from trace_jax.environments.helpdesk.tools import TOOLS, call_tool
+from trace_jax.environments.helpdesk.tools import TOOLS, ToolError, error_message, execute, tool_message
 from trace_jax.environments.protocol import Observation, Outcome
 
 POLICY = (
@@ -17,27 +17,27 @@ POLICY = (
 
 
 def says(text: str, words: str) -> bool:
-    """True iff ``text`` holds ``words`` as whole words."""
+    """Whether ``text`` contains ``words`` as whole words."""
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
 def state_checks(initial: Database, expected: Database, found: Database) -> Iterator[Check]:
-    """One check for every field of the database that should have changed or did change."""
+    """One check for each field of the database that should have changed, or has changed."""
     before, wanted, after = initial.state(), expected.state(), found.state()
     for table, rows in before.items():
         for key, row in rows.items():
             for column, value in row.items():
                 want, have = wanted[table][key][column], after[table][key][column]
-                # A lock is a means, not an end: whether it was opened is not graded.
+                # Opening a lock is a means to an end, and not graded.
                 if column != "locked" and (want != value or have != value):
                     detail = f"{key}: expected {want}, found {have}"
                     yield Check(name=f"{table}.{column}", passed=want == have, detail=detail)
 
 
 class Desk:
-    """One ticket an episode. ``draw(seed)`` makes the ticket; ``tools`` limits which of the nine are offered.
+    """One ticket an episode. ``draw(seed)`` makes the ticket; ``tools`` are those of the nine tools that are offered.
 
-    The reward is the outcome alone: 1 iff the final state is the expected one and every reply held the required words.
+    The reward is 1 if the final state is the expected one and every reply has the required words, and 0 otherwise.
     """
 
     def __init__(self, name: str, draw: Callable[[int], Ticket], tools: tuple[Tool, ...] = TOOLS) -> None:
@@ -47,28 +47,39 @@ class Desk:
         self._offered = frozenset(tool.name for tool in tools)
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode of ``seed``: the policy, and the customer's opening with the first request."""
+        """Start the episode of ``seed``. Returns the policy, and the customer's opening with the first request."""
         self.ticket = self._draw(seed)
         self.database = self.ticket.initial.copy()
         self.replies = [""] * len(self.ticket.requests)
+        self.accepted: list[ToolCall] = []
+        self.refused: list[ToolCall] = []
         self._current = 0
         opening = Message(role="user", content=self.ticket.opening())
         return Observation((Message(role="system", content=POLICY), opening))
 
     def step(self, message: Message) -> Observation:
-        """Run the calls, or take the reply and hand over the next request."""
+        """Run the calls, or take the reply and return the next request."""
         if self._current == len(self.ticket.requests):
             raise RuntimeError(f"{self.name}: step after the ticket was done")
         if message.tool_calls:
-            return Observation(tuple(call_tool(self.database, call, self._offered) for call in message.tool_calls))
+            return Observation(tuple(map(self._answer, message.tool_calls)))
         self.replies[self._current] = message.content or ""
         self._current += 1
         if self._current == len(self.ticket.requests):
             return Observation((), done=True)
         return Observation((Message(role="user", content=self.ticket.requests[self._current].text),))
 
+    def _answer(self, call: ToolCall) -> Message:
+        try:
+            result = execute(self.database, call, self._offered)
+        except ToolError as error:
+            self.refused.append(call)
+            return error_message(call, error)
+        self.accepted.append(call)
+        return tool_message(call, result)
+
     def grade(self) -> Outcome:
-        """Compare the shop and the replies with what was asked for."""
+        """Compare the shop and the replies with the requests."""
         state = tuple(state_checks(self.ticket.initial, self.ticket.expected, self.database))
         said = tuple(self._reply_checks())
         components = {

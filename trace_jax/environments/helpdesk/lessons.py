@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trace_jax.environments.helpdesk.draw import customer, draw_from
 from trace_jax.environments.helpdesk.requests import (
     BY_CAPABILITY,
     ROUTINE,
@@ -11,7 +12,6 @@ from trace_jax.environments.helpdesk.requests import (
     price_of_two,
     refund_two,
 )
-from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
 # How many times as often as the others: adding, and finding the last of a list, take a small model longest to learn.

@@ -1,4 +1,4 @@
-"""Scripted policies: the oracle, the imperfect demonstrator, and the trivial ones that must fail."""
+"""Scripted policies: the oracle, the imperfect demonstrator, and trivial policies that must fail."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -8,14 +8,13 @@ import numpy as np
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.requests import Path
-from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Outcome
 
 WRONG_SHARE = 0.75  # how often the demonstrator takes the tempting wrong path
 
 
-class Policy(Protocol):
-    """Plays one episode on a desk that was reset: yields the agent's messages."""
+class ScriptedPolicy(Protocol):
+    """Plays one episode on a desk that was reset. Yields the agent's messages."""
 
     def __call__(self, desk: Desk) -> Iterator[Message]: ...
 
@@ -46,7 +45,7 @@ def always_refuse(desk: Desk) -> Iterator[Message]:
 
 
 class Demonstrator:
-    """Right on everything but the capabilities it lacks: there it takes the tempting wrong path three times in four."""
+    """Does everything right, but where it lacks the capability, it takes the wrong path three times in four."""
 
     def __init__(self, rng: np.random.Generator, wrong_share: float = WRONG_SHARE) -> None:
         self._rng = rng
@@ -58,38 +57,8 @@ class Demonstrator:
             yield from follow(request.wrong if slips and request.wrong is not None else request.right)
 
 
-class RandomCalls:
-    """Calls tools at random with ids seen in the shop, then answers at random."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def __call__(self, desk: Desk) -> Iterator[Message]:
-        for _ in desk.ticket.requests:
-            for number in range(int(self._rng.integers(0, 4))):
-                tool = TOOLS[self._rng.integers(len(TOOLS))]
-                arguments = {name: self._value(desk, name) for name in tool.parameters["required"]}
-                yield Message(
-                    role="assistant", tool_calls=(ToolCall(id=f"call_{number}", name=tool.name, arguments=arguments),)
-                )
-            yield Message(role="assistant", content=("Done.", "It is shipped.", "They cost 9.")[self._rng.integers(3)])
-
-    def _value(self, desk: Desk, name: str) -> str | int:
-        database = desk.database
-        options: dict[str, list[str]] = {
-            "customer_id": list(database.customers),
-            "order_id": list(database.orders),
-            "product_id": list(database.products) or ["P10"],
-            "city": ["Oslo", "Rome", "Lima"],
-            "kind": ["mug", "lamp"],
-        }
-        if name == "amount":
-            return int(self._rng.integers(1, 10))
-        return options[name][self._rng.integers(len(options[name]))]
-
-
-def play(desk: Desk, seed: int, policy: Policy) -> Outcome:
-    """Reset, play, grade."""
+def play(desk: Desk, seed: int, policy: ScriptedPolicy) -> Outcome:
+    """Reset the desk, play one episode, and grade it."""
     desk.reset(seed)
     for message in policy(desk):
         if desk.step(message).done:

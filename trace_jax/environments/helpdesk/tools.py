@@ -1,7 +1,7 @@
-"""The desk's nine tools: JSON Schemas, and what each does to the database."""
+"""The desk's nine tools: their JSON Schemas, and how each of them changes the database."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -120,17 +120,23 @@ TOOLS: tuple[Tool, ...] = tuple(
 _VALIDATORS = {tool.name: Draft202012Validator(tool.parameters) for tool in TOOLS}
 
 
-def call_tool(database: Database, call: ToolCall, offered: frozenset[str] = frozenset(_TOOLS)) -> Message:
-    """Run one call; any mistake of the agent becomes an error message, as a real tool server would answer."""
-    try:
-        if call.name not in offered:
-            raise ToolError(f"no tool {call.name}")
-        if call.arguments is None:
-            raise ToolError("arguments are not a JSON object")
-        for problem in _VALIDATORS[call.name].iter_errors(call.arguments):
-            raise ToolError(problem.message)
-        result = _TOOLS[call.name][0](database, **call.arguments)
-    except ToolError as error:
-        result = {"error": str(error)}
+def execute(database: Database, call: ToolCall, offered: Container[str] = frozenset(_TOOLS)) -> Any:
+    """The result of one call. Raises ToolError for any mistake of the agent."""
+    if call.name not in offered:
+        raise ToolError(f"no tool {call.name}")
+    if call.arguments is None:
+        raise ToolError("arguments are not a JSON object")
+    for problem in _VALIDATORS[call.name].iter_errors(call.arguments):
+        raise ToolError(problem.message)
+    return _TOOLS[call.name][0](database, **call.arguments)
+
+
+def tool_message(call: ToolCall, result: Any) -> Message:
+    """The message that answers a call."""
     content = json.dumps(result, separators=(",", ":"))
     return Message(role="tool", content=content, tool_call_id=call.id, name=call.name)
+
+
+def error_message(call: ToolCall, error: ToolError) -> Message:
+    """The message that answers a refused call, as a real tool server would answer."""
+    return tool_message(call, {"error": str(error)})

@@ -1,21 +1,18 @@
-"""One parametric generator per family of capabilities, each a small desk in the shapes of the helpdesk target."""
+"""Generated environments for each capability of the helpdesk, in the shapes of the target."""
 
-from trace_jax.environments.helpdesk.practice.choose_under_constraints import ChooseUnderConstraints
-from trace_jax.environments.helpdesk.practice.complete_all_steps import CompleteAllSteps
-from trace_jax.environments.helpdesk.practice.compute_over_values import ComputeOverValues
-from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
-from trace_jax.environments.helpdesk.practice.recover_from_error import RecoverFromError
-from trace_jax.environments.helpdesk.practice.refuse_forbidden import RefuseForbidden
-from trace_jax.environments.helpdesk.practice.verify_before_acting import VerifyBeforeActing
+import lazy_loader
 
-FAMILIES: dict[str, type[PracticeDesk]] = {
-    family.capability: family
-    for family in (
-        VerifyBeforeActing,
-        CompleteAllSteps,
-        ComputeOverValues,
-        ChooseUnderConstraints,
-        RefuseForbidden,
-        RecoverFromError,
-    )
-}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "choose_under_constraints": ["ChooseUnderConstraints"],
+        "complete_all_steps": ["CompleteAllSteps"],
+        "compute_over_values": ["ComputeOverValues"],
+        "desk": ["PracticeDesk"],
+        "families": ["FAMILIES"],
+        "ladder": ["FamilyPractice", "practice_on"],
+        "recover_from_error": ["RecoverFromError"],
+        "refuse_forbidden": ["RefuseForbidden"],
+        "verify_before_acting": ["VerifyBeforeActing"],
+    },
+)

@@ -16,7 +16,7 @@ from trace_jax.errors import UserError
 
 
 class ChooseUnderConstraints(PracticeDesk):
-    """The dearest product in stock of at most ``listed`` (2 or 3) ones; 4 lists a sold-out one besides.
+    """The dearest product in stock of at most ``listed`` products (2 or 3); 4 adds one that is sold out.
 
     Routine: the product is named, or nothing is bought.
     """
@@ -29,11 +29,11 @@ class ChooseUnderConstraints(PracticeDesk):
     harder = {"listed": 4}
 
     def __init__(
-        self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, beside: str = "", listed: int = 3
+        self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, other: str = "", listed: int = 3
     ) -> None:
         if not 2 <= listed <= 4:
             raise UserError(f"environment {self.capability}: listed={listed} lies outside 2 to 4")
-        super().__init__(exercised, routine, contrast_every, beside)
+        super().__init__(exercised, routine, contrast_every, other)
         self._listed = listed
 
     def _exercises(self) -> tuple[Builder, ...]:
@@ -55,7 +55,7 @@ class ChooseUnderConstraints(PracticeDesk):
         return listing
 
     def _progress(self, request: Request, turn: Turn) -> bool:
-        """Whether a dearer product was tried than the first listed, which the wrong path takes unread."""
+        """Whether a dearer product was tried than the first listed, which the wrong path always takes."""
         price = {key: row["price"] for key, row in turn.before.products.items()}
         tried = [arguments.get("product_id") for name, arguments in turn.calls if name == "place_order"]
         return any(price[key] > price[_first(request)] for key in tried if isinstance(key, str) and key in price)

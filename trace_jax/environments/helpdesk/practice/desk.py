@@ -1,4 +1,4 @@
-"""What the families share: a small desk on which a short ticket turns on one capability, graded request by request."""
+"""The base of all families: a desk with short tickets that turn on one capability, graded request by request."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import numpy as np
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.desk import Desk, says
+from trace_jax.environments.helpdesk.draw import customer, draw_from
 from trace_jax.environments.helpdesk.policies import follow
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, Builder, Call, Request
-from trace_jax.environments.helpdesk.target import customer, draw_from
 from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
 from trace_jax.environments.protocol import Observation, Outcome
@@ -27,7 +27,7 @@ Knobs = dict[str, Any]
 
 @dataclass
 class Turn:
-    """What the agent did about one request, between two states of the shop; ``reply`` is None until it answers."""
+    """What the agent did for one request, and the shop before and after it. ``reply`` is None until it answers."""
 
     before: Database
     after: Database
@@ -36,7 +36,7 @@ class Turn:
 
 
 def shop(database: Database) -> dict[str, Any]:
-    """A copy of the graded state. A lock is a means, not an end: it is left out, as in the target."""
+    """A copy of the graded state, without locks: opening one is a means to an end, which the target does not grade."""
     tables = database.copy().state()
     for order in tables["orders"].values():
         del order["locked"]
@@ -58,39 +58,40 @@ def changes(before: Database, after: Database) -> Counter[tuple[str, str]]:
 class PracticeDesk(Desk):
     """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
 
-    Every ``contrast_every``-th ticket is wholly routine (0: none), lest the policy learn to do the unusual always.
-    With ``beside``, requests that need another capability take the place of the routine ones: such tickets are not
-    trained on, they show a router what a conversation with two needs looks like.
+    Every ``contrast_every``-th ticket is wholly routine (0: none), so that the policy does not learn to always do the
+    unusual. With ``other``, requests that need the capability ``other`` replace the routine ones. Such tickets are not
+    trained on; they show a router a conversation that needs two capabilities.
     Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
 
-    The reward is the mean credit of the exercised requests (1 done right, ``PROGRESS`` for a step towards it with no
-    change beyond what was asked for, else 0), less up to half of it for routine requests gone wrong. A request is right
-    iff its turn left the shop exactly as the right path would have, and the reply says what it must.
+    The reward is the mean credit of the exercised requests, less up to half of it for routine requests done wrong. A
+    request earns 1 if it is done right, ``PROGRESS`` for a step towards that without any other change, and 0 otherwise.
+    It is done right if the agent left the shop exactly as the right path would have, and the reply has the required
+    words.
     """
 
     capability: ClassVar[str]
     offered: ClassVar[tuple[str, ...]]  # names of tools
     exercises: ClassVar[tuple[Builder, ...]]
-    routines: ClassVar[tuple[Builder, ...]]  # routine requests, which also keep the skills around the capability alive
-    easier: ClassVar[Knobs] = {}  # what this family can turn besides the composition of the ticket
+    routines: ClassVar[tuple[Builder, ...]]  # routine requests, which keep the skills around the capability alive
+    easier: ClassVar[Knobs] = {}  # knobs of this family alone, as they make it easier, and harder
     harder: ClassVar[Knobs] = {}
 
-    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, beside: str = "") -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, other: str = "") -> None:
         if exercised < 1 or routine < 0 or exercised + routine > MAX_REQUESTS or contrast_every < 0:
             raise UserError(
                 f"environment {self.capability}: exercised={exercised}, routine={routine}, contrast_every="
                 f"{contrast_every}: at least 1 exercised, at most {MAX_REQUESTS} requests, contrast_every >= 0"
             )
-        if beside and beside not in BY_CAPABILITY:
+        if other and other not in BY_CAPABILITY:
             raise UserError(
-                f"environment {self.capability}: beside={beside!r} is no capability of the helpdesk: it has "
+                f"environment {self.capability}: other={other!r} is no capability of the helpdesk: it has "
                 f"{', '.join(BY_CAPABILITY)}"
             )
         tools = tuple(tool for tool in TOOLS if tool.name in self.offered)
         super().__init__(self.capability, self._draw_practice, tools)
         self._counts = exercised, routine
         self._contrast_every = contrast_every
-        self._routines = BY_CAPABILITY[beside] if beside else self.routines
+        self._routines = BY_CAPABILITY[other] if other else self.routines
 
     def _draw_practice(self, seed: int) -> Ticket:
         exercised, routine = self._counts
@@ -119,7 +120,7 @@ class PracticeDesk(Desk):
         return observation
 
     def step(self, message: Message) -> Observation:
-        """As the target's desk, noting what was done about which request."""
+        """As the target's desk. Notes what the agent did for which request."""
         observation = super().step(message)
         turn = self.turns[-1]
         turn.after = self.database.copy()
@@ -132,7 +133,7 @@ class PracticeDesk(Desk):
         return observation
 
     def solution(self) -> tuple[Message, ...]:
-        """The right path of every request."""
+        """The agent's messages of the right path, for every request."""
         return tuple(message for request in self.ticket.requests for message in follow(request.right))
 
     def state(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class PracticeDesk(Desk):
         return shop(self.database)
 
     def grade(self) -> Outcome:
-        """Credit each request; see the class."""
+        """The credits of all requests; see the class."""
         credits: dict[bool, list[float]] = {True: [], False: []}
         checks: list[Check] = []
         for number, (request, on) in enumerate(zip(self.ticket.requests, self._turns_on, strict=True)):
@@ -168,5 +169,5 @@ class PracticeDesk(Desk):
         return changes(turn.before, turn.after) <= asked_for and self._progress(request, turn)
 
     def _progress(self, request: Request, turn: Turn) -> bool:
-        """Whether a turn that did not get there made the step that the capability is about."""
+        """Whether a turn that is not right made the step that the capability is about."""
         raise NotImplementedError(f"{type(self).__name__} says nothing about progress")
