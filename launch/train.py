@@ -29,6 +29,7 @@ from trace_jax.base_agent import calibration_path
 from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
+from trace_jax.contract.lock import locked
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.engines.protocol import Engine
@@ -73,10 +74,11 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     _check(config)
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
-    with Termination() as termination:
+    with Termination() as termination, ExitStack() as stack:
         asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
         processes.require_same("the command line", json.dumps(asked).encode())
         processes.require_shared(workdir)
+        processes.from_first(lambda: stack.enter_context(locked(workdir)) or b"")
         mesh = make_mesh(MeshSettings(**config.mesh.to_dict()))
         base = load_base(config, mesh)
         jobs = _jobs(config, base, workdir)
@@ -202,4 +204,4 @@ def _progress(jobs: Sequence[Job], config: GRPOConfig) -> Iterator[Callable[[Ste
 
 if __name__ == "__main__":
     with processes.together():
-        run(main)
+        run(main, exclusive=False)
