@@ -1,7 +1,7 @@
 """What the report shows, gathered from the files of a work directory.
 
-``run_summary.json`` names the files of the run, with their digests, and adds what no stage's own record holds.
-Manifests that lie in the directory without being named there are left out of the report, with a warning.
+``run_summary.json`` names the files of the run, with their digests, and adds what no stage's own record holds. Other
+manifests that lie in the directory are left out of the report, with a warning.
 """
 
 import json

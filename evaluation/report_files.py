@@ -40,8 +40,8 @@ def read_named(directory: epath.Path, reference: FileReference, named_by: PathLi
 def run_files(root: PathLike, report: str, adapters: Sequence[PathLike]) -> dict[str, Any]:
     """The fields of a ``RunSummary`` that name the files of the run in ``root``.
 
-    These are the evaluation ``report`` (relative to ``root``), the manifests of its ``adapters``, those of the
-    environments that these were trained on, and the analysis and the route table, where the run has them.
+    These are the evaluation ``report`` (relative to ``root``), the manifests of its ``adapters`` and of their
+    environments, and the analysis and the route table, where the run has them.
     """
     directory = epath.Path(root)
     manifests = [read_document(path, AdapterManifest) for path in adapters]

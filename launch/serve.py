@@ -28,11 +28,11 @@ API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: 
 """
 
 import asyncio
-import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from tokenizers import Tokenizer
 
 from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.files import read_document
+from trace_jax.contract.lock import locked
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
 from trace_jax.errors import UserError
@@ -111,7 +112,7 @@ async def _serve(settings: RunSettings, root: Path) -> None:
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     table = read_document(table_path, RouteTable)
     held = _held(root, table)
-    with _alone(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
+    with locked(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
         async with AsyncExitStack() as stack:
             if settings.engine.kind == "sglang":
                 engines = await _servers(settings, table_path, table, metrics)
@@ -157,20 +158,7 @@ async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) 
     )
     with Termination():  # uvicorn drains at the signal, and raises it again when it is done
         await uvicorn.Server(settings).serve(sockets=[listener])
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Raises UserError while another gateway works in ``directory``, whose files it would remove."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: another gateway serves this run: stop it, or give this one a copy of the run"
-            ) from None
-        yield
+    print("ended: the gateway's decisions are kept; the same command serves again", file=sys.stderr)
 
 
 def _held(root: Path, table: RouteTable) -> dict[str, Held]:
@@ -235,4 +223,4 @@ def _policy(settings: RunSettings) -> SelectionPolicy:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, exclusive=False)  # it locks its own part of the work directory, the gateway's

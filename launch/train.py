@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.files import read_document, read_records
+from trace_jax.contract.lock import locked
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.engines.protocol import Engine
@@ -74,10 +75,11 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     _check()
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
-    with Termination() as termination:
+    with Termination() as termination, ExitStack() as stack:
         asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
         processes.require_same("the command line", json.dumps(asked).encode())
         processes.require_shared(workdir)
+        processes.from_first(lambda: stack.enter_context(locked(workdir)) or b"")
         mesh = make_mesh(settings.mesh)
         base = load_base(settings, mesh)
         jobs = _jobs(settings, base, workdir)
@@ -202,4 +204,4 @@ def _progress(jobs: Sequence[Job], config: GRPOConfig) -> Iterator[Callable[[Ste
 
 if __name__ == "__main__":
     with processes.together():
-        run(main)
+        run(main, exclusive=False)

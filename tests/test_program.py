@@ -3,14 +3,16 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BASE = "--config=configs/base.py"
 PROGRAM = """
     import logging, sys, time
@@ -124,12 +126,46 @@ def test_our_own_packages_are_heard_and_others_only_when_they_warn(tmp_path, ter
     assert len(said) == 4 and all(map(re.fullmatch, [*ours, f"WARNING {time} absl: absl warns"], said)), said
 
 
-def test_an_interrupt_says_that_the_run_can_go_on(tmp_path):
-    arguments = command(tmp_path, BASE, f"--workdir={tmp_path / 'run'}", "--config.seed=3")
+@contextmanager
+def sleeping(directory: Path, workdir: Path):
+    """The program at work; it sleeps for a minute."""
+    arguments = command(directory, BASE, f"--workdir={workdir}", "--config.seed=3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("sign", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_it_with_one_line_on_what_is_kept(sign, status, word, tmp_path):
+    workdir = tmp_path / "run"
+    with sleeping(tmp_path, workdir) as process:
+        process.send_signal(sign)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert process.returncode == status
+    assert errors == f"{word}: {workdir} keeps what was finished; the same command goes on from here\n"
+
+
+def test_a_second_start_is_refused_naming_the_first_until_that_is_killed(tmp_path):
+    workdir = tmp_path / "run"
+    with sleeping(tmp_path, workdir) as process:
+        message = one_line_error(call(tmp_path, BASE, f"--workdir={workdir}"), 1)
+        host = re.escape(socket.gethostname())
+        owner = rf"process {process.pid} on {host} \(since \d{{4}}-\S+: .*program.py --config=\S+ .*\)"
+        remedy = "wait until it has ended, end it, or choose another directory"
+        assert re.fullmatch(f"error: {workdir}: {owner} works there: {remedy}", message), message
+        process.kill()
+        process.wait()
+        assert call(tmp_path, BASE, f"--workdir={workdir}").returncode == 0
+    assert list(workdir.iterdir()) == []  # nothing was written
+
+
+def test_an_object_store_is_said_to_have_no_locks(tmp_path):
+    result = call(tmp_path, BASE, "--workdir=gs://b/run")
+    assert result.returncode == 0 and "gs://b/run: an object store has no locks: make sure that no" in result.stderr

@@ -13,14 +13,18 @@ Exit status: 0 done, 1 failed, 2 a wrong command line, 130 interrupted, 143 ende
 
 import logging
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import NoReturn, TextIO
 
 from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from trace_jax.contract.lock import locked
 from trace_jax.errors import TraceError
 from trace_jax.parallel.termination import Terminated
 from trace_jax.run_settings import sections, settings_help
@@ -36,16 +40,20 @@ EXPECTED = (TraceError, OSError, FloatingPointError)
 Main = Callable[[ConfigDict, epath.Path], None]
 
 
-def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections())) -> NoReturn:
+def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections()), exclusive: bool = True) -> NoReturn:
     """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit.
 
-    ``settings`` are what ``--help`` lists of the configuration: by default those of a run.
+    Args:
+        settings: what ``--help`` lists of the configuration; by default the settings of a run.
+        exclusive: lock the work directory while the program runs. False for a program that does so itself.
     """
+
+    def call() -> None:
+        with locked(WORKDIR.value) if exclusive else nullcontext():
+            main(CONFIG.value, epath.Path(WORKDIR.value))
+
     _help(settings)
-    app.run(
-        lambda _: _call(lambda: main(CONFIG.value, epath.Path(WORKDIR.value))),
-        flags_parser=lambda arguments: parse(arguments, WORKDIR),
-    )
+    app.run(lambda _: _call(call, WORKDIR.value), flags_parser=lambda arguments: parse(arguments, WORKDIR))
     raise AssertionError("app.run exits")
 
 
@@ -66,20 +74,43 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
-def guarded(main: Callable[[], None]) -> int:
-    """Call ``main``; its exit status. What a user can mend ends the program with one line and status 1."""
+def guarded(main: Callable[[], None], results: str | None = None) -> int:
+    """Call ``main``; its exit status. What a user can mend ends the program with one line and status 1.
+
+    SIGTERM and SIGINT end it where it is, with a line that says what is kept: all that stands in ``results``.
+    """
     _show_log()
+    kept = f"{results} keeps what was finished; " if results else ""
     try:
-        main()
+        with _terminable():
+            main()
     except EXPECTED as error:
         fail(str(error), 1)
     except Terminated as ended:
-        print("terminated: the same command goes on from here", file=sys.stderr)
+        print(f"terminated: {kept}the same command goes on from here", file=sys.stderr)
         return ended.status
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print(f"interrupted: {kept}the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """The first SIGTERM raises Terminated in the block; a second one ends the process at once.
+
+    Code in the block that handles the signal otherwise (``Termination``, uvicorn) is not affected.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -109,7 +140,7 @@ def _help(settings: Iterable[type[Settings]]) -> None:
         program.__doc__ = f"{program.__doc__ or ''}\n{settings_help(settings)}\n"
 
 
-def _call(main: Callable[[], None]) -> int:
+def _call(main: Callable[[], None], results: str | None = None) -> int:
     if DRY_RUN.value:
         print(CONFIG.value)
         return 0
@@ -120,7 +151,7 @@ def _call(main: Callable[[], None]) -> int:
         enable_compilation_cache()
         main()
 
-    return guarded(configured)
+    return guarded(configured, results)
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

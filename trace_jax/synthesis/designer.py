@@ -40,7 +40,8 @@ class Brief:
 
 def make_brief(capability: Candidate, name: str, target: Target) -> Brief:
     """The brief for a capability of the target called ``name``. It shows the training split alone."""
-    practice, practised = None, ()
+    practice: Practice | None = None
+    practised: tuple[str, ...] = ()
     if isinstance(target, Practised):
         practice, practised = target.practice(capability.name), target.practised
     return Brief(capability, name, target.environment("train").tools, target.results, practice, practised)

@@ -28,7 +28,8 @@ def export(
     - ``peft/adapter_config.json``: PEFT's configuration; ``r``, ``lora_alpha``, ``target_modules`` and, as
       ``base_model_name_or_path``, the revision of the base.
     - ``adapter.json``: the ``AdapterManifest``, which holds the SHA-256 of both files. It is written last, so an export
-      with a manifest is whole. Its path of the checkpoint is relative to ``directory``; its metrics are those of the last step, times left out.
+      with a manifest is whole. Its path of the checkpoint is relative to ``directory``. Its metrics are those of the
+      last step, without times.
 
     Two runs that are equal up to times write equal bytes.
 

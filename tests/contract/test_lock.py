@@ -1,0 +1,111 @@
+"""One program at a time in a work directory, tried with real processes."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from trace_jax.contract.lock import FILE, locked
+from trace_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+    import os, sys, time
+    from trace_jax.contract.lock import locked
+    from trace_jax.errors import UserError
+
+    directory, start, act = sys.argv[1:]
+    print("ready", flush=True)
+    if float(start):
+        while time.time() < float(start):
+            pass
+    try:
+        with locked(directory):
+            if act == "fork" and os.fork() == 0:
+                time.sleep(60)
+            print("got it", time.time(), flush=True)
+            time.sleep(60 if act != "race" else 0.3)
+            print("left it", time.time(), flush=True)
+    except UserError as error:
+        print(error)
+"""
+
+
+def started(directory: Path, at: float, act: str) -> subprocess.Popen[str]:
+    """A process that waits, busily, for the time ``at`` to lock ``directory``."""
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(directory), str(at), act]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    return process
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_of_many_starts_at_the_same_moment_one_gets_the_directory(tmp_path, there):
+    place = tmp_path / "run"
+    if there:
+        place.mkdir()
+        (place / FILE).write_text("{}")  # of a program that was killed
+    at = time.time() + 4.0
+    processes = [started(place, at, "race") for _ in range(5)]
+    said = [process.communicate(timeout=60)[0].splitlines()[1:] for process in processes]
+    got = [lines for lines in said if lines[0].startswith("got it")]
+    assert len(got) == 1, said
+    (owner,) = (process.pid for process, lines in zip(processes, said, strict=True) if lines in got)
+    refused = [lines for lines in said if lines not in got]
+    assert all(len(lines) == 1 and f"{place}: process {owner} on " in lines[0] for lines in refused), said
+    assert place.exists() == there and not (place / FILE).exists()
+
+
+@pytest.mark.parametrize("act", ["sleep", "fork"])
+def test_a_killed_owner_leaves_the_directory_free_whoever_it_has_forked(tmp_path, act):
+    process = started(tmp_path, 0, act)
+    try:
+        assert [process.stdout.readline().split()[0] for _ in range(2)] == ["ready", "got"]
+        with (
+            pytest.raises(UserError, match=f"process {process.pid} on .*-c.*wait until it has ended"),
+            locked(tmp_path),
+        ):
+            raise AssertionError("entered")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with locked(tmp_path):
+            assert (tmp_path / FILE).exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its child as well
+        process.stdout.close()
+
+
+def test_what_was_written_stays_and_the_lock_file_does_not(tmp_path):
+    with locked(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "file").touch()
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"), locked(tmp_path / "new" / "run"):
+            raise AssertionError("entered")
+    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["file"]
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "failed"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "failed").exists()
+
+
+def test_where_nothing_can_be_locked_a_warning_says_so(tmp_path, store, monkeypatch, caplog):
+    with locked(store / "run"):
+        assert not (store / "run").exists()
+    assert "s3://bucket/run: an object store has no locks" in caplog.text
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", lambda descriptor, how: None if how == fcntl.LOCK_UN else refuse(descriptor, how))
+        with locked(tmp_path):
+            pass
+    assert "its file system has no locks" in caplog.text
