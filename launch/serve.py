@@ -42,6 +42,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
+from trace_jax.chat.loading import load_renderer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.routing import RouteTable
@@ -71,7 +72,7 @@ from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import Policy, make_policy
 from trace_jax.routing.table import check_base
-from trace_jax.session import check_engine, embedded_engine, load_base, load_renderer, sglang_engine
+from trace_jax.session import check_engine, embedded_engine, load_base, sglang_engine
 from trace_jax.training.run import MANIFEST
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")

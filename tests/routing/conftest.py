@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from flax import nnx
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.models.config import DecoderConfig

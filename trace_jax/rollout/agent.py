@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
 
+from trace_jax.chat.calls import read_object
 from trace_jax.chat.codec import RenderError
-from trace_jax.chat.renderer import Renderer, read_arguments
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.record import Part
 from trace_jax.contract.trajectory import (
     Check,
@@ -216,7 +217,7 @@ def _sound(parts: Any, kind: type[P]) -> tuple[P, ...]:
             raise EnvironmentFault(f"expected a {kind.__name__}, got {str(part)[:80]!r}")
         try:
             written = part.model_dump_json()
-            same = read_arguments(written) is not None and kind.model_validate_json(written) == part
+            same = read_object(written) is not None and kind.model_validate_json(written) == part
         except (ValueError, RecursionError):
             same = False
         if not same:
