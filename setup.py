@@ -21,7 +21,7 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12.8",
         "fsspec>=2024.6",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "jsonschema>=4.20",
         "lazy-loader>=0.4",
         "matplotlib>=3.9",

@@ -38,7 +38,8 @@ from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.loading import load_renderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.engines.settings import EngineSettings
@@ -57,7 +58,6 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import Gate, GateRouter
-from trace_jax.session import load_renderer
 
 SERVER = flags.DEFINE_string("server", "", "a running SGLang server; empty: a stand-in that answers at once")
 REQUESTS = flags.DEFINE_integer("requests", 300, "measured calls of each row, after a tenth as many to warm up")

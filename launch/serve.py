@@ -42,6 +42,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
+from trace_jax.chat.loading import load_renderer
 from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.files import read_document
 from trace_jax.contract.lock import locked
@@ -73,7 +74,7 @@ from trace_jax.routing.router import Router
 from trace_jax.routing.select import SelectionPolicy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.run_settings import RunSettings, read_settings
-from trace_jax.session import embedded_engine, load_base, load_renderer, sglang_engine
+from trace_jax.session import embedded_engine, load_base, sglang_engine
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")

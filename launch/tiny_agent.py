@@ -12,7 +12,8 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from trace_jax.chat.renderer import TinyRenderer, text_of
+from trace_jax.chat.calls import text_of
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments.helpdesk.database import CITIES, CUSTOMERS, KINDS, ORDERS, PRODUCTS, STATUSES

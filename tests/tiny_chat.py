@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from tokenizers import Tokenizer
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder

@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 
 from etils import epath
 from jax.sharding import Mesh
-from tokenizers import Tokenizer
 
-from trace_jax.chat.codec import RenderError
+from trace_jax.chat.loading import load_renderer
 from trace_jax.chat.renderer import Renderer
-from trace_jax.chat.renderers import chat_template, renderer_for
 from trace_jax.contract.adapter import AdapterManifest, check_adapter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
@@ -30,7 +28,7 @@ from trace_jax.engines.sglang.server import ServerFailed, SGLangServer
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder, layer_shapes
-from trace_jax.models.formats.huggingface import TOKENIZER, load, read_config, revision
+from trace_jax.models.formats.huggingface import load, read_config, revision
 from trace_jax.models.formats.peft import load_peft
 from trace_jax.models.formats.writing import CONFIG
 from trace_jax.models.lora import LoRA
@@ -114,20 +112,6 @@ def _outline(directory: Path) -> bytes:
     """What tells apart two models that should be one, without reading the weights."""
     sizes = sorted((path.name, path.stat().st_size) for path in directory.glob("*.safetensors"))
     return (directory / CONFIG).read_bytes() + repr(sizes).encode()
-
-
-def load_renderer(directory: Path, thinking: bool | None) -> Renderer:
-    """The renderer of the model in ``directory``. Raises UserError for a tokenizer that cannot be used."""
-    path = directory / TOKENIZER
-    if not path.is_file():
-        raise UserError(f"{path} is missing: put the tokenizer that the model was trained with there")
-    try:
-        return renderer_for(Tokenizer.from_file(os.fspath(path)), chat_template(directory), thinking)
-    except RenderError as error:
-        raise UserError(f"{path}: {error}") from None
-    except Exception as error:  # the library raises nothing narrower
-        why = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({why}): put the model's own tokenizer there again") from None
 
 
 def load_adapters(manifests: Manifests, base: Base) -> dict[str, LoRA]:

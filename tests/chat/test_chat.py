@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from trace_jax.chat.calls import read_arguments
 from trace_jax.chat.codec import RenderError
-from trace_jax.chat.renderer import TinyRenderer, read_arguments
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, ToolCall
 

@@ -12,7 +12,7 @@ from evaluation import statistics
 from evaluation.aggregate import compare_over_seeds, print_aggregate, read_reports, shared_methods
 from evaluation.methods import Method, evaluate_methods, plan_episodes
 from evaluation.routed import assign, confusion_of, route_tasks
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.files import write_document
 from trace_jax.contract.routing import Route, RouteTable

@@ -13,7 +13,7 @@ import openai
 import pytest
 from flax import nnx
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest, peft_checksums
 from trace_jax.contract.digest import checksum

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine

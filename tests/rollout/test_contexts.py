@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.chat.qwen3 import Qwen3Renderer
-from trace_jax.chat.renderer import Renderer, TinyRenderer
+from trace_jax.chat.renderer import Renderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling

@@ -6,7 +6,7 @@ import pytest
 from adapter_files import FILES
 from flax import nnx
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.models.config import DecoderConfig

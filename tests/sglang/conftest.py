@@ -7,7 +7,7 @@ import pytest
 from real_server import RealServer, new_engine, random_decoder, running, sglang_server, write_model
 from tokenizers import Tokenizer
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.models.decoder import Decoder
 

@@ -13,7 +13,7 @@ import pytest
 from real_server import CONFIG, RealServer, random_lora, router, running
 from test_relay_sglang import listed, relay
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.engine import SGLangEngine

@@ -17,8 +17,7 @@ from qwen3_tokenizer import CONTROL, TAGS, small_tokenizer
 from real_server import CONFIG, RealServer, running, sglang_server
 from tokenizers import Tokenizer
 
-from trace_jax.chat.qwen3 import Qwen3Renderer
-from trace_jax.chat.renderers import renderer_for
+from trace_jax.chat.qwen3 import Form, Qwen3Renderer
 from trace_jax.chat.tokenizer import save_tokenizer
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.engines.settings import EngineSettings
@@ -34,6 +33,7 @@ from served import ByWord, make_app, make_gateway, serving  # noqa: E402
 
 TEMPLATE = (TESTS / "chat" / "templates" / "qwen3.jinja").read_text()
 SIZE, KEY = 420, "only-for-this-test"
+FORMS: dict[bool, Form] = {True: "thinking", False: "no_thinking"}
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 pieces = st.sampled_from(["\n", "\n\n", "{}", '{"name": "', "assistant\n", "please refund", "é", "e\u0301", "now?"])
@@ -94,8 +94,7 @@ def hybrid(
     request: pytest.FixtureRequest, qwen: RealServer, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[openai.OpenAI, Qwen3Renderer]]:
     """A gateway before the server, and the renderer of what was trained."""
-    renderer, config = renderer_for(tokenizer, TEMPLATE, request.param), dataclasses.replace(CONFIG, vocab_size=SIZE)
-    assert isinstance(renderer, Qwen3Renderer)
+    renderer, config = Qwen3Renderer(tokenizer, FORMS[request.param]), dataclasses.replace(CONFIG, vocab_size=SIZE)
 
     async def make(stack):
         engine = SGLangEngine([qwen.url], config, (), EngineSettings(), api_key=KEY)

@@ -9,7 +9,7 @@ import pytest
 from real_server import CONFIG, RealServer, new_engine, random_lora
 from test_sync import listed
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.sglang.engine import SGLangEngine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from trace_jax.chat.renderer import TinyRenderer
+from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine

@@ -1,13 +1,14 @@
 """The ChatML form of conversations, for models whose own template knows no tools: calls are plain text."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from trace_jax.chat.calls import read_call, text_of, write_call, written_arguments
 from trace_jax.chat.codec import Codec, RenderError
-from trace_jax.chat.renderer import NoThinking, read_call, text_of, write_call
+from trace_jax.chat.renderer import NoThinking
 from trace_jax.contract.trajectory import Message, Tool
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -18,24 +19,32 @@ class ChatMLRenderer(NoThinking):
     """Turns are ``<|im_start|>ROLE\\nCONTENT<|im_end|>\\n``, token for token as the family's template writes them.
 
     The tools stand at the end of the first system message, a line each (see ``signature``). An assistant turn is text,
-    or calls ``/name {"compact":"json"}`` of one line each, or text and then calls. What begins a line with a slash is a
+    or calls ``/name {"compact":"json"}`` of one line each, or text and then calls. A line that begins with a slash is a
     call: if its arguments are no JSON object, they stay in ``raw_arguments``, and the environment answers as to any bad
-    call. A default system message is never put in.
+    call.
 
     Args:
-        tokenizer: must hold ``START`` and ``END`` as special tokens, and give back any text that it encodes.
+        tokenizer: must hold ``START`` and ``END`` as special tokens, and decode every text that it encodes.
+        end_token_ids: more tokens with which the model ends a turn.
+        default_system: the system message that the template puts in front of a conversation that has none.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._codec = Codec(tokenizer, (START, END))
+    def __init__(
+        self, tokenizer: Tokenizer, end_token_ids: Collection[int] = (), default_system: str | None = None
+    ) -> None:
+        self._codec = Codec(tokenizer, (END, START), end_token_ids)
         self._start, self._end = self._codec.id[START], self._codec.id[END]
         self._newline = tuple(self._codec.encode("\n"))
         self._header = (self._start, *self._codec.encode("assistant\n"))
-        self.stop_token_ids: tuple[int, ...] = (self._end,)
+        self._default_system = default_system
+        self.stop_token_ids = self._codec.stop_token_ids
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """All tokens up to and including the header of the assistant's next turn."""
-        return (*self._turns(with_tools(messages, tools)), *self._header)
+        shown = with_tools(messages, tools)
+        if self._default_system is not None and shown and shown[0].role != "system":
+            shown = [Message(role="system", content=self._default_system), *shown]
+        return (*self._turns(shown), *self._header)
 
     def assistant(self, message: Message) -> tuple[int, ...]:
         """What a perfect sampler would emit for ``message``, stop token included.
@@ -45,10 +54,8 @@ class ChatMLRenderer(NoThinking):
         """
         if message.role != "assistant":
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
-        calls = [f"/{write_call(call)}" for call in message.tool_calls]
-        content = message.content or ""
-        text = "\n".join([content, *calls] if content else calls)
-        if _CALL.search(content) or len(_CALL.findall(text)) != len(calls):
+        text = _assistant_text(message.content, [f"/{write_call(call)}" for call in message.tool_calls])
+        if _CALL.search(message.content or "") or len(_CALL.findall(text)) != len(message.tool_calls):
             raise RenderError(
                 f"message {text[:60]!r} holds a line with a slash that begins no call: write it otherwise"
             )
@@ -56,18 +63,19 @@ class ChatMLRenderer(NoThinking):
 
     def continuation(
         self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
-    ) -> tuple[int, ...]:
-        """What follows sampled tokens: the end of a turn that was cut, ``messages``, and the next assistant header."""
+    ) -> tuple[int, ...] | None:
+        """What follows a sampled turn; None if it ended with a stop token other than ``<|im_end|>``."""
         for message in messages:
             if message.role == "assistant":
                 raise RenderError("a continuation holds tool, user and system messages, not the assistant's own")
-        cut = not completion_ids or completion_ids[-1] != self._end
-        return (*((self._end,) if cut else ()), *self._newline, *self._turns(messages), *self._header)
+        if self._codec.ended_otherwise(completion_ids):
+            return None
+        end = () if self._codec.ended(completion_ids) else (self._end,)
+        return (*end, *self._newline, *self._turns(messages), *self._header)
 
     def parse(self, token_ids: Sequence[int]) -> Message:
-        """Sampled tokens as an assistant message. Never fails."""
-        text = self._codec.decode(token_ids[:-1] if token_ids and token_ids[-1] == self._end else token_ids)
-        said, *written = _CALL.split(text)
+        """Sampled tokens as an assistant message. It never fails."""
+        said, *written = _CALL.split(self._codec.decode(self._codec.said(token_ids)))
         if written:  # each call is the last thing on its line
             said, written = said.removesuffix("\n"), [*(w.removesuffix("\n") for w in written[:-1]), written[-1]]
         calls = tuple(read_call(number, call) for number, call in enumerate(written))
@@ -76,12 +84,18 @@ class ChatMLRenderer(NoThinking):
     def _turns(self, messages: Iterable[Message]) -> list[int]:
         ids: list[int] = []
         for message in messages:
-            if message.role == "assistant":
-                ids += [*self._header, *self.assistant(message), *self._newline]
-            else:  # role and content are one text to the template's tokenizer, which may join what meets between them
+            if message.role == "assistant":  # also one that ``assistant`` refuses: a model, or a client, has said it
+                calls = [f"/{call.name} {written_arguments(call)}" for call in message.tool_calls]
+                text = self._codec.encode(_assistant_text(message.content, calls))
+                ids += [*self._header, *text, self._end, *self._newline]
+            else:  # role and content are encoded as one text, as the template's tokenizer does, which may join the two
                 text = self._codec.encode(f"{message.role}\n{message.content or ''}")
                 ids += [self._start, *text, self._end, *self._newline]
         return ids
+
+
+def _assistant_text(content: str | None, calls: Sequence[str]) -> str:
+    return "\n".join([content, *calls] if content else calls)
 
 
 def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
@@ -98,21 +112,31 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Messa
 def signature(tool: Tool) -> str:
     """A tool in one line: ``/refund {"order_id":string,"amount":integer} Refund an amount on an order.``
 
-    Optional arguments are marked ``"name"?``; a type is its JSON Schema's, an enumeration its values.
+    Optional arguments are marked ``"name"?``. A type is that of the JSON Schema, an enumeration is written as its
+    values. Parameters that are no object with properties are written as JSON.
     """
-    required = tool.parameters.get("required", ())
+    properties, required = tool.parameters.get("properties", {}), tool.parameters.get("required", [])
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        return f"/{tool.name} {text_of(tool.parameters)} {tool.description}"
     arguments = ",".join(
-        f'"{name}"{"" if name in required else "?"}:{_kind(schema)}'
-        for name, schema in tool.parameters.get("properties", {}).items()
+        f'"{name}"{"" if name in required else "?"}:{_kind(schema)}' for name, schema in properties.items()
     )
     return f"/{tool.name} {{{arguments}}} {tool.description}"
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return "|".join(map(text_of, schema["enum"]))
-    if "properties" in schema or not isinstance(schema.get("type"), str):
-        return text_of(schema)  # no short form says the same
-    if schema["type"] == "array" and "items" in schema:
-        return f"[{_kind(schema['items'])}]"
-    return str(schema["type"])
+def _kind(schema: Any) -> str:
+    """The type of an argument: a word, an enumeration, a list of a type; JSON if no short form says the same."""
+    depth = 0
+    while isinstance(schema, Mapping) and not schema.keys() & {"enum", "properties"}:
+        if schema.get("type") != "array" or "items" not in schema:
+            break
+        schema, depth = schema["items"], depth + 1
+    if not isinstance(schema, Mapping):
+        kind = text_of(schema)
+    elif isinstance(schema.get("enum"), list):
+        kind = "|".join(map(text_of, schema["enum"]))
+    elif "properties" in schema or not isinstance(schema.get("type"), str):
+        kind = text_of(schema)
+    else:
+        kind = str(schema["type"])
+    return f"{'[' * depth}{kind}{']' * depth}"

@@ -1,44 +1,76 @@
 """Text to tokens and back for the renderers, such that no text can pretend to be structure."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 
+from trace_jax.errors import UserError
 
-class RenderError(ValueError):
-    """A message cannot be written as tokens; the message is one line and names the offending part."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class RenderError(UserError):
+    """A message cannot be written as tokens. The error is one line that names the offending part."""
 
 
 class Codec:
-    """A tokenizer whose special tokens come from the renderer alone: in text they are spelled out.
+    """A tokenizer whose special tokens are written by the renderer alone: a text that holds one is spelled out.
 
     Args:
-        tokenizer: must hold ``specials`` and give back any text that it encodes (byte-level BPE does). It is copied.
+        tokenizer: must hold ``specials`` and decode every text that it encodes (byte-level BPE does). It is copied.
+        specials: the tokens of the renderer's structure; the first ends a turn.
+        end_token_ids: more tokens with which a model ends a turn, such as ``<|endoftext|>``.
 
     Attributes:
         id: the ids of ``specials``.
+        stop_token_ids: the ids that end a turn: that of the first of ``specials``, then ``end_token_ids``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, specials: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, specials: Sequence[str], end_token_ids: Collection[int] = ()) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()  # a saved tokenizer may cut long texts, or fill up short ones
+        self._tokenizer.no_padding()
         ids = {token: self._tokenizer.token_to_id(token) for token in specials}
         missing = [token for token, index in ids.items() if index is None]
         if missing:
             raise RenderError(f"tokenizer lacks the special tokens {missing}: add them before training it")
         self.id: dict[str, int] = {token: index for token, index in ids.items() if index is not None}
-        self._special_ids = frozenset(self.id.values())
+        end = self.id[specials[0]]
+        self.stop_token_ids = (end, *sorted(set(end_token_ids) - {end}))
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(self.id.values()) | {index for index in end_token_ids if index in added}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``. Raises RenderError for lone surrogates, and where a special token would arise."""
+        """Token ids of ``text``. Raises RenderError for half a surrogate pair, and if a special token would arise."""
+        if half := _SURROGATE.search(text):
+            raise RenderError(
+                f"text {text[:40]!r} cannot be encoded: character {half.start() + 1} is half a surrogate pair "
+                f"({ascii(half[0])[1:-1]}): send whole characters"
+            )
         try:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except (UnicodeEncodeError, TypeError) as error:  # tokenizers takes UTF-8 only; lone surrogates are not
-            raise RenderError(f"text {text[:40]!r} cannot be encoded: {error}") from error
+        except Exception as error:  # the library raises nothing narrower: no token stands for a part of the text
+            raise RenderError(f"text {text[:40]!r} cannot be encoded: {error}: use a byte-level tokenizer") from None
         if not self._special_ids.isdisjoint(ids):
-            raise RenderError(f"text {text[:40]!r} became a special token: train the tokenizer so that it cannot")
+            raise RenderError(
+                f"text {text[:40]!r} became a special token: mark it as special in tokenizer.json, so that text cannot"
+            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def ended(self, token_ids: Sequence[int]) -> bool:
+        """True if a sampled turn ends with a stop token; False if it was cut."""
+        return bool(token_ids) and token_ids[-1] in self.stop_token_ids
+
+    def ended_otherwise(self, token_ids: Sequence[int]) -> bool:
+        """True if a sampled turn ends with a stop token that is not the one which the template writes."""
+        return self.ended(token_ids) and token_ids[-1] != self.stop_token_ids[0]
+
+    def said(self, token_ids: Sequence[int]) -> Sequence[int]:
+        """A sampled turn without the stop token, whichever it is."""
+        return token_ids[:-1] if self.ended(token_ids) else token_ids

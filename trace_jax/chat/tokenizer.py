@@ -6,18 +6,19 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>", "<|end|>")
+END = "<|end|>"
+SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>", END)
 
-# One piece each: a JSON key with its punctuation, a record id, a number, a word. Episodes stay short. A number keeps
-# the quote and colon that an atom as its key leaves behind: the value then stands next to the word that names it.
+# Each of these is a piece: a JSON key with its punctuation, a record id, a number, a word. They keep episodes short.
+# Where an atom is the key, its quote and colon go to the number: the value then follows the word that names it.
 _PIECES = r""" ?["\[{,}]*"[a-z_]+":"?|":\d+|[A-Z]\d+|\d+| ?[A-Za-z_]+(?!\d)| ?[^\sA-Za-z\d]+|\s"""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, atoms: Sequence[str] = ()) -> Tokenizer:
     """Learn merges from ``texts``. Every byte is in the vocabulary, so any text can be encoded.
 
-    ``atoms`` are words that are the same piece wherever they stand, in a sentence or as a JSON key: a small model
-    learns to find again and to copy what looks the same.
+    Each word of ``atoms`` is the same piece in a sentence and as a JSON key: a small model learns to find and to copy
+    a word more easily if it always looks the same.
     """
     pieces = _PIECES
     if atoms:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from trace_jax.chat.renderer import read_arguments
+from trace_jax.chat.calls import read_arguments
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.errors import UserError
 from trace_jax.gateway.errors import ApiError

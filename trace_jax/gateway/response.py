@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from trace_jax.chat.renderer import text_of
+from trace_jax.chat.calls import written_arguments
 from trace_jax.contract.trajectory import ToolCall
 from trace_jax.gateway.chunk import Piece
 
@@ -112,8 +112,7 @@ def _usage(prompt_tokens: int, sampled: int) -> dict[str, int]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    written = call.raw_arguments or "" if call.arguments is None else text_of(call.arguments)
-    function = {"name": call.name, "arguments": written}
+    function = {"name": call.name, "arguments": written_arguments(call)}
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
 
 

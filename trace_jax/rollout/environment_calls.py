@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, TypeVar
 
-from trace_jax.chat.renderer import read_arguments
+from trace_jax.chat.calls import read_object
 from trace_jax.contract.record import Part
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.protocol import Observation, Outcome
@@ -49,7 +49,7 @@ def checked_parts(parts: Any, kind: type[P]) -> tuple[P, ...]:
             raise EnvironmentFault(f"expected a {kind.__name__}, got {str(part)[:80]!r}")
         try:
             written = part.model_dump_json()
-            same = read_arguments(written) is not None and kind.model_validate_json(written) == part
+            same = read_object(written) is not None and kind.model_validate_json(written) == part
         except (ValueError, RecursionError):
             same = False
         if not same:
