@@ -13,6 +13,7 @@ from trace_jax.models.formats.peft_config import (
     LORA_A,
     LORA_B,
     PREFIX,
+    rank_and_alpha,
     refuse_unservable,
     refuse_unsupported,
 )
@@ -25,9 +26,8 @@ def check_adapter(name: str, directory: Path) -> None:
     where = f"adapter {name!r}"
     config = _config(where, directory / ADAPTER_CONFIG)
     refuse_unsupported(where, config)
-    rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(f"{where} has r {rank!r} and lora_alpha {alpha!r}; both must be positive numbers")
+    rank, _ = rank_and_alpha(where, config)
+    targets = config.get("target_modules")
     if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
         raise UserError(f"{where} has target_modules {str(targets)[:80]!r}: servers need a list of module names")
     modules = _modules(where, directory / ADAPTER_WEIGHTS, rank)

@@ -79,7 +79,7 @@ def train(
         if is_first():
             stack.enter_context(CompileLog(epath.Path(jobs[0].directory) / "compiles.jsonl"))
         while going := [run for run in runs if not run.finished()]:
-            if anywhere(termination is not None and termination.asked):
+            if anywhere(termination is not None and termination.requested):
                 raise Terminated
             if config.max_staleness:  # in lock-step each begins when the one before has played
                 for run in going:
