@@ -1,12 +1,10 @@
 """From a config to what ``launch.plan`` compiles."""
 
-import json
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.config_json import read_config
 from trace_jax.planning.compile import Job
 from trace_jax.planning.job import Decoding, Run, training_job
 from trace_jax.planning.settings import PlanSettings
@@ -38,9 +36,4 @@ def configured(config: ConfigDict) -> Run:
 def _model(name: str) -> DecoderConfig:
     if not name:
         raise UserError("neither plan.model nor base.path is set: name the config.json of a model")
-    path = Path(name)
-    path = path / "config.json" if path.is_dir() else path
-    try:
-        return DecoderConfig.from_huggingface(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a model's config.json ({error}): see plan.model") from None
+    return read_config(name)

@@ -17,7 +17,8 @@ from trace_jax.models.lora import LoRA, init_lora, stack
 SIZES = dict(vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8)
 CONFIGS = {
     "experts": DecoderConfig(
-        **SIZES, intermediate_size=0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16),
+        **SIZES, model_type="qwen3_moe", intermediate_size=0, num_experts=6, num_experts_per_tok=2,
+        moe_intermediate_size=16),
     "windows": DecoderConfig(**SIZES, intermediate_size=48, layer_windows=(None, 7)),
 }  # fmt: skip
 

@@ -19,7 +19,18 @@ from forward import noisy_decoder  # noqa: E402
 
 DENSE = DecoderConfig(96, 32, 2, 4, 2, 16, 48, tie_embeddings=True)
 EXPERTS = DecoderConfig(
-    96, 32, 2, 4, 2, 16, 0, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True
+    96,
+    32,
+    2,
+    4,
+    2,
+    16,
+    0,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    norm_topk_prob=True,
+    model_type="qwen3_moe",
 )
 SLOTS = 8
 

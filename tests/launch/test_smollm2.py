@@ -22,7 +22,7 @@ from trace_jax.telemetry.metrics import read_metrics
 
 TINY = DecoderConfig(
     vocab_size=VOCABULARY, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24,
-    tie_embeddings=True, qk_norm=False,
+    tie_embeddings=True, model_type="llama",
 )  # fmt: skip
 
 

@@ -20,9 +20,8 @@ import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
-from trace_jax.models.config import DecoderConfig  # noqa: E402
 from trace_jax.models.decoder import Decoder  # noqa: E402
-from trace_jax.models.formats.huggingface import load, save  # noqa: E402
+from trace_jax.models.formats.huggingface import load, read_config, save  # noqa: E402
 
 MESH = jax.make_mesh((devices // 2, 1, 2), ("fsdp", "tensor", "expert")) if devices > 1 else None
 
@@ -47,7 +46,7 @@ def status(field: str) -> int:
 
 
 def wanted():
-    config = DecoderConfig.from_huggingface(json.loads((directory / "config.json").read_text()))
+    config = read_config(directory)
     return shardings(nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: Decoder(config)))))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.config_json import config_to_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -40,7 +41,7 @@ def write_random(directory: Path, config: DecoderConfig, rng: np.random.Generato
     directory.mkdir(parents=True)
     tensors = random_tensors(config, rng, dtype)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(config.to_huggingface()))
+    (directory / "config.json").write_text(json.dumps(config_to_json(config)))
     return tensors
 
 

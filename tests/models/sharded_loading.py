@@ -22,7 +22,7 @@ from flax import nnx  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from trace_jax.models import tensors  # noqa: E402
+from trace_jax.models.formats import tensors  # noqa: E402
 from trace_jax.models.formats.huggingface import load, save  # noqa: E402
 
 if processes > 1:

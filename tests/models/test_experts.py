@@ -14,7 +14,18 @@ from trace_jax.models.experts import mixture, route
 from trace_jax.models.kernels.grouped import grouped_matmul, grouped_matmul_trained
 
 CONFIG = DecoderConfig(
-    97, 16, 2, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12, norm_topk_prob=True
+    97,
+    16,
+    2,
+    4,
+    2,
+    8,
+    0,
+    model_type="qwen3_moe",
+    num_experts=6,
+    num_experts_per_tok=2,
+    moe_intermediate_size=12,
+    norm_topk_prob=True,
 )
 TARGETS = ("gate_proj", "up_proj", "down_proj")
 

@@ -136,7 +136,7 @@ def test_the_tokenizer_comes_along(rng, tokenizer, tmp_path):
     [
         ({"architecture": "mamba"}, "general.architecture 'mamba'"),
         ({"pre": "llama-bpe"}, "pre-tokenizer 'llama-bpe'"),
-        ({"spoil": "mlp.up_proj"}, "tensor blk.0.ffn_up.weight holds NaN"),
+        ({"spoil": "mlp.up_proj"}, "tensor 'blk.0.ffn_up.weight' holds NaN"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_by_name(rng, tokenizer, tmp_path, changes, match):

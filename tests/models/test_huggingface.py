@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.decoder import init_cache
 from trace_jax.models.formats.huggingface import load, revision, save
 
-MIXTURE = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+MIXTURE = DecoderConfig(
+    97, 32, 2, 4, 2, 16, 48, model_type="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+)
 
 
 @pytest.fixture
@@ -79,12 +80,10 @@ def test_logits_of_sliding_windows_equal_transformers(family, settings, rng, tmp
     window = 5
     reference = torch_model(family, False, seed, use_sliding_window=True, sliding_window=window, **settings)
     reference.save_pretrained(tmp_path)
-    decoder, config = load(tmp_path)
+    decoder, _ = load(tmp_path)
     expected = torch_logits(reference, tokens)
     assert np.abs(expected - torch_logits(torch_model(family, False, seed), tokens))[:, window:].max() > 0.1
     np.testing.assert_allclose(our_logits(decoder, tokens), expected, atol=1e-4)
-    cached, _ = decoder.extend(jnp.asarray(tokens), jnp.zeros(2, jnp.int32), init_cache(config, 2, 48))
-    np.testing.assert_allclose(decoder.logits(cached), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,7 +7,6 @@ import math
 import tempfile
 from dataclasses import astuple
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from torch_reference import torch_logits, torch_model
 
-from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import decoder_of, layer_shapes, params_of
-from trace_jax.models.formats.huggingface import load, read_json
+from trace_jax.models.formats.huggingface import load, read_config
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, make_mesh
 
@@ -40,7 +38,7 @@ def reference(family, seed):
 
 def mesh_logits(directory, tokens_BT, sizes, dtype):
     """Logits [B, T, V] by a decoder that is loaded onto the mesh and computed there."""
-    config = DecoderConfig.from_huggingface(read_json(Path(directory) / "config.json"))
+    config = read_config(directory)
     mesh = make_mesh(sizes, jax.devices()[: math.prod(astuple(sizes))])
     check_mesh(config, mesh)
     specs = param_specs(config, tuple(layer_shapes(config)))

@@ -1,6 +1,7 @@
 """Adapters against PEFT, in both directions, and files that must be refused."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,24 @@ from trace_jax.models.formats.peft import load_peft, save_peft
 from trace_jax.models.lora import TARGETS, merge, stack
 
 CONFIG = DecoderConfig(97, 32, 3, 4, 2, 16, 48)
+UNSUPPORTED = {  # of LoraConfig, what makes an adapter compute something else than scale · x a b
+    "alora_invocation_tokens": [1],
+    "arrow_config": {"top_k": 2},
+    "bias": "lora_only",
+    "fan_in_fan_out": True,
+    "kasa_config": {"beta": 1},
+    "layer_replication": [[0, 1]],
+    "layers_to_transform": 0,
+    "lora_bias": True,
+    "modules_to_save": ["lm_head"],
+    "monteclora_config": {"x": 1},
+    "trainable_token_indices": [1],
+    "use_bdlora": {"x": 1},
+    "use_dora": True,
+    "use_qalora": True,
+    "use_rslora": True,
+    "of_a_later_peft": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,9 @@ def test_adapters_trained_on_fused_experts_are_imported(modules, parameters, rng
 
 
 def test_unknown_parameters_and_patterns_are_refused_by_name(rng, tmp_path):
-    config = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+    config = DecoderConfig(
+        97, 32, 2, 4, 2, 16, 48, model_type="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+    )
     save_peft(noisy_lora(rng, config, 4, 8.0), config, tmp_path, base="base")
     settings = tmp_path / "adapter_config.json"
     original = json.loads(settings.read_text())
@@ -211,16 +232,28 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
     refused("layers.2.* unknown", config=DecoderConfig(97, 32, 2, 4, 2, 16, 48))
     refused(r"q_proj.lora_A.weight' has shape \(4, 32\)", config=DecoderConfig(97, 64, 3, 4, 2, 16, 48))
     refused(r"shape \(4, 32\), the configuration says \(8, 32\)", r=8)
-    refused("r 0 and lora_alpha", r=0)
+    for rank in (0, -1, True, None, 4.0, "4", [4]):
+        refused("has r .*must be a whole number of at least 1", r=rank)
+    for alpha in (0, -8, True, None, "8", math.nan, math.inf, -math.inf, 10**400, 1e300):
+        refused("has lora_alpha .*must be a finite number above 0", lora_alpha=alpha)
     refused("lacks tensor .*v_proj", target_modules=["q_proj", "v_proj", "up_proj"])
     refused("holds tensor .*up_proj", target_modules=["q_proj"])
-    refused("target_modules .*embed_tokens", target_modules=["embed_tokens"])
-    refused("target_modules '.*q_proj'", target_modules=".*q_proj")
+    refused("target_modules .*embed_tokens.*none of the projections", target_modules=["embed_tokens"])
+    refused("holds tensor .*up_proj", target_modules=".*q_proj")
+    refused("lacks tensor .*v_proj", target_modules=r".*\.(q_proj|v_proj|up_proj)")
+    refused("holds tensor .*layers.1.mlp.up_proj", exclude_modules=["layers.1.mlp.up_proj"])
+    refused(r"target_modules '\(' .*no regular expression", target_modules="(")
+    refused("target_modules 3 .*list of module names", target_modules=3)
+    refused("exclude_modules .*list of module names", exclude_modules=[3])
+    for nothing in (None, [], ""):
+        refused("target_modules .*name the modules", target_modules=nothing)
     refused("peft_type 'IA3'", peft_type="IA3")
     refused("use_rslora True", use_rslora=True)
     refused("use_dora True", use_dora=True)
     refused("rank_pattern", rank_pattern={"q_proj": 2})
-    refused("modules_to_save", modules_to_save=["lm_head"])
+    refused("alpha_pattern", alpha_pattern={"q_proj": 2})
+    for key, value in UNSUPPORTED.items():
+        refused(f"has '{key}' .*train the adapter as plain LoRA", **{key: value})
     path.write_bytes(whole[: int(rng.integers(1, len(whole)))])
     refused("adapter_model.safetensors is truncated")
     save_file({name: value for name, value in tensors.items() if name != victim}, path)
@@ -232,7 +265,9 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
 
 
 def test_a_router_is_never_adapted(rng, tmp_path):
-    config = DecoderConfig(97, 32, 2, 4, 2, 16, 48, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+    config = DecoderConfig(
+        97, 32, 2, 4, 2, 16, 48, model_type="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+    )
     save_peft(noisy_lora(rng, config, 4, 8.0), config, tmp_path, base="base")
     settings, tensors = tmp_path / "adapter_config.json", load_file(tmp_path / "adapter_model.safetensors")
     assert len(tensors) == 2 * 2 * (4 + 3 * 4) and not any("mlp.gate." in name for name in tensors)
@@ -242,7 +277,7 @@ def test_a_router_is_never_adapted(rng, tmp_path):
     with pytest.raises(UserError, match="holds tensor 'base_model.model.model.layers.0.mlp.gate.lora_A.weight'"):
         load_peft(tmp_path, config)
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["gate", "up_proj"]}))
-    with pytest.raises(UserError, match="target_modules .*'gate'"):
+    with pytest.raises(UserError, match="holds tensor .*target_modules"):
         load_peft(tmp_path, config)
 
 

@@ -15,7 +15,7 @@ from trace_jax.models.config import DecoderConfig
 
 HERE = Path(__file__).parent
 DENSE = DecoderConfig(96, 32, 3, 4, 2, 16, 48)
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+EXPERTS = {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 MIXTURE = DecoderConfig(96, 32, 3, 4, 2, 16, 48, **EXPERTS)
 
 
@@ -63,7 +63,16 @@ def test_every_device_gets_its_part_and_every_process_reads_only_its_own(config,
 @pytest.mark.parametrize("experts", [0, 16])
 def test_the_host_needs_little_beside_its_shards(experts, dtype, devices, rng, tmp_path):
     def config(vocab: int, D: int, heads: int, F: int) -> DecoderConfig:
-        mixture = {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": F // 8} if experts else {}
+        mixture = (
+            {
+                "model_type": "qwen3_moe",
+                "num_experts": experts,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": F // 8,
+            }
+            if experts
+            else {}
+        )
         return DecoderConfig(vocab, D, 6, heads, heads // 2, 64, F, tie_embeddings=True, **mixture)
 
     tensors = write_random(tmp_path / "model", config(16384, 1024, 16, 4096), rng)

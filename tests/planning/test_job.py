@@ -29,7 +29,18 @@ pytest.importorskip("libtpu")
 
 ROOT = Path(__file__).parents[2]
 TINY = DecoderConfig(
-    512, 256, 3, 4, 2, 128, 0, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128, norm_topk_prob=True
+    512,
+    256,
+    3,
+    4,
+    2,
+    128,
+    0,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=128,
+    norm_topk_prob=True,
+    model_type="qwen3_moe",
 )
 DENSE = DecoderConfig(512, 256, 2, 4, 2, 128, 512)
 TRAINING = GRPOConfig(max_steps=1, rank=8, groups_per_step=4, num_generations=2, micro_batch_tokens=512, remat="full")

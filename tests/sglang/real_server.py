@@ -41,7 +41,7 @@ ENVIRONMENT = {
 
 CONFIG = DecoderConfig(
     vocab_size=320, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=96,
-    qk_norm=True, tie_embeddings=True,
+    tie_embeddings=True,
 )  # fmt: skip
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"

@@ -21,7 +21,18 @@ from forward import noisy_decoder  # noqa: E402
 
 DENSE = DecoderConfig(96, 32, 2, 8, 8, 16, 48, tie_embeddings=True)
 EXPERTS = DecoderConfig(
-    96, 32, 2, 8, 8, 16, 0, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True
+    96,
+    32,
+    2,
+    8,
+    8,
+    16,
+    0,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    norm_topk_prob=True,
+    model_type="qwen3_moe",
 )
 ALONE = [dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=8), dict(data=1, expert=8)]
 TOGETHER = [dict(data=2, fsdp=2, tensor=2), dict(data=1, fsdp=2, tensor=2, expert=2), dict(data=2, tensor=2, expert=2)]
@@ -60,7 +71,9 @@ def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
     ],
 )
 def test_meshes_that_do_not_fit_the_model_are_refused(mesh, words):
-    model = DecoderConfig(96, 36, 1, 4, 2, 8, 0, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)
+    model = DecoderConfig(
+        96, 36, 1, 4, 2, 8, 0, model_type="qwen3_moe", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16
+    )
     with pytest.raises(UserError, match=words):
         check_mesh(model, make_mesh(MeshSettings(**mesh)))
 

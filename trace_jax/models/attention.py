@@ -1,4 +1,4 @@
-"""Attention, its masks and rotary positions."""
+"""Attention, its mask over packed rows, and rotary positions. Shape letters: see ``trace_jax.models``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,9 @@ Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Array:
-    """Who sees whom in packed rows, ``[B, T, T]`` bool: causal ∧ (segment_q = segment_k ∨ parent_q = segment_k).
+    """Which tokens a token sees in packed rows, bool ``[B, T, T]``.
+
+    causal ∧ (segment_q = segment_k ∨ parent_q = segment_k).
 
     Segment 0 is padding: it sees only padding (so that its softmax stays finite) and no real token sees it. A parent of
     0 is no parent.
@@ -28,15 +30,6 @@ def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Arra
     query, key, parent = segment_ids_BT[:, :, None], segment_ids_BT[:, None, :], parent_ids_BT[:, :, None]
     related = (query == key) | ((parent == key) & (key != 0) & (query != 0))
     return related & jnp.tril(jnp.ones((T, T), bool))
-
-
-def cache_mask(start_B: jax.Array, length: int, capacity: int, window: int | None = None) -> jax.Array:
-    """``[B, length, capacity]`` bool: the token at position ``start + i`` sees cache columns ``0 .. start + i``, of
-    these the last ``window`` only if there is one."""
-    position_BS1 = start_B[:, None, None] + jnp.arange(length, dtype=start_B.dtype)[:, None]
-    column_C = jnp.arange(capacity, dtype=start_B.dtype)
-    seen = column_C <= position_BS1
-    return seen if window is None else seen & (position_BS1 - column_C < window)
 
 
 def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
@@ -62,14 +55,15 @@ def attend_packed(
     execution: Execution,
     window: jax.Array | None = None,
 ) -> Attention:
-    """Attention of whole packed rows, the mask always that of ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])``
-    to ``[B, T, N, H]``. This is the one place that chooses a kernel.
+    """Attention over whole packed rows under ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])`` to
+    ``[B, T, N, H]``. Only this function chooses a kernel.
 
-    With a ``window`` (a number) a token sees only what lies less than so many positions before it.
+    With a ``window`` (a number) a token sees only tokens that are less than so many positions before it.
 
-    xla, one row at a time: recomputed in the backward pass, a row's scores stay in the cache of a CPU and are never
-    written to memory, which halves the time of attention and its gradient. flash: ``flash.flash_attention``, for TPUs,
-    where padding gets 0. cudnn: NVIDIA's kernel, bfloat16 only, with the mask as its bias.
+    xla computes one row at a time and again in the backward pass: a row's scores then stay in the cache of a CPU and
+    are never written to memory, which halves the time of attention and its gradient. flash is
+    ``flash.flash_attention``, for TPUs, where padding gets 0. cudnn is NVIDIA's kernel, bfloat16 only, with the mask
+    as its bias.
 
     The output has the checkpoint name "attention"; flash gives it to the logsumexp that its gradient needs, too.
     """
@@ -85,9 +79,9 @@ def attend_packed(
 
     def by_row(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         @jax.checkpoint
-        def one(row: tuple[jax.Array, ...]) -> jax.Array:
-            q, k, v, mask = (part[None] for part in row)
-            # No query sees what comes behind its block: the scores above the diagonal are not computed.
+        def attend_row(row: tuple[jax.Array, ...]) -> jax.Array:
+            q, k, v, mask = (array[None] for array in row)
+            # No query sees a key behind its block: the scores above the diagonal are not computed.
             block = max(_SHORTEST, -(-q.shape[1] // _BLOCKS))
             ends = [*range(block, q.shape[1], block), q.shape[1]]
             blocks = [
@@ -96,7 +90,7 @@ def attend_packed(
             ]
             return jnp.concatenate(blocks, axis=1)[0]
 
-        return jax.lax.map(one, (q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT))
+        return jax.lax.map(attend_row, (q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT))
 
     kernel: Attention = by_row if execution.attention_rows else whole
     if execution.attention == "cudnn":

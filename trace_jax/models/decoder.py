@@ -1,4 +1,7 @@
-"""The decoder: packed forward pass for training and scoring, cached ``extend`` for generation."""
+"""The decoder: a forward pass over packed rows, for training and scoring, and single layers, for engines with a cache.
+
+Shape letters: see ``trace_jax.models``.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from trace_jax.models.attention import attend, attend_packed, cache_mask, rotary_angles, rotate
+from trace_jax.models.attention import attend_packed, rotary_angles, rotate
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.execution import Execution
 from trace_jax.models.experts import mixture
@@ -17,7 +20,6 @@ from trace_jax.models.sharding import EMBEDDING_AXES, gathered, layer_axes, lora
 from trace_jax.parallel.collectives import axis_index, exchange, gather, reduce_sum, vary
 from trace_jax.parallel.mesh import BATCH_AXES
 
-Cache = dict[str, tuple[jax.Array, ...]]  # "k" and "v", for each layer one [B, K, C, H]
 Layer = dict[str, jax.Array]
 Params = dict[str, Any]
 
@@ -35,7 +37,7 @@ def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 class Decoder(nnx.Module):
-    """Token ids to hidden states; the families of ``DecoderConfig`` differ only in their configuration.
+    """Token ids to hidden states. Model types differ only in their configuration (``families.FAMILIES``).
 
     Parameters: ``embed [V, D]``, ``layers[name] [L, ...]``, ``final_norm [D]`` and, unless tied, ``lm_head [V, D]``. A
     router's are float32 in any dtype of the others.
@@ -102,46 +104,8 @@ class Decoder(nnx.Module):
         x_BTD, _ = jax.lax.scan(step, self.embedded(tokens_BT), (stacked, pairs, windows))
         return self.normed(x_BTD)
 
-    def extend(
-        self,
-        tokens_BS: jax.Array,
-        start_B: jax.Array,
-        cache: Cache,
-        lora: LoRA | None = None,
-        adapter_ids_B: jax.Array | None = None,
-    ) -> tuple[jax.Array, Cache]:
-        """Append ``S`` tokens to every row of the cache: prefill (S > 1) and decoding (S = 1).
-
-        Row b's tokens take positions ``start_B[b] ..``; their keys and values are written to those cache columns
-        (columns beyond the capacity are dropped) and token i sees columns ``0 .. start + i``. What lies past a row's
-        real length is never seen before it is overwritten. Returns hidden states ``[B, S, D]`` (final norm applied)
-        and the cache; donate the cache to ``jit`` to update it in place.
-        """
-        B, S = tokens_BS.shape
-        positions = start_B[:, None] + jnp.arange(S, dtype=start_B.dtype)
-        angles = rotary_angles(positions, self.config)
-        gates = None if lora is None else row_gates(lora, adapter_ids_B, B)
-        rows, stacked, x = jnp.arange(B)[:, None], self._stacked(), self.embedded(tokens_BS)
-        keys: list[jax.Array] = []
-        values: list[jax.Array] = []
-
-        def write(old: jax.Array, new_BSKH: jax.Array) -> jax.Array:
-            return old.at[rows, :, positions].set(new_BSKH.astype(old.dtype), mode="drop", unique_indices=True)
-
-        def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            keys.append(write(cache["k"][len(keys)], k))
-            values.append(write(cache["v"][len(values)], v))
-            mask = cache_mask(start_B, S, cache_capacity(cache), self.config.window(len(keys) - 1))
-            return attend(q, keys[-1], values[-1], mask)
-
-        for index in range(self.config.num_layers):  # unrolled, so that every layer's cache is updated in place
-            layer = {name: weight[index] for name, weight in stacked.items()}
-            pairs = None if lora is None else jax.tree.map(lambda leaf, index=index: leaf[:, index], lora.weights)
-            x = self.layer(x, layer, pairs, gates, angles, attention)
-        return self.normed(x), {"k": tuple(keys), "v": tuple(values)}
-
     def embedded(self, tokens_BT: jax.Array) -> jax.Array:
-        """What the first layer gets, ``[B, T, D]``. A split table is not gathered: the tokens travel."""
+        """The first layer's input, ``[B, T, D]``. A split table is not gathered: the tokens travel."""
         table = self.embed[...]
         ids = gather(tokens_BT, "fsdp", 0) - axis_index("tensor") * table.shape[0]
         here = (ids >= 0) & (ids < table.shape[0])
@@ -149,7 +113,7 @@ class Decoder(nnx.Module):
         return exchange(reduce_sum(x, "tensor"), "fsdp", 0, 2)
 
     def normed(self, x_BTD: jax.Array) -> jax.Array:
-        """The final norm, on what the last layer returns."""
+        """The final norm, applied to the last layer's output ``[B, T, D]``."""
         return _rms_norm(x_BTD, self.final_norm[...], self.config.rms_norm_eps)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -176,8 +140,8 @@ class Decoder(nnx.Module):
     ) -> jax.Array:
         """One layer on ``[B, T, D]``. ``layer`` holds its weights and ``pairs`` its adapters, without the layer axis.
 
-        ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])``, positions already applied, returns
-        ``[B, T, N, H]``: the caller keeps the keys and values as it likes. ``real_BT`` False marks padding, which no
+        ``attention(q [B, T, N, H], k [B, T, K, H], v [B, T, K, H])`` returns ``[B, T, N, H]``; it gets queries and keys
+        that are already rotated, and may keep keys and values in a cache. ``real_BT`` False marks padding, which no
         expert has to compute.
         """
         config = self.config
@@ -210,7 +174,7 @@ class Decoder(nnx.Module):
 
 
 def params_of(decoder: Decoder) -> Params:
-    """The decoder's weights as a plain tree of arrays, which is what crosses ``jit``: see ``Decoder`` for its names."""
+    """The decoder's weights as a plain tree of arrays, which can cross ``jit``; ``Decoder`` lists its names."""
     return nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
 
 
@@ -219,21 +183,6 @@ def decoder_of(config: DecoderConfig, params: Params) -> Decoder:
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config)))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graphdef, state)
-
-
-def init_cache(config: DecoderConfig, batch: int, capacity: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty cache for ``batch`` rows of up to ``capacity`` tokens.
-
-    One array per layer (a stacked one is copied, layer by layer, at every step), each ``[B, K, C, H]``: take or set
-    rows by mapping over the leaves' first axis, columns over their third.
-    """
-    shape = (batch, config.num_kv_heads, capacity, config.head_dim)
-    return {name: tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for name in ("k", "v")}
-
-
-def cache_capacity(cache: Cache) -> int:
-    """Columns that each row of the cache holds."""
-    return cache["k"][0].shape[2]
 
 
 def pooled(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:

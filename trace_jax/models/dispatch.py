@@ -23,7 +23,7 @@ _BLOCK = 128  # tokens whose rows one product sums
 class Queues:
     """What waits for this device's L experts: assignments by expert, then by the device that sent them.
 
-    ``start_LP .. end_LP`` are the places of each queue's parts, ``first_LP`` where the part begins in its sender's
+    ``start_LP .. end_LP`` are the positions of each queue's parts, ``first_LP`` where the part begins in its sender's
     ``order_PQ`` (flat assignments sorted by expert). ``expert_US`` is the local expert of every assignment, L if it is
     another device's, and ``place_US`` its place.
     """
@@ -67,9 +67,9 @@ def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
     first_E = jnp.cumsum(count_E) - count_E
     turn_US = (jnp.argsort(order_Q).astype(jnp.int32) - first_E[flat_Q]).reshape(chosen_US.shape)
 
-    told = order_Q, flat_Q, turn_US.reshape(-1), count_E, first_E  # in one message
-    ends = [sum(x.size for x in told[: i + 1]) for i in range(len(told) - 1)]
-    order_PQ, *wanted, count_PE, first_PE = jnp.split(gather(jnp.concatenate(told)[None], "expert", 0), ends, axis=1)
+    message = order_Q, flat_Q, turn_US.reshape(-1), count_E, first_E
+    ends = [sum(x.size for x in message[: i + 1]) for i in range(len(message) - 1)]
+    order_PQ, *wanted, count_PE, first_PE = jnp.split(gather(jnp.concatenate(message)[None], "expert", 0), ends, axis=1)
     chosen_US, turn_US = (x.reshape(-1, chosen_US.shape[1]) for x in wanted)
     offset = axis_index("expert") * local
     count_LP, first_LP = (jax.lax.dynamic_slice_in_dim(x, offset, local, axis=1).T for x in (count_PE, first_PE))
@@ -106,7 +106,7 @@ def rounds(queue: Queues, size: int, layout: Experts) -> jax.Array:
 
 
 def round_of(queue: Queues, number: jax.Array, size: int, layout: Experts) -> Round:
-    """The rows of round ``number``: in ragged layout the next ``size`` places, else the next of every expert."""
+    """The rows of round ``number``: in ragged layout the next ``size`` positions, else the next of every expert."""
     L, row_X = queue.end_LP.shape[0], jnp.arange(size, dtype=jnp.int32)
     start_L, end_L = queue.start_LP[:, 0], queue.end_LP[:, -1]
     own_US = queue.expert_US < L
@@ -136,7 +136,7 @@ def round_of(queue: Queues, number: jax.Array, size: int, layout: Experts) -> Ro
 
 
 def _assignment(queue: Queues, place_X: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Token and choice of the assignments at some places."""
+    """Token and choice of the assignments at some positions."""
     P, Q = queue.order_PQ.shape
     S = queue.expert_US.shape[1]
     part_X = jnp.sum(place_X[:, None] >= queue.end_LP.reshape(-1), axis=1, dtype=jnp.int32)  # parts that end before it

@@ -55,8 +55,8 @@ def mixture(
     local, layout = weights["gate_proj"].shape[0], execution.experts
     queue = queues(chosen_US, config.num_experts, local)
     h = gather(h_UD, "expert", 0)
-    told = gather(jnp.concatenate([weight_US, gates_UA], axis=1), "expert", 0)  # in one message
-    weight, gates = told[:, : weight_US.shape[1]], told[:, weight_US.shape[1] :]
+    both = gather(jnp.concatenate([weight_US, gates_UA], axis=1), "expert", 0)  # one message for both
+    weight, gates = both[:, : weight_US.shape[1]], both[:, weight_US.shape[1] :]
     size = round_size(weight.size, local, axis_size("expert"), layout, h.shape[0])
     # Everything varies over every axis from here on, so that the loop's state has one type; sums come at the end.
     y_UD = _experts(size, layout, *vary((h, weight, gates, pairs, weights, queue), AXES))

@@ -1,4 +1,7 @@
-"""LoRA adapters: a tree of arrays beside the frozen base, stacked over adapters so that one batch can mix them."""
+"""LoRA adapters: a tree of arrays apart from the frozen base, stacked over adapters so that one batch can mix them.
+
+Shape letters: see ``trace_jax.models``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,7 +147,7 @@ def row_gates(lora: LoRA, adapter_ids_B: jax.Array | None, rows: int) -> jax.Arr
 
 
 def delta(x_BTI: jax.Array, pair: dict[str, jax.Array], gates_BA: jax.Array) -> jax.Array:
-    """What the rows' adapters add to one projection of one layer, ``[B, T, out]``: scale · (x a) b.
+    """The sum that the rows' adapters add to one projection of one layer, ``[B, T, out]``: scale · (x a) b.
 
     ``pair`` is ``{"a": [A, in, R], "b": [A, R, out]}``.
     """

@@ -81,7 +81,7 @@ def lora_specs(config: DecoderConfig, targets: tuple[str, ...]) -> dict[str, dic
 
 def shardings(mesh: Mesh, specs: Any) -> Any:
     """NamedShardings of a tree of PartitionSpecs."""
-    return jax.tree.map(lambda one: NamedSharding(mesh, one), specs, is_leaf=lambda one: isinstance(one, P))
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf), specs, is_leaf=lambda leaf: isinstance(leaf, P))
 
 
 def gathered(x: jax.Array, axes: Axes) -> jax.Array:

@@ -69,8 +69,8 @@ def exchange(x: jax.Array, axis: str, split: int, join: int) -> jax.Array:
 def vary(tree: Tree, axes: Sequence[str]) -> Tree:
     """The same values, typed as varying over ``axes``: their gradients then stay local, to be summed by hand."""
 
-    def one(x: jax.Array) -> jax.Array:
+    def vary_array(x: jax.Array) -> jax.Array:
         missing = tuple(axis for axis in manual_axes(axes) if axis not in varying_axes(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(vary_array, tree)

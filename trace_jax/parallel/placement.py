@@ -22,9 +22,9 @@ def to_mesh(tree: Tree, mesh: Mesh, spec: P) -> Tree:
 def to_host(tree: Tree) -> Tree:
     """Arrays split in any way as whole numpy arrays, on every process. All processes have to call it."""
 
-    def one(x: jax.Array) -> np.ndarray:
+    def whole(x: jax.Array) -> np.ndarray:
         if x.is_fully_addressable or x.is_fully_replicated:
             return np.asarray(x)
         return multihost_utils.process_allgather(x, tiled=True)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(whole, tree)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 from etils import epath
-from jax._src import distributed  # where process_id stands when devices cannot be asked
+from jax._src import distributed  # where process_id stands when JAX cannot list its devices
 from jax.experimental import multihost_utils
 
 from trace_jax.errors import UserError
@@ -47,7 +47,7 @@ def start(
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=HEARTBEAT_SECONDS,
             )
-        except Exception as error:  # of many types; told below
+        except Exception as error:  # of many types; the message below names it
             failed.append(error)
 
     thread = threading.Thread(target=join, daemon=True)
@@ -78,7 +78,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
     if is_first():
         try:
             data = make()
-        except BaseException as caught:  # told to the others, who would wait for ever, and raised below
+        except BaseException as caught:  # sent to the others, who would wait for ever, and raised below
             data, error = f"the first process failed: {type(caught).__name__}: {caught}".encode(), caught
     outcome = np.array([error is not None, isinstance(error, Terminated), len(data)], np.int32)
     failed, terminated, size = (int(x) for x in multihost_utils.broadcast_one_to_all(outcome))
@@ -115,10 +115,10 @@ def require_same(what: str, data: bytes) -> None:
         )
 
 
-def require_shared(directory: os.PathLike[str], patience: float = 10.0) -> None:
+def require_shared(directory: os.PathLike[str], timeout_seconds: float = 10.0) -> None:
     """Raise UserError in all processes unless what the first one writes to ``directory`` is there for all.
 
-    A network's file system may be late, by up to ``patience`` seconds. All have to call it.
+    A network's file system may be late, by up to ``timeout_seconds`` seconds. All have to call it.
     """
     if jax.process_count() == 1:
         return
@@ -131,7 +131,7 @@ def require_shared(directory: os.PathLike[str], patience: float = 10.0) -> None:
         return name.encode()
 
     mark = path / from_first(write).decode()
-    seen, end = mark.exists(), time.monotonic() + patience
+    seen, end = mark.exists(), time.monotonic() + timeout_seconds
     while not seen and time.monotonic() < end:
         time.sleep(0.2)
         seen = mark.exists()

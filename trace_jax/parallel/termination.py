@@ -17,13 +17,13 @@ class Termination:
     """Notes SIGTERM while it is entered, in the main thread, in place of what the signal did before.
 
     with Termination() as termination:
-        while not termination.asked:
+        while not termination.requested:
             with termination.interruptible():
                 ...
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._interruptible = False
 
     @contextmanager
@@ -31,7 +31,7 @@ class Termination:
         """A block that SIGTERM ends at once, with Terminated; elsewhere it is only noted."""
         self._interruptible = True
         try:
-            if self.asked:
+            if self.requested:
                 raise Terminated
             yield
         finally:
@@ -47,7 +47,7 @@ class Termination:
         signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)  # None: JAX's own
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
         if self._interruptible:
             self._interruptible = False  # once: what cleans up is not interrupted again
             raise Terminated

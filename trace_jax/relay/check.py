@@ -13,13 +13,13 @@ from trace_jax.models.formats.peft_config import (
     LORA_A,
     LORA_B,
     PREFIX,
+    rank_and_alpha,
     refuse_unservable,
     refuse_unsupported,
 )
 from trace_jax.relay.weights import refuse_nonfinite
 
 _LARGEST_CONFIG = 1 << 20  # bytes
-_LARGEST_FLOAT32 = 3.4e38
 
 
 def check_adapter(name: str, directory: Path) -> None:
@@ -27,12 +27,8 @@ def check_adapter(name: str, directory: Path) -> None:
     where = f"adapter {name!r}"
     config = _config(where, directory / ADAPTER_CONFIG)
     refuse_unsupported(where, config)
-    rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    if not _is_positive(rank) or not isinstance(rank, int) or not _is_positive(alpha):
-        raise UserError(
-            f"{where} has r {str(rank)[:40]} and lora_alpha {str(alpha)[:40]}: r must be a positive integer, and "
-            "lora_alpha a positive finite number"
-        )
+    rank, _ = rank_and_alpha(where, config)
+    targets = config.get("target_modules")
     if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
         raise UserError(f"{where} has target_modules {str(targets)[:80]!r}: servers need a list of module names")
     modules = _modules(where, directory / ADAPTER_WEIGHTS, rank)
@@ -46,11 +42,6 @@ def check_adapter(name: str, directory: Path) -> None:
         blocks.setdefault(block, set()).add(projection)
     for block, projections in blocks.items():
         refuse_unservable(f"{where}, {block}", config, projections)
-
-
-def _is_positive(value: Any) -> bool:
-    """A positive number that float32 can hold; no bool, NaN or infinity."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LARGEST_FLOAT32
 
 
 def _config(where: str, path: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def train(
         if is_first():
             stack.enter_context(CompileLog(epath.Path(jobs[0].directory) / "compiles.jsonl"))
         while unfinished := [run for run in runs if not run.finished()]:
-            if anywhere(termination is not None and termination.asked):
+            if anywhere(termination is not None and termination.requested):
                 raise Terminated
             if training.max_staleness:  # in lock-step each run begins when the one before it has collected
                 for run in unfinished:

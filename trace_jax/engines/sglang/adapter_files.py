@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.formats.huggingface import read_json
+from trace_jax.models.formats.json_files import read_json
 from trace_jax.models.formats.peft import load_peft
 from trace_jax.models.formats.peft_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, refuse_unservable
 from trace_jax.models.lora import LoRA

@@ -7,7 +7,7 @@ Needs ``pip install "trace-jax[smollm2]"``. Read are models of the Llama archite
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from trace_jax.contract.storage import replace_bytes
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.formats.huggingface import TOKENIZER
+from trace_jax.models.formats.checkpoint import TOKENIZER
+from trace_jax.models.formats.config_json import CONFIG, config_to_json
+from trace_jax.models.formats.gguf_header import check_header
+from trace_jax.models.formats.parameters import parameters
+from trace_jax.models.formats.writing import WEIGHTS
 
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER = {
@@ -40,19 +44,29 @@ def convert(gguf_file: str | os.PathLike[str], directory: str | os.PathLike[str]
 
     Raises:
         UserError: the ``gguf`` package is not installed; the file is no GGUF, of another architecture or tokenizer,
-            or holds an unknown or non-finite tensor. What is missing or misshapen is found when the model is loaded.
+            or holds an unknown, missing, misshapen or non-finite tensor. Nothing is written then.
     """
-    reader = _open(Path(gguf_file))
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    config, tokenizer = _config(fields, {tensor.name for tensor in reader.tensors}), _tokenizer(fields)
+    source = Path(gguf_file)
+    reader = _open(source)
+    try:
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+        config, tokenizer = _config(fields, {tensor.name for tensor in reader.tensors}), _tokenizer(fields)
+        tensors, tokenizer_config = _tensors(reader, config), _tokenizer_config(fields)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except KeyError as error:
+        raise UserError(f"{source} lacks the field {error}: convert the model again") from None
+    except Exception as error:  # values of other types than a converter writes, of which the tokenizer's are many
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source} holds a value that cannot be used ({reason}): convert the model again") from error
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     temporary = path / ".model.safetensors.tmp"
-    save_file(dict(_tensors(reader, config)), temporary, metadata={"format": "pt"})
-    os.replace(temporary, path / "model.safetensors")
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path / WEIGHTS)
     tokenizer.save(os.fspath(path / TOKENIZER))
-    _write(path / "tokenizer_config.json", _tokenizer_config(fields))
-    _write(path / "config.json", {**config.to_huggingface(), "dtype": "float32"})
+    _write(path / "tokenizer_config.json", tokenizer_config)
+    _write(path / CONFIG, {**config_to_json(config), "dtype": "float32"})
     return config
 
 
@@ -73,10 +87,11 @@ def _open(path: Path) -> Any:
         raise UserError('reading GGUF needs the gguf package: pip install "trace-jax[smollm2]"') from None
     if not path.is_file():
         raise UserError(f"{path} is missing: name a GGUF file")
+    check_header(path)
     try:
         return gguf.GGUFReader(path)
-    except (ValueError, IndexError) as error:  # a wrong magic number or version; a file cut short
-        raise UserError(f"{path} is no whole GGUF file ({error}): download it again") from None
+    except Exception as error:  # a tensor beyond the end, a name twice or not UTF-8, an unknown type: of many classes
+        raise UserError(f"{path} is no whole GGUF file ({error}): download it again") from error
 
 
 def _config(fields: Mapping[str, Any], names: set[str]) -> DecoderConfig:
@@ -84,38 +99,45 @@ def _config(fields: Mapping[str, Any], names: set[str]) -> DecoderConfig:
         raise UserError(f"general.architecture {architecture!r} is not supported; use a GGUF of 'llama'")
     if "rope_freqs.weight" in names or fields.get("llama.rope.scaling.type", "none") != "none":
         raise UserError("rope scaling in a GGUF is not supported; use a model with plain rotary positions")
-    try:
-        heads, width = fields["llama.attention.head_count"], fields["llama.embedding_length"]
-        return DecoderConfig(
-            vocab_size=len(fields["tokenizer.ggml.tokens"]),
-            hidden_size=width,
-            num_layers=fields["llama.block_count"],
-            num_heads=heads,
-            num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
-            head_dim=fields.get("llama.rope.dimension_count", width // heads),
-            intermediate_size=fields["llama.feed_forward_length"],
-            rope_theta=float(fields.get("llama.rope.freq_base", 10000.0)),
-            # Stored as float32: to seven digits, it is the number that was meant.
-            rms_norm_eps=float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.7g}"),
-            tie_embeddings="output.weight" not in names,
-            qk_norm=False,
-            max_position_embeddings=fields["llama.context_length"],
-        )
-    except KeyError as error:
-        raise UserError(f"the GGUF file lacks the field {error}: convert the model again") from None
+    heads, width = fields["llama.attention.head_count"], fields["llama.embedding_length"]
+    return DecoderConfig(
+        vocab_size=len(fields["tokenizer.ggml.tokens"]),
+        hidden_size=width,
+        num_layers=fields["llama.block_count"],
+        num_heads=heads,
+        num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
+        head_dim=fields.get("llama.rope.dimension_count", width // heads),
+        intermediate_size=fields["llama.feed_forward_length"],
+        rope_theta=float(fields.get("llama.rope.freq_base", 10000.0)),
+        # Stored as float32: to seven digits, it is the number that was meant.
+        rms_norm_eps=float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.7g}"),
+        tie_embeddings="output.weight" not in names,
+        model_type="llama",
+        max_position_embeddings=fields["llama.context_length"],
+    )
 
 
-def _tensors(reader: Any, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """Hugging Face's names and float32 values, dequantised one after the other."""
+def _tensors(reader: Any, config: DecoderConfig) -> dict[str, np.ndarray]:
+    """Values by Hugging Face's names, dequantised to float32."""
     from gguf.quants import dequantize
 
     heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
+    shapes = {name: parameter.tensor_shape for parameter in parameters(config) for name in parameter.names.flat}
+    found = {}
     for tensor in reader.tensors:
-        part = tensor.name.removesuffix(".weight").rpartition(".")[2]
+        name, part = _name(tensor.name), tensor.name.removesuffix(".weight").rpartition(".")[2]
         value = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+        if value.shape != shapes.get(name):
+            raise UserError(
+                f"tensor {tensor.name!r} has shape {value.shape}, the file's fields say {shapes.get(name)}: "
+                "convert the model again"
+            )
         if not np.isfinite(value).all():
-            raise UserError(f"tensor {tensor.name} holds NaN or infinity: download the GGUF file again")
-        yield _name(tensor.name), np.ascontiguousarray(unpermuted(value, heads[part]) if part in heads else value)
+            raise UserError(f"tensor {tensor.name!r} holds NaN or infinity: download the GGUF file again")
+        found[name] = np.ascontiguousarray(unpermuted(value, heads[part]) if part in heads else value)
+    if missing := sorted(shapes.keys() - found.keys()):
+        raise UserError(f"tensor {missing[0]!r} is missing ({len(missing)} in all): download the GGUF file again")
+    return found
 
 
 def _name(name: str) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from trace_jax.errors import UserError
-from trace_jax.models.config import DecoderConfig
-from trace_jax.models.formats.huggingface import open_weights, parameters, read_json, revision
+from trace_jax.models.formats.checkpoint import open_weights
+from trace_jax.models.formats.config_json import CONFIG, config_from_json
+from trace_jax.models.formats.huggingface import revision
+from trace_jax.models.formats.json_files import read_json
+from trace_jax.models.formats.parameters import parameters
 from trace_jax.models.formats.peft import load_peft, recorded_base
-from trace_jax.models.formats.writing import CONFIG, INDEX, Tensor, write_model
+from trace_jax.models.formats.writing import INDEX, Tensor, write_model
 
 _COPIED = (".json", ".jinja", ".model", ".txt")  # tokenizer, chat template, generation settings, …
 
@@ -27,14 +30,14 @@ def merge_adapter(
     configuration included. ``progress`` is called with how many of how many tensors are written.
 
     Raises:
-        UserError: an adapter of another base, which is told by the path or the revision (``huggingface.revision``)
-            that it records; a base or an adapter that cannot be read; ``out`` being one of the two.
+        UserError: an adapter of another base (it records the path of its own, or its ``huggingface.revision``); a
+            base or an adapter that cannot be read; ``out`` being one of the two.
     """
     path = Path(base)
     if Path(out).resolve() in (path.resolve(), Path(adapter).resolve()):
         raise UserError(f"{out} is the base or the adapter itself: name another directory for the merged model")
     data = read_json(path / CONFIG)
-    config = DecoderConfig.from_huggingface(data)
+    config = config_from_json(data, str(path / CONFIG))
     _refuse_foreign(path, Path(adapter))
     lora = load_peft(adapter, config)
     scale = float(lora.scale[0])
@@ -62,7 +65,7 @@ def merge_adapter(
         progress(done, len(tensors))
         return value
 
-    write_model(out, tensors, read, data, _beside(path))
+    write_model(out, tensors, read, data, _other_files(path))
 
 
 def _refuse_foreign(base: Path, adapter: Path) -> None:
@@ -76,6 +79,6 @@ def _refuse_foreign(base: Path, adapter: Path) -> None:
         )
 
 
-def _beside(path: Path) -> list[Path]:
+def _other_files(path: Path) -> list[Path]:
     files = [file for file in path.iterdir() if file.is_file() and file.suffix in _COPIED]
     return sorted(file for file in files if file.name not in (CONFIG, INDEX))

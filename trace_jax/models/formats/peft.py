@@ -2,9 +2,11 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -14,13 +16,17 @@ from trace_jax.contract.storage import replace_bytes
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import layer_shapes
-from trace_jax.models.formats.huggingface import module_names, read_json
+from trace_jax.models.formats.json_files import read_json, shown
+from trace_jax.models.formats.parameters import module_names
 from trace_jax.models.formats.peft_config import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    ALL_LINEAR,
     LORA_A,
     LORA_B,
     PREFIX,
+    module_filter,
+    rank_and_alpha,
     refuse_unsupported,
 )
 from trace_jax.models.formats.peft_fused import fused_module, fused_ranks, fused_shape, unfused
@@ -71,14 +77,36 @@ def save_peft(lora: LoRA, config: DecoderConfig, directory: str | os.PathLike[st
 
 
 def recorded_base(directory: str | os.PathLike[str]) -> str:
-    """What an adapter says that its base is: a name, a path, or for our own the base's revision."""
+    """The base that an adapter says it was trained for: a name, a path, or for our own the base's revision."""
     return str(read_json(Path(directory) / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A projection's matrices as files hold them, one pair for each module."""
+
+    modules: np.ndarray  # module paths, str [L] or [L, E]
+    adapted: np.ndarray  # bool, of the same shape: the other modules have no matrices
+    fan_in: int
+    fan_out: int
+    columns: int  # of a: the rank, or the ranks of all experts side by side
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors' names and shapes."""
+        names = PREFIX + self.modules[self.adapted]
+        return {
+            **dict.fromkeys(names + LORA_A, (self.columns, self.fan_in)),
+            **dict.fromkeys(names + LORA_B, (self.fan_out, self.columns)),
+        }
 
 
 def load_peft(
     directory: str | os.PathLike[str], config: DecoderConfig, base: str | None = None, dtype: Any = jnp.float32
 ) -> LoRA:
     """Read one adapter (A = 1) for the base described by ``config``; of experts, one by one or fused (``peft_fused``).
+
+    Which modules it adapts is decided as in PEFT (``peft_config.module_filter``), and its tensors must agree. A module
+    of a target that is not adapted in every layer, or for every expert, gets matrices of zeros.
 
     Raises:
         UserError: not a plain LoRA adapter; made for another base (its recorded name differs from ``base``, if
@@ -89,34 +117,25 @@ def load_peft(
     data = read_json(path / ADAPTER_CONFIG)
     refuse_unsupported(path, data)
     if base is not None and (recorded := recorded_base(path)) != base:
-        raise UserError(f"{path} was trained for base {recorded!r}, not {base!r}: use its own base")
-    rank, alpha, targets = _shape(path, data)
+        raise UserError(f"{path} was trained for base {shown(recorded)}, not {base!r}: use its own base")
+    rank, alpha = rank_and_alpha(path, data)
     fused = fused_ranks(path, data, config, rank, alpha)
+    files = TensorFiles([path / ADAPTER_WEIGHTS])
 
-    # What is stored: module paths, in, out, and the columns of a.
-    stored: dict[str, tuple[np.ndarray, int, int, int]] = {}
-    for target in targets:
-        fan_in, fan_out = layer_shapes(config)[target][-2:]
-        stored[target] = module_names(config, target), fan_in, fan_out, rank
+    stored = _separate_modules(path, data, config, rank, files.names())
     for name, own_rank in fused.items():
         paths = [f"model.layers.{layer}.{fused_module(name, fused)}" for layer in range(config.num_layers)]
-        stored[name] = np.array(paths, object), *fused_shape(config, name), own_rank * config.num_experts
-    shapes: dict[str, tuple[int, ...]] = {}
-    for modules, fan_in, fan_out, columns in stored.values():
-        shapes |= dict.fromkeys((PREFIX + modules + LORA_A).flat, (columns, fan_in))
-        shapes |= dict.fromkeys((PREFIX + modules + LORA_B).flat, (fan_out, columns))
-    files = TensorFiles([path / ADAPTER_WEIGHTS])
-    files.require(shapes)
-
-    def stacked(names: np.ndarray) -> Any:
-        value = np.empty((1, *names.shape, *shapes[names.flat[0]][::-1]), dtype)
-        for position, name in np.ndenumerate(names):
-            value[0][position] = files.read(name).T
-        return jnp.asarray(value)
+        modules = np.array(paths, object)
+        columns = own_rank * config.num_experts
+        stored[name] = _Stored(modules, np.ones(modules.shape, bool), *fused_shape(config, name), columns)
+    files.require({name: shape for part in stored.values() for name, shape in part.shapes().items()})
 
     weights: dict[str, dict[str, Any]] = {}
-    for name, (modules, *_) in stored.items():
-        pair = {"a": stacked(PREFIX + modules + LORA_A), "b": stacked(PREFIX + modules + LORA_B)}
+    for name, part in stored.items():
+        pair = {
+            "a": _stacked(files, part, LORA_A, (part.fan_in, part.columns), dtype),
+            "b": _stacked(files, part, LORA_B, (part.columns, part.fan_out), dtype),
+        }
         found = unfused(config, name, pair) if name in fused else {name: pair}
         if twice := sorted(found.keys() & weights.keys()):
             raise UserError(f"{path} adapts {twice[0]} twice, alone and in {name}: give it one of the two")
@@ -127,15 +146,33 @@ def load_peft(
     )
 
 
-def _shape(path: Path, data: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
-    """Rank, alpha and targets as the adapter's configuration states them."""
-    rank, alpha, modules = data.get("r"), data.get("lora_alpha"), data.get("target_modules")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(f"{path} has r {rank!r} and lora_alpha {alpha!r}; both must be positive numbers")
-    if modules == "all-linear":
-        return rank, float(alpha), TARGETS
-    if data.get("target_parameters") and not modules:
-        return rank, float(alpha), ()
-    if not isinstance(modules, list) or not modules or set(modules) - set(TARGETS):
-        raise UserError(f"{path} has target_modules {modules!r}; supported are lists of {', '.join(TARGETS)}")
-    return rank, float(alpha), tuple(name for name in TARGETS if name in modules)
+def _separate_modules(
+    path: Path, data: dict[str, Any], config: DecoderConfig, rank: int, tensors: set[str]
+) -> dict[str, _Stored]:
+    """The projections that are modules of their own and that the configuration targets, in the order of TARGETS."""
+    is_adapted, shapes = module_filter(path, data), layer_shapes(config)
+    # Where one tensor holds all experts of a layer, their projections are no modules: "all-linear" leaves them out.
+    modules_only = str(data.get("target_modules")).lower() == ALL_LINEAR
+    stored: dict[str, _Stored] = {}
+    for target in TARGETS:
+        modules = module_names(config, target)
+        adapted = np.array([is_adapted(name) for name in modules.flat], bool).reshape(modules.shape)
+        *experts, fan_in, fan_out = shapes[target]
+        if experts and modules_only and not any(PREFIX + name + LORA_A in tensors for name in modules.flat):
+            continue
+        if adapted.any():
+            stored[target] = _Stored(modules, adapted, fan_in, fan_out, rank)
+    if not stored and not data.get("target_parameters"):
+        raise UserError(
+            f"{path} has target_modules {shown(data.get('target_modules'))}, which name none of the projections "
+            f"{', '.join(TARGETS)}: train an adapter of these"
+        )
+    return stored
+
+
+def _stacked(files: TensorFiles, part: _Stored, half: str, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """One half of a projection's matrices, ``[1, L, (E,) *shape]``."""
+    value = np.zeros((1, *part.modules.shape, *shape), dtype)
+    for position in zip(*np.nonzero(part.adapted), strict=True):
+        value[0][position] = files.read(f"{PREFIX}{part.modules[position]}{half}").T
+    return jnp.asarray(value)

@@ -12,6 +12,8 @@ import jax
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
+from trace_jax.models.formats.json_files import shown
+from trace_jax.models.formats.peft_config import rank_and_alpha
 
 Pair = dict[str, jax.Array]
 _GATE_UP, _DOWN = "gate_up_proj", "down_proj"
@@ -23,19 +25,24 @@ def fused_ranks(path: Path, data: dict[str, Any], config: DecoderConfig, rank: i
 
     Raises UserError for other parameters, and for ranks or alphas by patterns that do not leave one alpha / rank.
     """
-    named = [str(name).removeprefix("mlp.experts.") for name in data.get("target_parameters") or ()]
+    parameters = data.get("target_parameters") or []
+    named = [str(name).removeprefix("mlp.experts.") for name in parameters] if isinstance(parameters, list) else [""]
     if named and (not config.num_experts or set(named) - {_GATE_UP, _DOWN}):
         raise UserError(
-            f"{path} has target_parameters {data['target_parameters']!r}; supported are the experts' {_GATE_UP} and "
+            f"{path} has target_parameters {shown(parameters)}; supported are the experts' {_GATE_UP} and "
             f"{_DOWN} of a mixture of experts"
         )
     ranks, alphas = data.get("rank_pattern") or {}, data.get("alpha_pattern") or {}
     if ranks or alphas:
-        own = ranks.get(_PATTERN, rank), alphas.get(_PATTERN, alpha)
-        if _GATE_UP not in named or {*ranks, *alphas} != {_PATTERN} or own[1] * rank != alpha * own[0]:
+        known = isinstance(ranks, dict) and isinstance(alphas, dict) and {*ranks, *alphas} == {_PATTERN}
+        own = {"r": ranks.get(_PATTERN, rank), "lora_alpha": alphas.get(_PATTERN, alpha)} if known else {}
+        if _GATE_UP in named and known:
+            own_rank, own_alpha = rank_and_alpha(path, own)
+            known = own_alpha * rank == alpha * own_rank
+        if _GATE_UP not in named or not known:
             raise UserError(
-                f"{path} has rank_pattern {ranks!r} and alpha_pattern {alphas!r}, which is not supported: train the "
-                "adapter with one rank and one alpha"
+                f"{path} has rank_pattern {shown(ranks)} and alpha_pattern {shown(alphas)}, which is not supported: "
+                "train the adapter with one rank and one alpha"
             )
     return {
         name: ranks.get(_PATTERN, rank) if name == _GATE_UP else rank for name in (_GATE_UP, _DOWN) if name in named

@@ -14,9 +14,10 @@ import numpy as np
 
 from trace_jax.contract.storage import replace_bytes, sync_directory
 from trace_jax.errors import UserError
+from trace_jax.models.formats.config_json import CONFIG
 from trace_jax.models.formats.tensors import DTYPES
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
