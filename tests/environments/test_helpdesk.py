@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from random_calls import RandomCalls
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Database, Drawer
 from trace_jax.environments.helpdesk.policies import (
     Demonstrator,
-    RandomCalls,
     always_refuse,
     do_nothing,
     follow,

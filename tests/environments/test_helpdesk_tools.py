@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from random_calls import RandomCalls
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Drawer
 from trace_jax.environments.helpdesk.desk import says
-from trace_jax.environments.helpdesk.policies import RandomCalls, oracle
+from trace_jax.environments.helpdesk.policies import oracle
 from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.helpdesk.tools import TOOLS, call_tool
