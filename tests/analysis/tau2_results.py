@@ -96,3 +96,19 @@ def result_file() -> dict[str, Any]:
     ]
     tasks = [{"id": "never_run", "user_scenario": {}}, {"id": "task_1", "user_scenario": {"instructions": "…"}}]
     return {"timestamp": "t", "info": info, "tasks": tasks, "simulations": [whole, *endings]}
+
+
+def spoken_results() -> dict[str, Any]:
+    """The same file of a voice run: what was said is in ticks."""
+    results = result_file()
+    call = {"id": "c1", "name": "get_user", "arguments": {"user_id": "u_1"}, "requestor": "assistant"}
+    answer = {"id": "c1", "role": "tool", "content": '{"name": "Ann"}', "requestor": "assistant", "error": False}
+    ticks = [
+        {"tick_id": 0, "timestamp": "0", "agent_chunk": {"role": "assistant", "content": "Hi", "timestamp": "0"}},
+        {"tick_id": 1, "timestamp": "1", "user_chunk": {"role": "user", "content": "Who am I?", "timestamp": "1"}},
+        {"tick_id": 2, "timestamp": "2", "agent_tool_calls": [call], "agent_tool_results": [answer]},
+        {"tick_id": 3, "timestamp": "3", "agent_chunk": {"role": "assistant", "content": "Ann", "timestamp": "3"}},
+    ]
+    for simulation in results["simulations"]:
+        simulation.update(messages=None, ticks=ticks)
+    return results

@@ -8,9 +8,10 @@ from trace_jax.analysis.importers import tau_bench
 from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import CANDIDATES, REPORT, RUNS, SELECTED, SOURCE, analyse
+from trace_jax.analysis.table import markdown_table
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.files import read_document, read_records
-from trace_jax.contract.trajectory import Trajectory
+from trace_jax.contract.trajectory import Message, Policy
 from trace_jax.errors import UserError
 
 LACKED = {"verify_before_acting", "complete_all_steps", "compute_over_values", "choose_under_constraints"}
@@ -100,13 +101,31 @@ def test_no_clean_label_run_at_all_is_an_error_not_an_empty_selection(tmp_path: 
     assert not (tmp_path / "all" / SELECTED).exists()
 
 
-def test_a_sample_without_failures_or_without_passes_selects_nothing(tmp_path: Path) -> None:
-    def all_with(reward: float) -> tuple[Trajectory, ...]:
-        return tuple(episode.replace(reward=reward) for episode in EPISODES[:60])
+@pytest.mark.parametrize(("reward", "absent"), [(0.0, "passed"), (1.0, "failed")])
+def test_a_sample_without_failures_or_without_passes_selects_nothing_and_says_so(
+    reward: float, absent: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = tuple(episode.replace(reward=reward) for episode in EPISODES[:60])
+    found = analyse(given, make_analyst("rules"), tmp_path, criteria=FAST)
+    assert not found.selected
+    assert all(f"no {absent} episodes" in report.reason for report in found.report.capabilities)
+    assert f"none of 60 graded trajectories {absent}: nothing can be selected" in caplog.text
+    assert f"No episode {absent}: nothing can be selected" in markdown_table(found.report)
 
-    for reward in (0.0, 1.0):
-        found = analyse(all_with(reward), make_analyst("rules"), tmp_path / str(reward), criteria=FAST)
-        assert not found.selected
+
+def test_trajectories_of_two_base_models_are_refused_by_name(tmp_path: Path) -> None:
+    other = Policy(base="other-model", adapter=None)
+    given = (*EPISODES[:5], *(episode.replace(policy=other) for episode in EPISODES[5:8]))
+    words = r"trajectories of 2 base models: 'demonstrator' \(5 trajectories\), 'other-model' \(3 trajectories\)"
+    with pytest.raises(UserError, match=words):
+        analyse(given, make_analyst("rules"), tmp_path, criteria=FAST)
+    assert not list(tmp_path.iterdir())
+
+
+def test_trajectories_that_no_file_can_hold_are_refused_by_name(tmp_path: Path) -> None:
+    half = EPISODES[0].replace(messages=(Message(role="user", content="half \ud83d"),))
+    with pytest.raises(UserError, match="'desk-0-0': cannot be written as JSON"):
+        analyse((half, *EPISODES[1:5]), make_analyst("rules"), tmp_path, criteria=FAST)
 
 
 def test_real_episodes_go_through_the_whole_stage(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
 """Claims: names, entry points of installed packages and module:Class all work; anything else is refused in one line."""
 
+import sys
+import time
+import types
+
 import pytest
 
 from trace_jax.contract.environment import Design
+from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import (
     ENVIRONMENTS,
@@ -90,3 +95,61 @@ def test_a_design_outside_the_package_is_never_imported(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="outside trace_jax.*sandbox"):
             environment_factory(Design(entry_point=entry_point, parameters={}))
     assert not (tmp_path / "ran").exists()
+
+
+def target_class(train: tuple, held_out: tuple, results: object = RESULTS, told_apart: bool = False) -> type:
+    """A target with these tasks; its environment ignores the split unless they are ``told_apart``."""
+
+    class Splits(Helpdesk):
+        def tasks(self, split):
+            return train if split == "train" else held_out
+
+        def environment(self, split):
+            return super().environment(split if told_apart else "train")
+
+    Splits.results = results
+    return Splits
+
+
+def load(monkeypatch, target: type):
+    monkeypatch.setitem(sys.modules, "splits", types.SimpleNamespace(Splits=target))
+    return load_target("splits:Splits")
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "results", "words"),
+    [
+        (
+            (1, 2, 3),
+            (3, 4, 5),
+            RESULTS,
+            "task 3 of the split train is task 3 of held_out too: give the",
+        ),
+        ((0,), (0,), RESULTS, "task 0 of the split train"),
+        (tuple(range(1000)), tuple(range(1000)), RESULTS, "task 0 of the split train"),
+        (("task_1",), (2,), RESULTS, "its train task 'task_1' is no integer"),
+        ((1,), (2, True), RESULTS, "its held_out task True is no integer"),
+        ((1,), (2,), None, "has no results"),
+        ((1,), (2,), ["get_order"], "has no results"),
+    ],
+)
+def test_a_target_that_breaks_the_protocol_is_refused_when_it_is_loaded(train, held_out, results, words, monkeypatch):
+    with pytest.raises(UserError, match=f"target 'splits:Splits': {words}"):
+        load(monkeypatch, target_class(train, held_out, results))
+
+
+def test_splits_that_are_disjoint_or_number_different_tasks_alike_are_loaded(monkeypatch):
+    started = time.process_time()
+    assert load(monkeypatch, target_class(tuple(range(100_000)), tuple(range(100_000, 200_000))))
+    assert load(monkeypatch, target_class((), (1,)))
+    alike = tuple(range(100_000))
+    assert load(monkeypatch, target_class(alike, alike, told_apart=True))
+    assert time.process_time() - started < 2
+
+
+def test_an_environment_that_cannot_be_opened_is_left_to_its_episodes(monkeypatch):
+    class Closed(target_class((1,), (1,))):
+        def environment(self, split):
+            raise ConnectionError("down")
+
+    assert load(monkeypatch, Closed)

@@ -1,4 +1,4 @@
-"""Label runs → one report a capability, and which capabilities are selected (MISSION, analysis 4)."""
+"""Label runs → a report on each capability, and which capabilities are selected."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from trace_jax.analysis.partition import code_table, partition_fault
 from trace_jax.analysis.resample import bootstrap, permutation_p_values
 from trace_jax.analysis.select import Criteria, select
 from trace_jax.analysis.statistics import LACKING, PRESENT, UNSEEN
+from trace_jax.analysis.thresholds import exact, share
 from trace_jax.contract.capability import (
     AnalysisReport,
     Candidates,
@@ -28,7 +29,10 @@ def aggregate(
     criteria: Criteria,
     seed: int,
 ) -> AnalysisReport:
-    """Recompute all counts from the labels, test, rank by mean Δ and select. Runs with a broken partition count not."""
+    """Recompute all counts from the labels, test, rank by mean Δ, and select.
+
+    A run that does not label every pair exactly once is rejected: its labels are not used, but it counts as a run.
+    """
     graded = [trajectory for trajectory in trajectories if not trajectory.broken]
     ids = [trajectory.id for trajectory in graded]
     rejected = {run.run: fault for run in runs if (fault := partition_fault(run, candidates, set(ids)))}
@@ -52,9 +56,9 @@ def aggregate(
                     capability=candidate,
                     distractor=column >= len(candidates.capabilities),
                     runs=statistics,
-                    runs_passed=sum(one.selected for one in statistics),
-                    coverage=_interval([one.coverage for one in statistics], cover_BC[:, column]),
-                    delta=_interval([one.delta for one in statistics], delta_BC[:, column]),
+                    runs_passed=sum(run.selected for run in statistics),
+                    coverage=_interval([run.coverage for run in statistics], cover_BC[:, column]),
+                    delta=_interval([run.delta for run in statistics], delta_BC[:, column]),
                     p_value=float(p_C[column]),
                     agreement=krippendorff_alpha(codes_RNC[:, :, column]),
                     support=int((_majority_lacking(codes_RNC[:, :, column]) & failed_N).sum()),
@@ -64,7 +68,14 @@ def aggregate(
             )
         reports.sort(key=lambda report: (-report.delta.mean, report.capability.name))
         failures = _lacking_failures(candidates, codes_RNC, failed_N, ids)
-        reports = select(reports, failures, criteria, runs=len(runs), failed=int(failed_N.sum()))
+        reports = select(
+            reports,
+            failures,
+            criteria,
+            runs=len(runs),
+            failed=int(failed_N.sum()),
+            passed=int((~failed_N).sum()),
+        )
     return AnalysisReport(
         capabilities=tuple(reports),
         rejected_runs={str(number): fault for number, fault in rejected.items()},
@@ -84,9 +95,9 @@ def _run_statistics(
     lacking_failed, present_failed = count(LACKING, failed_N), count(PRESENT, failed_N)
     lacking_passed, present_passed = count(LACKING, ~failed_N), count(PRESENT, ~failed_N)
     failed = int((seen & failed_N).sum())
-    coverage = lacking_failed / failed if failed else 0.0
-    rate_failed = _rate(lacking_failed, present_failed)
-    rate_passed = _rate(lacking_passed, present_passed)
+    coverage = share(lacking_failed, failed)
+    rate_failed = share(lacking_failed, lacking_failed + present_failed)
+    rate_passed = share(lacking_passed, lacking_passed + present_passed)
     delta = rate_failed - rate_passed
     return RunStatistics(
         run=run,
@@ -96,16 +107,12 @@ def _run_statistics(
         present_passed=present_passed,
         failed=failed,
         passed=int((seen & ~failed_N).sum()),
-        coverage=coverage,
-        error_rate_failed=rate_failed,
-        error_rate_passed=rate_passed,
-        delta=delta,
-        selected=coverage >= criteria.min_coverage and delta >= criteria.min_delta,
+        coverage=float(coverage),
+        error_rate_failed=float(rate_failed),
+        error_rate_passed=float(rate_passed),
+        delta=float(delta),
+        selected=coverage >= exact(criteria.min_coverage) and delta >= exact(criteria.min_delta),
     )
-
-
-def _rate(lacking: int, present: int) -> float:
-    return lacking / (lacking + present) if lacking + present else 0.0
 
 
 def _interval(points: Sequence[float], resampled_B: NDArray[np.float64]) -> Interval:
@@ -116,7 +123,8 @@ def _interval(points: Sequence[float], resampled_B: NDArray[np.float64]) -> Inte
 
 def _majority_lacking(codes_RN: NDArray[np.int8]) -> NDArray[np.bool_]:
     """True where more than half of the runs that saw the trajectory call it LACKING."""
-    return 2 * (codes_RN == LACKING).sum(axis=0) > (codes_RN != UNSEEN).sum(axis=0)
+    lacking_N, seen_N = (codes_RN == LACKING).sum(axis=0), (codes_RN != UNSEEN).sum(axis=0)
+    return np.greater(2 * lacking_N, seen_N)
 
 
 def _lacking_failures(

@@ -1,20 +1,21 @@
-"""Which capabilities are selected, and why the others are not (MISSION, analysis 4)."""
+"""Which capabilities are selected, and why the others are not."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trace_jax.analysis.residual import newly_covered
+from trace_jax.analysis.thresholds import needed
 from trace_jax.contract.capability import AnalysisReport, CapabilityReport, Label, LabelRun, SelectedCapability
 from trace_jax.contract.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """When a capability is selected. A run passes iff Cov >= ρ and Δ >= δ; ``runs_share`` of all runs must (8 of 10).
+    """When a capability is selected. A run passes if Cov >= ``min_coverage`` and Δ >= ``min_delta``.
 
-    ``min_support``: failed trajectories that a majority of runs calls LACKING. ``min_residual``: share of all failed
-    trajectories that no better capability covers. ``max_p``: Holm-adjusted permutation p-value of the mean Δ.
+    ``runs_share``: the share of all runs that must pass (8 of 10). ``min_support``: failed trajectories that a majority
+    of runs calls LACKING. ``min_residual``: share of all failed trajectories that it covers and no better capability
+    does. ``max_p``: Holm-adjusted permutation p-value of the mean Δ. Counts are compared exactly, see ``thresholds``.
     """
 
     min_coverage: float = 0.10
@@ -37,15 +38,17 @@ def select(
     *,
     runs: int,
     failed: int,
+    passed: int,
 ) -> list[CapabilityReport]:
-    """Fill in ``selected`` and ``reason``, best first, so that the residual pass knows what is kept already.
+    """Fill in ``selected`` and ``reason``, best first: the residual coverage counts what better ones cover already.
 
     A distractor that passes covers nothing: no adapter is trained for it that would mend those failures.
-    ``failures``: by capability, the failed trajectories that lack it; ``runs``: runs made, refused ones included;
-    ``failed``: number of failed trajectories.
+    ``failures``: by capability, the failed trajectories that lack it; ``runs``: runs made, rejected ones included;
+    ``failed`` and ``passed``: numbers of trajectories.
     """
-    needed = math.ceil(criteria.runs_share * runs - 1e-9)
-    reasons = {report.capability.name: _objection(report, criteria, needed) for report in reports}
+    one_sided = "no failed episodes" if not failed else "no passed episodes to compare with" if not passed else ""
+    passes = needed(criteria.runs_share, runs)
+    reasons = {report.capability.name: _objection(report, criteria, passes, one_sided) for report in reports}
     passing = [
         report.capability.name for report in reports if not (reasons[report.capability.name] or report.distractor)
     ]
@@ -56,21 +59,25 @@ def select(
                 f"residual coverage {new}/{failed} < {criteria.min_residual:.2f}: its failures are covered by "
                 f"better-ranked ones"
             )
-    settled = []
-    for report in reports:
-        reason = reasons[report.capability.name]
-        fields = {**dict(report), "selected": not reason, "reason": reason or _praise(report)}
-        settled.append(CapabilityReport.model_validate(fields))
-    return settled
+    return [
+        report.replace(
+            selected=not reasons[report.capability.name],
+            reason=reasons[report.capability.name] or _evidence(report),
+        )
+        for report in reports
+    ]
 
 
-def _objection(report: CapabilityReport, criteria: Criteria, needed: int) -> str:
-    """Why the capability is not selected, all causes named; empty if nothing stands against it."""
-    causes = []
-    if report.runs_passed < needed:
+def _objection(report: CapabilityReport, criteria: Criteria, passes: int, one_sided: str) -> str:
+    """Why the capability is not selected, all causes named; empty if there is no reason against it.
+
+    ``one_sided`` says what the sample has none of, if anything: nothing can be selected from it.
+    """
+    causes = [one_sided] if one_sided else []
+    if report.runs_passed < passes:
         causes.append(
             f"{report.runs_passed}/{len(report.runs)} runs pass Cov >= {criteria.min_coverage:.2f} and "
-            f"delta >= {criteria.min_delta:.2f}, {needed} needed"
+            f"delta >= {criteria.min_delta:.2f}, {passes} needed"
         )
     if report.support < criteria.min_support:
         causes.append(f"support {report.support} < {criteria.min_support}")
@@ -79,7 +86,7 @@ def _objection(report: CapabilityReport, criteria: Criteria, needed: int) -> str
     return "; ".join(causes)
 
 
-def _praise(report: CapabilityReport) -> str:
+def _evidence(report: CapabilityReport) -> str:
     return f"{report.runs_passed}/{len(report.runs)} runs pass, p = {report.p_value:.4f}, support {report.support}"
 
 
@@ -99,16 +106,19 @@ def selected_capabilities(
             if pair.label is Label.LACKING and pair.trajectory in failed:
                 tally = votes.setdefault(pair.capability, {})
                 tally[pair.trajectory] = tally.get(pair.trajectory, 0) + 1
-    chosen = [one for one in report.capabilities if one.selected and not one.distractor]
+    chosen = [found for found in report.capabilities if found.selected and not found.distractor]
     return tuple(
         SelectedCapability(
-            capability=one.capability,
+            capability=found.capability,
             rank=rank,
-            coverage=one.coverage,
-            delta=one.delta,
-            failed_examples=tuple(
-                sorted(votes[one.capability.name], key=lambda name: (-votes[one.capability.name][name], name))
-            ),
+            coverage=found.coverage,
+            delta=found.delta,
+            failed_examples=_most_voted(votes[found.capability.name]),
         )
-        for rank, one in enumerate(chosen, start=1)
+        for rank, found in enumerate(chosen, start=1)
     )
+
+
+def _most_voted(votes: dict[str, int]) -> tuple[str, ...]:
+    """The ids in ``votes``, most votes first."""
+    return tuple(sorted(votes, key=lambda name: (-votes[name], name)))

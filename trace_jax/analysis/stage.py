@@ -1,6 +1,8 @@
 """Stage 1 from end to end: trajectories → candidates, label runs, report, selected capabilities."""
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -20,6 +22,8 @@ from trace_jax.errors import UserError
 CANDIDATES, RUNS, REPORT, SELECTED = "candidates.json", "label_runs.jsonl", "analysis_report.json", "selected.jsonl"
 SOURCE = "source.json"
 _READ = {"id", "task", "messages", "checks", "reward"}  # what an analysis depends on; seconds and tokens it does not
+
+log = logging.getLogger(__name__)
 
 
 class Source(Record):
@@ -50,7 +54,8 @@ def analyse(
 ) -> Analysis:
     """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
 
-    Raises UserError for a held-out trajectory, for an id that occurs twice, for files in ``directory`` that were
+    Warns if no trajectory failed, or none passed: nothing can be selected then. Raises UserError for a held-out
+    trajectory, for an id that occurs twice, for trajectories of two base models, for files in ``directory`` that were
     made from other trajectories or with another seed or analyst, for labels that were changed after a report was made
     from them, and when no label run is a clean partition.
     """
@@ -91,6 +96,18 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
     if not usable:
         why = f" (the first broke by {trajectories[0].error})" if trajectories else ""
         raise UserError(f"{len(trajectories)} trajectories, none of them graded{why}: roll out the base agent first")
+    bases = Counter(trajectory.policy.base for trajectory in usable)
+    if len(bases) > 1:
+        named = ", ".join(f"{base!r} ({count} trajectories)" for base, count in bases.most_common(3))
+        raise UserError(f"trajectories of {len(bases)} base models: {named}: analyse each model on its own")
+    passed = sum(trajectory.passed for trajectory in usable)
+    if passed in (0, len(usable)):
+        log.warning(
+            "none of %d graded trajectories %s: nothing can be selected, because failed ones are compared with passed "
+            "ones; roll out other or more tasks",
+            len(usable),
+            "failed" if passed else "passed",
+        )
     return usable
 
 
@@ -98,7 +115,7 @@ def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
     """Note in ``place`` what it is made from; refuse one that was made from something else."""
     digest = hashlib.sha256()
     for trajectory in trajectories:
-        digest.update(trajectory.model_dump_json(include=_READ).encode() + b"\n")
+        digest.update(_content(trajectory) + b"\n")
     given = Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
     if (place / SOURCE).exists():
         found = read_document(place / SOURCE, Source)
@@ -121,6 +138,17 @@ def check_labels(place: epath.Path) -> None:
     if labels is not None:
         remedy = f"labels were changed after the report: restore the file, or remove it and {REPORT} to label anew"
         check_log(place / RUNS, labels, place / REPORT, remedy)
+
+
+def _content(trajectory: Trajectory) -> bytes:
+    """What an analysis reads of ``trajectory``, as JSON."""
+    try:
+        return trajectory.model_dump_json(include=_READ).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"trajectory {trajectory.id!r}: cannot be written as JSON ({error}): replace half surrogate pairs in its "
+            "texts, and values that are nested too deep"
+        ) from None
 
 
 def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst) -> Candidates:

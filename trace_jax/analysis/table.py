@@ -9,24 +9,30 @@ _HEADER = (
 
 
 def markdown_table(report: AnalysisReport) -> str:
-    """One row a capability; distractors are marked with an asterisk. Refused label runs follow, each with its fault."""
-    rows = [_row(one) for one in report.capabilities]
-    refused = [f"Refused run {number}: {fault}" for number, fault in report.rejected_runs.items()]
-    head = f"{report.passed} passed, {report.failed} failed, {report.broken} broken."
-    return "\n".join([head, "", *_HEADER, *rows, *refused])
+    """One row for each capability; distractors are marked with an asterisk. Rejected label runs follow.
+
+    The first lines give the numbers of trajectories, and say so if there are none to compare.
+    """
+    rows = [_row(found) for found in report.capabilities]
+    rejected = [f"Rejected run {number}: {fault}" for number, fault in report.rejected_runs.items()]
+    head = [f"{report.passed} passed, {report.failed} failed, {report.broken} broken."]
+    if not report.failed or not report.passed:
+        absent = "failed" if not report.failed else "passed"
+        head.append(f"No episode {absent}: nothing can be selected without failed and passed ones to compare.")
+    return "\n".join([*head, "", *_HEADER, *rows, *rejected])
 
 
-def _row(one: CapabilityReport) -> str:
+def _row(found: CapabilityReport) -> str:
     cells = (
-        one.capability.name + ("*" if one.distractor else ""),
-        _interval(one.coverage),
-        _interval(one.delta),
-        "–" if one.agreement is None else f"{one.agreement:.2f}",
-        f"{one.p_value:.4f}",
-        f"{one.runs_passed}/{len(one.runs)}",
-        str(one.support),
-        "yes" if one.selected else "no",
-        one.reason,
+        found.capability.name + ("*" if found.distractor else ""),
+        _interval(found.coverage),
+        _interval(found.delta),
+        "–" if found.agreement is None else f"{found.agreement:.2f}",
+        f"{found.p_value:.4f}",
+        f"{found.runs_passed}/{len(found.runs)}",
+        str(found.support),
+        "yes" if found.selected else "no",
+        found.reason,
     )
     return "| " + " | ".join(cells) + " |"
 

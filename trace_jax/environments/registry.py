@@ -15,6 +15,7 @@ from typing import Any
 
 from trace_jax.contract.environment import Design
 from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
 
 TARGETS = "trace_jax.targets"
@@ -31,8 +32,15 @@ _METHODS = {TARGETS: ("tasks", "environment"), ENVIRONMENTS: ("reset", "step", "
 
 
 def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Target:
-    """The target called ``name``. Raises UserError, naming the value and what there is, if it cannot be made."""
-    return _factory(TARGETS, name, parameters or {})()
+    """The target called ``name``. Raises UserError, naming the value and what there is, if it cannot be made.
+
+    Raises UserError too for a target without ``results``, with tasks that are no integers, or whose splits overlap.
+    """
+    target: Target = _factory(TARGETS, name, parameters or {})()
+    if not isinstance(getattr(target, "results", None), Mapping):
+        raise UserError(f"target {name!r}: has no results (a JSON Schema by tool): see trace_jax.environments.protocol")
+    check_splits(target, name)
+    return target
 
 
 def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> Environment:
