@@ -41,7 +41,7 @@ def gateway(
     engine = SGLangEngine(urls, CONFIG, (), relays=relays, capacity=256, **patience)  # type: ignore[arg-type]
 
     async def make(stack):
-        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer)
+        backend = SGLangBackend(engine, await engine.settings(), CONFIG.vocab_size, renderer, 64.0)
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory))
 
     with serving(make) as url:
