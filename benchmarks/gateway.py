@@ -45,13 +45,16 @@ from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.adapters import Adapters
-from trace_jax.gateway.app import Gateway, Limits, make_app
+from trace_jax.gateway.app import make_app
+from trace_jax.gateway.connections import guarded, listen
 from trace_jax.gateway.decisions import DecisionLog
-from trace_jax.gateway.limits import Keys
-from trace_jax.gateway.listening import listen
+from trace_jax.gateway.gateway import Gateway
+from trace_jax.gateway.keys import Keys
+from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
+from trace_jax.gateway.prompt_limit import characters_per_token
 from trace_jax.gateway.routes import Conversations
 from trace_jax.gateway.sglang import SGLangBackend
 from trace_jax.models.config import DecoderConfig
@@ -126,7 +129,9 @@ async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
     table = RouteTable(base="base", router="gate", routes=routes)
     router = GateRouter(table, gate, "base", PromptReader(Decoder(config, nnx.Rngs(0))), renderer)
     engine = SGLangEngine([server], config, (), EngineSettings())
-    backend, metrics = SGLangBackend(engine, await engine.server_info(), config.vocab_size, renderer), Metrics()
+    longest = characters_per_token(tokenizer)
+    backend = SGLangBackend(engine, await engine.server_info(), config.vocab_size, renderer, longest)
+    metrics = Metrics()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     adapters = Adapters({}, backend, config, "base", directory / "merged", 1)
     log = DecisionLog(directory / "decisions.jsonl")
@@ -150,7 +155,9 @@ def serve(listener: socket.socket, server: str | None, model: str) -> None:
     async def run() -> None:
         async with AsyncExitStack() as stack:
             made = stand_in() if server is None else await gateway(stack, server, model)
-            await uvicorn.Server(uvicorn.Config(made, lifespan="off", log_level="error")).serve(sockets=[listener])
+            await uvicorn.Server(uvicorn.Config(made, http=guarded(1024), lifespan="off", log_level="error")).serve(
+                sockets=[listener]
+            )
 
     asyncio.run(run())
 

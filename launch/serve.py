@@ -24,11 +24,17 @@ have a --tool-call-parser and a --reasoning-parser. Chats go to them with the pr
 reasoning_effort or the one tool to call, or that holds pictures, has its prompt written by the server.
 
 API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
-/health and /metrics (Prometheus) ask for none. SIGTERM lets what is being answered end, for --drain_seconds at most.
+/health and /metrics (Prometheus) ask for none. SIGTERM lets responses end, for --drain_seconds at most.
+
+Tool calls are in a response only if the request offers tools, also for agents whose chat form does not show the tools
+to the model: they send their tools all the same. A chat whose request says more of its prompt than messages and tools
+is written by the server's template; trace_gateway_prompts_total{writer="server"} in /metrics counts these.
 """
 
 import asyncio
+import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -43,6 +49,7 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 from trace_jax.chat.loading import load_renderer
+from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.files import read_document
 from trace_jax.contract.lock import locked
@@ -50,19 +57,23 @@ from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
 from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters, Held
-from trace_jax.gateway.app import Gateway, Limits, make_app
+from trace_jax.gateway.app import make_app
 from trace_jax.gateway.backend import Backend
+from trace_jax.gateway.connections import guarded, listen
 from trace_jax.gateway.decisions import DecisionLog
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread
+from trace_jax.gateway.gateway import Gateway
+from trace_jax.gateway.keys import KEYS_VARIABLE, read_keys
 from trace_jax.gateway.labels import ServerReader
-from trace_jax.gateway.limits import read_keys
-from trace_jax.gateway.listening import listen
+from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
+from trace_jax.gateway.prompt_limit import characters_per_token
 from trace_jax.gateway.routes import Conversations
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
+from trace_jax.gateway.shutdown import DrainingServer
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.formats.huggingface import TOKENIZER, read_config, revision
 from trace_jax.parallel.termination import Termination
@@ -84,12 +95,24 @@ ALIASES = flags.DEFINE_list(
 API_KEYS = flags.DEFINE_string("api_keys", "", "file with the keys of clients, one a line; none: $TRACE_API_KEYS")
 MAX_BODY = flags.DEFINE_integer("max_body_mb", 16, "MiB of a request's body")
 MAX_REQUESTS = flags.DEFINE_integer("max_requests", 512, "requests served at a time; more are told to try again (429)")
-SECONDS = flags.DEFINE_float("request_seconds", 600.0, "in which an answer must have ended, its stream included")
-DRAIN = flags.DEFINE_integer("drain_seconds", 30, "that SIGTERM leaves to what is being answered")
+MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections", 1024, "open connections; a new one then closes the one that has waited longest for a request"
+)
+SECONDS = flags.DEFINE_float("request_seconds", 600.0, "until a response must have ended, its stream included")
+DRAIN = flags.DEFINE_integer("drain_seconds", 30, "until the program has ended after SIGTERM")
 CONVERSATIONS = flags.DEFINE_integer("max_conversations", 100_000, "conversations whose decision is remembered")
 IDLE = flags.DEFINE_float("conversation_hours", 24.0, "that a decision is remembered without being used")
 MAX_MERGED = flags.DEFINE_integer("max_merged", 16, "merges of several adapters that an engine holds at a time")
+CORS_ORIGINS = flags.DEFINE_list(
+    "cors_origins", [], "origins whose pages may ask from a browser, such as https://example.com; * for all"
+)
 LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "write the bodies of requests to the log: they hold messages")
+
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_OTHER_FILES = 256  # open files beside connections: models, logs, libraries
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
@@ -110,7 +133,14 @@ class _Engines:
 
 
 async def _serve(settings: RunSettings, root: Path) -> None:
+    _allow_open_files(MAX_CONNECTIONS.value + MAX_REQUESTS.value + _OTHER_FILES)
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
+    if not keys and HOST.value not in _LOOPBACK:
+        logger.warning(
+            "listening at %s without API keys: everybody who reaches it is served; set --api_keys or $%s",
+            HOST.value,
+            KEYS_VARIABLE,
+        )
     table = read_document(table_path, RouteTable)
     held = _held(root, table)
     with locked(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
@@ -138,6 +168,7 @@ async def _serve(settings: RunSettings, root: Path) -> None:
                 Limits(MAX_BODY.value << 20, MAX_REQUESTS.value, SECONDS.value),
                 metrics,
                 LOG_MESSAGES.value,
+                CORS_ORIGINS.value,
             )
             await _listen(gateway, listener, engines)
 
@@ -145,11 +176,12 @@ async def _serve(settings: RunSettings, root: Path) -> None:
 async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) -> None:
     settings = uvicorn.Config(
         make_app(gateway),
+        http=guarded(MAX_CONNECTIONS.value),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=DRAIN.value,
     )
     host, port = listener.getsockname()[:2]
     names = ", ".join(gateway.adapters.names) or "no adapter"
@@ -157,9 +189,20 @@ async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) 
         f"http://{host}:{port}/v1 serves {engines.backend.name!r}, routed by the {engines.router.kind}: {names}",
         flush=True,
     )
-    with Termination():  # uvicorn drains at the signal, and raises it again when it is done
-        await uvicorn.Server(settings).serve(sockets=[listener])
+    with Termination():  # the server drains at the signal, and raises it again when it is done
+        await DrainingServer(settings, DRAIN.value).serve(sockets=[listener])
     print("ended: the gateway's decisions are kept; the same command serves again", file=sys.stderr)
+
+
+def _allow_open_files(number: int) -> None:
+    """Raise the process's limit of open files to ``number``. Raises UserError if the system allows fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise UserError(
+            f"{number} open files are needed and {hard} allowed: raise ulimit -n, or lower --max_connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 def _held(root: Path, table: RouteTable) -> dict[str, Held]:
@@ -190,6 +233,7 @@ def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, he
         stack.enter_context(EngineThread(engine)),
         base.renderer,
         Tokenizer.from_file(os.fspath(path / TOKENIZER)),
+        forms=_forms(path, base.renderer),
         capacity=settings.engine.capacity,
         max_rank=rank,
     )
@@ -215,8 +259,16 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
         found, renderer = base.revision, base.renderer
         router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(settings))
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
-    backend = SGLangBackend(engine, servers, shape.vocab_size, renderer)
+    longest = characters_per_token(Tokenizer.from_file(os.fspath(path / TOKENIZER)))
+    backend = SGLangBackend(engine, servers, shape.vocab_size, renderer, longest)
     return _Engines(backend, router, shape, found)
+
+
+def _forms(path: Path, renderer: Renderer) -> dict[bool, Renderer]:
+    """The renderers of a hybrid model by whether it thinks; empty for a model that leaves no choice."""
+    if "enable_thinking" not in renderer.chat_template_kwargs:
+        return {}
+    return {thinking: load_renderer(path, thinking) for thinking in (False, True)}
 
 
 def _policy(settings: RunSettings) -> SelectionPolicy:

@@ -49,8 +49,9 @@ def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections()), e
     """
 
     def call() -> None:
-        with locked(WORKDIR.value) if exclusive else nullcontext():
-            main(CONFIG.value, epath.Path(WORKDIR.value))
+        workdir = epath.Path(WORKDIR.value)
+        with locked(workdir) if exclusive else nullcontext():
+            main(CONFIG.value, workdir)
 
     _help(settings)
     app.run(lambda _: _call(call, WORKDIR.value), flags_parser=lambda arguments: parse(arguments, WORKDIR))

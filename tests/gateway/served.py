@@ -11,11 +11,13 @@ from starlette.types import ASGIApp
 
 from trace_jax.contract.routing import Route, RouteDecision, RouterKind, RouteTable
 from trace_jax.gateway.adapters import Adapters, Held
-from trace_jax.gateway.app import Gateway, Limits, make_app
+from trace_jax.gateway.app import make_app
 from trace_jax.gateway.backend import Backend
+from trace_jax.gateway.connections import guarded, listen
 from trace_jax.gateway.decisions import DecisionLog
-from trace_jax.gateway.limits import Keys
-from trace_jax.gateway.listening import listen
+from trace_jax.gateway.gateway import Gateway
+from trace_jax.gateway.keys import Keys
+from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
@@ -37,7 +39,9 @@ def serving(make: Make, **settings: object) -> Iterator[str]:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             app = await make(stack)
-            config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, **settings)  # type: ignore[arg-type]
+            config = uvicorn.Config(
+                app, http=guarded(1024), lifespan="off", log_config=None, access_log=False, **settings
+            )  # type: ignore[arg-type]
             server.append(uvicorn.Server(config))
             begun.set()
             await server[0].serve(sockets=[listener])
@@ -101,6 +105,7 @@ async def make_gateway(
     max_merged: int = 2,
     pins: Pins | None = None,
     log_messages: bool = False,
+    cors_origins: Sequence[str] = (),
 ) -> Gateway:
     metrics = Metrics()
     adapters = Adapters(held, backend, config, "base-revision", directory / "merged", max_merged)
@@ -109,7 +114,7 @@ async def make_gateway(
     stack.push_async_callback(log.close)
     conversations = Conversations(router, adapters, pins or Pins(100, 3600.0), log, metrics)
     models = Models(backend.name, ["gpt-4o"], adapters.names)
-    return Gateway(models, conversations, adapters, backend, Keys(keys), limits, metrics, log_messages)
+    return Gateway(models, conversations, adapters, backend, Keys(keys), limits, metrics, log_messages, cors_origins)
 
 
 __all__ = ["ByWord", "make_app", "make_gateway", "serving"]

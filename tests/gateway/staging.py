@@ -38,7 +38,7 @@ class Stage:
     async def make(self, stack):
         held, config, settings = self._parts
         self.engine = engine_of(self.upstreams, config, **self.servers)
-        backend = SGLangBackend(self.engine, await self.engine.server_info(), config.vocab_size, self.renderer)
+        backend = SGLangBackend(self.engine, await self.engine.server_info(), config.vocab_size, self.renderer, 64.0)
         self.gateway = await make_gateway(stack, backend, self.router, held, config, self.directory, **settings)
         return make_app(self.gateway)
 

@@ -36,7 +36,7 @@ def directory(tmp_path_factory):
 def url(decoder, config, renderer, tokenizer, held, directory):
     async def make(stack):
         thread = stack.enter_context(EngineThread(new_engine(decoder, config, renderer)))
-        backend = EmbeddedBackend("tiny", thread, renderer, tokenizer, capacity=CAPACITY, max_rank=8)
+        backend = EmbeddedBackend("tiny", thread, renderer, tokenizer, forms={}, capacity=CAPACITY, max_rank=8)
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, config, directory))
 
     with serving(make) as url:

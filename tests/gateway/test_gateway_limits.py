@@ -13,14 +13,15 @@ from staging import CHAT, asked, until
 from trace_jax.contract.files import read_records
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.errors import UserError
-from trace_jax.gateway import limits
-from trace_jax.gateway.limits import Keys, read_keys
+from trace_jax.gateway import body
+from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.keys import Keys, read_keys
 
 
 def refused_without_a_key(keys: Keys) -> bool:
     try:
         return bool(keys.check({}))
-    except limits.ApiError:
+    except ApiError:
         return True
 
 
@@ -95,7 +96,7 @@ def test_a_conversations_name_is_printable_ascii(stage, name):
 
 
 def test_a_body_that_does_not_come_frees_its_place(stage, monkeypatch):
-    monkeypatch.setattr(limits, "_BODY_SECONDS", 0.3)
+    monkeypatch.setattr(body, "_SECONDS", 0.3)
     with stage() as stage:
         place, begun = urlsplit(stage.url), time.monotonic()
         with socket.create_connection((place.hostname, place.port), timeout=10) as client:

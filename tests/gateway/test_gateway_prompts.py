@@ -7,13 +7,15 @@ from qwen3_tokenizer import small_tokenizer
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.contract.trajectory import Message, Tool
+from trace_jax.gateway.prompt_limit import PromptLimit
 from trace_jax.gateway.prompts import server_prompt
-from trace_jax.gateway.request import CHAT, TEXT, read_call
+from trace_jax.gateway.request import CHAT, TEXT, read_request
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 SAID = {"role": "user", "content": "hi"}
 ASSISTANT = {"role": "assistant", "content": "so", "refusal": None, "annotations": [], "audio": None}
 HI = Message(role="user", content="hi")
+LIMIT = PromptLimit(4096, 64.0, "shorten it")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def renderer() -> Qwen3Renderer:
 
 def members(renderer, path: str = CHAT, **fields):
     body = {"model": "m", "messages": [SAID], **fields}
-    return server_prompt(read_call(path, json.dumps(body).encode(), {}), renderer)
+    return server_prompt(read_request(path, json.dumps(body).encode(), {}), renderer, LIMIT).members
 
 
 @pytest.mark.parametrize(

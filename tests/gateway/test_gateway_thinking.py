@@ -14,7 +14,7 @@ from served import ByWord, make_app, make_gateway, serving
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.engines.protocol import Completion
-from trace_jax.gateway.chunk import Reading, pieces
+from trace_jax.gateway.chunk import Parsed, chunks
 from trace_jax.gateway.embedded import EmbeddedBackend
 from trace_jax.gateway.engine import EngineThread, Sampled
 from trace_jax.models.config import DecoderConfig
@@ -67,7 +67,10 @@ def client(engine, renderers, tokenizer, tmp_path_factory):
 
     async def make(stack):
         thread = stack.enter_context(EngineThread(engine))
-        backend = EmbeddedBackend("tiny", thread, renderers["thinking"], tokenizer, capacity=4096, max_rank=8)
+        forms = {True: renderers["thinking"], False: renderers["no_thinking"]}
+        backend = EmbeddedBackend(
+            "tiny", thread, renderers["thinking"], tokenizer, forms=forms, capacity=4096, max_rank=8
+        )
         directory = tmp_path_factory.mktemp("gateway")
         return make_app(await make_gateway(stack, backend, ByWord(("none",)), {}, config, directory))
 
@@ -235,7 +238,7 @@ def test_all_pieces_together_are_the_whole_whatever_is_sampled(renderers, tokeni
 
     def read(some):
         message = renderer.parse(some)
-        return Reading(renderer.thinking(message), renderer.spoken(message).content or "", message.tool_calls)
+        return Parsed(renderer.thinking(message), renderer.spoken(message).content or "", message.tool_calls)
 
     async def sampled():
         at = 0
@@ -246,16 +249,16 @@ def test_all_pieces_together_are_the_whole_whatever_is_sampled(renderers, tokeni
         yield Sampled((), (), "stop")
 
     async def collect():
-        return [piece async for piece in pieces(sampled(), read, renderer.stop_token_ids, stops, renderer.tags)]
+        return [chunk async for chunk in chunks(sampled(), read, renderer.stop_token_ids, stops, renderer.tags)]
 
     found, whole = asyncio.run(collect()), read(ids)
     *before, last = found
-    assert last.end and not any(piece.end for piece in before)
-    assert not any(piece.thinking and (piece.text or piece.end) for piece in found)
-    told = [i for piece in found for i in piece.token_ids]
+    assert last.end and not any(chunk.end for chunk in before)
+    assert not any(chunk.thinking and (chunk.text or chunk.end) for chunk in found)
+    told = [i for chunk in found for i in chunk.token_ids]
     assert told == [i for i in ids[: last.end.tokens] if i not in renderer.stop_token_ids]
-    assert [lp for piece in found for lp in piece.logprobs] == [float(i) for i in range(len(told))]
-    thinking, text = "".join(piece.thinking for piece in found), "".join(piece.text for piece in found)
+    assert [lp for chunk in found for lp in chunk.logprobs] == [float(i) for i in range(len(told))]
+    thinking, text = "".join(chunk.thinking for chunk in found), "".join(chunk.text for chunk in found)
     if stops and stops[0] in whole.text:
         assert text == whole.text.partition(stops[0])[0]
         assert (last.end.finish_reason, last.end.calls) == ("stop", ())

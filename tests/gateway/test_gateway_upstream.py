@@ -22,8 +22,8 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.errors import EngineError, EngineGone, UserError
-from trace_jax.gateway.app import Limits
 from trace_jax.gateway.labels import ServerReader
+from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS
 from trace_jax.models.formats.peft import load_peft
 

@@ -42,7 +42,7 @@ def gateway(
     engine = SGLangEngine(urls, CONFIG, (), settings, relays=relays, attempts=ATTEMPTS)
 
     async def make(stack):
-        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer)
+        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer, 64.0)
         return make_app(await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory))
 
     with serving(make) as url:

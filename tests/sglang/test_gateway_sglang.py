@@ -51,7 +51,7 @@ def url(server, renderer, tmp_path_factory):
 
     async def make(stack):
         engine = new_engine(server)
-        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer)
+        backend = SGLangBackend(engine, await engine.server_info(), CONFIG.vocab_size, renderer, 64.0)
         gateway = await make_gateway(stack, backend, ByWord(tuple(held)), held, CONFIG, directory)
         return make_app(gateway)
 

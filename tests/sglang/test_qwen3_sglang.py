@@ -98,7 +98,7 @@ def hybrid(
 
     async def make(stack):
         engine = SGLangEngine([qwen.url], config, (), EngineSettings(), api_key=KEY)
-        backend = SGLangBackend(engine, await engine.server_info(), SIZE, renderer)
+        backend = SGLangBackend(engine, await engine.server_info(), SIZE, renderer, 64.0)
         directory = tmp_path_factory.mktemp("gateway")
         return make_app(await make_gateway(stack, backend, ByWord(()), {}, config, directory))
 

@@ -50,7 +50,8 @@ class Codec:
                 f"({ascii(half[0])[1:-1]}): send whole characters"
             )
         try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+            # A batch of one: unlike ``encode``, it lets other threads run, and it finds no offsets.
+            ids = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         except Exception as error:  # the library raises nothing narrower: no token stands for a part of the text
             raise RenderError(f"text {text[:40]!r} cannot be encoded: {error}: use a byte-level tokenizer") from None
         if not self._special_ids.isdisjoint(ids):

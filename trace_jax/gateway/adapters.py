@@ -1,4 +1,4 @@
-"""The adapters that conversations are served with: those of the route table, and merges made when they are needed."""
+"""The adapters that serve conversations: those of the route table, and merges made when they are needed."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from trace_jax.models.lora import merge
 
 logger = logging.getLogger(__name__)
 
-Parts = Mapping[str, float]  # adapters of the route table with their merge weights; none: the base
+Parts = Mapping[str, float]  # adapters of the route table with their merge weights; empty: the base
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,17 @@ class _Merge:
     loading: "asyncio.Task[None]"
     loaded: bool = False
     users: int = 0
-    going: "asyncio.Task[None] | None" = None  # evicts it
+    unloading: "asyncio.Task[None] | None" = None
 
 
 class Adapters:
     """Puts adapters into the backend: the route table's under their names, merges as ``merged@HASH`` of their parts.
 
     Args:
-        held: those of the route table, by name.
-        directory: for the files of merges; the backend reads them there. It is emptied.
-        most: merges that the backend holds at a time; of those in no use, the least recently used goes first.
+        held: the route table's, by name.
+        directory: for the files of merges, which the backend reads. It is emptied.
+        max_merged: merges that the backend holds at a time. The least recently used one that serves no request is
+            unloaded first.
         base: name of the base model, for the merges' own records.
     """
 
@@ -57,17 +58,17 @@ class Adapters:
         config: DecoderConfig,
         base: str,
         directory: Path,
-        most: int,
+        max_merged: int,
     ) -> None:
         self._held, self._backend, self._config, self._base = held, backend, config, base
-        self._directory, self._most = directory, most
+        self._directory, self._max_merged = directory, max_merged
         self._merges: OrderedDict[str, _Merge] = OrderedDict()  # by time of use
-        self._changed = asyncio.Event()  # what those wait for who find no room
+        self._changed = asyncio.Event()  # set when there may be room for a merge
         shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the route table."""
+        """The names of the route table's adapters."""
         return tuple(self._held)
 
     @property
@@ -76,22 +77,22 @@ class Adapters:
         return len(self._merges)
 
     async def load(self) -> None:
-        """Load all of the route table. Raises EngineError."""
+        """Load all adapters of the route table. Raises EngineError."""
         for name, adapter in self._held.items():
             await self._backend.load(name, adapter.directory)
 
     def too_large(self, parts: Parts) -> str:
         """Why the backend cannot hold the merge of ``parts``; empty if it can. A merge has the sum of their ranks."""
-        rank, most = sum(self._held[name].rank for name in parts), self._backend.max_rank
-        if most is None or rank <= most:
+        rank, limit = sum(self._held[name].rank for name in parts), self._backend.max_rank
+        if limit is None or rank <= limit:
             return ""
-        return f"merged rank {rank} exceeds the server's {most}: raise its --max-lora-rank"
+        return f"merged rank {rank} exceeds the server's {limit}: raise its --max-lora-rank"
 
     @asynccontextmanager
     async def use(self, parts: Parts) -> AsyncIterator[str | None]:
         """The backend's name for the adapter of ``parts`` (None: the base), which it holds while the context is open.
 
-        Raises UserError when it cannot be made or loaded, of which EngineGone and ServerFailed pass.
+        Raises UserError or EngineError when it cannot be made or loaded; EngineGone and ServerFailed are outages.
         """
         if not parts:
             yield None
@@ -99,46 +100,46 @@ class Adapters:
             yield next(iter(parts))
         else:
             name = _merged_name(parts)
-            one = await self._take(name, parts)
+            entry = await self._take(name, parts)
             try:
-                await asyncio.shield(one.loading)
+                await asyncio.shield(entry.loading)
                 yield name
             finally:
-                one.users -= 1
+                entry.users -= 1
                 self._changed.set()
 
     async def _take(self, name: str, parts: Parts) -> _Merge:
-        """A use of the merge, which begins to load if it is not there; waits for room while all others are in use."""
-        while (one := self._merges.get(name)) is None or one.going:
-            if one is None and len(self._merges) < self._most:
-                one = self._begin(name, parts)
+        """Count a use of the merge, and begin to load it if it is not there. Waits while all merges are in use."""
+        while (entry := self._merges.get(name)) is None or entry.unloading:
+            if entry is None and len(self._merges) < self._max_merged:
+                entry = self._begin(name, parts)
                 break
             self._make_room()
             self._changed.clear()
             await self._changed.wait()
         self._merges.move_to_end(name)
-        one.users += 1
-        return one
+        entry.users += 1
+        return entry
 
     def _begin(self, name: str, parts: Parts) -> _Merge:
-        """Loading goes on when the client that asked for it leaves."""
-        one = self._merges[name] = _Merge(asyncio.create_task(self._make(name, parts)))
+        """Begin to load a merge. Loading goes on when the client that asked for it leaves."""
+        entry = self._merges[name] = _Merge(asyncio.create_task(self._make(name, parts)))
 
         def done(loading: "asyncio.Task[None]") -> None:
-            one.loaded = not loading.cancelled() and not loading.exception()
-            if not one.loaded:
-                del self._merges[name]  # the next one tries again
+            entry.loaded = not loading.cancelled() and not loading.exception()
+            if not entry.loaded:
+                del self._merges[name]  # the next request tries again
             self._changed.set()
 
-        one.loading.add_done_callback(done)
-        return one
+        entry.loading.add_done_callback(done)
+        return entry
 
     def _make_room(self) -> None:
-        """Have the least recently used of the merges in no use go, one at a time; no client that leaves stops it."""
-        if not any(one.going for one in self._merges.values()):
-            for name, one in self._merges.items():
-                if one.loaded and not one.users:
-                    one.going = asyncio.create_task(self._drop(name))
+        """Begin to unload the least recently used merge that serves no request, unless one is being unloaded."""
+        if not any(entry.unloading for entry in self._merges.values()):
+            for name, entry in self._merges.items():
+                if entry.loaded and not entry.users:
+                    entry.unloading = asyncio.create_task(self._drop(name))
                     return
 
     async def _make(self, name: str, parts: Parts) -> None:

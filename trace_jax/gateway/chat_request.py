@@ -1,13 +1,13 @@
-"""What a client asks of the embedded engine: all that it can do, and a refusal by name of what it cannot."""
+"""The fields of a request that the embedded engine understands. It refuses all others by name."""
 
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from trace_jax.contract.files import one_line
 from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.validation import invalid_field, quoted
 
 # Fields that may only say what the engine does anyway.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -16,7 +16,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
     "store": (False,),
@@ -25,7 +24,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "top_p": (1,),
 }
-Stop = Annotated[str, StringConstraints(min_length=1)]
 _IGNORED = (
     "metadata",
     "prompt_cache_key",
@@ -33,6 +31,18 @@ _IGNORED = (
     "service_tier",
     "user",
 )  # they ask nothing of an engine
+MAX_STOPS, MAX_STOP = 4, 256  # stop strings, and characters of one
+
+
+def _stops(given: Any) -> Any:
+    """One stop string as a list of one."""
+    stops = [given] if isinstance(given, str) else given
+    if isinstance(stops, list) and len(stops) > MAX_STOPS:
+        raise ValueError(f"{len(stops)} stop strings are too many: send at most {MAX_STOPS}")
+    return stops
+
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP)]
 
 
 class StreamOptions(BaseModel):
@@ -40,67 +50,81 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
-    include_obfuscation: bool = True  # padding against who reads sizes on the way: there is none
+    include_obfuscation: bool = True  # padding against readers of packet sizes; there is none
 
 
-class Asked(BaseModel):
-    """The fields that both kinds of call have. Temperature 1 and a random seed are the defaults."""
+class TemplateArguments(BaseModel):
+    """``chat_template_kwargs``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    enable_thinking: bool | None = None  # None: as the server was started
+
+
+class EngineRequest(BaseModel):
+    """The fields of both kinds of request. Temperature 1 and a random seed are the defaults."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
     max_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0.0, le=2.0)
+    temperature: float = Field(1.0, ge=0.0, le=2.0, allow_inf_nan=False)
     n: int = Field(1, ge=1, le=16)
     seed: int = Field(default_factory=lambda: secrets.randbelow(2**31))
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = []
+    stop: Annotated[list[Stop], BeforeValidator(_stops)] = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """The strings that end a reply's text."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+    def token_limit(self) -> int | None:
+        """The most tokens that may be sampled; None: as many as there is room for."""
+        return self.max_tokens
 
 
-class AskedChat(Asked):
-    """A chat completion; its messages and tools are read by ``wire.conversation``."""
+class ChatRequest(EngineRequest):
+    """A chat completion. Its messages and tools are read by ``messages.conversation``."""
 
     messages: list[Any]
     tools: list[Any] = []
+    parallel_tool_calls: bool = True
+    chat_template_kwargs: TemplateArguments = TemplateArguments()
     logprobs: bool = False
     max_completion_tokens: int | None = Field(None, ge=1)
 
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens that may be sampled; None: as many as there is room for."""
+        return self.max_completion_tokens or self.max_tokens
 
-class AskedText(Asked):
-    """A completion of one prompt, in text or in tokens."""
+
+class TextRequest(EngineRequest):
+    """A completion of one prompt, in text or in token ids."""
 
     prompt: str | list[int]
     logprobs: Literal[0] | None = None
 
 
-A = TypeVar("A", bound=Asked)
+R = TypeVar("R", bound=EngineRequest)
 
 
-def read_asked(kind: type[A], fields: Mapping[str, Any]) -> A:
-    """The fields as ``kind``. Raises ApiError (400), naming the field, for what the engine cannot do."""
+def read_fields(kind: type[R], fields: Mapping[str, Any]) -> R:
+    """The fields as ``kind``. Raises ApiError (400), with the field's name, for what the engine cannot do."""
     given = {name: value for name, value in fields.items() if value is not None and name not in _IGNORED}
     for name, neutral in _NEUTRAL.items():
         if name in given and (value := given.pop(name)) not in neutral:
             raise ApiError(
                 400,
-                f"{name} {str(value)[:80]} is not supported by the embedded engine: leave it out, or serve with SGLang",
+                f"{name} {quoted(value)} is not supported by the embedded engine: leave it out, or serve with SGLang",
                 param=name,
                 code="unsupported_value",
             )
     for name in given.keys() - kind.model_fields.keys():
         raise ApiError(
             400,
-            f"{name} is not supported by the embedded engine: leave it out, or serve with SGLang",
+            f"{name[:60]} is not supported by the embedded engine: leave it out, or serve with SGLang",
             param=name,
             code="unsupported_parameter",
         )
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        field = str(error.errors(include_url=False)[0]["loc"][0])
-        raise ApiError(400, one_line(error), param=field, code="invalid_value") from None
+        invalid = invalid_field(error)
+        raise ApiError(400, str(invalid), param=invalid.param, code="invalid_value") from None

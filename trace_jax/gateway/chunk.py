@@ -1,6 +1,7 @@
-"""A completion as it comes: the text that is settled, the tokens, and how it ended."""
+"""A completion as it is sampled, in chunks of text that no later token changes."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,17 +10,20 @@ from typing import NamedTuple
 from trace_jax.contract.trajectory import ToolCall
 from trace_jax.errors import EngineError
 from trace_jax.gateway.engine import Sampled
+from trace_jax.gateway.stop_strings import StopMatcher, first_stop
+
+_READS_PER_DOUBLING = 64  # see ``chunks``
 
 
-class Reading(NamedTuple):
-    """What the tokens of a reply say."""
+class Parsed(NamedTuple):
+    """What the tokens of a completion say."""
 
     thinking: str
     text: str
     calls: tuple[ToolCall, ...]
 
 
-Read = Callable[[Sequence[int]], Reading]
+Parse = Callable[[Sequence[int]], Parsed]
 
 
 @dataclass(frozen=True)
@@ -32,74 +36,81 @@ class End:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """More of a completion, thinking or text. Those of all pieces are the whole; the last piece has the end."""
+class Chunk:
+    """The next part of a completion, thinking or text. All chunks together are the completion; the last has the end."""
 
     thinking: str
     text: str
-    token_ids: tuple[int, ...]  # the token that stopped it is not among them
+    token_ids: tuple[int, ...]  # without the token that ended the turn
     logprobs: tuple[float, ...]
     end: End | None = None
 
 
-async def pieces(
+async def chunks(
     sampled: AsyncGenerator[Sampled, None],
-    read: Read,
+    parse: Parse,
     stop_ids: Sequence[int],
     stops: Sequence[str],
     tags: Sequence[str],
-) -> AsyncIterator[Piece]:
-    """The pieces of a completion from the tokens of an engine, which ``read`` tells the meaning of.
+) -> AsyncIterator[Chunk]:
+    """The chunks of a completion from the tokens that an engine samples.
 
-    The first string of ``stops`` ends the text before it; thinking and calls are not searched. What a later token may
-    change is held back: white space and what may begin one of ``tags``, which may belong to a call; half a character;
-    what may begin a stop.
-    Raises EngineError where a later token changed what has gone out: such a renderer cannot be streamed.
+    The text ends before the first string of ``stops``; thinking and calls are not searched for them. Text that a later
+    token may change is held back: white space and the beginning of one of ``tags``, which may belong to a call, half a
+    character, and the beginning of a stop string.
+
+    ``parse`` reads all tokens from the first, so it is not called for each of them: beyond 64 tokens, only when there
+    are 1/64 more than the last time. The time for T tokens is then of order T log T in place of T².
+
+    Raises EngineError if a later token changed text that was sent: completions of such a renderer cannot be streamed.
     """
     ids: list[int] = []
     logprobs: list[float] = []
-    thought, told = "", ""
+    sent_thinking, sent_text, searched, before = "", "", "", 0
+    matcher = StopMatcher(stops)
     async with aclosing(sampled) as source:
         async for more in source:
-            before, last = len(ids), more.finish_reason
+            last = more.finish_reason
             ids += more.token_ids
             logprobs += more.logprobs
-            thinking, text, calls = read(ids)
+            if not last and len(ids) - before < len(ids) // _READS_PER_DOUBLING:
+                continue
+            thinking, text, calls = parse(ids)
             size, end = len(ids), None
             if last:
                 end = End("tool_calls" if calls and last == "stop" else last, calls, size)
             else:
-                thinking, text = _settled(thinking, tags), _settled(text, tags)
-            found = _first(text, stops)
-            if found is not None:
-                sizes = range(before + 1, size)
-                size = next((n for n in sizes if _first(read(ids[:n]).text, stops) is not None), size)
-                thinking, text, end = read(ids[:size]).thinking, text[:found], End("stop", (), size)
+                thinking, text = _unchanging(thinking, tags), _unchanging(text, tags)
+            if not (thinking.startswith(sent_thinking) and text.startswith(searched)):
+                raise EngineError(f"a later token changed the {len(sent_text)} characters sent: ask without stream")
+            matcher.feed(text[len(searched) :])
+            searched = text
+            if matcher.found is not None:
+                size = _size_with_stop(ids, before, parse, stops)
+                thinking, text, end = parse(ids[:size]).thinking, text[: matcher.found], End("stop", (), size)
             elif not last:
-                text = text[: len(text) - max(_begun(text, stop) for stop in ("", *stops))]
-            if not (thinking.startswith(thought) and text.startswith(told)):
-                raise EngineError(f"a later token changed the {len(told)} characters told: ask without stream")
+                text = text[: len(text) - matcher.held]
             kept = [i for i in range(before, size) if ids[i] not in stop_ids]
             tokens = tuple(ids[i] for i in kept), tuple(logprobs[i] for i in kept)
-            more_thinking, more_text = thinking[len(thought) :], text[len(told) :]
-            thought, told = thinking, text
+            more_thinking, more_text = thinking[len(sent_thinking) :], text[len(sent_text) :]
+            sent_thinking, sent_text, before = thinking, text, len(ids)
             if more_thinking and (more_text or end):  # clients look for the one or the other
-                yield Piece(more_thinking, "", *tokens)
+                yield Chunk(more_thinking, "", *tokens)
                 more_thinking, tokens = "", ((), ())
-            yield Piece(more_thinking, more_text, *tokens, end)
+            yield Chunk(more_thinking, more_text, *tokens, end)
             if end:
                 return
 
 
-async def together(choices: Sequence[AsyncIterator[Piece]]) -> AsyncGenerator[tuple[int, Piece], None]:
-    """The pieces of all ``choices``, each with the index of its choice, as they come; closing it ends them all."""
-    arrived: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
+async def interleaved(choices: Sequence[AsyncIterator[Chunk]]) -> AsyncGenerator[tuple[int, Chunk], None]:
+    """The chunks of all ``choices`` as they come, each with the index of its choice; closing it ends them all."""
+    arrived: asyncio.Queue[tuple[int, Chunk] | Exception] = asyncio.Queue()
 
-    async def forward(index: int, choice: AsyncIterator[Piece]) -> None:
+    async def forward(index: int, choice: AsyncIterator[Chunk]) -> None:
         try:
-            async for piece in choice:
-                arrived.put_nowait((index, piece))
-        except Exception as error:  # it is raised where the pieces are read
+            async for chunk in choice:
+                arrived.put_nowait((index, chunk))
+        except Exception as error:  # raised again where the chunks are read
             arrived.put_nowait(error)
 
     tasks = [asyncio.create_task(forward(index, choice)) for index, choice in enumerate(choices)]
@@ -117,8 +128,15 @@ async def together(choices: Sequence[AsyncIterator[Piece]]) -> AsyncGenerator[tu
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _settled(text: str, tags: Sequence[str]) -> str:
-    """``text`` without what a later token may change at its end. What is left stays if all of that goes."""
+def _size_with_stop(ids: Sequence[int], before: int, parse: Parse, stops: Sequence[str]) -> int:
+    """How many of ``ids``, more than ``before``, are needed for a stop string to be in their text."""
+    sizes = range(before + 1, len(ids))
+    found = bisect_left(sizes, True, key=lambda size: first_stop(parse(ids[:size]).text, stops) is not None)
+    return before + 1 + found if before < len(ids) else len(ids)
+
+
+def _unchanging(text: str, tags: Sequence[str]) -> str:
+    """``text`` without the end that a later token may change. The rest stays even if all of that goes."""
     size = -1
     while size != len(text):
         size = len(text)
@@ -127,11 +145,6 @@ def _settled(text: str, tags: Sequence[str]) -> str:
     return text
 
 
-def _first(text: str, stops: Sequence[str]) -> int | None:
-    """Where the first of ``stops`` begins in ``text``."""
-    return min((text.index(stop) for stop in stops if stop in text), default=None)
-
-
-def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``stop``."""
-    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
+def _begun(text: str, tag: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``tag``."""
+    return next((n for n in range(len(tag) - 1, 0, -1) if text.endswith(tag[:n])), 0)

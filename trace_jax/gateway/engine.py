@@ -1,4 +1,4 @@
-"""The embedded engine in a thread of its own, so that its steps hold up no other conversation's bytes."""
+"""The embedded engine in a thread of its own, so that the event loop never waits for one of its steps."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sampled:
-    """More tokens of a completion; the last of them say how it ended."""
+    """More tokens of a completion. The last one says how it ended."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -23,7 +23,7 @@ class Sampled:
 
 
 class EngineThread:
-    """Runs ``engine`` while the context is open; its methods are called from one other event loop."""
+    """Runs ``engine`` while the context is open. All methods are called from one other event loop."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._engine = engine
@@ -42,14 +42,14 @@ class EngineThread:
     async def stream(
         self, prompt: tuple[int, ...], sampling: Sampling, adapter: str | None
     ) -> AsyncGenerator[Sampled, None]:
-        """The completion as it is sampled; leaving early frees its place in the engine. Raises EngineError."""
+        """The completion as it is sampled; leaving early frees its slot in the engine. Raises EngineError."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Sampled | None] = asyncio.Queue()
 
-        def tell(tokens: list[int], logprobs: list[float]) -> None:  # in the engine's thread
+        def on_tokens(tokens: list[int], logprobs: list[float]) -> None:  # in the engine's thread
             loop.call_soon_threadsafe(arrived.put_nowait, Sampled(tuple(tokens), tuple(logprobs)))
 
-        done = asyncio.ensure_future(self._run(self._engine.generate(prompt, sampling, adapter, on_tokens=tell)))
+        done = asyncio.ensure_future(self._run(self._engine.generate(prompt, sampling, adapter, on_tokens=on_tokens)))
         done.add_done_callback(lambda _: arrived.put_nowait(None))
         try:
             while (sampled := await arrived.get()) is not None:

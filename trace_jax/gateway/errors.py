@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
+from trace_jax.gateway.validation import InvalidField
+
 
 class ApiError(Exception):
-    """What a client is told: ``status`` and ``{"error": {message, type, param, code}}``."""
+    """The error that a client gets: ``status`` and ``{"error": {message, type, param, code}}``."""
 
     def __init__(
         self,
@@ -30,11 +32,21 @@ class ApiError(Exception):
         return "invalid_request_error" if self.status < 500 else "server_error"
 
     def response(self) -> JSONResponse:
-        """The answer that says it."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        """The response that says it. Half surrogate pairs that a request holds are escaped in it."""
+        param = None if self.param is None else _encodable(self.param[:80])
+        error = {"message": _encodable(self.message), "type": self.kind, "param": param, "code": self.code}
         return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def refused(error: InvalidField, *, code: str | None = None) -> ApiError:
+    """The error (400) for a field that cannot be used."""
+    return ApiError(400, str(error), param=error.param, code=code)
 
 
 def frames(error: BaseException) -> str:
     """Where an error of this program came from, for the log: not its text, which may quote a message."""
     return "".join(traceback.format_tb(error.__traceback__))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

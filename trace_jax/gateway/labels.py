@@ -1,4 +1,4 @@
-"""The classifier's reader on servers that hold the base: no second copy of the model is needed."""
+"""The classifier's reader on servers that hold the base, so that no second copy of the model is needed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from trace_jax.errors import UserError
 
 
 class ServerReader:
-    """A ``LabelReader`` for other threads than that of the event loop ``loop``, in which the servers are asked.
+    """A ``LabelReader`` for threads other than that of ``loop``, the event loop in which the servers are asked.
 
     Args:
-        context: tokens of prompt and completion together that each of them takes.
+        context: tokens of prompt and completion together that each server takes.
     """
 
     def __init__(self, engine: SGLangEngine, context: int, loop: asyncio.AbstractEventLoop) -> None:

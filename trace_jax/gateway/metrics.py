@@ -14,13 +14,13 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "trace_gateway_requests",
-            "Requests by route, status (499: the client hung up)",
+            "Requests by route and status (499: the client has closed the connection)",
             ("route", "status"),
             registry=registry,
         )
         self.seconds = Histogram(
             "trace_gateway_request_seconds",
-            "From the request to the end of its answer",
+            "From the request to the end of its response",
             ("route",),
             registry=registry,
             buckets=_SECONDS,
@@ -32,8 +32,14 @@ class Metrics:
             buckets=_SECONDS,
         )
         self.served = Counter("trace_gateway_served", "Requests by what served them", ("adapter",), registry=registry)
+        self.prompts = Counter(
+            "trace_gateway_prompts",
+            "Requests to servers by what wrote the prompt: training (as in training), server (the server's template)",
+            ("writer",),
+            registry=registry,
+        )
         self.decisions = Counter(
-            "trace_gateway_decisions", "Conversations routed, by what was decided", ("adapter",), registry=registry
+            "trace_gateway_decisions", "Conversations routed, by the decision", ("adapter",), registry=registry
         )
         self.fallbacks = Counter(
             "trace_gateway_fallbacks",
@@ -41,10 +47,10 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
-        self.broken = Counter("trace_gateway_broken_answers", "Answers that were cut", registry=registry)
+        self.broken = Counter("trace_gateway_broken_answers", "Responses that were cut", registry=registry)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A gauge that asks for its value."""
+        """A gauge that calls ``value`` when it is read."""
         Gauge(f"trace_gateway_{name}", help, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:

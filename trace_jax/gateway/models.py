@@ -11,19 +11,19 @@ BASE = "base"
 
 
 class Models:
-    """``name`` and every alias is routed; ``base`` and the adapters' names are not, with or without ``name:`` in front.
+    """``name`` and every alias are routed. ``base`` and the adapters are not, with or without ``name:`` in front.
 
-    Raises UserError for names that mean two things.
+    Raises UserError for a name of two models.
     """
 
     def __init__(self, name: str, aliases: Sequence[str], adapters: Sequence[str]) -> None:
         self._adapters, self._routed, self._since = tuple(adapters), (name, *aliases), int(time.time())
         names = [*self._routed, BASE, *self._adapters]
-        if twice := [one for one in names if names.count(one) > 1]:
+        if twice := [each for each in names if names.count(each) > 1]:
             raise UserError(f"{twice[0]!r} names two models, of {', '.join(names)}: choose other --aliases")
 
     def resolve(self, model: str) -> Mapping[str, float] | None:
-        """The adapter that a name fixes, with its weight (none: the base), or None: the router decides.
+        """The adapter that a name stands for, with its weight (empty: the base), or None if the router decides.
 
         Raises ApiError (404) for an unknown name.
         """

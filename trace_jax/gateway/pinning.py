@@ -1,4 +1,4 @@
-"""Conversations keep what was decided at their first request."""
+"""Conversations keep the decision that was made at their first request."""
 
 import asyncio
 import hashlib
@@ -11,21 +11,21 @@ from functools import partial
 
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.gateway.errors import ApiError
-from trace_jax.gateway.request import Call, opening
+from trace_jax.gateway.request import CompletionRequest, opening
 
 HEADER = "x-trace-conversation"
 _LONGEST = 256
 
 
-def conversation_name(call: Call) -> str:
-    """The conversation that a request belongs to: as its header says, else a hash of the conversation's opening.
+def conversation_name(request: CompletionRequest) -> str:
+    """The conversation that a request belongs to: as its header says, otherwise a hash of the conversation's opening.
 
     Raises ApiError for a header of more than 256 characters, or of others than printable ASCII.
     """
-    named = call.headers.get(HEADER)
+    named = request.headers.get(HEADER)
     if named is None:
-        begun = json.dumps(opening(call).fields, sort_keys=True)  # of a chat and of a completion they differ in name
-        return hashlib.sha256(begun.encode()).hexdigest()[:32]
+        fields = json.dumps(opening(request).fields, sort_keys=True)  # chats and completions differ in their names
+        return hashlib.sha256(fields.encode()).hexdigest()[:32]
     if not 0 < len(named) <= _LONGEST or not named.isascii() or not named.isprintable():
         raise ApiError(400, f"{HEADER} must be 1 to {_LONGEST} printable ASCII characters: shorten it", param=HEADER)
     return named
@@ -38,13 +38,13 @@ class _Pin:
 
 
 class Pins:
-    """The decisions of conversations: at most ``most``, each until it has not been used for ``seconds``.
+    """The decisions of conversations: at most ``limit``, each until it has not been used for ``seconds``.
 
-    The least recently used one goes first. A conversation that comes back later is routed again.
+    The least recently used one is forgotten first. A conversation that comes back later is routed again.
     """
 
-    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._seconds, self._clock = most, seconds, clock
+    def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._seconds, self._clock = limit, seconds, clock
         self._pins: OrderedDict[str, _Pin] = OrderedDict()  # by time of use
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Pins:
     async def get(self, key: str, decide: Callable[[], Awaitable[RouteDecision]]) -> RouteDecision:
         """The decision of the conversation ``key``, made by ``decide`` at its first request.
 
-        Requests that come while it is made wait for that one; a client that leaves does not stop it.
+        Requests that come while it is made wait for the same one. A client that leaves does not stop it.
         """
         now = self._clock()
         while self._pins and next(iter(self._pins.values())).used + self._seconds <= now:
@@ -64,12 +64,12 @@ class Pins:
             pin.decision.add_done_callback(partial(self._forget_failed, key, pin))
         pin.used = now
         self._pins[key] = pin
-        if len(self._pins) > self._most:
+        if len(self._pins) > self._limit:
             self._pins.popitem(last=False)
         return await asyncio.shield(pin.decision)
 
     def _forget_failed(self, key: str, pin: _Pin, decision: "asyncio.Task[RouteDecision]") -> None:
-        """So that the next request tries again, whether or not somebody has waited for this one."""
+        """Let the next request try again, whether or not a request has waited for this decision."""
         if (decision.cancelled() or decision.exception()) and self._pins.get(key) is pin:
             del self._pins[key]
 

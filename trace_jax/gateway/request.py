@@ -1,42 +1,61 @@
-"""What the gateway has to read of a request: the model, and what a conversation begins with. The rest is passed on."""
+"""A request to one of the completion routes: the body as it came, and what the gateway reads of every body."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
-from trace_jax.chat.calls import read_arguments
-from trace_jax.contract.trajectory import Message, Tool, ToolCall
-from trace_jax.errors import UserError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.json_size import MAX_VALUES, count_values
+from trace_jax.gateway.validation import quoted
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 _SPACE = re.compile(r"[ \t\n\r]*")
-Role = Literal["system", "user", "assistant", "tool"]
+_HALF = re.compile("[\ud800-\udfff]")
+_HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")  # half a surrogate pair, or half of a whole one
+_TEXT_FIELDS = ("messages", "tools", "prompt", "stop")  # their strings become tokens
+_REMEDIES = {"model": "name one of /v1/models", "lora_path": "name the adapter as the model"}
+
+
+class _Envelope(BaseModel):
+    """The fields that every request is read for. All others are passed on as they are."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    model: str
+    lora_path: None = None  # the gateway sets it
 
 
 @dataclass(frozen=True)
-class Call:
-    """One request to ``CHAT`` or ``TEXT``: the body as it came, and its fields."""
+class CompletionRequest:
+    """One request to ``CHAT`` or ``TEXT``."""
 
     path: str
-    text: str
-    fields: Mapping[str, Any]
+    text: str  # the body
+    fields: Mapping[str, Any]  # the body's JSON
     headers: Mapping[str, str]  # names in lower case
 
     @property
     def model(self) -> str:
+        """The model that the client names."""
         name: str = self.fields["model"]
         return name
 
     def body(self, members: Mapping[str, Any]) -> bytes:
-        """The body byte for byte, but for ``members``, which are set."""
+        """The body byte for byte, except for ``members``, which are set."""
         return with_members(self.text, members).encode()
 
 
-def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
-    """Raises ApiError unless ``body`` is a JSON object that names a model, and leaves the adapter to that name."""
+def read_request(path: str, body: bytes, headers: Mapping[str, str]) -> CompletionRequest:
+    """Parse a body.
+
+    Raises ApiError (400) for a body that is no JSON object or holds too many values, that names no model or names its
+    adapter by ``lora_path``, and for text that holds half a surrogate pair, which no tokenizer takes.
+    """
+    if count_values(body, MAX_VALUES) > MAX_VALUES:
+        raise ApiError(400, f"the body holds more than {MAX_VALUES} JSON values, this gateway's limit: send fewer")
     try:
         text = body.decode()
         fields = json.loads(text)
@@ -44,26 +63,60 @@ def read_call(path: str, body: bytes, headers: Mapping[str, str]) -> Call:
         raise ApiError(400, f"the body is not JSON: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(fields, dict):
         raise ApiError(400, f"the body is JSON of type {type(fields).__name__}: send an object")
-    if not isinstance(fields.get("model"), str):
-        raise ApiError(400, f"model is {str(fields.get('model'))[:80]!r}: name one of /v1/models", param="model")
-    if fields.get("lora_path") is not None:
-        raise ApiError(400, "lora_path is the gateway's to set: name the adapter as the model", param="lora_path")
-    return Call(path, text, fields, headers)
+    try:
+        _Envelope.model_validate(fields)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise ApiError(400, f"{name} is {quoted(fields.get(name))}: {_REMEDIES[name]}", param=name) from None
+    if _HALF_ESCAPED.search(body):
+        for name in _TEXT_FIELDS:
+            _check_whole_characters(name, fields.get(name))
+    return CompletionRequest(path, text, fields, headers)
+
+
+def opening(request: CompletionRequest) -> CompletionRequest:
+    """The part of a request that is the same at each turn of its conversation.
+
+    Of a chat these are all messages up to the first of a user, and the tools; of a completion the prompt. No other
+    field belongs to it.
+    """
+    if request.path == TEXT:
+        return replace(request, fields={"prompt": request.fields.get("prompt")})
+    messages = request.fields.get("messages")
+    if isinstance(messages, list):
+        users = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
+        messages = messages[: users[0] + 1] if users else messages
+    return replace(request, fields={"messages": messages, "tools": request.fields.get("tools")})
 
 
 def with_members(text: str, members: Mapping[str, Any]) -> str:
-    """``text``, a valid JSON object, with its own ``members`` set: replaced wherever they stand, else put in front."""
-    pieces, copied, found = [], 0, set()
+    """``text``, a valid JSON object, with its own ``members`` set: replaced where they stand, else put in front."""
+    parts, copied, found = [], 0, set()
     for name, start, end in _members(text):
         if name in members:
-            pieces += [text[copied:start], _written(members[name])]
+            parts += [text[copied:start], _written(members[name])]
             copied = end
             found.add(name)
-    text = "".join([*pieces, text[copied:]])
+    text = "".join([*parts, text[copied:]])
     added = [f"{_written(name)}:{_written(value)}" for name, value in members.items() if name not in found]
     begin = _after_space(text, 0) + 1
     rest = [] if text[_after_space(text, begin)] == "}" else [text[begin:]]
     return text[:begin] + ",".join([*added, *rest]) + ("" if rest else text[begin:])
+
+
+def _check_whole_characters(param: str, value: Any) -> None:
+    """Raise ApiError (400) for a string below ``value``, keys included, that holds half a surrogate pair."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left += [*item, *item.values()]
+        elif isinstance(item, list):
+            left += item
+        elif isinstance(item, str) and (half := _HALF.search(item)):
+            raise ApiError(
+                400, f"{param} holds half a surrogate pair (\\u{ord(half[0]):04x}): send whole characters", param=param
+            )
 
 
 def _written(value: Any) -> str:
@@ -84,116 +137,5 @@ def _members(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _after_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
-    assert match is not None  # it matches nothing at all as well
+    assert match is not None  # it matches the empty string as well
     return match.end()
-
-
-def opening(call: Call) -> Call:
-    """What the conversation of a call begins with, the same at each of its turns.
-
-    Of a chat all up to the first user message, and the tools; of a completion the prompt; nothing else of the fields.
-    """
-    if call.path == TEXT:
-        return replace(call, fields={"prompt": call.fields.get("prompt")})
-    messages = call.fields.get("messages")
-    if isinstance(messages, list):
-        users = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
-        messages = messages[: users[0] + 1] if users else messages
-    return replace(call, fields={"messages": messages, "tools": call.fields.get("tools")})
-
-
-def conversation(call: Call) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
-    """Messages and tools as the renderers take them; a prompt is a user's message.
-
-    Raises UserError for what has no place there: images, prompts of token ids, several prompts in one request.
-    """
-    if call.path == TEXT:
-        prompt = call.fields.get("prompt")
-        if not isinstance(prompt, str):
-            raise UserError(f"prompt is a {type(prompt).__name__}: only one text can be read")
-        return (Message(role="user", content=prompt),), ()
-    messages = tuple(_message(m) for m in _list("messages", call.fields.get("messages")))
-    if not messages:
-        raise UserError("messages is empty: send at least one")
-    return messages, tuple(_tool(t) for t in _list("tools", call.fields.get("tools") or []))
-
-
-def reasoning(call: Call) -> tuple[str | None, ...]:
-    """The thinking that comes back with each message of a chat that ``conversation`` has read, if any does.
-
-    Raises UserError for thinking that is no text.
-    """
-    return tuple(
-        _text("reasoning_content", message.get("reasoning_content")) if message["role"] == "assistant" else None
-        for message in call.fields["messages"]
-    )
-
-
-def _message(given: Any) -> Message:
-    data = _object("message", given)
-    role = "system" if data.get("role") == "developer" else data.get("role")
-    if role not in get_args(Role):
-        raise UserError(f"message role {_quoted(role)}: use one of {', '.join(get_args(Role))}")
-    calls = tuple(_tool_call(c) for c in _list("tool_calls", data.get("tool_calls") or []))
-    return Message(
-        role=cast(Role, role),
-        content=_content(data.get("content")),
-        tool_calls=calls,
-        tool_call_id=_text("tool_call_id", data.get("tool_call_id")),
-        name=_text("name", data.get("name")),
-    )
-
-
-def _content(given: Any) -> str | None:
-    if not isinstance(given, list):
-        return _text("content", given)
-    parts = [_object("content part", part) for part in given]
-    for part in parts:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise UserError(f"content part of type {_quoted(part.get('type'))}: only text can be read")
-    return "".join(part["text"] for part in parts)
-
-
-def _tool_call(given: Any) -> ToolCall:
-    data = _object("tool call", given)
-    function = _object("tool call's function", data.get("function"))
-    written = _text("arguments", function.get("arguments")) or ""
-    arguments = read_arguments(written)
-    return ToolCall(
-        id=_text("tool call's id", data.get("id")) or "",
-        name=_text("function's name", function.get("name")) or "",
-        arguments=arguments,
-        raw_arguments=written if arguments is None else None,
-    )
-
-
-def _tool(given: Any) -> Tool:
-    function = _object("tool's function", _object("tool", given).get("function"))
-    return Tool(
-        name=_text("function's name", function.get("name")) or "",
-        description=_text("description", function.get("description")) or "",
-        parameters=_object("parameters", function.get("parameters") or {}),
-    )
-
-
-def _quoted(value: Any) -> str:
-    """Enough of what a client sent to find it by."""
-    return repr(value)[:80]
-
-
-def _text(what: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise UserError(f"{what} is a {type(value).__name__}: send a string")
-    return value
-
-
-def _list(what: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise UserError(f"{what} is a {type(value).__name__}: send a list")
-    return value
-
-
-def _object(what: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{what} is a {type(value).__name__}: send an object")
-    return value

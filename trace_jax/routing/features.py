@@ -12,7 +12,7 @@ from trace_jax.errors import UserError
 from trace_jax.models.buckets import bucket
 from trace_jax.models.decoder import Decoder, pooled
 
-ROWS = 16  # prompts of one forward pass; the last batch is padded to it, so that nothing compiles twice for a length
+ROWS = 16  # prompts of one forward pass; a smaller batch is padded to it, so that nothing compiles for each number
 SHORTEST = 32
 
 
@@ -50,8 +50,9 @@ class PromptReader:
         rows: dict[int, np.ndarray] = {}
         for start in range(0, len(order), ROWS):
             chosen = order[start : start + ROWS]
-            tokens = np.zeros((ROWS, bucket(len(prompts[chosen[-1]]), SHORTEST)), np.int32)
-            lengths = np.ones(ROWS, np.int32)
+            size = 1 if len(chosen) == 1 else ROWS  # a conversation that comes alone does not pay for sixteen
+            tokens = np.zeros((size, bucket(len(prompts[chosen[-1]]), SHORTEST)), np.int32)
+            lengths = np.ones(size, np.int32)
             for row, index in enumerate(chosen):
                 tokens[row, : len(prompts[index])] = prompts[index]
                 lengths[row] = len(prompts[index])

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_jax.errors import UserError
+from trace_jax.gateway.messages import conversation, reasoning
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.request import CHAT, TEXT, conversation, opening, read_call, reasoning, with_members
+from trace_jax.gateway.request import CHAT, TEXT, opening, read_request, with_members
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
@@ -41,7 +42,7 @@ def test_only_the_members_are_set(members, space, new, ascii_only):
 
 
 def chat(*messages, **fields):
-    return read_call(CHAT, json.dumps({"model": "m", "messages": messages, **fields}).encode(), {})
+    return read_request(CHAT, json.dumps({"model": "m", "messages": messages, **fields}).encode(), {})
 
 
 def said(role, content, **fields):
@@ -60,8 +61,8 @@ def test_other_openings_are_other_conversations():
     tool = {"type": "function", "function": {"name": "refund", "parameters": {}}}
     calls = [
         chat(*first), chat(first[1]), chat(first[0], said("user", "refund him")), chat(*first, tools=[tool]),
-        read_call(TEXT, b'{"model":"m","prompt":"refund me"}', {}),
-        read_call(TEXT, b'{"model":"m","prompt":"refund me "}', {}),
+        read_request(TEXT, b'{"model":"m","prompt":"refund me"}', {}),
+        read_request(TEXT, b'{"model":"m","prompt":"refund me "}', {}),
     ]  # fmt: skip
     assert len({conversation_name(call) for call in calls}) == len(calls)
 
@@ -90,7 +91,7 @@ def test_thinking_comes_back_beside_the_messages():
         said("assistant", "hello", reasoning_content="so"),
         said("assistant", None, reasoning_content=None),
     )
-    assert reasoning(call) == (None, "so", None)
+    assert reasoning(call) == [None, "so", None]
     assert [message.content for message in conversation(call)[0]] == ["hi", "hello", None]
     with pytest.raises(UserError, match="reasoning_content is a list: send a string"):
         reasoning(chat(said("assistant", "hello", reasoning_content=["so"])))
@@ -112,7 +113,7 @@ def test_thinking_comes_back_beside_the_messages():
 )
 def test_what_cannot_be_read_is_said_so(fields):
     with pytest.raises(UserError):
-        conversation(read_call(CHAT, json.dumps({"model": "m", **fields}).encode(), {}))
+        conversation(read_request(CHAT, json.dumps({"model": "m", **fields}).encode(), {}))
 
 
 def test_little_is_quoted_of_what_cannot_be_read():
@@ -120,10 +121,10 @@ def test_little_is_quoted_of_what_cannot_be_read():
     for message in ({"role": "x" * 5000}, {"role": "user", "content": [part]}):
         body = json.dumps({"model": "m", "messages": [message]}).encode()
         with pytest.raises(UserError) as refusal:
-            conversation(read_call(CHAT, body, {}))
+            conversation(read_request(CHAT, body, {}))
         assert len(str(refusal.value)) < 160 and ("xxx" in str(refusal.value) or "yyy" in str(refusal.value))
 
 
 def test_a_completion_is_another_conversation_than_a_chat():
     body = b'{"model":"m","prompt":"x","messages":[]}'
-    assert conversation_name(read_call(CHAT, body, {})) != conversation_name(read_call(TEXT, body, {}))
+    assert conversation_name(read_request(CHAT, body, {})) != conversation_name(read_request(TEXT, body, {}))
