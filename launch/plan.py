@@ -34,7 +34,7 @@ from trace_jax.run_settings import sections
 
 TOPOLOGY = flags.DEFINE_string("topology", None, "chips, for instance v5p:4x4x4, v5e:4x4, 2*v6e:8x8 or h100:8")
 PROGRAMS = flags.DEFINE_string(
-    "programs", "launch.planned:training", "module:function that makes a Job of (config, topology)"
+    "programs", "launch.plan_config:training", "module:function that makes a Job of (config, topology)"
 )
 LEVEL = flags.DEFINE_string("level", "O0", "optimisation of the compiler: O0 (fast), O1, O2, O3 or default")
 JSON = flags.DEFINE_string("json", None, "file for the report")
@@ -66,7 +66,7 @@ def main(config: ConfigDict) -> None:
 
 def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
     """Plan the run in many ways, and print how they compare."""
-    from launch.planned import configured
+    from launch.plan_config import configured
     from trace_jax.planning.sweep import Candidate, on_meshes, speed, sweep, variants
     from trace_jax.planning.table import print_ranking
     from trace_jax.telemetry.progress import Progress

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from launch.planned import configured
+from launch.plan_config import configured
 from trace_jax.errors import UserError
 from trace_jax.models.attention import packed_mask
 from trace_jax.models.config import DecoderConfig
@@ -171,13 +171,13 @@ def test_programs_are_those_that_the_loss_needs():
     assert names == {"old scores": 0.5, "reference scores": 0.5, "gradients": 1, "optimiser": 1}
 
 
-def test_weights_kept_for_stale_tokens_lie_beside_every_program():
+def test_weights_kept_for_stale_tokens_count_in_every_program():
     topology = parse_topology("v5e:2x2")
     job, kept = (
         training_job(tiny(training=replace(TRAINING, micro_batch_tokens=256, max_staleness=bound)), topology)
         for bound in (0, 2)
     )
-    more = [two.beside - one.beside for one, two in zip(job.programs, kept.programs, strict=True)]
+    more = [after.resident - before.resident for before, after in zip(job.programs, kept.programs, strict=True)]
     assert more == [2 * (_adapters(job) - F32)] * 3  # the scale does not change
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from test_job import DENSE, TRAINING
 
-from launch.planned import configured
+from launch.plan_config import configured
 from trace_jax.errors import UserError
 from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.job import Run

@@ -14,7 +14,7 @@ from trace_jax.planning.buffers import Buffer, largest_buffers
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.compile import Compiled, Program, compile_program
 from trace_jax.planning.memory import Memory, memory_of, out_of_memory
-from trace_jax.planning.placed import bytes_held
+from trace_jax.planning.sharded import sharded_bytes
 from trace_jax.planning.verdict import memory_use
 
 # As libtpu 0.0.50 and an older one write them.
@@ -66,7 +66,7 @@ def test_arguments_are_counted_by_shard():
         "a": jax.ShapeDtypeStruct((8, 6), jnp.float32, sharding=NamedSharding(mesh, P("data", "tensor"))),
         "b": jax.ShapeDtypeStruct((3,), jnp.bfloat16, sharding=NamedSharding(mesh, P())),
     }
-    assert bytes_held(tree) == 2 * 3 * 4 + 3 * 2
+    assert sharded_bytes(tree) == 2 * 3 * 4 + 3 * 2
 
 
 def test_a_program_compiled_for_this_host():

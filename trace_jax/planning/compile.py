@@ -25,8 +25,8 @@ class Program:
     """One program of a job. ``arguments``: trees of ``jax.ShapeDtypeStruct`` with shardings over ``mesh``'s devices.
 
     ``times``: runs in one optimiser step. ``formulas``: FLOPs of kernels that do not tell them, by a part of their
-    op_name, from the shapes of one chip's operands. ``beside``: bytes that each device holds for other programs of the
-    job meanwhile. ``notes``: what its plan shall say.
+    op_name, from the shapes of one chip's operands. ``resident``: bytes that other programs of the job
+    keep on each device meanwhile. ``notes``: for its plan.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Program:
     times: float = 1.0
     formulas: Formulas = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # further options of the compiler
-    beside: int = 0
+    resident: int = 0
     notes: tuple[str, ...] = ()
 
 

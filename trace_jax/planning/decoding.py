@@ -13,7 +13,7 @@ from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import LoRA
 from trace_jax.parallel.mesh import batch_shards
 from trace_jax.planning.compile import Program
-from trace_jax.planning.placed import placed
+from trace_jax.planning.sharded import with_shardings
 
 _NOTES = (
     "a token for every slot, caches full: no part of the time of an optimiser step",
@@ -22,9 +22,9 @@ _NOTES = (
 
 
 def decode_program(
-    model: DecoderConfig, mesh: Mesh, dtype: Any, lora: LoRA, slots: int, capacity: int, beside: int
+    model: DecoderConfig, mesh: Mesh, dtype: Any, lora: LoRA, *, slots: int, capacity: int, resident: int
 ) -> Program:
-    """Decoding with caches of ``capacity`` tokens in ``slots`` slots a device. ``beside``: see ``Program``."""
+    """Decoding with caches of ``capacity`` tokens in ``slots`` slots a device. ``resident``: see ``Program``."""
     number = slots * batch_shards(mesh)
     params = jax.eval_shape(lambda: decoder_params(Decoder(model, dtype=dtype)))
     cache = jax.eval_shape(lambda: new_cache(model, number, capacity, dtype))
@@ -32,7 +32,8 @@ def decode_program(
     scalars = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     specs = decode_specs(model, lora.targets)
     arguments = (
-        placed(mesh, part, where) for part, where in zip((params, cache, *rows, *scalars), specs[:-1], strict=True)
+        with_shardings(mesh, part, spec)
+        for part, spec in zip((params, cache, *rows, *scalars), specs[:-1], strict=True)
     )
     function = sharded_decode(model, mesh, lora.targets)
-    return Program("decode", function, (*arguments, lora), mesh, times=0.0, beside=beside, notes=_NOTES)
+    return Program("decode", function, (*arguments, lora), mesh, times=0.0, resident=resident, notes=_NOTES)

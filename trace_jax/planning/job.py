@@ -1,4 +1,4 @@
-"""A training run as a job to plan: the trainer's own programs, with arguments that are only shapes.
+"""A training run as a job to plan: the trainer's own programs, whose arguments are only shapes.
 
 job = training_job(Run(model, GRPOConfig(max_steps=1), MeshSettings(fsdp=16)), parse_topology("v5e:4x4"))
 report = plan(job, topology)
@@ -27,7 +27,7 @@ from trace_jax.planning.decoding import decode_program
 from trace_jax.planning.devices import describe_devices
 from trace_jax.planning.flops import Formulas
 from trace_jax.planning.kernels import attention_kernels, computed_share
-from trace_jax.planning.placed import bytes_held, placed
+from trace_jax.planning.sharded import sharded_bytes, with_shardings
 from trace_jax.planning.topology import Topology
 from trace_jax.training import step
 from trace_jax.training.batch import MicroBatch, micro_batches
@@ -68,14 +68,30 @@ class Run:
 def training_job(run: Run, topology: Topology) -> Job:
     """The programs of one optimiser step: scores if the loss needs them, gradients, their sum, and the optimiser.
 
-    ``times`` says how often each runs in a step; where micro-batches differ in shape, each shape is a program.
+    ``times`` says how often each runs in a step. Where micro-batches differ in shape, each shape is a program.
     Raises UserError for a mesh that fits neither the model nor the topology.
     """
-    return _Programs(run, topology).job()
+    learner = _learner(run, topology)
+    batches = _batches(run, batch_shards(learner.mesh))
+    formulas = _attention_formulas(run, batches)
+    shapes = Counter(_shapes(micro) for micro in batches)
+    passes = [
+        _passes(learner, formulas, MicroBatch(*shape), count, f" {number}" if len(shapes) > 1 else "")
+        for number, (shape, count) in enumerate(shapes.items(), start=1)
+    ]
+    gradients = passes[-1].gradients  # of the same shapes for every micro-batch
+    programs = [program for made in passes for program in made.programs]
+    if len(batches) > 1:
+        programs.append(_sum(learner, gradients, len(batches) - 1))
+    programs.append(_update(learner, gradients))
+    if run.decoding is not None:
+        programs.append(_decode(learner, run.decoding))
+    counted = work(batches)
+    return Job(tuple(programs), counted.tokens, _model_flops(run, counted))
 
 
-def held(run: Run, mesh: Mesh) -> tuple[Tree, LoRA, Tree]:
-    """Shapes, with their places in the mesh, of what a learner holds: the base, its adapters, the optimiser's state."""
+def learner_shapes(run: Run, mesh: Mesh) -> tuple[Tree, LoRA, Tree]:
+    """Shapes and shardings of the arrays of a learner: the base, its adapters, the optimiser's state."""
     training = run.training
     program = step.Program(run.model, mesh, Execution(), training.target_modules, _TEMPERATURE)
     params = jax.eval_shape(lambda: params_of(Decoder(run.model, dtype=jnp.dtype(run.dtype))))
@@ -85,9 +101,9 @@ def held(run: Run, mesh: Mesh) -> tuple[Tree, LoRA, Tree]:
     state = jax.eval_shape(_optimizer(training).init, lora.weights)
     state_specs = step.state_specs(state, lora.weights, program.lora_specs)
     return (
-        placed(mesh, params, program.param_specs),
-        placed(mesh, lora, program.adapter_specs),
-        placed(mesh, state, state_specs),
+        with_shardings(mesh, params, program.param_specs),
+        with_shardings(mesh, lora, program.adapter_specs),
+        with_shardings(mesh, state, state_specs),
     )
 
 
@@ -95,83 +111,103 @@ def _optimizer(training: GRPOConfig) -> optax.GradientTransformation:
     return step.optimizer(training.learning_rate, training.warmup_steps, training.max_grad_norm)
 
 
-class _Programs:
-    def __init__(self, run: Run, topology: Topology) -> None:
-        self.run, self.mesh = run, make_mesh(run.mesh, describe_devices(topology))
-        check_mesh(run.model, self.mesh)
-        execution, self.notes = _execution(run, topology)
-        self.step = step.Program(run.model, self.mesh, execution, run.training.target_modules, _TEMPERATURE)
-        self.params, self.lora, self.state = held(run, self.mesh)
-        self.past = [self.lora.weights] * run.training.max_staleness  # weights that sampled, kept to compare with
+@dataclass(frozen=True)
+class _Learner:
+    """A learner without values: shapes with shardings over ``mesh``. ``past``: the adapters' weights that stale tokens
+    were sampled with, kept to compare with. ``notes``: for the plans of the passes through the model."""
 
-    def job(self) -> Job:
-        run, training = self.run, self.run.training
-        batches = micro_batches(
-            list(_samples(run)),
-            micro_batch_tokens=training.micro_batch_tokens,
-            loss_type=training.loss_type,
-            max_completion_length=training.max_completion_length,
-            shards=batch_shards(self.mesh),
-            attention_tokens=attention_tokens(run.model),
-            row_tokens=training.row_tokens,
-        )
-        done = work(batches)
-        self.formulas = _attention_formulas(run, batches)
-        shapes = Counter(_shapes(micro) for micro in batches)
-        programs: list[Program] = []
-        for number, (shape, count) in enumerate(shapes.items(), start=1):
-            name = f" {number}" if len(shapes) > 1 else ""
-            programs += self.of_micro_batch(MicroBatch(*shape), count, name)
-        if len(batches) > 1:
-            programs.append(self.sum(len(batches) - 1))
-        programs.append(self.apply())
-        if run.decoding is not None:
-            programs.append(self.decode(run.decoding))
-        return Job(tuple(programs), done.tokens, _model_flops(run, done))
+    run: Run
+    mesh: Mesh
+    step: step.Program
+    params: Tree
+    lora: LoRA
+    state: Tree
+    past: list[Tree]
+    notes: tuple[str, ...]
 
-    def of_micro_batch(self, shapes: MicroBatch, count: int, name: str) -> Iterator[Program]:
-        training = self.run.training
-        micro = placed(self.mesh, shapes, P(BATCH_AXES))
-        old = micro.sampler_logprobs_M if training.num_iterations > 1 else None
-        reference = micro.sampler_logprobs_M if training.beta > 0 else None
-        times = count / training.num_iterations  # scores are made once for all optimiser steps on a batch
-        beside = bytes_held((self.state, self.past))
-        for scored, kind, adapted in ((old, "old scores", True), (reference, "reference scores", False)):
-            if scored is not None:
-                score = step.score_function(self.step, adapted)
-                yield self.model_pass(f"{kind}{name}", score, (self.params, self.lora, micro), times, beside)
-        function = step.gradient_function(self.step, policy_loss_config(training))
-        arguments = self.params, self.lora, micro, old, reference
-        # The sum of the micro-batches before this one waits meanwhile.
-        beside += bytes_held(self.lora.weights)
-        self.result = function, arguments
-        yield self.model_pass(f"gradients{name}", function, arguments, count, beside)
 
-    def sum(self, times: int) -> Program:
-        part = self.gradients()
-        beside = bytes_held((self.params, self.lora, self.state, self.past))
-        return Program("sum of gradients", step.add_up, (part, part), self.mesh, times, beside=beside)
+@dataclass(frozen=True)
+class _Passes:
+    """Programs of one shape of micro-batches; the last one returns ``gradients`` (their shapes, and the metrics')."""
 
-    def apply(self) -> Program:
-        active = placed(self.mesh, jax.ShapeDtypeStruct((self.run.adapters,), jnp.bool), P())
-        arguments = self.lora.weights, self.state, self.gradients()[0], active
-        beside = bytes_held((self.params, self.past))
-        return Program(
-            "optimiser", step.apply_function(_optimizer(self.run.training)), arguments, self.mesh, beside=beside
-        )
+    programs: tuple[Program, ...]
+    gradients: Tree
 
-    def decode(self, decoding: Decoding) -> Program:
-        beside = bytes_held((self.params, self.state, self.past))  # the trainer's own copy of the base waits
-        slots, capacity = decoding.slots, decoding.capacity
-        return decode_program(self.run.model, self.mesh, self.run.dtype, self.lora, slots, capacity, beside)
 
-    def gradients(self) -> Tree:
-        """What the gradients of a micro-batch are."""
-        function, arguments = self.result
-        return placed(self.mesh, jax.eval_shape(function, *arguments), (self.step.lora_specs, P()))
+def _learner(run: Run, topology: Topology) -> _Learner:
+    mesh = make_mesh(run.mesh, describe_devices(topology))
+    check_mesh(run.model, mesh)
+    execution, notes = _execution(run, topology)
+    program = step.Program(run.model, mesh, execution, run.training.target_modules, _TEMPERATURE)
+    params, lora, state = learner_shapes(run, mesh)
+    return _Learner(run, mesh, program, params, lora, state, [lora.weights] * run.training.max_staleness, notes)
 
-    def model_pass(self, name: str, function: Any, arguments: tuple, times: float, beside: int) -> Program:
-        return Program(name, function, arguments, self.mesh, times, self.formulas, notes=self.notes, beside=beside)
+
+def _batches(run: Run, shards: int) -> list[MicroBatch]:
+    training = run.training
+    return micro_batches(
+        list(_samples(run)),
+        micro_batch_tokens=training.micro_batch_tokens,
+        loss_type=training.loss_type,
+        max_completion_length=training.max_completion_length,
+        shards=shards,
+        attention_tokens=attention_tokens(run.model),
+        row_tokens=training.row_tokens,
+    )
+
+
+def _passes(learner: _Learner, formulas: Formulas, shapes: MicroBatch, count: int, name: str) -> _Passes:
+    """Scores and gradients of the ``count`` micro-batches of one shape in a step; ``name`` ends their names."""
+    training, mesh = learner.run.training, learner.mesh
+    micro = with_shardings(mesh, shapes, P(BATCH_AXES))
+    old = micro.sampler_logprobs_M if training.num_iterations > 1 else None
+    reference = micro.sampler_logprobs_M if training.beta > 0 else None
+    resident = sharded_bytes((learner.state, learner.past))
+    inputs = learner.params, learner.lora, micro
+    programs = []
+    for scores, kind, adapted in ((old, "old scores", True), (reference, "reference scores", False)):
+        if scores is not None:
+            score = step.score_function(learner.step, adapted)
+            times = count / training.num_iterations  # scores are made once for all optimiser steps on a batch
+            programs.append(_model_pass(learner, formulas, f"{kind}{name}", score, inputs, times, resident))
+    gradient = step.gradient_function(learner.step, policy_loss_config(training))
+    arguments = *inputs, old, reference
+    resident += sharded_bytes(learner.lora.weights)  # the sum of the gradients of earlier micro-batches
+    programs.append(_model_pass(learner, formulas, f"gradients{name}", gradient, arguments, count, resident))
+    gradients = with_shardings(mesh, jax.eval_shape(gradient, *arguments), (learner.step.lora_specs, P()))
+    return _Passes(tuple(programs), gradients)
+
+
+def _model_pass(
+    learner: _Learner, formulas: Formulas, name: str, function: Any, arguments: tuple, times: float, resident: int
+) -> Program:
+    return Program(name, function, arguments, learner.mesh, times, formulas, notes=learner.notes, resident=resident)
+
+
+def _sum(learner: _Learner, gradients: Tree, times: int) -> Program:
+    resident = sharded_bytes((learner.params, learner.lora, learner.state, learner.past))
+    return Program("sum of gradients", step.add_up, (gradients, gradients), learner.mesh, times, resident=resident)
+
+
+def _update(learner: _Learner, gradients: Tree) -> Program:
+    function = step.apply_function(_optimizer(learner.run.training))
+    active = with_shardings(learner.mesh, jax.ShapeDtypeStruct((learner.run.adapters,), jnp.bool), P())
+    arguments = learner.lora.weights, learner.state, gradients[0], active
+    resident = sharded_bytes((learner.params, learner.past))
+    return Program("optimiser", function, arguments, learner.mesh, resident=resident)
+
+
+def _decode(learner: _Learner, decoding: Decoding) -> Program:
+    resident = sharded_bytes((learner.params, learner.state, learner.past))  # the trainer has its own copy of the base
+    return decode_program(
+        learner.run.model,
+        learner.mesh,
+        learner.run.dtype,
+        learner.lora,
+        slots=decoding.slots,
+        capacity=decoding.capacity,
+        resident=resident,
+    )
 
 
 def _execution(run: Run, topology: Topology) -> tuple[Execution, tuple[str, ...]]:
@@ -205,11 +241,11 @@ def _shapes(micro: MicroBatch) -> tuple[jax.ShapeDtypeStruct, ...]:
     return tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(micro))
 
 
-def _model_flops(run: Run, done: Work) -> float:
+def _model_flops(run: Run, counted: Work) -> float:
     training, model = run.training, run.model
-    flops = gradient_flops(model, training.rank, training.target_modules, done)
+    flops = gradient_flops(model, training.rank, training.target_modules, counted)
     if training.num_iterations > 1:
-        flops += score_flops(model, training.rank, training.target_modules, done) / training.num_iterations
+        flops += score_flops(model, training.rank, training.target_modules, counted) / training.num_iterations
     if training.beta > 0:
-        flops += score_flops(model, training.rank, (), done) / training.num_iterations
+        flops += score_flops(model, training.rank, (), counted) / training.num_iterations
     return flops

@@ -46,7 +46,7 @@ class BufferUse(Part):
 class MemoryUse(Part):
     """Memory of one device. ``temporaries`` and the like are None where the compiler gave up before it knew them.
 
-    ``beside`` is what other programs of the job keep there meanwhile; ``peak`` counts it.
+    ``resident`` is the memory that other programs of the job keep meanwhile; ``peak`` includes it.
     """
 
     arguments: int
@@ -54,7 +54,7 @@ class MemoryUse(Part):
     aliased: int | None
     temporaries: int | None
     program: int | None
-    beside: int
+    resident: int
     peak: int
     available: int
     verdict: str

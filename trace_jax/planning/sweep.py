@@ -24,10 +24,10 @@ from trace_jax.models.sharding import check_mesh
 from trace_jax.parallel.mesh import AXES, MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.environment import prepare_environment
-from trace_jax.planning.job import Run, held, training_job
-from trace_jax.planning.placed import bytes_held
+from trace_jax.planning.job import Run, learner_shapes, training_job
 from trace_jax.planning.plan import plan
 from trace_jax.planning.report import PlanReport
+from trace_jax.planning.sharded import sharded_bytes
 from trace_jax.planning.topology import Topology
 
 REMATS: tuple[Remat, ...] = ("full", "attention")
@@ -63,7 +63,7 @@ class Candidate:
         """Bytes of a device that are surely needed: the weights, gradients and optimiser's state, and the inputs of all
         layers for one episode."""
         run = self.run
-        params, lora, state = (bytes_held(tree) for tree in held(run, _abstract(run.mesh)))
+        params, lora, state = (sharded_bytes(tree) for tree in learner_shapes(run, _abstract(run.mesh)))
         inputs = run.model.num_layers * (run.prompt_tokens + run.completion_tokens) * run.model.hidden_size
         return params + 2 * lora + state + inputs * jnp.dtype(run.dtype).itemsize
 
@@ -72,10 +72,10 @@ class Candidate:
         """Layers' weights over fsdp, forward and backward; tokens over tensor, two sums each way and in between; over
         expert, three gathers and two scatters."""
         run, mesh = self.run, self.run.mesh
-        params, _, _ = held(run, _abstract(replace(mesh, fsdp=1)))
+        params, _, _ = learner_shapes(run, _abstract(replace(mesh, fsdp=1)))
         tokens = run.training.micro_batch_tokens
         token = run.model.hidden_size * jnp.dtype(run.dtype).itemsize * run.model.num_layers
-        weights = 2 * bytes_held(params["layers"]) * (mesh.fsdp - 1) / mesh.fsdp / tokens
+        weights = 2 * sharded_bytes(params["layers"]) * (mesh.fsdp - 1) / mesh.fsdp / tokens
         sums = 6 * 2 * token * (mesh.tensor - 1) / mesh.tensor
         experts = 5 * token * (mesh.expert - 1) if run.model.num_experts else 0
         return weights + sums + experts

@@ -62,7 +62,7 @@ def _resources(program: ProgramPlan) -> Table:
         ("of them in place of arguments", memory.aliased),
         ("temporaries", memory.temporaries),
         ("program", memory.program),
-        ("kept for other programs", memory.beside),
+        ("kept for other programs", memory.resident),
         ("peak", memory.peak),
         ("there is", memory.available),
     ):

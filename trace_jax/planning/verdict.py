@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.compile import Compiled, Program
-from trace_jax.planning.placed import bytes_held
 from trace_jax.planning.report import BufferUse, MemoryUse
+from trace_jax.planning.sharded import sharded_bytes
 
 _SHARD = "shard them over more chips (a longer fsdp, tensor or expert axis)"
 _TIGHT = 0.95  # of the memory: above it, fragmentation and what else runs there may decide
@@ -14,7 +14,7 @@ _TIGHT = 0.95  # of the memory: above it, fragmentation and what else runs there
 def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
     """Memory of one device, with the verdict."""
     memory = compiled.memory
-    arguments = memory.arguments if memory else bytes_held(program.arguments)
+    arguments = memory.arguments if memory else sharded_bytes(program.arguments)
     buffers = tuple(
         BufferUse(bytes=one.bytes, shape=one.shape, purpose=one.op_name, source=one.source) for one in compiled.buffers
     )
@@ -24,10 +24,10 @@ def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
         aliased=memory.aliased if memory else None,
         temporaries=memory.temporaries if memory else None,
         program=memory.program if memory else None,
-        beside=program.beside,
-        peak=compiled.needed + program.beside,
+        resident=program.resident,
+        peak=compiled.needed + program.resident,
         available=compiled.available,
-        verdict=_verdict(compiled.needed + program.beside, compiled.available, arguments + program.beside, buffers),
+        verdict=_verdict(compiled.needed + program.resident, compiled.available, arguments + program.resident, buffers),
         buffers=buffers,
     )
 

@@ -1,4 +1,4 @@
-"""Shapes with their places in a mesh: the arguments of programs that are planned."""
+"""Shapes with shardings over a mesh: the arguments of programs that are planned."""
 
 import math
 from typing import Any
@@ -10,17 +10,17 @@ from jax.sharding import PartitionSpec as P
 Tree = Any
 
 
-def placed(mesh: Mesh, tree: Tree, specs: Tree) -> Tree:
+def with_shardings(mesh: Mesh, tree: Tree, specs: Tree) -> Tree:
     """A tree of shapes as ``jax.ShapeDtypeStruct`` with shardings; ``specs`` may be a prefix of the tree."""
 
-    def one(where: P, part: Tree) -> Tree:
-        sharding = NamedSharding(mesh, where)
+    def add(spec: P, part: Tree) -> Tree:
+        sharding = NamedSharding(mesh, spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
 
-    return jax.tree.map(one, specs, tree, is_leaf=lambda node: isinstance(node, P))
+    return jax.tree.map(add, specs, tree, is_leaf=lambda node: isinstance(node, P))
 
 
-def bytes_held(arguments: Tree) -> int:
+def sharded_bytes(arguments: Tree) -> int:
     """Bytes of one device's shards of a tree of ``jax.ShapeDtypeStruct`` with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arguments)
