@@ -5,6 +5,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKDIR ?= runs/quickstart
 
+# SkyPilot without what it depends on: the tests hold rendered tasks against its schema.
+SKYPILOT := 0.14.1
+
 .PHONY: quickstart base smollm2 bench-peers test test-sglang clean
 .DELETE_ON_ERROR:
 
@@ -75,6 +78,7 @@ $(VENV)/installed-smollm2: setup.py | $(PY)
 
 $(VENV)/installed-dev: setup.py | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps skypilot==$(SKYPILOT)
 	@touch $@ $(VENV)/installed
 
 $(PY):

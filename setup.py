@@ -55,6 +55,8 @@ setup(
             "import-linter>=2.1",
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU
             "krippendorff>=0.8",
+            "kubeflow-trainer-api>=2.1",  # JobSet as its authors describe it: rendered files are held against it
+            "kubernetes-validate>=1.33",  # and Kubernetes' own JSON schemas
             "mypy>=1.15",
             "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",

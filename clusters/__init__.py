@@ -1,1 +1,1 @@
-"""One cluster configuration, rendered as a GKE JobSet, a SkyPilot task and plain SSH scripts. No cloud is called."""
+"""Renders one cluster configuration as a GKE JobSet, a SkyPilot task and plain SSH scripts. Calls no cloud."""

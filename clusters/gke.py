@@ -26,8 +26,6 @@ from clusters.commands import (
     with_relay,
 )
 from clusters.files import Rendered, text, to_yaml
-from clusters.kubernetes_schema import JobSet, Service
-from clusters.schema import validate
 
 _LIBTPU_PORT = 8471  # over which the hosts of a slice find one another
 _REPLACEMENTS = 1000  # of servers and routers: they may come and go without end
@@ -39,7 +37,7 @@ Json = dict[str, Any]
 def render_gke(cluster: Cluster) -> Rendered:
     """The files, and what to type."""
     roles = [_trainer(cluster), _servers(cluster, cluster.name), _router(cluster, cluster.name)]
-    files = {"jobset.yaml": _documents([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
+    files = {"jobset.yaml": to_yaml([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
     where = f"--cluster={cluster.gke.cluster} --zone={cluster.zone} --project={cluster.project}"
     commands = [
         f"gcloud container clusters get-credentials {cluster.gke.cluster} --location={cluster.zone} "
@@ -52,7 +50,7 @@ def render_gke(cluster: Cluster) -> Rendered:
     if tpu := cluster.trainer.tpu:
         name = f"{cluster.name}-servers"
         serving = [_servers(cluster, name), _router(cluster, name)]
-        files["servers.yaml"] = _documents([_service(cluster, name), _jobset(cluster, name, serving)])
+        files["servers.yaml"] = to_yaml([_service(cluster, name), _jobset(cluster, name, serving)])
         files["xpk.env"] = "".join(f"{variable}\n" for variable in (*_plain(cluster), *cluster.secret_names))
         files["xpk.sh"] = text(
             "xpk.sh.j2",
@@ -68,12 +66,6 @@ def render_gke(cluster: Cluster) -> Rendered:
 
 def _router_host(cluster: Cluster) -> str:
     return f"{cluster.name}-router.{cluster.gke.namespace}.svc.cluster.local"
-
-
-def _documents(objects: list[Json]) -> str:
-    for one in objects:
-        validate(JobSet if one["kind"] == "JobSet" else Service, one, f"{one['kind']} {one['metadata']['name']}")
-    return to_yaml(objects)
 
 
 def _jobset(cluster: Cluster, name: str, roles: list[Json]) -> Json:

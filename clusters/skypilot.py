@@ -11,8 +11,6 @@ from clusters import docker
 from clusters.cluster import Cluster
 from clusters.commands import ROUTER_PORT, Expanded, Process, trainer_script
 from clusters.files import Rendered, text, to_yaml
-from clusters.schema import validate
-from clusters.skypilot_schema import SkyTask
 
 _DISK = 500  # GB: images and the model
 
@@ -108,5 +106,4 @@ def _task(
     if cluster.model_bucket:
         task["file_mounts"] = {f"~{cluster.model_path}": cluster.model}
     task["run"] = run
-    validate(SkyTask, task, f"SkyPilot task {name}")
     return to_yaml([task])

@@ -2,8 +2,8 @@
 
     python -m launch.clusters --config=configs/clusters/qwen3_30b_v6e64.py --out=DIR [--dry_run]
 
-Every file is checked against a schema before any is written. ``--dry_run`` prints the files instead. Prints what was
-written, and the commands to type next.
+Every value is checked before a file is written. ``--dry_run`` prints the files instead of writing them. The program
+prints the names of the files, and the commands to type next.
 """
 
 from pathlib import Path
