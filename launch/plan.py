@@ -44,7 +44,7 @@ WORKERS = flags.DEFINE_integer("workers", 1, "plans of a sweep that are compiled
 def main(config: ConfigDict) -> None:
     """Compile, print, and refuse what does not fit."""
     from trace_jax.contract.files import write_document  # these import JAX
-    from trace_jax.planning.plan import plan
+    from trace_jax.planning.planner import plan
     from trace_jax.planning.table import print_plan
 
     if TOPOLOGY.value is None:

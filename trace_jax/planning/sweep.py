@@ -25,7 +25,7 @@ from trace_jax.parallel.mesh import AXES, MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.environment import prepare_environment
 from trace_jax.planning.job import Run, learner_shapes, training_job
-from trace_jax.planning.plan import plan
+from trace_jax.planning.planner import plan
 from trace_jax.planning.report import PlanReport
 from trace_jax.planning.sharded import sharded_bytes
 from trace_jax.planning.topology import Topology
