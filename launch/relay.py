@@ -7,8 +7,8 @@ object stores below ``--sources``. It checks them, places them whole or not at a
 on the server (``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a
 checkout after
 
-    pip install absl-py aiohttp etils[epath] fsspec lazy-loader ml_collections numpy pydantic safetensors starlette \
-        uvicorn
+    pip install absl-py aiohttp etils[epath] fsspec lazy-loader ml_collections
+    pip install numpy pydantic safetensors starlette uvicorn
 
 All adapters together take at most ``--max_disk_gib``. If one more has no room, those that the server has not loaded are
 removed, used longest ago first; if that is not enough, it is refused.
