@@ -138,7 +138,7 @@ def _check_skypilot(cluster: Cluster) -> None:
             raise UserError(f"trainer.slices is {trainer.slices}: SkyPilot starts one slice; use the target gke")
         if rollout.spot:
             raise UserError(
-                "rollout.spot is True: beside a TPU trainer the servers are a SkyPilot cluster of their own, whose "
+                "rollout.spot is True: with a TPU trainer the servers are a SkyPilot cluster of their own, whose "
                 "address must last; use rollout.spot=False"
             )
         _check_cloud_vm(trainer, trainer.tpu, "SkyPilot")

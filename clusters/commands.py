@@ -11,11 +11,11 @@ from clusters.cluster import Cluster
 
 ROUTER_PORT = 30000
 SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
-RELAY_OFFSET = 1000  # from a server's port to that of the relay beside it
+RELAY_OFFSET = 1000  # from a server's port to that of its relay
 COORDINATOR_PORT = 8476
 _ADAPTERS = "/tmp/adapters"  # in a server's container, which its relay shares
 # Arguments: number of the relay's words, these words, the server's. The container lives by the server.
-_BESIDE = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
+_WITH_RELAY = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
 _COLUMNS = 110
 _BREAK = " \\\n  "  # in the middle of a command
 
@@ -38,7 +38,7 @@ def shell(words: Sequence[Word]) -> str:
         if len(lines[-1]) + len(quoted) > _COLUMNS and not valued:
             lines.append("")
         lines[-1] += f" {quoted}" if lines[-1] else quoted
-        valued = quoted.startswith("-") and "=" not in quoted  # its value stays beside it
+        valued = quoted.startswith("-") and "=" not in quoted  # its value stays on the same line
     return _BREAK.join(lines)
 
 
@@ -100,7 +100,7 @@ def with_relay(server: Sequence[Word], where: Word, host: Word, port: Word) -> l
     """
     relay = ["python3", "-m", "launch.relay", join("--server=http://", where), f"--directory={_ADAPTERS}"]
     relay += [join("--host=", host), join("--port=", port)]
-    return ["bash", "-c", _BESIDE, "beside", str(len(relay)), *relay, *server]
+    return ["bash", "-c", _WITH_RELAY, "with-relay", str(len(relay)), *relay, *server]
 
 
 def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[Word]:

@@ -74,19 +74,19 @@ def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
         def planned(name: str, chosen: Sequence[Candidate]) -> list[tuple[Candidate, PlanReport]]:
             with progress.stage(name, len(chosen)) as stage:
 
-                def done(name: str, problem: str) -> None:
+                def report_progress(name: str, problem: str) -> None:
                     stage.advance()
                     if problem:
                         progress.print(f"{name}: {problem}")
 
-                return sweep(chosen, directory, WORKERS.value, done)
+                return sweep(chosen, directory, WORKERS.value, report_progress)
 
         found = on_meshes(configured(config), topology, LEVEL.value)
         progress.print(f"{topology.name}: {len(found)} meshes may fit; the {MESHES.value} with the least traffic count")
         plans = planned("meshes", found[: MESHES.value])
         if plans:
             plans += planned("micro-batches and policies", variants(plans[0][0]))
-    print_ranking([(one.name, report) for one, report in sorted(plans, key=lambda pair: -speed(pair[1]))])
+    print_ranking([(candidate.name, report) for candidate, report in sorted(plans, key=lambda pair: -speed(pair[1]))])
 
 
 def find_function(name: str) -> Callable[..., Any]:

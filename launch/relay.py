@@ -34,7 +34,7 @@ from trace_jax.relay.store import DISK_BYTES, Store
 
 GIB = 1 << 30
 
-SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server beside this relay")
+SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server on this machine")
 DIRECTORY = flags.DEFINE_string("directory", None, "local directory for adapters; the server has to see it as well")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on: never a public one")
 PORT = flags.DEFINE_integer("port", 31001, "port to listen on; 0: any free one", lower_bound=0, upper_bound=65535)

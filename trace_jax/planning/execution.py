@@ -26,10 +26,11 @@ def execute(module: Module) -> tuple[Executed, ...]:
 
 def open_loops(module: Module, executed: tuple[Executed, ...]) -> tuple[str, ...]:
     """Names of the loops whose length depends on data."""
+    loops = [execution for execution in executed if execution.instruction.opcode == "while"]
     return tuple(
-        one.instruction.op_name or one.instruction.name
-        for one in executed
-        if one.instruction.opcode == "while" and trip_count(module, one.computation, one.instruction) is None
+        loop.instruction.op_name or loop.instruction.name
+        for loop in loops
+        if trip_count(module, loop.computation, loop.instruction) is None
     )
 
 
