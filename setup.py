@@ -61,6 +61,7 @@ setup(
             "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
+            "pytest-xdist>=3.6",  # test files go to two processes: most of a test keeps one core busy
             "ruff>=0.17,<0.18",
             "torch==2.13.0",
         ],
