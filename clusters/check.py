@@ -18,7 +18,7 @@ _SECRET = re.compile(r"[A-Z][A-Z0-9_]*=(?!sk-)[a-z]([a-z0-9-]{0,46}[a-z0-9])?")
 
 
 def read_cluster(config: ConfigDict) -> Cluster:
-    """The cluster of ``config``. Raises UserError for what cannot exist or is not said."""
+    """The cluster of ``config``. Raises UserError if a field is missing or the cluster cannot exist."""
     try:
         cluster = Cluster.model_validate(config.to_dict())
     except ValidationError as error:

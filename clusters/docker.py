@@ -1,7 +1,7 @@
-"""Containers on machines that are no Kubernetes nodes (TPU VMs, GPU boxes, SkyPilot machines), as lines for bash.
+"""Containers on machines outside of Kubernetes (TPU VMs, GPU boxes, SkyPilot machines), as lines for bash.
 
-Every container has a fixed name, so that starting a role ends what is left of its predecessor. Servers and router are
-started again by Docker when they die; the trainer ends with its command. Values of secrets stay in the environment.
+Every container has a fixed name: starting a role first ends the previous container of that role. Docker restarts
+servers and router when they die; the trainer ends with its command. Values of secrets stay in the environment.
 """
 
 import shlex
@@ -36,7 +36,7 @@ def images(*names: str) -> str:
 
 
 def model_copy(cluster: Cluster) -> str:
-    """Copy the model to the machine; what is there already is not copied again."""
+    """Copy the model to the machine, except for files that are there already."""
     if not cluster.model_bucket:
         return ""
     place = f'"$HOME{cluster.model_path}"'

@@ -1,9 +1,9 @@
 """GKE: one JobSet with trainer, servers and router; and for XPK the trainer as a workload, the others as a JobSet.
 
-A trainer's Job is a TPU slice (or all GPU machines): if one pod goes, the slice cannot go on, so the Job fails, and the
-set is restarted and goes on from the work directory. Pods that were preempted are told from pods that crashed by their
-condition ``DisruptionTarget``; only crashes count towards ``max_restarts``. A server that dies is replaced alone.
-Servers and router have a ClusterIP service and host names inside the cluster, and nothing outside it.
+A trainer's Job is one TPU slice (or all GPU machines). A slice cannot go on without one of its pods: the Job fails, the
+set is restarted, and the trainer resumes from the work directory. The condition ``DisruptionTarget`` marks preempted
+pods; only other failures count towards ``max_restarts``. A server that dies is replaced alone. Servers and router can be
+reached inside the cluster only: they have host names and a ClusterIP service.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 def render_gke(cluster: Cluster) -> Rendered:
-    """The files, and what to type."""
+    """The files, and the commands that a user types next."""
     roles = [_trainer(cluster), _servers(cluster, cluster.name), _router(cluster, cluster.name)]
     files = {"jobset.yaml": to_yaml([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
     where = f"--cluster={cluster.gke.cluster} --zone={cluster.zone} --project={cluster.project}"
@@ -185,7 +185,7 @@ def _router(cluster: Cluster, jobset: str) -> Json:
 
 
 def _service_role(name: str, pods: int, pod: Json) -> Json:
-    """A role that serves: a container that ends is started again in place, a pod that is gone is replaced."""
+    """A role that serves. Its containers are restarted when they end, its pods replaced when they are lost."""
     job = {**_pods(pods), "backoffLimit": _REPLACEMENTS}
     job["template"] = {**pod, "spec": {"restartPolicy": "OnFailure", **pod["spec"]}}
     return {"name": name, "replicas": 1, "template": {"spec": job}}
@@ -257,5 +257,5 @@ def _probe(path: str, port: int, failures: int) -> Json:
 
 
 def _literal(script: str) -> str:
-    """``script`` as bash shall see it: Kubernetes expands $(VARIABLE) in commands."""
+    """``script``, escaped: Kubernetes expands $(VARIABLE) in commands, and bash must see it unchanged."""
     return script.replace("$(", "$$(")

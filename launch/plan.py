@@ -1,4 +1,4 @@
-"""Know before you rent: what a configured job needs and takes on chips that are not here.
+"""Know before you rent: the memory, work and time of a configured job on chips that this machine does not have.
 
     python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:4x4x4
 

@@ -1,4 +1,4 @@
-"""What a program executes, and how often: the computations that its entry reaches, loops multiplied out."""
+"""The instructions that a program executes, and how often: loops are multiplied out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Executed:
 
 
 def execute(module: Module) -> tuple[Executed, ...]:
-    """All instructions that are scheduled on their own; what a fusion holds is part of the fusion."""
+    """All instructions that are scheduled on their own. Those inside a fusion count as part of the fusion."""
     return tuple(_walk(module, module.entry, 1, False, False))
 
 

@@ -1,4 +1,4 @@
-"""Compile programs for a topology that is not here, and report what they need and take.
+"""Compiles programs for a topology that this machine does not have, and reports their memory, work and time.
 
     prepare_environment()                                  # before JAX is imported
     topology = parse_topology("v5p:4x4x4")
@@ -36,7 +36,7 @@ def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
     """
     programs = job.programs
     if not programs:
-        raise UserError("there is no program to plan: name one")
+        raise UserError("there is no program to plan: give the job at least one")
     meshes = {tuple(program.mesh.shape.items()) for program in programs}
     if len(meshes) > 1:
         raise UserError(f"the programs have different meshes, {sorted(meshes)}: plan them one by one")

@@ -1,4 +1,4 @@
-"""Time by the roofline: what arithmetic, memory and interconnect take at their published speeds."""
+"""Time by the roofline: arithmetic, memory traffic and collectives at the published speeds of the chip."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Whether a program fits, in a sentence, and what to change if it does not."""
+"""States in a sentence whether a program fits into memory, and what to change if it does not."""
 
 from collections.abc import Sequence
 
