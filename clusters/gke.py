@@ -1,8 +1,8 @@
 """GKE: one JobSet with trainer, servers and router; and for XPK the trainer as a workload, the others as a JobSet.
 
 A trainer's Job is one TPU slice (or all GPU machines). A slice cannot go on without one of its pods: the Job fails, the
-set is restarted, and the trainer resumes from the work directory. The condition ``DisruptionTarget`` marks preempted
-pods; only other failures count towards ``max_restarts``. A server that dies is replaced alone. Servers and router can be
+set is restarted, and the trainer resumes from its work directory. The condition ``DisruptionTarget`` marks preempted
+pods; only other failures count towards ``max_restarts``. A server that dies is replaced alone. Servers and router are
 reached inside the cluster only: they have host names and a ClusterIP service.
 """
 
