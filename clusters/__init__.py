@@ -2,7 +2,7 @@
 
 from clusters import read_cluster, render_gke
 
-rendered = render_gke(read_cluster(config))    # its files by name, and the commands to type next
+rendered = render_gke(read_cluster(config.to_dict()))    # its files by name, and the commands to type next
 """
 
 import lazy_loader

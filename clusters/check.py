@@ -1,12 +1,13 @@
 """Reads a cluster and refuses one that cannot exist, each time with the remedy.
 
-cluster = read_cluster(config)      # UserError: the offending value and the remedy, in one line
+cluster = read_cluster(config.to_dict())      # UserError: the offending value and the remedy, in one line
 """
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from ml_collections import ConfigDict
 from pydantic import ValidationError
 
 from clusters.accelerators import GPUS, TPUS, Tpu
@@ -17,10 +18,10 @@ from trace_jax.errors import UserError
 _SECRET = re.compile(r"[A-Z][A-Z0-9_]*=(?!sk-)[a-z]([a-z0-9-]{0,46}[a-z0-9])?")
 
 
-def read_cluster(config: ConfigDict) -> Cluster:
-    """The cluster of ``config``. Raises UserError if a field is missing or the cluster cannot exist."""
+def read_cluster(fields: Mapping[str, Any]) -> Cluster:
+    """The cluster with the fields of ``configs/clusters/base.py``. Raises UserError if a field is missing or the cluster cannot exist."""
     try:
-        cluster = Cluster.model_validate(config.to_dict())
+        cluster = Cluster.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -31,7 +31,7 @@ def main(out: str | None) -> None:
     """Render the configuration of --config into the directory ``out``; print the files if it is None."""
     if WORKDIR.present:
         raise UserError(f"--workdir={WORKDIR.value}: files go to --out; the run's directory is --config.workdir")
-    cluster = read_cluster(CONFIG.value)
+    cluster = read_cluster(CONFIG.value.to_dict())
     trainer, rollout = cluster.trainer, cluster.rollout
     print(
         f"{cluster.name}: {trainer.machines} trainer hosts, {trainer.devices} devices of {trainer.accelerator}; "
