@@ -19,7 +19,10 @@ _SECRET = re.compile(r"[A-Z][A-Z0-9_]*=(?!sk-)[a-z]([a-z0-9-]{0,46}[a-z0-9])?")
 
 
 def read_cluster(fields: Mapping[str, Any]) -> Cluster:
-    """The cluster with the fields of ``configs/clusters/base.py``. Raises UserError if a field is missing or the cluster cannot exist."""
+    """The cluster with these fields, which ``configs/clusters/base.py`` documents.
+
+    Raises UserError if a field is missing or the cluster cannot exist.
+    """
     try:
         cluster = Cluster.model_validate(dict(fields))
     except ValidationError as error:
