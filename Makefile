@@ -5,6 +5,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKDIR ?= runs/quickstart
 
+# SkyPilot without what it depends on: the tests hold rendered tasks against its schema.
+SKYPILOT := 0.14.1
+
 .PHONY: quickstart base smollm2 bench-peers test test-sglang clean
 .DELETE_ON_ERROR:
 
@@ -38,13 +41,16 @@ smollm2: $(VENV)/installed-smollm2
 	$(PY) -m evaluation.aggregate --baselines="warm start" \
 	    --reports=$$(printf '$(SMOLLM2)/seed%s/evaluation.json,' $(SEEDS) | sed 's/,$$//')
 
+# Processes that share the test files; 0: none but pytest's own. Each takes up to 5 GB.
+WORKERS ?= 2
+
 test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy trace_jax launch evaluation clusters
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest -m "not slow and not sglang"
+	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile
 
 # The tests that ask real SGLang servers: on the CPU, in an environment of their own (2.8 GB).
 test-sglang: export JAX_PLATFORMS := cpu
@@ -75,6 +81,7 @@ $(VENV)/installed-smollm2: setup.py | $(PY)
 
 $(VENV)/installed-dev: setup.py | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps skypilot==$(SKYPILOT)
 	@touch $@ $(VENV)/installed
 
 $(PY):

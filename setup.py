@@ -55,10 +55,13 @@ setup(
             "import-linter>=2.1",
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU
             "krippendorff>=0.8",
+            "kubeflow-trainer-api>=2.1",  # JobSet as its authors describe it: rendered files are held against it
+            "kubernetes-validate>=1.33",  # and Kubernetes' own JSON schemas
             "mypy>=1.15",
             "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
+            "pytest-xdist>=3.6",  # test files go to two processes: most of a test keeps one core busy
             "ruff>=0.17,<0.18",
             "torch==2.13.0",
         ],

@@ -1,12 +1,13 @@
 """Reads a cluster and refuses one that cannot exist, each time with the remedy.
 
-cluster = read_cluster(config)      # UserError: the offending value and the remedy, in one line
+cluster = read_cluster(config.to_dict())      # UserError: the offending value and the remedy, in one line
 """
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from ml_collections import ConfigDict
 from pydantic import ValidationError
 
 from clusters.accelerators import GPUS, TPUS, Tpu
@@ -17,10 +18,13 @@ from trace_jax.errors import UserError
 _SECRET = re.compile(r"[A-Z][A-Z0-9_]*=(?!sk-)[a-z]([a-z0-9-]{0,46}[a-z0-9])?")
 
 
-def read_cluster(config: ConfigDict) -> Cluster:
-    """The cluster of ``config``. Raises UserError for what cannot exist or is not said."""
+def read_cluster(fields: Mapping[str, Any]) -> Cluster:
+    """The cluster with these fields, which ``configs/clusters/base.py`` documents.
+
+    Raises UserError if a field is missing or the cluster cannot exist.
+    """
     try:
-        cluster = Cluster.model_validate(config.to_dict())
+        cluster = Cluster.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -138,7 +142,7 @@ def _check_skypilot(cluster: Cluster) -> None:
             raise UserError(f"trainer.slices is {trainer.slices}: SkyPilot starts one slice; use the target gke")
         if rollout.spot:
             raise UserError(
-                "rollout.spot is True: beside a TPU trainer the servers are a SkyPilot cluster of their own, whose "
+                "rollout.spot is True: with a TPU trainer the servers are a SkyPilot cluster of their own, whose "
                 "address must last; use rollout.spot=False"
             )
         _check_cloud_vm(trainer, trainer.tpu, "SkyPilot")

@@ -2,27 +2,32 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from clusters.accelerators import TPUS, Tpu
 from trace_jax.contract.record import Part
 from trace_jax.relay.files import KEY
 
 Target = Literal["gke", "skypilot", "ssh"]
-Count = Annotated[int, Field(ge=0)]
-# What goes into a path, an image or a name: nothing that a shell, YAML or Kubernetes would expand.
+Count = Annotated[int, Field(ge=0, lt=1 << 31)]  # Kubernetes has 32 bits for a number
+Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
+# Part of a path, an image or a name: nothing that a shell, YAML or Kubernetes would expand.
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+=,-]*$")]
 Flag = Annotated[str, Field(pattern=r"^[^\n]+$")]
+Zone = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+Account = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", max_length=253)]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$", max_length=63)]
 Label = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=30)]  # XPK allows 40; Kubernetes 63
 
 
 class Mesh(Part):
     """Devices along each axis."""
 
-    data: PositiveInt
-    fsdp: PositiveInt
-    tensor: PositiveInt
-    expert: PositiveInt
+    data: Positive
+    fsdp: Positive
+    tensor: Positive
+    expert: Positive
 
     @property
     def devices(self) -> int:
@@ -31,17 +36,17 @@ class Mesh(Part):
 
 
 class Trainer(Part):
-    """The machines that train: ``topology`` and ``slices`` say how many for TPUs, ``hosts`` for GPUs."""
+    """The machines that train: TPU machines by ``topology`` and ``slices``, GPU machines by ``hosts``."""
 
     config: Plain
     flags: tuple[Flag, ...]
     accelerator: str
     topology: Plain
-    slices: PositiveInt
+    slices: Positive
     hosts: Count
-    chips_per_host: PositiveInt
+    chips_per_host: Positive
     spot: bool
-    reservation: Plain
+    reservation: LabelValue
     mesh: Mesh
 
     @property
@@ -70,12 +75,12 @@ class Rollout(Part):
 
     image: Plain
     accelerator: str
-    machines: PositiveInt
-    gpus_per_machine: PositiveInt
-    tensor_parallel: PositiveInt
+    machines: Positive
+    gpus_per_machine: Positive
+    tensor_parallel: Positive
     spot: bool
-    max_lora_rank: PositiveInt
-    max_loras_per_batch: PositiveInt
+    max_lora_rank: Positive
+    max_loras_per_batch: Positive
     flags: tuple[Flag, ...]
 
     @property
@@ -90,11 +95,11 @@ class Rollout(Part):
 
 
 class Gke(Part):
-    """Where in Kubernetes."""
+    """The place in Kubernetes."""
 
     cluster: Plain
-    namespace: Plain
-    service_account: Plain
+    namespace: Namespace
+    service_account: Account
 
 
 class Ssh(Part):
@@ -105,20 +110,20 @@ class Ssh(Part):
 
 
 class Cluster(Part):
-    """All of it; ``configs/clusters/base.py`` documents the fields."""
+    """A whole cluster; ``configs/clusters/base.py`` documents the fields."""
 
     name: Label
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     project: Plain
-    zone: Plain
+    zone: Zone
     image: Plain
     model: Plain
     workdir: Plain
     environments: tuple[Plain, ...]
     secrets: tuple[str, ...]
     max_restarts: Count
-    grace_seconds: PositiveInt
-    startup_seconds: PositiveInt
+    grace_seconds: Positive
+    startup_seconds: Positive
     trainer: Trainer
     rollout: Rollout
     gke: Gke
@@ -131,7 +136,7 @@ class Cluster(Part):
 
     @property
     def relay_secret_names(self) -> dict[str, str]:
-        """The same of what the relays beside the servers need too: the key that they share with the trainer."""
+        """The secrets that the relays need as well: the key that they share with the trainer."""
         return {variable: name for variable, name in self.secret_names.items() if variable == KEY}
 
     @property
@@ -141,5 +146,5 @@ class Cluster(Part):
 
     @property
     def model_path(self) -> str:
-        """Where programs find the model: gs://BUCKET/PATH appears as /gcs/BUCKET/PATH."""
+        """The model's path on the machines: gs://BUCKET/PATH is mounted as /gcs/BUCKET/PATH."""
         return f"/gcs/{self.model.removeprefix('gs://')}" if self.model_bucket else self.model

@@ -1,4 +1,4 @@
-"""What runs on the machines: the commands of trainer, servers and router, the same for every cluster.
+"""The commands of trainer, servers and router, which are the same for every cluster.
 
 A command is a list of words. ``Expanded`` words hold a variable of the surrounding shell; all others are quoted.
 """
@@ -11,18 +11,18 @@ from clusters.cluster import Cluster
 
 ROUTER_PORT = 30000
 SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
-RELAY_OFFSET = 1000  # from a server's port to that of the relay beside it
+RELAY_OFFSET = 1000  # from a server's port to that of its relay
 COORDINATOR_PORT = 8476
 _ADAPTERS = "/tmp/adapters"  # in a server's container, which its relay shares
 # Arguments: number of the relay's words, these words, the server's. The container lives by the server.
-_BESIDE = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
+_WITH_RELAY = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
 _COLUMNS = 110
 _BREAK = " \\\n  "  # in the middle of a command
 
 
 @dataclass(frozen=True)
 class Expanded:
-    """A word in which the shell puts variables, for instance ``--process_id=${RANK}``. Ours, never the user's."""
+    """A word in which the shell expands variables, for instance ``--process_id=${RANK}``. Never a user's word."""
 
     text: str
 
@@ -38,20 +38,20 @@ def shell(words: Sequence[Word]) -> str:
         if len(lines[-1]) + len(quoted) > _COLUMNS and not valued:
             lines.append("")
         lines[-1] += f" {quoted}" if lines[-1] else quoted
-        valued = quoted.startswith("-") and "=" not in quoted  # its value stays beside it
+        valued = quoted.startswith("-") and "=" not in quoted  # its value stays on the same line
     return _BREAK.join(lines)
 
 
 @dataclass(frozen=True)
 class Process:
-    """Which JAX process a GPU machine runs. TPU machines find that out themselves."""
+    """The JAX process of a GPU machine. TPU machines find theirs by themselves."""
 
     coordinator: Word  # host of process 0
     index: Word
 
 
 def trainer_words(cluster: Cluster, router: Word, process: Process | None) -> list[Word]:
-    """The trainer on one host. The same command again goes on from the work directory."""
+    """The trainer on one host. Started again, the same command resumes from the work directory."""
     mesh = cluster.trainer.mesh
     words: list[Word] = ["python", "-m", "launch.train"]
     words += [f"--config={cluster.trainer.config}", f"--workdir={cluster.workdir}"]
@@ -70,7 +70,7 @@ def trainer_words(cluster: Cluster, router: Word, process: Process | None) -> li
 
 
 def trainer_script(cluster: Cluster, router: Word, process: Process | None) -> str:
-    """Wait until the router has servers, then become the trainer, so that SIGTERM reaches it."""
+    """Wait until the router has servers, then exec the trainer, so that SIGTERM reaches it."""
     url = join("--url=", join("http://", router, f":{ROUTER_PORT}/readiness"))
     wait: list[Word] = ["python", "-m", "clusters.wait", url, f"--seconds={cluster.startup_seconds}"]
     return f"set -euo pipefail\n{shell(wait)}\nexec {shell(trainer_words(cluster, router, process))}\n"
@@ -82,7 +82,7 @@ def one_line(script: str) -> str:
 
 
 def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0") -> list[Word]:
-    """One SGLang server. ``host`` is the address to listen on: never a public one, for it has no password."""
+    """One SGLang server. ``host`` is the address to listen on; the server has no password, so it is never public."""
     rollout = cluster.rollout
     return [
         *("python3", "-m", "sglang.launch_server", "--model-path", cluster.model_path),
@@ -96,17 +96,18 @@ def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0"
 def with_relay(server: Sequence[Word], where: Word, host: Word, port: Word) -> list[Word]:
     """The command ``server``, which listens at ``where`` (HOST:PORT), and the relay that brings it its adapters.
 
-    Trainer and servers share no disk. The relay listens on ``host``, for which the same holds, and ``port``.
+    Trainer and servers share no disk. The relay listens on ``host``, which is never public either, and ``port``.
     """
     relay = ["python3", "-m", "launch.relay", join("--server=http://", where), f"--directory={_ADAPTERS}"]
     relay += [join("--host=", host), join("--port=", port)]
-    return ["bash", "-c", _BESIDE, "beside", str(len(relay)), *relay, *server]
+    return ["bash", "-c", _WITH_RELAY, "with-relay", str(len(relay)), *relay, *server]
 
 
 def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[Word]:
     """The router before all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server.
 
-    The trainer asks it which servers there are, and them for everything else: it does not hand adapters on.
+    The trainer asks the router for the list of servers, and sends every other request to the servers themselves: the
+    router does not hand adapters on.
     """
     return [
         *("python3", "-m", "sglang_router.launch_router", "--host", host, "--port", str(ROUTER_PORT)),
@@ -116,7 +117,7 @@ def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[
 
 
 def platforms(cluster: Cluster) -> str:
-    """JAX_PLATFORMS of the trainer: a machine whose accelerator does not start fails, rather than train on its CPU."""
+    """JAX_PLATFORMS of the trainer: a machine whose accelerator does not start must fail, not train on its CPU."""
     return "tpu,cpu" if cluster.trainer.tpu else "cuda,cpu"
 
 

@@ -1,7 +1,7 @@
-"""Containers on machines that are no Kubernetes nodes (TPU VMs, GPU boxes, SkyPilot machines), as lines for bash.
+"""Containers on machines outside of Kubernetes (TPU VMs, GPU boxes, SkyPilot machines), as lines for bash.
 
-Every container has a fixed name, so that starting a role ends what is left of its predecessor. Servers and router are
-started again by Docker when they die; the trainer ends with its command. Values of secrets stay in the environment.
+Every container has a fixed name: starting a role first ends the previous container of that role. Docker restarts
+servers and router when they die; the trainer ends with its command. Values of secrets stay in the environment.
 """
 
 import shlex
@@ -36,7 +36,7 @@ def images(*names: str) -> str:
 
 
 def model_copy(cluster: Cluster) -> str:
-    """Copy the model to the machine; what is there already is not copied again."""
+    """Copy the model to the machine, except for files that are there already."""
     if not cluster.model_bucket:
         return ""
     place = f'"$HOME{cluster.model_path}"'
@@ -68,7 +68,7 @@ def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
 
 
 def servers(cluster: Cluster, host: Word) -> str:
-    """Start the servers of one machine in the background, a relay beside each; they listen on ``host``."""
+    """Start the servers of one machine in the background, each with a relay; they listen on ``host``."""
     port = Expanded(f"$(({SERVER_PORT} + i))")
     server = server_words(cluster, host, port, Expanded(f"$((i * {cluster.rollout.tensor_parallel}))"))
     where = Expanded(f"{host.text if isinstance(host, Expanded) else host}:{port.text}")
@@ -83,7 +83,7 @@ def servers(cluster: Cluster, host: Word) -> str:
 def router(cluster: Cluster, host: Word, hosts: Sequence[Word]) -> str:
     """Start the router in the background before the servers of all ``hosts``."""
     ports = [SERVER_PORT + index for index in range(cluster.rollout.servers_per_machine)]
-    addresses = [join("", one, f":{port}") for one in hosts for port in ports]
+    addresses = [join("", host_name, f":{port}") for host_name in hosts for port in ports]
     name = f"{cluster.name}-router"
     return f"{_remove(name)}\n{_background(name, [], cluster, router_words(cluster, host, addresses))}"
 

@@ -1,9 +1,9 @@
 """GKE: one JobSet with trainer, servers and router; and for XPK the trainer as a workload, the others as a JobSet.
 
-A trainer's Job is a TPU slice (or all GPU machines): if one pod goes, the slice cannot go on, so the Job fails, and the
-set is restarted and goes on from the work directory. Pods that were preempted are told from pods that crashed by their
-condition ``DisruptionTarget``; only crashes count towards ``max_restarts``. A server that dies is replaced alone.
-Servers and router have a ClusterIP service and host names inside the cluster, and nothing outside it.
+A trainer's Job is one TPU slice (or all GPU machines). A slice cannot go on without one of its pods: the Job fails, the
+set is restarted, and the trainer resumes from its work directory. The condition ``DisruptionTarget`` marks preempted
+pods; only other failures count towards ``max_restarts``. A server that dies is replaced alone. Servers and router are
+reached inside the cluster only: they have host names and a ClusterIP service.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,6 @@ from clusters.commands import (
     with_relay,
 )
 from clusters.files import Rendered, text, to_yaml
-from clusters.kubernetes_schema import JobSet, Service
-from clusters.schema import validate
 
 _LIBTPU_PORT = 8471  # over which the hosts of a slice find one another
 _REPLACEMENTS = 1000  # of servers and routers: they may come and go without end
@@ -37,9 +35,9 @@ Json = dict[str, Any]
 
 
 def render_gke(cluster: Cluster) -> Rendered:
-    """The files, and what to type."""
+    """The files, and the commands that a user types next."""
     roles = [_trainer(cluster), _servers(cluster, cluster.name), _router(cluster, cluster.name)]
-    files = {"jobset.yaml": _documents([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
+    files = {"jobset.yaml": to_yaml([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
     where = f"--cluster={cluster.gke.cluster} --zone={cluster.zone} --project={cluster.project}"
     commands = [
         f"gcloud container clusters get-credentials {cluster.gke.cluster} --location={cluster.zone} "
@@ -52,7 +50,7 @@ def render_gke(cluster: Cluster) -> Rendered:
     if tpu := cluster.trainer.tpu:
         name = f"{cluster.name}-servers"
         serving = [_servers(cluster, name), _router(cluster, name)]
-        files["servers.yaml"] = _documents([_service(cluster, name), _jobset(cluster, name, serving)])
+        files["servers.yaml"] = to_yaml([_service(cluster, name), _jobset(cluster, name, serving)])
         files["xpk.env"] = "".join(f"{variable}\n" for variable in (*_plain(cluster), *cluster.secret_names))
         files["xpk.sh"] = text(
             "xpk.sh.j2",
@@ -68,12 +66,6 @@ def render_gke(cluster: Cluster) -> Rendered:
 
 def _router_host(cluster: Cluster) -> str:
     return f"{cluster.name}-router.{cluster.gke.namespace}.svc.cluster.local"
-
-
-def _documents(objects: list[Json]) -> str:
-    for one in objects:
-        validate(JobSet if one["kind"] == "JobSet" else Service, one, f"{one['kind']} {one['metadata']['name']}")
-    return to_yaml(objects)
 
 
 def _jobset(cluster: Cluster, name: str, roles: list[Json]) -> Json:
@@ -193,7 +185,7 @@ def _router(cluster: Cluster, jobset: str) -> Json:
 
 
 def _service_role(name: str, pods: int, pod: Json) -> Json:
-    """A role that serves: a container that ends is started again in place, a pod that is gone is replaced."""
+    """A role that serves. Its containers are restarted when they end, its pods replaced when they are lost."""
     job = {**_pods(pods), "backoffLimit": _REPLACEMENTS}
     job["template"] = {**pod, "spec": {"restartPolicy": "OnFailure", **pod["spec"]}}
     return {"name": name, "replicas": 1, "template": {"spec": job}}
@@ -265,5 +257,5 @@ def _probe(path: str, port: int, failures: int) -> Json:
 
 
 def _literal(script: str) -> str:
-    """``script`` as bash shall see it: Kubernetes expands $(VARIABLE) in commands."""
+    """``script``, escaped: Kubernetes expands $(VARIABLE) in commands, and bash must see it unchanged."""
     return script.replace("$(", "$$(")

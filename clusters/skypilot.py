@@ -1,6 +1,6 @@
-"""SkyPilot: a managed job, which comes back after a preemption and goes on from the work directory.
+"""SkyPilot: a managed job. After a preemption it is started again, and resumes from the work directory.
 
-On GPUs one task holds all roles: the first nodes train, the others serve, the router sits beside the first trainer.
+On GPUs one task holds all roles: the first nodes train, the others serve, the router runs on the first trainer's node.
 With a TPU trainer the servers are a cluster of their own, started first, in the same network. No port is opened:
 machines reach one another at their internal addresses.
 """
@@ -11,8 +11,6 @@ from clusters import docker
 from clusters.cluster import Cluster
 from clusters.commands import ROUTER_PORT, Expanded, Process, trainer_script
 from clusters.files import Rendered, text, to_yaml
-from clusters.schema import validate
-from clusters.skypilot_schema import SkyTask
 
 _DISK = 500  # GB: images and the model
 
@@ -20,7 +18,7 @@ Json = dict[str, Any]
 
 
 def render_skypilot(cluster: Cluster) -> Rendered:
-    """The files, and what to type."""
+    """The files, and the commands that a user types next."""
     secrets, relay_secrets = (
         "".join(f" --secret {variable}" for variable in names)
         for names in (cluster.secret_names, cluster.relay_secret_names)
@@ -108,5 +106,4 @@ def _task(
     if cluster.model_bucket:
         task["file_mounts"] = {f"~{cluster.model_path}": cluster.model}
     task["run"] = run
-    validate(SkyTask, task, f"SkyPilot task {name}")
     return to_yaml([task])

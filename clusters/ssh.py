@@ -1,7 +1,8 @@
-"""Plain SSH: ``start.sh`` makes the TPU VMs (or takes GPU machines), starts all roles, and starts the trainer again.
+"""Plain SSH: ``start.sh`` makes the TPU VMs (or takes GPU machines), starts all roles, and restarts the trainer.
 
-It runs on any machine that stays on and reaches the others (a small VM; inside tmux). A preempted slice is deleted,
-asked for again and goes on from the work directory; a crash is counted. Servers listen on internal addresses only.
+It runs on any machine that stays on and reaches the others, for instance on a small VM inside tmux. After a preemption
+it deletes the slice and requests a new one, where the trainer resumes from the work directory. Crashes are counted.
+Servers listen on internal addresses only.
 """
 
 from clusters import docker
@@ -12,7 +13,7 @@ from clusters.files import Rendered, text
 
 
 def render_ssh(cluster: Cluster) -> Rendered:
-    """The scripts, and what to type."""
+    """The scripts, and the commands that a user types next."""
     trainer, rollout, hosts = cluster.trainer, cluster.rollout, cluster.ssh.rollout_hosts
     addresses = [address(host) for host in hosts]
     process = None
@@ -53,6 +54,6 @@ def render_ssh(cluster: Cluster) -> Rendered:
 
 
 def _nodes(cluster: Cluster) -> list[str]:
-    """TPU VMs by name, one a slice: queued resources number the nodes of several slices."""
+    """Names of the TPU VMs, one for each slice. Queued resources number them if there are several."""
     slices = cluster.trainer.slices
     return [cluster.name] if slices == 1 else [f"{cluster.name}-{index}" for index in range(slices)]

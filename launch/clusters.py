@@ -2,8 +2,8 @@
 
     python -m launch.clusters --config=configs/clusters/qwen3_30b_v6e64.py --out=DIR [--dry_run]
 
-Every file is checked against a schema before any is written. ``--dry_run`` prints the files instead. Prints what was
-written, and the commands to type next.
+Every value is checked before a file is written. ``--dry_run`` prints the files instead of writing them. The program
+prints the names of the files, and the commands to type next.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def main(out: str | None) -> None:
     """Render the configuration of --config into the directory ``out``; print the files if it is None."""
     if WORKDIR.present:
         raise UserError(f"--workdir={WORKDIR.value}: files go to --out; the run's directory is --config.workdir")
-    cluster = read_cluster(CONFIG.value)
+    cluster = read_cluster(CONFIG.value.to_dict())
     trainer, rollout = cluster.trainer, cluster.rollout
     print(
         f"{cluster.name}: {trainer.machines} trainer hosts, {trainer.devices} devices of {trainer.accelerator}; "

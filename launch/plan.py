@@ -1,4 +1,4 @@
-"""Know before you rent: what a configured job needs and takes on chips that are not here.
+"""Know before you rent: the memory, work and time of a configured job on chips that this machine does not have.
 
     python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:4x4x4
 
@@ -46,7 +46,7 @@ WORKERS = flags.DEFINE_integer("workers", 1, "plans of a sweep that are compiled
 def main(config: ConfigDict) -> None:
     """Compile, print, and refuse what does not fit."""
     from trace_jax.contract.files import write_document  # these import JAX
-    from trace_jax.planning.plan import plan
+    from trace_jax.planning.planner import plan
     from trace_jax.planning.table import print_plan
 
     if TOPOLOGY.value is None:
@@ -76,19 +76,19 @@ def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
         def planned(name: str, chosen: Sequence[Candidate]) -> list[tuple[Candidate, PlanReport]]:
             with progress.stage(name, len(chosen)) as stage:
 
-                def done(name: str, problem: str) -> None:
+                def report_progress(name: str, problem: str) -> None:
                     stage.advance()
                     if problem:
                         progress.print(f"{name}: {problem}")
 
-                return sweep(chosen, directory, WORKERS.value, done)
+                return sweep(chosen, directory, WORKERS.value, report_progress)
 
         found = on_meshes(configured(config), topology, LEVEL.value)
         progress.print(f"{topology.name}: {len(found)} meshes may fit; the {MESHES.value} with the least traffic count")
         plans = planned("meshes", found[: MESHES.value])
         if plans:
             plans += planned("micro-batches and policies", variants(plans[0][0]))
-    print_ranking([(one.name, report) for one, report in sorted(plans, key=lambda pair: -speed(pair[1]))])
+    print_ranking([(candidate.name, report) for candidate, report in sorted(plans, key=lambda pair: -speed(pair[1]))])
 
 
 def find_function(name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""From a config to what ``launch.plan`` compiles."""
+"""Turns a config into the run, and the programs, that ``launch.plan`` compiles."""
 
 from ml_collections import ConfigDict
 

@@ -7,7 +7,8 @@ object stores below ``--sources``. It checks them, places them whole or not at a
 on the server (``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a
 checkout after
 
-    pip install absl-py aiohttp etils[epath] fsspec ml_collections numpy pydantic safetensors starlette tenacity uvicorn
+    pip install absl-py aiohttp etils[epath] fsspec lazy-loader ml_collections
+    pip install numpy pydantic safetensors starlette uvicorn
 
 All adapters together take at most ``--max_disk_gib``. If one more has no room, those that the server has not loaded are
 removed, used longest ago first; if that is not enough, it is refused.
@@ -33,7 +34,7 @@ from trace_jax.relay.store import DISK_BYTES, Store
 
 GIB = 1 << 30
 
-SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server beside this relay")
+SERVER = flags.DEFINE_string("server", None, "URL of the SGLang server on this machine")
 DIRECTORY = flags.DEFINE_string("directory", None, "local directory for adapters; the server has to see it as well")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on: never a public one")
 PORT = flags.DEFINE_integer("port", 31001, "port to listen on; 0: any free one", lower_bound=0, upper_bound=65535)

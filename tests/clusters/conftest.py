@@ -26,7 +26,7 @@ def cluster() -> Callable[..., Cluster]:
         config: ConfigDict = module.get_config().copy_and_resolve_references()
         with config.unlocked():
             config.update_from_flattened_dict(changes)
-        return read_cluster(config)
+        return read_cluster(config.to_dict())
 
     return make
 

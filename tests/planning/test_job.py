@@ -18,7 +18,7 @@ from trace_jax.models.config import DecoderConfig
 from trace_jax.parallel.mesh import MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.job import Decoding, Run, training_job
-from trace_jax.planning.plan import plan
+from trace_jax.planning.planner import plan
 from trace_jax.planning.topology import parse_topology
 from trace_jax.training.batch import micro_batches
 from trace_jax.training.flops import Work, gradient_flops, work

@@ -7,7 +7,7 @@ from yardstick import Sizes, mlp_job, single
 
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.kernels import attention_kernels
-from trace_jax.planning.plan import plan
+from trace_jax.planning.planner import plan
 from trace_jax.planning.topology import parse_topology
 
 libtpu = pytest.importorskip("libtpu")

@@ -1,4 +1,4 @@
-"""What is published about each chip. One table; every figure is per chip."""
+"""The published figures of each chip, in one table."""
 
 from dataclasses import dataclass
 

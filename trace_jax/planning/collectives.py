@@ -61,13 +61,16 @@ def find_collectives(
     """
     places = _places(module, slices)
     found = []
-    for one in executed:
-        held = iter([(one.instruction, one.computation)])
-        if one.instruction.opcode == "fusion":
-            held = _inside(module, one.instruction)
-        for instruction, computation in held:
+    for execution in executed:
+        candidates = iter([(execution.instruction, execution.computation)])
+        if execution.instruction.opcode == "fusion":
+            candidates = _inside(module, execution.instruction)
+        for instruction, computation in candidates:
             kind = instruction.opcode.removesuffix("-start")
-            behind = one.instruction.opcode == "fusion" and '"async_collective_fusion_config"' in instruction.attributes
+            behind = (
+                execution.instruction.opcode == "fusion"
+                and '"async_collective_fusion_config"' in instruction.attributes
+            )
             if behind and not _starts(computation):
                 continue
             if kind in KINDS:
@@ -80,23 +83,23 @@ def find_collectives(
                 payload = _first(instruction, computation) * (len(groups[0]) if kind.endswith("all-gather") else 1)
             else:
                 continue
-            named = _named(module, instruction, computation, one)
+            named = _named(module, instruction, computation, execution)
             rendezvous = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', instruction.attributes)
             found.append(
                 Collective(
                     kind=kind,
-                    times=one.times,
+                    times=execution.times,
                     payload=payload,
                     sent=payload * _share_sent(kind.removeprefix(NETWORK), max(map(len, groups))),
                     groups=groups,
                     axes=axes_spanned(groups, axes),
                     op_name=rendezvous.group(1) if rendezvous else named.op_name,
                     source=module.source(named),
-                    asynchronous=instruction.opcode.endswith("-start") or behind or one.behind,
-                    estimated=one.estimated,
+                    asynchronous=instruction.opcode.endswith("-start") or behind or execution.behind,
+                    estimated=execution.estimated,
                 )
             )
-    return tuple(one for one in found if one.group > 1)
+    return tuple(collective for collective in found if collective.group > 1)
 
 
 def _places(module: Module, slices: Sequence[int]) -> Sequence[int]:
@@ -122,12 +125,12 @@ def _network_kind(instruction: Instruction) -> str:
     return NETWORK + (match.group(1).lower().replace("_", "-") if match else "transfer")
 
 
-def _named(module: Module, instruction: Instruction, computation: Computation, one: Executed) -> Instruction:
+def _named(module: Module, instruction: Instruction, computation: Computation, execution: Executed) -> Instruction:
     """What tells where a collective comes from: itself, what holds it, the sum that it applies, or else the next
     instructions that take its result or make its operands."""
     applied = module.computations.get(instruction.attribute("to_apply") or "")
-    near = [instruction, one.instruction, *([applied.root] if applied else [])]
-    near += computation.users(instruction) + one.computation.users(one.instruction)
+    near = [instruction, execution.instruction, *([applied.root] if applied else [])]
+    near += computation.users(instruction) + execution.computation.users(execution.instruction)
     near += [computation.instructions[name] for name in instruction.operands]
     return next((candidate for candidate in near if candidate.op_name), instruction)
 
@@ -166,4 +169,4 @@ def _keeps_a_slice(computation: Computation, instruction: Instruction) -> bool:
 
 def _starts(computation: Computation) -> bool:
     target = 'custom_call_target="AsyncCollectiveStart"'
-    return any(target in one.attributes for one in computation.instructions.values())
+    return any(target in inner.attributes for inner in computation.instructions.values())

@@ -1,4 +1,4 @@
-"""Compile one program for devices that are not here."""
+"""Compiles one program ahead of time, for devices that this machine does not have."""
 
 import contextlib
 import tempfile
@@ -42,7 +42,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Job:
-    """What one optimiser step is made of. ``tokens`` and ``model_flops`` (recomputation left out): on all chips."""
+    """The programs of one optimiser step. ``tokens`` and ``model_flops`` (without recomputation) count all chips."""
 
     programs: tuple[Program, ...]
     tokens: int | None = None
@@ -51,8 +51,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came of it: ``needed`` and ``available`` bytes of memory on one device. If the compiler gave up because
-    the program does not fit, ``text`` is empty and ``memory`` None."""
+    """A compiled program: ``needed`` and ``available`` bytes of memory on one device. If the compiler gave up because
+    the program does not fit, ``text`` is empty and ``memory`` is None."""
 
     seconds: float
     text: str

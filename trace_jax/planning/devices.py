@@ -1,4 +1,4 @@
-"""Devices of a topology that is not here: enough to make a mesh and to compile, not to run."""
+"""Devices of a topology that this machine does not have. They can form a mesh and be compiled for, but run nothing."""
 
 from functools import cache
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The environment variables under which programs are compiled for chips that are not here. Imports no JAX."""
+"""Environment variables for compiling for chips that this machine does not have. Imports no JAX."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a program executes, and how often: the computations that its entry reaches, loops multiplied out."""
+"""The instructions that a program executes, and how often: loops are multiplied out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +20,17 @@ class Executed:
 
 
 def execute(module: Module) -> tuple[Executed, ...]:
-    """All instructions that are scheduled on their own; what a fusion holds is part of the fusion."""
+    """All instructions that are scheduled on their own. Those inside a fusion count as part of the fusion."""
     return tuple(_walk(module, module.entry, 1, False, False))
 
 
 def open_loops(module: Module, executed: tuple[Executed, ...]) -> tuple[str, ...]:
     """Names of the loops whose length depends on data."""
+    loops = [execution for execution in executed if execution.instruction.opcode == "while"]
     return tuple(
-        one.instruction.op_name or one.instruction.name
-        for one in executed
-        if one.instruction.opcode == "while" and trip_count(module, one.computation, one.instruction) is None
+        loop.instruction.op_name or loop.instruction.name
+        for loop in loops
+        if trip_count(module, loop.computation, loop.instruction) is None
     )
 
 

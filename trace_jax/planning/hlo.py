@@ -79,7 +79,7 @@ class Computation:
 
     def users(self, instruction: Instruction) -> list[Instruction]:
         """Instructions that take this one's result."""
-        return [one for one in self.instructions.values() if instruction.name in one.operands]
+        return [user for user in self.instructions.values() if instruction.name in user.operands]
 
     def arrays(self, instruction: Instruction) -> Iterator[Array]:
         """The arrays of all operands."""
@@ -140,20 +140,20 @@ def parse_module(text: str) -> Module:
 
 def _joined(lines: list[str]) -> Iterator[str]:
     """Lines of computations, those that a kernel's attributes were broken into put together again."""
-    held: list[str] = []
+    broken: list[str] = []
     for line in lines:
-        if held and line and not line.startswith(" ") and not _END.fullmatch(line):
-            held.append(line)
+        if broken and line and not line.startswith(" ") and not _END.fullmatch(line):
+            broken.append(line)
             continue
-        if held:
-            yield "".join(held)
-            held = []
+        if broken:
+            yield "".join(broken)
+            broken = []
         if line.startswith("  "):
-            held = [line]
+            broken = [line]
         else:
             yield line
-    if held:
-        yield "".join(held)
+    if broken:
+        yield "".join(broken)
 
 
 def _instruction(name: str, text: str) -> Instruction:

@@ -45,5 +45,5 @@ def computed_share(segment_ids_BT: np.ndarray, parent_ids_BT: np.ndarray, group:
 
 
 def _flops(products: float, operands: tuple[Array, ...]) -> float:
-    queries, keys = [one for one in operands if one.dtype in ("bf16", "f32", "f16") and len(one.dims) >= 3][:2]
+    queries, keys = [array for array in operands if array.dtype in ("bf16", "f32", "f16") and len(array.dims) >= 3][:2]
     return products * 2.0 * queries.elements * keys.dims[-2]

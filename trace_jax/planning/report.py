@@ -1,4 +1,4 @@
-"""The record of a plan: what each program needs and takes on each device. Sizes are in bytes, times in seconds."""
+"""The record of a plan: memory, work and time of each program on each device, in bytes and seconds."""
 
 from trace_jax.contract.record import Part, Record
 
@@ -112,7 +112,7 @@ class StepEstimate(Part):
 
 
 class PlanReport(Record):
-    """A plan: programs compiled for a topology that was not there. ``step`` is None if one does not fit."""
+    """A plan: programs compiled ahead of time for a topology. ``step`` is None if one of them does not fit."""
 
     topology: str
     chips: int

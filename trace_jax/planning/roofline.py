@@ -1,4 +1,4 @@
-"""Time by the roofline: what arithmetic, memory and interconnect take at their published speeds."""
+"""Time by the roofline: arithmetic, memory traffic and collectives at the published speeds of the chip."""
 
 import math
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ def program_cost(
     peak, bandwidth = topology.chip.flops / topology.chip.devices, topology.chip.bandwidth / topology.chip.devices
     flops, moved, operations = 0.0, 0, 0.0
     unknown: dict[str, None] = {}
-    for one in executed:
-        work = instruction_flops(module, one.computation, one.instruction, formulas)
+    for execution in executed:
+        work = instruction_flops(module, execution.computation, execution.instruction, formulas)
         if math.isnan(work):
-            unknown[one.instruction.op_name or one.instruction.name] = None
+            unknown[execution.instruction.op_name or execution.instruction.name] = None
             work = 0.0
-        size = instruction_bytes(module, one.computation, one.instruction)
-        flops += one.times * work
-        moved += one.times * size
-        operations += one.times * max(work / peak, size / bandwidth)
+        size = instruction_bytes(module, execution.computation, execution.instruction)
+        flops += execution.times * work
+        moved += execution.times * size
+        operations += execution.times * max(work / peak, size / bandwidth)
     return (
         Cost(
             flops=flops,

@@ -25,7 +25,7 @@ from trace_jax.parallel.mesh import AXES, MeshSettings
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.environment import prepare_environment
 from trace_jax.planning.job import Run, learner_shapes, training_job
-from trace_jax.planning.plan import plan
+from trace_jax.planning.planner import plan
 from trace_jax.planning.report import PlanReport
 from trace_jax.planning.sharded import sharded_bytes
 from trace_jax.planning.topology import Topology
@@ -49,7 +49,7 @@ class Candidate:
         return f"{sizes}_{self.run.training.micro_batch_tokens}_{self.run.training.remat}"
 
     def path(self, directory: Path) -> Path:
-        """Its file, which tells whether any other setting was another one."""
+        """Its file. The name has a digest of all settings, so that plans of other settings are other files."""
         digest = hashlib.sha256(repr((self.run, self.topology, self.level)).encode()).hexdigest()[:8]
         return directory / f"{self.name}_{digest}.json"
 
@@ -84,27 +84,27 @@ class Candidate:
 def on_meshes(run: Run, topology: Topology, level: str) -> list[Candidate]:
     """The run on all meshes where it may fit, the least traffic first. Raises UserError if there is none."""
     found = [Candidate(replace(run, mesh=mesh), topology, level) for mesh in meshes(run, topology)]
-    fitting = [one for one in found if one.may_fit]
+    fitting = [candidate for candidate in found if candidate.may_fit]
     if not fitting:
-        least = min((one.least_memory for one in found), default=0) / GIB
+        least = min((candidate.least_memory for candidate in found), default=0) / GIB
         raise UserError(
             f"{topology.name}: this run fits on none of {len(found)} meshes, it takes {least:.1f} GiB a device: "
             "use more chips"
         )
-    return sorted(fitting, key=lambda one: one.sent)
+    return sorted(fitting, key=lambda candidate: candidate.sent)
 
 
-def variants(one: Candidate) -> list[Candidate]:
+def variants(candidate: Candidate) -> list[Candidate]:
     """The same mesh with micro-batches of half to twice the size and other policies, where they may fit."""
-    run, training = one.run, one.run.training
+    run, training = candidate.run, candidate.run.training
     longest = run.prompt_tokens + run.completion_tokens
     sizes = [size for scale in _SCALES if (size := int(scale * training.micro_batch_tokens)) >= longest]
     found = [
-        replace(one, run=replace(run, training=replace(training, micro_batch_tokens=size, remat=remat)))
+        replace(candidate, run=replace(run, training=replace(training, micro_batch_tokens=size, remat=remat)))
         for size in sizes
         for remat in REMATS
     ]
-    return [other for other in found if other != one and other.may_fit]
+    return [other for other in found if other != candidate and other.may_fit]
 
 
 def meshes(run: Run, topology: Topology) -> Iterator[MeshSettings]:
@@ -125,33 +125,33 @@ def meshes(run: Run, topology: Topology) -> Iterator[MeshSettings]:
 
 
 def sweep(
-    found: Sequence[Candidate], directory: Path, workers: int, done: Callable[[str, str], None]
+    found: Sequence[Candidate], directory: Path, workers: int, report_progress: Callable[[str, str], None]
 ) -> list[tuple[Candidate, PlanReport]]:
     """Plans of all candidates, the fastest first and those that do not fit last.
 
-    ``done`` hears the name of each, and why it cannot be compiled if that is so.
+    ``report_progress(name, problem)`` is called for each; ``problem`` says why it cannot be compiled, else it is empty.
     """
     reports: dict[str, tuple[Candidate, PlanReport]] = {}
     missing = []
-    for one in found:
-        if one.path(directory).exists():
-            reports[one.name] = one, read_document(one.path(directory), PlanReport)
-            done(one.name, "")
+    for candidate in found:
+        if candidate.path(directory).exists():
+            reports[candidate.name] = candidate, read_document(candidate.path(directory), PlanReport)
+            report_progress(candidate.name, "")
         else:
-            missing.append(one)
+            missing.append(candidate)
     # No max_tasks_per_child: a pool of one then waits for ever after it (CPython issue 115634).
     with ProcessPoolExecutor(workers, get_context("spawn"), prepare_environment) as pool:
-        futures = {pool.submit(_plan, one): one for one in missing}
+        futures = {pool.submit(_plan, candidate): candidate for candidate in missing}
         for future in as_completed(futures):
-            one = futures[future]
+            candidate = futures[future]
             try:
                 report = future.result()
             except (UserError, jax.errors.JaxRuntimeError, NotImplementedError) as error:
-                done(one.name, str(error).splitlines()[0])
+                report_progress(candidate.name, str(error).splitlines()[0])
                 continue
-            write_document(one.path(directory), report)
-            reports[one.name] = one, report
-            done(one.name, "")
+            write_document(candidate.path(directory), report)
+            reports[candidate.name] = candidate, report
+            report_progress(candidate.name, "")
     return sorted(reports.values(), key=lambda pair: -speed(pair[1]))
 
 
@@ -160,8 +160,8 @@ def speed(report: PlanReport) -> float:
     return report.step.tokens_per_second or 0.0 if report.step else 0.0
 
 
-def _plan(one: Candidate) -> PlanReport:
-    return plan(training_job(one.run, one.topology), one.topology, level=one.level)
+def _plan(candidate: Candidate) -> PlanReport:
+    return plan(training_job(candidate.run, candidate.topology), candidate.topology, level=candidate.level)
 
 
 def _abstract(mesh: MeshSettings) -> Any:

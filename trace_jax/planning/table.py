@@ -80,36 +80,38 @@ def _resources(program: ProgramPlan) -> Table:
 
 def _buffers(program: ProgramPlan) -> Table:
     table = _table("largest buffers at the peak", ">size", "shape", "from", "line")
-    for one in program.memory.buffers:
-        table.add_row(f"{one.bytes / GIB:.3f} GiB", one.shape, _short(one.purpose), _lines(one.source))
+    for buffer in program.memory.buffers:
+        table.add_row(f"{buffer.bytes / GIB:.3f} GiB", buffer.shape, _short(buffer.purpose), _lines(buffer.source))
     return table
 
 
 def _totals(program: ProgramPlan) -> Table:
     table = _table("collectives by kind", "kind", ">count", ">payload", ">sent", ">time")
-    for one in program.totals:
-        table.add_row(one.kind, f"{one.count:,}", _mb(one.payload_bytes), _mb(one.sent_bytes), _ms(one.seconds))
+    for total in program.totals:
+        table.add_row(
+            total.kind, f"{total.count:,}", _mb(total.payload_bytes), _mb(total.sent_bytes), _ms(total.seconds)
+        )
     return table
 
 
 def _collectives(program: ProgramPlan) -> Table:
     table = _table("collectives by purpose", "kind", "over", ">count", ">payload", ">time", "for", "line")
-    for one in program.collectives[:_SHOWN]:
-        over = f"{', '.join(one.axes)} ({one.group})"
-        count = f"{one.count:,}{'?' if one.estimated else ''}{' async' if one.asynchronous else ''}"
+    for use in program.collectives[:_SHOWN]:
+        over = f"{', '.join(use.axes)} ({use.group})"
+        count = f"{use.count:,}{'?' if use.estimated else ''}{' async' if use.asynchronous else ''}"
         table.add_row(
-            one.kind,
+            use.kind,
             over,
             count,
-            _mb(one.payload_bytes),
-            _ms(one.seconds),
-            _short(one.purpose),
-            _lines(one.source) or "XLA",
+            _mb(use.payload_bytes),
+            _ms(use.seconds),
+            _short(use.purpose),
+            _lines(use.source) or "XLA",
         )
     rest = program.collectives[_SHOWN:]
     if rest:
-        size = sum(one.payload_bytes for one in rest)
-        table.add_row(f"{len(rest)} more", "", "", _mb(size), _ms(sum(one.seconds for one in rest)), "", "")
+        size = sum(use.payload_bytes for use in rest)
+        table.add_row(f"{len(rest)} more", "", "", _mb(size), _ms(sum(use.seconds for use in rest)), "", "")
     return table
 
 

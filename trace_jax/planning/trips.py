@@ -1,4 +1,4 @@
-"""How often a loop runs, where the compiler's text says so."""
+"""The number of times that a loop runs, if the compiled text determines it."""
 
 import re
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class _Value:
 def trip_count(module: Module, where: Computation, loop: Instruction) -> int | None:
     """Executions of a while loop's body. None where they depend on data.
 
-    XLA writes the number into the loop (``known_trip_count``) except on TPUs. There it is worked out of a counter that
-    the body advances by a constant and the condition compares with a constant, as ``jax.lax.scan`` makes them.
+    XLA writes the number into the loop (``known_trip_count``), except on TPUs. There it follows from a counter that the
+    body advances by a constant and the condition compares with a constant, as in the loops of ``jax.lax.scan``.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     if known:

@@ -1,4 +1,4 @@
-"""Whether a program fits, in a sentence, and what to change if it does not."""
+"""States in a sentence whether a program fits into memory, and what to change if it does not."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,8 @@ def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
     memory = compiled.memory
     arguments = memory.arguments if memory else sharded_bytes(program.arguments)
     buffers = tuple(
-        BufferUse(bytes=one.bytes, shape=one.shape, purpose=one.op_name, source=one.source) for one in compiled.buffers
+        BufferUse(bytes=buffer.bytes, shape=buffer.shape, purpose=buffer.op_name, source=buffer.source)
+        for buffer in compiled.buffers
     )
     return MemoryUse(
         arguments=arguments,
@@ -37,7 +38,9 @@ def _verdict(needed: int, available: int, arguments: int, buffers: Sequence[Buff
     if needed <= available:
         tight = needed > _TIGHT * available
         return f"fits: {used}" + (", which is tight: leave 5 % for fragmentation" if tight else "")
-    largest = ", ".join(f"{one.shape or one.purpose} {one.bytes / GIB:.2f} GiB ({_where(one)})" for one in buffers[:3])
+    largest = ", ".join(
+        f"{buffer.shape or buffer.purpose} {buffer.bytes / GIB:.2f} GiB ({_where(buffer)})" for buffer in buffers[:3]
+    )
     return (
         f"does not fit: {used}"
         + (f"; the largest buffers are {largest}" if largest else "")

@@ -14,7 +14,7 @@ NAMES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)  # an adapter is these two files, sent
 HEADER = "Adapter-Checksums"  # of an upload: the JSON of Checksums
 KEY = "TRACE_RELAY_KEY"  # environment variable with the secret that relay and trainer share
 API_KEY = "SGLANG_API_KEY"  # environment variable with the --api-key of SGLang servers
-CHECKSUMS = "checksums.json"  # beside the two, on the relay's disk
+CHECKSUMS = "checksums.json"  # a third file, on the relay's disk
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,199}")  # one path component, never hidden; NAME@STEP
 

@@ -1,4 +1,4 @@
-"""The inference server beside the relay, which loads adapters from the relay's disk."""
+"""The relay's inference server, which loads adapters from the relay's disk."""
 
 from pathlib import Path
 from types import TracebackType

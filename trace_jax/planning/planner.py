@@ -1,4 +1,4 @@
-"""Compile programs for a topology that is not here, and report what they need and take.
+"""Compiles programs for a topology that this machine does not have, and reports their memory, work and time.
 
     prepare_environment()                                  # before JAX is imported
     topology = parse_topology("v5p:4x4x4")
@@ -36,7 +36,7 @@ def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
     """
     programs = job.programs
     if not programs:
-        raise UserError("there is no program to plan: name one")
+        raise UserError("there is no program to plan: give the job at least one")
     meshes = {tuple(program.mesh.shape.items()) for program in programs}
     if len(meshes) > 1:
         raise UserError(f"the programs have different meshes, {sorted(meshes)}: plan them one by one")
@@ -88,11 +88,11 @@ def _read(
     axes = tuple(program.mesh.shape.items())
     found = find_collectives(module, executed, axes, [slice_of(device) for device in devices])
     uses = _uses(found, devices, topology)
-    cost, unknown = program_cost(module, executed, program.formulas, sum(one.seconds for one in uses), topology)
+    cost, unknown = program_cost(module, executed, program.formulas, sum(use.seconds for use in uses), topology)
     loops = dict.fromkeys(open_loops(module, executed))
     warnings = [f"loop {name} runs as often as data say: counted once" for name in loops]
     warnings += [f"kernel {name} does not tell its FLOPs: counted as none" for name in unknown]
-    if any(one.instruction.opcode == "conditional" for one in executed):
+    if any(execution.instruction.opcode == "conditional" for execution in executed):
         warnings.append("the program has conditionals: every branch is counted")
     return cost, uses, tuple(warnings)
 
@@ -100,22 +100,30 @@ def _read(
 def _uses(found: Iterable[Collective], devices: Sequence[Any], topology: Topology) -> tuple[CollectiveUse, ...]:
     """Collectives of the same kind, place and purpose as one, the longest first."""
     merged: dict[tuple[Any, ...], CollectiveUse] = {}
-    for one in found:
-        key = (one.kind, one.axes, one.group, one.op_name, one.source, one.asynchronous, one.estimated)
-        seconds = one.times * collective_seconds(one, devices, topology)
+    for collective in found:
+        key = (
+            collective.kind,
+            collective.axes,
+            collective.group,
+            collective.op_name,
+            collective.source,
+            collective.asynchronous,
+            collective.estimated,
+        )
+        seconds = collective.times * collective_seconds(collective, devices, topology)
         before = merged.get(key)
         merged[key] = CollectiveUse(
-            kind=one.kind,
-            axes=one.axes,
-            group=one.group,
-            count=one.times + (before.count if before else 0),
-            payload_bytes=one.times * one.payload + (before.payload_bytes if before else 0),
-            sent_bytes=round(one.times * one.sent) + (before.sent_bytes if before else 0),
+            kind=collective.kind,
+            axes=collective.axes,
+            group=collective.group,
+            count=collective.times + (before.count if before else 0),
+            payload_bytes=collective.times * collective.payload + (before.payload_bytes if before else 0),
+            sent_bytes=round(collective.times * collective.sent) + (before.sent_bytes if before else 0),
             seconds=seconds + (before.seconds if before else 0.0),
-            purpose=one.op_name,
-            source=one.source,
-            asynchronous=one.asynchronous,
-            estimated=one.estimated,
+            purpose=collective.op_name,
+            source=collective.source,
+            asynchronous=collective.asynchronous,
+            estimated=collective.estimated,
         )
     return tuple(sorted(merged.values(), key=lambda use: -use.seconds))
 
@@ -124,12 +132,12 @@ def _totals(uses: Sequence[CollectiveUse]) -> tuple[KindTotal, ...]:
     return tuple(
         KindTotal(
             kind=kind,
-            count=sum(one.count for one in uses if one.kind == kind),
-            payload_bytes=sum(one.payload_bytes for one in uses if one.kind == kind),
-            sent_bytes=sum(one.sent_bytes for one in uses if one.kind == kind),
-            seconds=sum(one.seconds for one in uses if one.kind == kind),
+            count=sum(use.count for use in uses if use.kind == kind),
+            payload_bytes=sum(use.payload_bytes for use in uses if use.kind == kind),
+            sent_bytes=sum(use.sent_bytes for use in uses if use.kind == kind),
+            seconds=sum(use.seconds for use in uses if use.kind == kind),
         )
-        for kind in sorted({one.kind for one in uses})
+        for kind in sorted({use.kind for use in uses})
     )
 
 
