@@ -84,7 +84,9 @@ class Case:
             args=trl.GRPOConfig(
                 output_dir=str(self.directory / "trl"), use_cpu=True, bf16=False, fp16=False, report_to="none",
                 per_device_train_batch_size=G * GROUPS, num_generations=G, gradient_accumulation_steps=1,
-                steps_per_generation=1, max_completion_length=LENGTH_BOUND, gradient_checkpointing=False, **settings,
+                steps_per_generation=1, max_completion_length=LENGTH_BOUND, gradient_checkpointing=False,
+                use_bias_correction_kl=False,  # it would weigh the KL by the importance ratio
+                **settings,
             ),
         )  # fmt: skip
         trainer._generate = lambda prompts: (
