@@ -48,7 +48,7 @@ setup(
         "gpu": [JAX.replace("jax", "jax[cuda12]")],
         "smollm2": ["gguf>=0.17"],  # reads the file that the small real model comes in
         "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
-        # torch and peft are references that the tests compare with; trace_jax never imports them.
+        # torch, peft and trl are references that the tests compare with; trace_jax never imports them.
         "dev": [
             "gguf>=0.17",
             "hypothesis>=6.100",
@@ -64,6 +64,7 @@ setup(
             "pytest-xdist>=3.6",  # test files go to two processes: most of a test keeps one core busy
             "ruff>=0.17,<0.18",
             "torch==2.13.0",
+            "trl==1.16.0",  # its own GRPO step, which is not a public interface
         ],
     },
 )

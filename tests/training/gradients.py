@@ -15,7 +15,7 @@ from trace_jax.training.batch import micro_batches
 from trace_jax.training.loss import policy_loss_config
 from trace_jax.training.sample import Sample
 from trace_jax.training.settings import GRPOConfig
-from trace_jax.training.step import Program, add_up, gradient_function
+from trace_jax.training.step import Program, add_up, gradient_function, score_function
 
 
 def noisy(rng, lora, size=0.1):
@@ -44,22 +44,30 @@ def groups_of_samples(rng, vocab, groups, size, prompt=12, longest=20, adapters=
     return samples
 
 
-def gradients(decoder, lora, samples, mesh=MeshSettings(data=1), execution=Execution(), tokens=64, **loss):  # noqa: B008
+def gradients(
+    decoder, lora, samples, mesh=MeshSettings(data=1), execution=Execution(), tokens=64, temperature=1.0,  # noqa: B008
+    config=None, **loss,
+):  # fmt: skip
     """``(gradients, terms)`` on the host, summed over micro-batches of ``tokens`` a shard."""
+    config = config or GRPOConfig(**loss)
     count = np.prod([getattr(mesh, name) for name in ("data", "fsdp", "tensor", "expert")])
     grid = make_mesh(mesh, jax.devices()[:count])
     check_mesh(decoder.config, grid)
-    program = Program(decoder.config, grid, execution, lora.targets, 1.0)
+    program = Program(decoder.config, grid, execution, lora.targets, temperature)
     params = jax.device_put(params_of(decoder), shardings(grid, program.param_specs))
     placed = type(lora)(
         jax.device_put(lora.weights, shardings(grid, program.lora_specs)), to_mesh(lora.scale, grid, P())
     )
-    function = gradient_function(program, policy_loss_config(GRPOConfig(**loss)))
+    function = gradient_function(program, policy_loss_config(config))
+    score_base = score_function(program, adapted=False)
     result = None
     for micro in micro_batches(
-        samples, micro_batch_tokens=tokens, loss_type="dapo", max_completion_length=1, shards=batch_shards(grid)
-    ):
-        part = function(params, placed, to_mesh(micro, grid, P(BATCH_AXES)), None, None)
+        samples, micro_batch_tokens=tokens, loss_type=config.loss_type,
+        max_completion_length=config.max_completion_length, shards=batch_shards(grid),
+    ):  # fmt: skip
+        micro = to_mesh(micro, grid, P(BATCH_AXES))
+        reference = score_base(params, placed, micro) if config.beta else None
+        part = function(params, placed, micro, None, reference)
         result = part if result is None else add_up(result, part)
     return to_host(result)
 

@@ -58,9 +58,9 @@ def test_an_episode_of_several_contexts_is_a_sample_each():
         Segment(tokens=(8, 3), trained=True, logprobs=(-2.5, -3.5)),
     )
     made = samples(_trajectory(*segments), 0.75, group=4, adapter=1)
-    assert [one.tokens_T.tolist() for one in made] == [[5, 6, 7, 9, 3], [5, 6, 4, 9, 8, 3]]
-    assert [one.logprobs_T[one.trained_T].tolist() for one in made] == [[-0.5, -1.5], [-2.5, -3.5]]
-    assert {(one.advantage, one.group, one.adapter) for one in made} == {(0.75, 4, 1)}
+    assert [sample.tokens_T.tolist() for sample in made] == [[5, 6, 7, 9, 3], [5, 6, 4, 9, 8, 3]]
+    assert [sample.logprobs_T[sample.trained_T].tolist() for sample in made] == [[-0.5, -1.5], [-2.5, -3.5]]
+    assert {(sample.advantage, sample.group, sample.adapter) for sample in made} == {(0.75, 4, 1)}
     assert shared_prefix(made) == 2
     with pytest.raises(UserError, match="no trained token"):
         samples(_trajectory(*segments[:5]), 1.0)
@@ -74,14 +74,14 @@ def test_episodes_that_cannot_be_trained_are_refused():
 
 
 def test_what_is_shared_ends_where_samples_differ_or_one_was_sampled():
-    def one(tokens, first):
+    def sampled_from(tokens, first):
         trained = np.arange(len(tokens)) >= first
         return Sample(np.array(tokens), trained, np.zeros(len(tokens)), 0.0)
 
-    assert shared_prefix([one([1, 2, 3, 4], 3), one([1, 2, 3, 5], 3)]) == 3
-    assert shared_prefix([one([1, 2, 3, 4], 3), one([1, 9, 3, 4], 3)]) == 1
-    assert shared_prefix([one([1, 2, 3, 4], 2), one([1, 2, 3, 5], 3)]) == 2
-    assert shared_prefix([one([7, 2], 1), one([1, 2], 1)]) == 0
+    assert shared_prefix([sampled_from([1, 2, 3, 4], 3), sampled_from([1, 2, 3, 5], 3)]) == 3
+    assert shared_prefix([sampled_from([1, 2, 3, 4], 3), sampled_from([1, 9, 3, 4], 3)]) == 1
+    assert shared_prefix([sampled_from([1, 2, 3, 4], 2), sampled_from([1, 2, 3, 5], 3)]) == 2
+    assert shared_prefix([sampled_from([7, 2], 1), sampled_from([1, 2], 1)]) == 0
 
 
 @pytest.mark.parametrize("shards", [1, 4])

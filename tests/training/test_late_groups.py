@@ -37,7 +37,7 @@ def test_late_groups_do_not_stall_a_step_and_join_a_later_one(tmp_path, learnt):
     rows = late_run(tmp_path, engine, 5, max_staleness=5)
     assert [row["groups/late"] >= late for row, late in zip(rows, (1, 2, 0, 0, 0), strict=True)]
     assert not any(row["groups/dropped"] for row in rows) and any(row["groups/collected"] > 4 for row in rows)
-    joined = {(step, segment.adapter) for step, one in learnt if one.seed == 4 for segment in one.segments}
+    joined = {(step, segment.adapter) for step, episode in learnt if episode.seed == 4 for segment in episode.segments}
     assert min(step for step, _ in joined) >= 2
     assert {adapter for _, adapter in joined} >= {"toy-adapter@0", "toy-adapter@2"}  # finished with a next version
 
@@ -48,7 +48,7 @@ def test_late_groups_too_old_for_the_next_step_are_dropped(tmp_path, learnt, bou
     rows = late_run(tmp_path, engine, 5, max_staleness=bound)
     assert sum(row["groups/dropped"] for row in rows) + rows[-1]["groups/late"] >= 5
     assert max(row["groups/late"] for row in rows) <= bound  # none waits for a step that may not learn from it
-    assert not [one for _, one in learnt if one.seed == 4]
+    assert not [episode for _, episode in learnt if episode.seed == 4]
 
 
 def test_what_is_dropped_is_given_up_in_the_engine(tmp_path):

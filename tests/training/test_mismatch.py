@@ -64,8 +64,8 @@ def test_shares_of_truncated_and_masked_tokens(tmp_path, learnt):
 
     toy.run(tmp_path, engine=Remote(shift=shift), max_steps=2, max_recollections=0, tis_cap=1.2, icepop_low=0.8)
     for step, row in enumerate(rows_of(tmp_path)):
-        segments = [one for when, trajectory in learnt if when == step for one in trajectory.segments if one.trained]
-        ratio = np.exp([-shift(one.adapter, token) for one in segments for token in one.tokens])  # trainer ÷ sampler
+        segments = [s for when, trajectory in learnt if when == step for s in trajectory.segments if s.trained]
+        ratio = np.exp([-shift(s.adapter, token) for s in segments for token in s.tokens])  # trainer ÷ sampler
         assert row["tis/truncated"] == pytest.approx(np.mean(ratio >= 1.2)) and 0 < row["tis/truncated"]
         assert row["icepop/masked"] == pytest.approx(np.mean(ratio < 0.8)) and 0 < row["icepop/masked"]
         weights = np.where(ratio < 0.8, 0.0, np.minimum(ratio, 1.2))

@@ -23,7 +23,7 @@ def test_packed_equals_unpacked(model, level):
     rng = np.random.default_rng()
     decoder, lora = noisy_decoder(rng, model), fresh(rng, model)
     samples = groups_of_samples(rng, 96, 3, 4)
-    alone = [replace(one, group=None) for one in samples]
+    alone = [replace(sample, group=None) for sample in samples]
     packed = gradients(decoder, lora, samples, tokens=160, importance_sampling_level=level)
     unpacked = gradients(decoder, lora, alone, tokens=32, importance_sampling_level=level)  # one a row, row by row
     assert_close(packed, unpacked)
@@ -48,13 +48,13 @@ def test_adapters_trained_together_equal_adapters_trained_alone(model):
     for step in range(3):
         renamed = rng.permutation(96)  # other tokens, the same shapes
         samples = [
-            replace(one, tokens_T=renamed[one.tokens_T], advantage=float(rng.normal()))
-            for one in shaped
-            if step != 1 or one.adapter != 1
+            replace(sample, tokens_T=renamed[sample.tokens_T], advantage=float(rng.normal()))
+            for sample in shaped
+            if step != 1 or sample.adapter != 1
         ]
         metrics = together.update(samples)
         for index, learner in enumerate(alone):
-            own = [replace(one, adapter=0) for one in samples if one.adapter == index]
+            own = [replace(sample, adapter=0) for sample in samples if sample.adapter == index]
             if not own:
                 assert metrics[index] == {}
                 continue
@@ -62,8 +62,9 @@ def test_adapters_trained_together_equal_adapters_trained_alone(model):
             assert metrics[index] == pytest.approx(expected, rel=1e-4, abs=1e-5)
     for index, learner in enumerate(alone):
         found, expected = together.state(index), learner.state(0)
-        for one, other in zip(*map(jax.tree.leaves, (found["optimizer"], expected["optimizer"])), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * np.abs(other).max())  # squares: twice the error
+        for ours, theirs in zip(*map(jax.tree.leaves, (found["optimizer"], expected["optimizer"])), strict=True):
+            tolerance = 2e-5 * np.abs(theirs).max()  # squares: twice the error
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
         # AdamW turns rounding in a gradient near zero into a share of the learning rate: hence an absolute bound.
-        for one, other in zip(*map(jax.tree.leaves, (found["weights"], expected["weights"])), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+        for ours, theirs in zip(*map(jax.tree.leaves, (found["weights"], expected["weights"])), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -37,7 +37,7 @@ def _outcome(directory):
 
 @pytest.mark.parametrize("save_steps", [1, 2])
 def test_killed_run_ends_where_the_uninterrupted_one_ends(tmp_path, save_steps):
-    settings = {"save_steps": save_steps, "max_steps": 5, "max_recollections": 0, "snapshots": [0.6]}
+    settings = {"save_steps": save_steps, "max_steps": 5, "max_recollections": 0, "snapshots": (0.6,)}
     toy.run(tmp_path / "whole", **settings)
     broken = tmp_path / "broken"
     # 12 rollouts a step: reset 30 is in the middle of step 3.

@@ -1,6 +1,9 @@
 """Settings of training: one line for each impossible value, and the choices are rows of the loss's tables."""
 
+import subprocess
+import sys
 import typing
+from pathlib import Path
 
 import pytest
 import toy
@@ -66,3 +69,12 @@ def test_greedy_rollouts_are_refused_before_anything_is_played(tmp_path):
     with pytest.raises(UserError, match="rollout.temperature is 0: greedy rollouts"):
         toy.run(tmp_path, rollout=toy.RolloutSettings(temperature=0.0))
     assert toy.Toy.resets == 0 and not list(tmp_path.iterdir())
+
+
+def test_settings_and_the_public_names_need_no_jax():
+    """``--help`` of a program prints the settings in a moment."""
+    program = (
+        "import sys; from trace_jax.training import GRPOConfig; import trace_jax.training as face; "
+        "assert 'jax' not in sys.modules; assert all(getattr(face, name) for name in face.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])

@@ -20,18 +20,22 @@ def test_of_each_adapter_stale_contexts_that_fit_one_row(most):
     rng = np.random.default_rng()
     found = list(samples(rng, 60))
     row_tokens, some = spot_check(found, most)
-    stale = [one for one in found if one.staleness_T is not None and one.staleness_T.any()]
-    longest = max(one.length for one in stale)
+    stale = [sample for sample in found if sample.staleness_T is not None and sample.staleness_T.any()]
+    longest = max(sample.length for sample in stale)
     assert longest <= row_tokens <= min(most, 2 * longest)
-    assert {id(one) for one in some} <= {id(one) for one in stale} and len(set(map(id, some))) == len(some)
+    assert {id(sample) for sample in some} <= {id(sample) for sample in stale} and len(set(map(id, some))) == len(some)
     for adapter in (0, 1):
-        total = sum(one.length for one in some if one.adapter == adapter)
-        left = [one.length for one in stale if one.adapter == adapter and not any(one is taken for taken in some)]
+        total = sum(sample.length for sample in some if sample.adapter == adapter)
+        left = [
+            sample.length
+            for sample in stale
+            if sample.adapter == adapter and not any(sample is taken for taken in some)
+        ]
         assert 0 < total <= row_tokens and total + min(left) > row_tokens
-    assert [id(one) for one in spot_check(found, most)[1]] == [id(one) for one in some]  # in every process
+    assert [id(sample) for sample in spot_check(found, most)[1]] == [id(sample) for sample in some]  # in every process
 
 
 def test_of_current_tokens_none():
     rng = np.random.default_rng()
-    current = [one for one in samples(rng, 60) if one.staleness_T is None or not one.staleness_T.any()]
+    current = [sample for sample in samples(rng, 60) if sample.staleness_T is None or not sample.staleness_T.any()]
     assert spot_check(current, 100)[1] == [] == spot_check([], 100)[1]

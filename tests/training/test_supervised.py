@@ -29,16 +29,16 @@ def test_batched_loss_equals_row_by_row_in_float64(context_weight):
     (batch,) = batches(shown, 8)
     loss, nll = token_losses(decoder, *map(jnp.asarray, batch), context_weight)
     total, plain = [], []
-    for one in shown:
-        row = jnp.asarray([one.tokens])
+    for demonstration in shown:
+        row = jnp.asarray([demonstration.tokens])
         ones = jnp.ones_like(row)
         hidden = decoder(row, jnp.arange(row.shape[1])[None], ones, 0 * ones)
         logits = np.asarray(decoder.logits(hidden)[0], np.float64)
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        for t in range(1, len(one.tokens)):
-            weight = 1.0 if one.trained[t] else context_weight
-            total.append((weight, -logprobs[t - 1, one.tokens[t]]))
-            plain += [-logprobs[t - 1, one.tokens[t]]] if one.trained[t] else []
+        for t in range(1, len(demonstration.tokens)):
+            weight = 1.0 if demonstration.trained[t] else context_weight
+            total.append((weight, -logprobs[t - 1, demonstration.tokens[t]]))
+            plain += [-logprobs[t - 1, demonstration.tokens[t]]] if demonstration.trained[t] else []
     expected = sum(w * x for w, x in total) / sum(w for w, _ in total)
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
     np.testing.assert_allclose(float(nll), np.mean(plain), rtol=1e-5)

@@ -208,8 +208,8 @@ def test_a_damaged_line_of_metrics_and_a_damaged_checkpoint_stop_a_resume_with_t
     assert steps == [2, 3] and [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
 
 
-def test_an_adapter_that_the_engine_refuses_stops_the_run_as_what_a_user_can_mend(tmp_path):
-    with pytest.raises(UserError, match="'toy-adapter@0' holds 1 adapters of rank 5: the engine takes one of rank"):
+def test_an_adapter_that_the_engine_refuses_stops_the_run_with_the_reason(tmp_path):
+    with pytest.raises(EngineError, match="'toy-adapter@0' holds 1 adapters of rank 5: the engine takes one of rank"):
         toy.run(tmp_path, rank=5, max_steps=1)
 
 

@@ -64,7 +64,8 @@ def train(
     Raises:
         Terminated: one of the processes got SIGTERM.
         UserError: rollouts are greedy; a checkpoint belongs to another base, seed or LoRA shape; a checkpoint or the
-            metrics are damaged; the engine refused the adapter; or every rollout of a step broke.
+            metrics are damaged; or every rollout of a step broke.
+        EngineError: the engine refused the adapter, or is gone.
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
