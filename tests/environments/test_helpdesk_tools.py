@@ -24,9 +24,9 @@ def shop():
     return drawer
 
 
-def call_tool(database, call):
+def call_tool(database, call, offered=frozenset(NAMES)):
     try:
-        return tool_message(call, execute(database, call))
+        return tool_message(call, execute(database, call, offered))
     except ToolError as error:
         return error_message(call, error)
 

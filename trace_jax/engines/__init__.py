@@ -1,1 +1,14 @@
 """Inference engines: token ids in, token ids and log-probabilities out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "embedded.engine": ["EmbeddedEngine"],
+        "episode_clock": ["off_the_clock"],
+        "protocol": ["Completion", "Engine", "Sampling"],
+        "settings": ["EngineSettings"],
+        "sglang.engine": ["SGLangEngine"],
+    },
+)

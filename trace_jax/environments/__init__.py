@@ -1,1 +1,14 @@
-"""Environments: the protocol, the registry, and the built-in target."""
+"""Environments and targets: their protocols, the registry, and the built-in target."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calls": ["call_error"],
+        "protocol": ["Environment", "Labelled", "Observation", "Outcome", "Practice", "Practised", "Target"],
+        "registry": ["environment_factory", "load_environment", "load_target"],
+        "settings": ["TargetSettings"],
+        "source": ["Source", "load_source", "target_source"],
+    },
+)

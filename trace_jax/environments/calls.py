@@ -1,4 +1,4 @@
-"""What is wrong with a tool call, in the words of the server that refuses it."""
+"""Checks a tool call, and says what is wrong with it as a tool server would."""
 
 import json
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from referencing import Registry
 
 from trace_jax.contract.trajectory import Tool, ToolCall
 
-_NOWHERE: Registry[Any] = Registry()  # where a $ref that leads out of its schema is looked for: nothing is fetched
+_NOWHERE: Registry[Any] = Registry()  # of schemas that a $ref may refer to: none, so nothing is ever fetched
 _LONGEST = 300  # characters: an agent's context is short, and a problem may quote all of the arguments
 
 
 def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
-    """One line that tells the agent what to mend in ``call``, or None if ``tools`` take it.
+    """One line that tells the agent how to correct ``call``, or None if it is valid for ``tools``.
 
-    It is refused for a tool that is not there, arguments that are no JSON object, or arguments that break the tool's
-    JSON Schema (of which the most telling breach is named, with its place)::
+    A call is invalid if there is no such tool, if its arguments are no JSON object, or if they break the tool's JSON
+    Schema (the line then names the most relevant breach and its place)::
 
         no tool 'get_ordr': use one of get_order, refund
         arguments of refund are not a JSON object: Expecting ',' delimiter at character 18 of '{"order_id":"O41" "a…'
         arguments of refund do not fit: $.amount: '12' is not of type 'integer'
 
-    No call fits a schema that cannot be followed, and the line says why. A ``pattern`` may take time exponential in the
-    length of an argument, which nothing bounds here: an episode's deadline does, on the main thread.
+    If the schema itself is faulty, every call is invalid, and the line says why. A ``pattern`` may take time exponential
+    in the length of an argument. Nothing here bounds that; on the main thread an episode's deadline does.
     """
     schemas = {tool.name: tool.parameters for tool in tools}
     if call.name not in schemas:
@@ -35,7 +35,7 @@ def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
     try:
         validator = Draft202012Validator(schemas[call.name], registry=_NOWHERE)
         breach = best_match(validator.iter_errors(call.arguments))
-    except Exception as fault:  # whatever another's schema leads the library into: a type, a pattern, a $ref, a loop
+    except Exception as fault:  # a faulty schema may raise anything in the library
         return _one_line(f"the schema of {call.name} is faulty, mend the tool: {type(fault).__name__}: {fault}")
     if breach is None:
         return None

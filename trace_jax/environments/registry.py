@@ -1,7 +1,7 @@
 """Targets and environments by name.
 
-A name is the one of a built-in, of an entry point of an installed package (groups ``trace_jax.targets`` and
-``trace_jax.environments``), or ``module:Class`` of anything importable:
+A name is that of a built-in target, that of an entry point of an installed package (groups ``trace_jax.targets`` and
+``trace_jax.environments``), or ``module:Class`` of anything that can be imported:
 
     target = load_target("helpdesk")
     environment = load_environment("mypackage.shop:Shop", {"size": 3})
@@ -32,9 +32,9 @@ _METHODS = {TARGETS: ("tasks", "environment"), ENVIRONMENTS: ("reset", "step", "
 
 
 def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Target:
-    """The target called ``name``. Raises UserError, naming the value and what there is, if it cannot be made.
+    """The target called ``name``. Raises UserError, with the value and the known names, if it cannot be made.
 
-    Raises UserError too for a target without ``results``, with tasks that are no integers, or whose splits overlap.
+    Raises UserError too for a target without ``results``, with tasks that are not integers, or whose splits overlap.
     """
     target: Target = _factory(TARGETS, name, parameters or {})()
     if not isinstance(getattr(target, "results", None), Mapping):
@@ -45,20 +45,21 @@ def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Targe
 
 def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> Environment:
     """A new environment called ``name``. Raises UserError as ``load_target`` does."""
-    return _factory(ENVIRONMENTS, name, parameters or {})()
+    environment: Environment = _factory(ENVIRONMENTS, name, parameters or {})()
+    return environment
 
 
 def is_environment(name: str) -> bool:
-    """Whether ``name`` is one of an environment rather than of a target; ``module:Class`` is told by its methods."""
+    """Whether ``name`` names an environment, not a target. ``module:Class`` is an environment if it has the methods."""
     if ":" in name:
         return all(hasattr(_import("environment", name), method) for method in _METHODS[ENVIRONMENTS])
     return name in names(ENVIRONMENTS) and name not in names(TARGETS)
 
 
 def environment_factory(design: Design) -> Callable[[], Environment]:
-    """Makes new environments of a design, as it stands in an environment manifest.
+    """A function that makes new environments of a design.
 
-    A design may be written by a model, so only code of this package or of an installed entry point is run; anything
+    A design may be written by a model, so only code of this package or of an installed entry point is run. Anything
     else raises UserError.
     """
     if ":" in design.entry_point and design.entry_point.partition(":")[0].partition(".")[0] != "trace_jax":

@@ -1,4 +1,4 @@
-"""Whatever can be played, by the name that a user gives it: a target, an environment, or an environment manifest."""
+"""What a user can name to be played: a target, an environment, or an environment manifest."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ FIRST_SEED: dict[Split, int] = {"train": 0, "held_out": 3_000_000}
 
 @dataclass(frozen=True)
 class Source:
-    """Tasks, each the seed of a fresh environment. ``target`` is what trajectories are filed under.
+    """Tasks, each the seed of a new environment. ``target`` is the target name in the trajectories.
 
-    ``design`` is how a manifest builds the environment; None where ``name`` says it all.
+    ``design`` is that of the manifest, or None if ``name`` is a target or an environment.
     """
 
     name: str

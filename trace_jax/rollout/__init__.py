@@ -1,1 +1,14 @@
-"""The agent loop: episodes of a policy in an environment, recorded token for token."""
+"""The agent loop: episodes of a policy in an environment, recorded token by token."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "agent": ["EpisodeSpec", "run_episode"],
+        "plan": ["plan_episodes"],
+        "player": ["EpisodeTask", "Player", "collect"],
+        "recording": ["Recording"],
+        "settings": ["EvaluationSettings", "RolloutSettings"],
+    },
+)

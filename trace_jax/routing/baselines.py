@@ -1,4 +1,4 @@
-"""Routers that look at nothing: by chance, by a given mapping. They bound what routing can gain."""
+"""Routers that do not read the conversation: by chance, or by a given mapping. They bound the gain of routing."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -23,7 +23,7 @@ def _known(names: Sequence[str], chosen: str) -> str:
 
 
 class RandomRouter(SingleDecision):
-    """Uniform over the adapters, a pure function of (seed, conversation); the base serves where there are none."""
+    """Uniform over the adapters, a pure function of (seed, conversation). The base serves if there are no adapters."""
 
     kind: RouterKind = "random"
 
@@ -32,7 +32,7 @@ class RandomRouter(SingleDecision):
         self._pool = choices(table)[1:] or choices(table)
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
-        """Each conversation draws by a hash of its id, so that the order of requests does not matter."""
+        """One decision a request, drawn by a hash of the conversation's id: the order of requests does not matter."""
         return [_certain(r.conversation, self.kind, choices(self.table), self._draw(r.conversation)) for r in requests]
 
     def _draw(self, conversation: str) -> str:
@@ -41,7 +41,7 @@ class RandomRouter(SingleDecision):
 
 
 class OracleRouter(SingleDecision):
-    """Knows where each conversation belongs: ``mapping[conversation]`` is an adapter, or ``""`` for the base."""
+    """Routes by a given mapping: ``mapping[conversation]`` is an adapter, or ``""`` for the base."""
 
     kind: RouterKind = "oracle"
 
@@ -50,7 +50,7 @@ class OracleRouter(SingleDecision):
         self.mapping = {conversation: _known(choices(table), name) for conversation, name in mapping.items()}
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
-        """Conversations that the mapping does not know are undecided: the base serves."""
+        """One decision a request. A conversation that is not in the mapping is undecided: the base serves."""
         names = choices(self.table)
         return [
             _certain(r.conversation, self.kind, names, self.mapping[r.conversation])

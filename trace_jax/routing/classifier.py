@@ -22,7 +22,7 @@ INSTRUCTION = (
 
 
 class LabelReader(Protocol):
-    """The base, asked for the next token: ``PromptReader`` in this process, or a server that holds the same base."""
+    """Reads the base's next token: ``PromptReader`` in this process, or a server that holds the same base."""
 
     def check_length(self, prompt: Sequence[int]) -> None:
         """Raises UserError for a prompt that is empty or too long to read."""
@@ -35,8 +35,8 @@ class LabelReader(Protocol):
 class ClassifierRouter(SingleDecision):
     """One forward pass of the base over a list of labelled capabilities and the conversation's user turns.
 
-    The label ``A`` stands for the first route and so on; the label after the last route stands for the base. It is read
-    where the answer begins, so that a model which would think first is asked with thinking off.
+    The label ``A`` stands for the first route and so on; the label after the last route stands for the base. The label
+    is read at the start of the answer, so thinking is turned off.
 
     Raises:
         UserError: more routes than letters, or a label that is not one token of its own in this vocabulary.
@@ -54,7 +54,7 @@ class ClassifierRouter(SingleDecision):
         self.table, self.reader, self.policy = table, reader, policy or Best()
         self.renderer = renderer.without_thinking()
         letters = ascii_uppercase[: len(table.routes) + 1]
-        self.labels = (letters[-1], *letters[:-1])  # as ``choices(table)``: base first
+        self.labels = (letters[-1], *letters[:-1])  # in the order of ``choices(table)``: the base first
         self.label_ids = label_tokens(self.renderer, self.labels)
 
     def decide_batch(self, requests: Sequence[RouteRequest]) -> list[RouteDecision]:
@@ -83,7 +83,7 @@ class ClassifierRouter(SingleDecision):
 
 
 def label_tokens(renderer: Renderer, labels: Sequence[str]) -> tuple[int, ...]:
-    """The token that answers with each label. Raises UserError unless each is exactly one token, all different."""
+    """The token of each label as an answer. Raises UserError unless each label is one token, and no two are equal."""
     found: dict[int, str] = {}
     for label in labels:
         tokens = tuple(renderer.assistant(Message(role="assistant", content=label)))

@@ -1,7 +1,8 @@
-"""The base read at a prompt: pooled hidden states for the gate, next-token log-probabilities for the classifier."""
+"""What the base computes for a prompt: pooled hidden states (gate), next-token log-probabilities (classifier)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ SHORTEST = 32
 class PromptReader:
     """Runs the base (no adapter) over prompts, in batches of ``ROWS`` of similar length."""
 
-    def __init__(self, decoder: Decoder, max_tokens: int = 8192):
+    def __init__(self, decoder: Decoder, max_tokens: int = 8192) -> None:
         self._graphdef, self._params = nnx.split(decoder)
         self._max_tokens = max_tokens
 
@@ -62,7 +63,9 @@ class PromptReader:
 
 
 @partial(jax.jit, static_argnums=0)
-def _pool(graphdef, params, tokens_BT, lengths_B):
+def _pool(
+    graphdef: nnx.GraphDef[Decoder], params: nnx.State[Any, Any], tokens_BT: jax.Array, lengths_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Mean and last final-norm hidden states ``[B, D]`` float32 of right-padded prompts."""
     steps_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
     real_BT = steps_BT < lengths_B[:, None]
@@ -72,5 +75,8 @@ def _pool(graphdef, params, tokens_BT, lengths_B):
 
 
 @partial(jax.jit, static_argnums=0)
-def _next_logprobs(graphdef, params, last_BD, ids_C):
+def _next_logprobs(
+    graphdef: nnx.GraphDef[Decoder], params: nnx.State[Any, Any], last_BD: jax.Array, ids_C: jax.Array
+) -> jax.Array:
+    """Log-probabilities ``[B, C]`` of the tokens ``ids_C``."""
     return jax.nn.log_softmax(nnx.merge(graphdef, params).logits(last_BD), axis=-1)[:, ids_C]

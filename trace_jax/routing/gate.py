@@ -1,4 +1,4 @@
-"""The learned gate: one linear layer on the base's pooled prompt hidden state tells which adapters are needed."""
+"""The learned gate: a linear layer on the base's pooled hidden state of a prompt predicts the needed adapters."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ ARRAYS = ("mean", "scale", "weight", "bias")
 def pool(features: np.ndarray, pooling: Pooling) -> np.ndarray:
     """``[N, 2, D]`` (mean, last) → ``[N, F]`` float64: one of the two, or both side by side (F = 2 D)."""
     wide = np.asarray(features, np.float64)
-    return {"mean": wide[:, 0], "last": wide[:, 1], "mean_last": wide.reshape(len(wide), -1)}[pooling]
+    pooled: np.ndarray = {"mean": wide[:, 0], "last": wide[:, 1], "mean_last": wide.reshape(len(wide), -1)}[pooling]
+    return pooled
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Gate:
         needed = -np.logaddexp(0.0, -logits)
         base = -np.logaddexp(0.0, logits).sum(axis=1, keepdims=True)
         rest = np.log(-np.expm1(np.minimum(base, -1e-300)))
-        return np.hstack([base, rest + needed - logsumexp(needed, axis=1, keepdims=True)])
+        weights: np.ndarray = np.hstack([base, rest + needed - logsumexp(needed, axis=1, keepdims=True)])
+        return weights
 
 
 def save_gate(path: PathLike, gate: Gate) -> None:
@@ -118,7 +120,8 @@ def load_gate(path: PathLike, base: str) -> Gate:
 def _metadata(data: bytes) -> dict[str, str]:
     """The string metadata of a safetensors file: 8 bytes of header length (little endian), then the header as JSON."""
     size = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    return metadata
 
 
 class GateRouter(SingleDecision):

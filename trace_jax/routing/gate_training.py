@@ -1,4 +1,4 @@
-"""Train the gate on labelled synthetic prompts; the figures it reports are of prompts that it has not seen."""
+"""Trains the gate on labelled synthetic prompts. The report's figures are of prompts that the gate has not seen."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a route table on disk to the router that it was made for."""
+"""Loads the router of a route table on disk."""
 
 from etils import epath
 
@@ -23,7 +23,7 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
 
     Raises:
         UserError: a table or gate of another base, no gate file, another gate than the table was made with, or a kind
-            of router that looks at nothing.
+            of router without a file.
     """
     table = read_document(path, RouteTable)
     check_base(table, base)

@@ -1,4 +1,4 @@
-"""From a decision to the one adapter that serves it."""
+"""Makes the adapter that serves a decision."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from trace_jax.models.lora import LoRA, merge
 
 
 def materialise(decision: RouteDecision, adapters: Mapping[str, LoRA]) -> LoRA | None:
-    """The decided adapter, or the weighted merge ``W' = W + Σ α_c s_c B_c A_c``; None: the base serves.
+    """The adapter of the decision, or the weighted merge ``W' = W + Σ α_c s_c B_c A_c``; None if the base serves.
 
     A single adapter at full weight is returned as it is. Ranks add up in a merge.
 

@@ -1,4 +1,4 @@
-"""What a router is: from the first request of a conversation to a decision over the base and the adapters."""
+"""The protocol of routers: the first request of a conversation becomes a decision over the base and the adapters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class RouteRequest:
 
 
 class Router(Protocol):
-    """Routes a conversation once, from its first request. A router that cannot decide sends it to the base."""
+    """Routes a conversation once, by its first request. A router that cannot decide sends it to the base."""
 
     kind: RouterKind
     table: RouteTable

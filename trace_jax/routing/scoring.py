@@ -1,4 +1,4 @@
-"""From requests to decisions, for routers that read prompts; what cannot be read or scored goes to the base."""
+"""Turns requests into decisions, for routers that read prompts. What cannot be read or scored goes to the base."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ def decide_readable(
     render: Callable[[RouteRequest], Prompt],
     score: Callable[[Sequence[Prompt]], np.ndarray],
 ) -> list[RouteDecision]:
-    """Render each request, score all that could be rendered in one batch, decide each.
+    """Render each request, score all rendered requests in one batch, and decide each.
 
     Args:
         score: ``[N, C]`` logits of N prompts, columns as ``choices(table)``.
 
-    A request that cannot be rendered, and all requests of a batch whose forward pass fails (out of memory, say), are
-    undecided: a routing fault must not take the conversation down. Each is logged and carries its reason; faults of the
-    program itself (``TypeError`` and the like) propagate, and so do outages of servers that are asked (EngineGone,
-    ServerFailed), which say nothing about a conversation.
+    A request that cannot be rendered is undecided, and so are all requests of a batch whose forward pass fails (out of
+    memory, for example): a fault of the router must not end the conversation. The reason is logged and is part of the
+    decision. Bugs of the program (``TypeError`` and the like) are raised, and so are outages of servers (EngineGone,
+    ServerFailed), which say nothing about the conversation.
     """
     decisions: dict[int, RouteDecision] = {}
     prompts: dict[int, Prompt] = {}
@@ -41,7 +41,7 @@ def decide_readable(
             prompts[index] = render(request)
         except UserError as error:
             decisions[index] = _failed(request, kind, f"prompt refused: {error}")
-        except ValueError as error:  # its text quotes the message, which belongs in no log
+        except ValueError as error:  # the error's text quotes the message, which must not be logged
             decisions[index] = _failed(request, kind, f"prompt refused: {type(error).__name__}")
     if prompts:
         try:

@@ -5,20 +5,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from trace_jax.models.config import DecoderConfig
 
 # The letter Z stands for slots (conversations), C for columns (token positions).
-# One array per layer and block of columns: a step that needs few columns takes few blocks, without a copy, and products
-# over short blocks are faster on the CPU than over long ones. Keys are [Z, K, H, BLOCK], values [Z, K, BLOCK, H]: the
-# products with queries and with weights are then plain matrix products; transposed ones take twice as long.
+# There is one array per layer and block of columns. A step that needs few columns takes few blocks, without a copy, and
+# products over short blocks are faster on the CPU than over long ones. Keys are [Z, K, H, BLOCK] and values
+# [Z, K, BLOCK, H], so that the products with queries and with attention weights are plain matrix products; with
+# transposed operands they take twice as long.
 BLOCK = 128
 Blocks = tuple[tuple[jax.Array, ...], ...]  # [layer][block]
 Cache = dict[str, Blocks]  # "k" and "v"
 
 
 def new_cache(config: DecoderConfig, slots: int, capacity: int, dtype: Any) -> Cache:
-    """An empty cache: ``slots`` conversations of up to ``capacity`` tokens, rounded up to whole blocks."""
+    """An empty cache for ``slots`` conversations of up to ``capacity`` tokens, rounded up to whole blocks."""
     count = -(-capacity // BLOCK)
 
     def blocks(*shape: int) -> Blocks:
@@ -44,7 +46,7 @@ def put_blocks(cache: Cache, head: Cache) -> Cache:
 def write_keys(
     blocks: tuple[jax.Array, ...], slot_B: jax.Array, column_BW: jax.Array, new_BWKH: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Write one layer's new keys. Columns outside the blocks are dropped: -1 marks padding."""
+    """Write one layer's new keys. Columns outside the blocks are dropped; -1 marks padding."""
     return tuple(
         block.at[slot_B[:, None], :, :, here].set(new_BWKH.astype(block.dtype), mode="drop")
         for block, here in zip(blocks, _within(len(blocks), column_BW), strict=True)
@@ -62,7 +64,7 @@ def write_values(
 
 
 def _within(blocks: int, column_BW: jax.Array) -> list[jax.Array]:
-    """The columns as each block counts them; ``BLOCK``, which is outside, for those of other blocks and padding."""
+    """The columns, counted from the start of each block. Those of other blocks, and padding, become ``BLOCK``."""
     starts = range(0, blocks * BLOCK, BLOCK)
     return [jnp.where(column_BW >= start, column_BW - start, BLOCK) for start in starts]
 
@@ -76,8 +78,8 @@ def attend(
 ) -> jax.Array:
     """Grouped-query attention over blocks of keys ``[B, K, H, BLOCK]`` and values ``[B, K, BLOCK, H]``.
 
-    A query sees the columns up to ``last_BW``, of these the last ``window`` if there is one; query head n reads key
-    head n // (N / K); the softmax is in float32.
+    A query sees the columns up to ``last_BW``; with a ``window``, only the last ``window`` of these. Query head n reads
+    key head n // (N / K). The softmax is in float32.
     Returns ``[B, W, N, H]``.
     """
     B, W, N, H = q_BWNH.shape
@@ -90,7 +92,7 @@ def attend(
     seen_BWC = column_C <= last_BW[:, :, None]
     if window is not None:
         seen_BWC &= last_BW[:, :, None] - column_C < window
-    score = jnp.where(seen_BWC[:, None, None], score, jnp.finfo(jnp.float32).min)
+    score = jnp.where(seen_BWC[:, None, None], score, np.finfo(np.float32).min)
     weight = jax.nn.softmax(score, axis=-1).reshape(B, K, N // K * W, -1).astype(values[0].dtype)
     out = jnp.zeros_like(q)
     for index, value in enumerate(values):
@@ -100,16 +102,21 @@ def attend(
 
 @partial(jax.jit, donate_argnums=0)
 def copy_slot(cache: Cache, other: Cache | None, source: jax.Array, target: jax.Array) -> Cache:
-    """``cache`` with its slot ``target`` replaced by the slot ``source`` of ``other`` (None: of itself)."""
+    """``cache`` with slot ``target`` replaced by slot ``source`` of ``other`` (None: of ``cache``)."""
 
     def copy(block: jax.Array, read: jax.Array) -> jax.Array:
         # A slice update is done in place; a scatter, or a loop over several slots, would copy the whole cache.
-        return jax.lax.dynamic_update_index_in_dim(block, jax.lax.dynamic_index_in_dim(read, source), target, 0)
+        copied: jax.Array = jax.lax.dynamic_update_index_in_dim(
+            block, jax.lax.dynamic_index_in_dim(read, source), target, 0
+        )
+        return copied
 
-    return jax.tree.map(copy, cache, cache if other is None else other)
+    changed: Cache = jax.tree.map(copy, cache, cache if other is None else other)
+    return changed
 
 
 @partial(jax.jit, donate_argnums=0)
 def clear_slot(cache: Cache, slot: jax.Array) -> Cache:
-    """Zero one slot: a column that is masked but not finite would still spoil the weighted sum over values."""
-    return jax.tree.map(lambda x: x.at[slot].set(0), cache)
+    """Set one slot to zero: a column that is masked but not finite would still spoil the weighted sum over values."""
+    changed: Cache = jax.tree.map(lambda x: x.at[slot].set(0), cache)
+    return changed

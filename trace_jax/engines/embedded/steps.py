@@ -22,13 +22,14 @@ from trace_jax.parallel.collectives import reduce_sum
 from trace_jax.parallel.mesh import BATCH_AXES
 
 # The letter Z stands for cache slots, W for the tokens that one call appends to a row.
-# "embed" [V, D], "layers" (a dict of weights per layer), "final_norm" [D], "head" [G, D, W]: sliced and transposed
-# once, when the engine is made, since XLA would do it in every step; plain dicts cross jit faster than module state.
-# The head's columns lie in groups, zeros behind the last: the CPU reads short rows faster than rows of a vocabulary.
+# "embed" [V, D], "layers" (a dict of weights per layer), "final_norm" [D], "head" [G, D, W]. They are sliced and
+# transposed once, when the engine is made, because XLA would do it in every step. Plain dicts enter jit faster than
+# module state. The head's columns are in groups, padded with zeros: the CPU reads short rows faster than long ones.
 Params = dict[str, Any]
+_State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Cache, jax.Array, jax.Array]  # of the loop over tokens
 
 DECODE_STEPS = 16  # tokens that a row may sample in one call
-# What a turn adds is short, and few rows ask for it at once: larger blocks would be mostly padding.
+# A turn adds few tokens, and few rows need prefill at once: larger batches would be mostly padding.
 PREFILL_ROWS = 8
 PREFILL_WIDTH = 16
 _HEAD_WIDTH = 256  # tokens of a group, at most
@@ -60,10 +61,10 @@ def prefill(
     """Append up to ``W`` tokens a row to the rows' slots. Rows of one slot must not overlap.
 
     Args:
-        cache: the blocks that the new columns and all before them lie in.
+        cache: the blocks with the new columns and all columns before them.
         rows_R4: int32, for each row its slot, the columns already filled, the tokens to append (0: no row), adapter id.
-        tokens_RW: int32; what lies behind a row's tokens is padding and written nowhere.
-        lora: the stack of adapters, or None when ``params`` already hold the one adapter of all rows.
+        tokens_RW: int32; padding after a row's tokens is not written to the cache.
+        lora: the stack of adapters, or None if all rows use the adapter that is merged into ``params``.
     """
     slot_R, start_R, count_R, adapter_R = jnp.moveaxis(rows_R4, 1, 0)
     offset_W = jnp.arange(tokens_RW.shape[1])
@@ -85,7 +86,7 @@ def decode(
     quorum: jax.Array,
     lora: LoRA | None,
 ) -> tuple[Cache, jax.Array, jax.Array, jax.Array]:
-    """Sample up to ``DECODE_STEPS`` tokens in every active slot; end early once ``quorum`` of them have finished.
+    """Sample up to ``DECODE_STEPS`` tokens in every active slot. Stop early when ``quorum`` slots have finished.
 
     Args:
         cache: as many blocks as the longest active row will need.
@@ -105,7 +106,7 @@ def decode(
     forward = _forward(config, params, lora, adapter_Z)
     inactive_Z = allowed_Z <= 0
 
-    def step(state: tuple) -> tuple:
+    def step(state: _State) -> _State:
         i, token_Z, count_Z, done_Z, cache, tokens_ZT, logprobs_ZT = state
         column_Z = start_Z + i
         written_Z = jnp.where(done_Z, -1, column_Z)
@@ -121,9 +122,10 @@ def decode(
         done_Z = done_Z | (new_Z[:, None] == stop).any(-1) | (count_Z >= allowed_Z)
         return i + 1, new_Z, count_Z, done_Z, cache, tokens_ZT, logprobs_ZT
 
-    def more(state: tuple) -> jax.Array:
+    def more(state: _State) -> jax.Array:
         finished = reduce_sum(jnp.sum(state[3] & ~inactive_Z), *BATCH_AXES)  # on a mesh all devices stop together
-        return (state[0] < T) & (finished < quorum)
+        unfinished: jax.Array = (state[0] < T) & (finished < quorum)
+        return unfinished
 
     empty = jnp.zeros((Z, T), jnp.int32)
     state = (jnp.int32(0), token_Z, jnp.zeros_like(token_Z), inactive_Z, cache, empty, empty.astype(jnp.float32))
@@ -141,15 +143,15 @@ def decode_specs(config: DecoderConfig, targets: tuple[str, ...]) -> tuple[Any, 
 
 @memoised
 def sharded_decode(config: DecoderConfig, mesh: Mesh, targets: tuple[str, ...]) -> Callable[..., Any]:
-    """``decode`` of a model that is split over a mesh as in training: ``(params, cache, rows, …, lora)`` as there.
+    """``decode`` for a model that is split over a mesh as in training; the arguments are those after ``config``.
 
-    Slots and their cache lie over the batch axes, heads over ``tensor``. Embedding, head and norms are whole on every
-    device, and a width that is split over ``fsdp`` is gathered in every step.
+    Slots and their cache are split over the batch axes, heads over ``tensor``. Every device has the whole embedding,
+    head and norms. A width that is split over ``fsdp`` is gathered in every step.
     """
     specs = decode_specs(config, targets)
     rows = P(BATCH_AXES)
     body = partial(decode.__wrapped__, config)  # type: ignore[attr-defined]
-    # Nothing is differentiated, and rows stay the same along tensor: there is nothing to check.
+    # check_vma is not needed: nothing is differentiated, and rows are the same along ``tensor``.
     mapped = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=(specs[1], rows, rows, rows), check_vma=False)
     return jax.jit(mapped, donate_argnums=1)
 
@@ -159,9 +161,9 @@ def _outline(config: DecoderConfig) -> tuple[Any, Any]:
     return nnx.split(nnx.eval_shape(lambda: Decoder(config)))
 
 
-def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B: jax.Array) -> Callable:
+def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B: jax.Array) -> Callable[..., Any]:
     """The decoder over blocks of the cache."""
-    decoder = nnx.merge(*_outline(config))  # no arrays but the norm's: the layers get theirs one by one
+    decoder = nnx.merge(*_outline(config))  # without arrays; the norm's follow here, and those of each layer below
     decoder.final_norm = nnx.Param(params["final_norm"])
     gates = None if lora is None else row_gates(lora, adapter_B, adapter_B.shape[0])
     pairs = [
@@ -177,7 +179,7 @@ def _forward(config: DecoderConfig, params: Params, lora: LoRA | None, adapter_B
         cache: Cache,
         rows: Callable[[jax.Array], jax.Array],
     ) -> tuple[jax.Array, Cache]:
-        """Hidden states ``[B, W, D]`` and the cache; ``rows`` takes the slots of the rows from a block."""
+        """Hidden states ``[B, W, D]``, and the cache. ``rows`` selects the slots of the rows from a block."""
         angles = rotary_angles(column_BW, config)
         keys, values = list(cache["k"]), list(cache["v"])
         x = params["embed"][tokens_BW]

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Database:
-    """Three tables keyed by id. ``faults`` counts how often a read of an order still times out; it is no state."""
+    """Three tables keyed by id. ``faults`` counts how often a read of an order will time out; it is not graded."""
 
     customers: dict[str, Row] = field(default_factory=dict)
     orders: dict[str, Row] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Database:
         return Database(**tables, faults=dict(self.faults))
 
     def state(self) -> dict[str, dict[str, Row]]:
-        """What grading compares: every table, without the faults."""
+        """The graded state: every table, without the faults."""
         return {"customers": self.customers, "orders": self.orders, "products": self.products}
 
 

@@ -1,4 +1,4 @@
-"""Practice for a newcomer to the desk: tickets of a given number of requests of any kind."""
+"""Tickets that teach a new agent the desk: a given number of requests of any kind."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from trace_jax.environments.helpdesk.requests import (
 )
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
 
-# How many times as often as the others: adding, and finding the last of a list, take a small model longest to learn.
+# Kinds that are drawn several times as often: adding, and finding the last of a list, take a small model the longest.
 _OFTENER: dict[Builder, int] = {refund_two: 3, price_of_two: 3, dearer: 4, dearest: 7}
 _ALL = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders))
 _KINDS = tuple(builder for builder in _ALL for _ in range(_OFTENER.get(builder, 1)))

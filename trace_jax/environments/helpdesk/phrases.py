@@ -7,7 +7,7 @@ import numpy as np
 
 from trace_jax.environments.helpdesk.requests import Request
 
-# What a request's text looks like, and other ways to say it with the same particulars.
+# The pattern of a request's text, and other phrases with the same particulars.
 _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         r"What is the status of order (\w+)\?",
@@ -60,7 +60,7 @@ _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def reworded(request: Request, rng: np.random.Generator) -> Request:
-    """``request`` in its own words or, as often as any other, in those of the phrase book.
+    """``request`` in its own words or in one of the phrases, each as likely as any other.
 
     Raises ValueError for a kind of request that is not in the book.
     """

@@ -1,8 +1,7 @@
-"""What customers ask for: each kind of request with its right path and, where a capability decides, the tempting
-wrong one.
+"""The kinds of requests, each with its right path and, if it turns on a capability, the tempting wrong path.
 
-A path is the agent's side of the exchange: tool calls, then one reply. ``build(drawer, customer)`` draws the rows that
-a request needs into the database and returns the request.
+A path is the agent's side of the exchange: tool calls, then one reply. ``build(drawer, customer)`` draws the rows of
+the database that a request needs, and returns the request.
 """
 
 from collections.abc import Callable
@@ -178,24 +177,26 @@ def city_and_cancel(drawer: Drawer, customer: str) -> Request:
 
 def refund_two(drawer: Drawer, customer: str) -> Request:
     order = drawer.order(customer, "delivered", items=2)
-    (first, one), (second, two) = _prices(drawer, order)
+    (first, first_price), (second, second_price) = _prices(drawer, order)
+    total = first_price + second_price
     return Request(
         "refund of two items",
         f"Please refund the {first} and the {second} of order {order} in one sum.",
-        Path((_get_order(order), _refund(order, one + two)), f"Refunded {one + two}."),
-        Path((_get_order(order), _refund(order, one)), f"Refunded {one}."),
+        Path((_get_order(order), _refund(order, total)), f"Refunded {total}."),
+        Path((_get_order(order), _refund(order, first_price)), f"Refunded {first_price}."),
     )
 
 
 def price_of_two(drawer: Drawer, customer: str) -> Request:
     order = drawer.order(customer, drawer.choice(STATUSES), items=2)
-    (first, one), (second, two) = _prices(drawer, order)
+    (first, first_price), (second, second_price) = _prices(drawer, order)
+    total = first_price + second_price
     return Request(
         "price of two items",
         f"What do the {first} and the {second} of order {order} cost together?",
-        Path((_get_order(order),), f"They cost {one + two}."),
-        Path((_get_order(order),), f"They cost {one}."),
-        must_say=(f"cost {one + two}",),
+        Path((_get_order(order),), f"They cost {total}."),
+        Path((_get_order(order),), f"They cost {first_price}."),
+        must_say=(f"cost {total}",),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the desk's tools answer: a JSON Schema for the result of each."""
+"""A JSON Schema for the results of each of the desk's tools."""
 
 from typing import Any
 

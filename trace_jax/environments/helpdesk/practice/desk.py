@@ -1,7 +1,6 @@
 """The base of all families: a desk with short tickets that turn on one capability, graded request by request."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -55,6 +54,10 @@ def changes(before: Database, after: Database) -> Counter[tuple[str, str]]:
     )
 
 
+def _pick(rng: np.random.Generator, builders: tuple[Builder, ...]) -> Builder:
+    return builders[rng.integers(len(builders))]
+
+
 class PracticeDesk(Desk):
     """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
 
@@ -101,17 +104,13 @@ class PracticeDesk(Desk):
 
         def make(rng: np.random.Generator) -> Ticket:
             self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
-            builders = [self._pick(rng.integers, self._exercises() if on else self._routines) for on in self._turns_on]
+            builders = [_pick(rng, self._exercises() if on else self._routines) for on in self._turns_on]
             return draw_ticket(rng, customer(rng), builders)
 
         return draw_from("practice", make, "synthesis", self.capability, seed)
 
     def _exercises(self) -> tuple[Builder, ...]:
         return self.exercises
-
-    @staticmethod
-    def _pick(integers: Callable[[int], Any], builders: tuple[Builder, ...]) -> Builder:
-        return builders[integers(len(builders))]
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
