@@ -112,6 +112,18 @@ def test_what_is_asked() -> None:
     assert parameters["stop_token_ids"] == [*STOP] and (parameters["top_p"], parameters["top_k"]) == (1.0, -1)
 
 
+@pytest.mark.parametrize("token", STOP)
+def test_every_stop_token_of_the_base_ends_a_turn(token: int) -> None:
+    completion, _ = ask(good((11, token), type="stop"))
+    assert completion == Completion((11, token), (-0.5, -1.5), "stop")
+
+
+def test_a_server_whose_model_has_other_end_tokens_is_named() -> None:
+    """Its end token would be text to the renderer, and so part of the agent's message."""
+    with pytest.raises(EngineError, match="ended a completion at token 12, which ends no turn of the base here"):
+        ask(good(type="stop"))
+
+
 @pytest.mark.parametrize(
     "fault",
     [500, 502, 503, 429, 9.0, b"<html>", b"[]", {"text": "no ids"}, {"meta_info": {}}, good(type="abort")]

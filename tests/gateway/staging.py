@@ -65,7 +65,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(pool, "_READY_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "_CHECK_SECONDS", 0.5)
     monkeypatch.setattr(pool, "_FIRST_RETRY", 0.1)
 
 

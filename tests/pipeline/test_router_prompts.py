@@ -14,8 +14,7 @@ from trace_jax.synthesis.rules import RulesDesigner
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
 
 
-@pytest.fixture(scope="module")
-def prompts():
+def manifests_and_adapters():
     manifests = [
         EnvironmentManifest(
             name=name, capability=name, target="helpdesk", designer="rules",
@@ -29,8 +28,15 @@ def prompts():
             target_modules=("q_proj",), peft="peft", files=FILES, checkpoint="c", steps=1, rollouts=1, seed=0)
         for name in SIGNS
     ]  # fmt: skip
-    candidates = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
-    return router_prompts(manifests, adapters, candidates, RulesDesigner(), Helpdesk(), 40)
+    return manifests, adapters
+
+
+CANDIDATES = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return router_prompts(*manifests_and_adapters(), CANDIDATES, RulesDesigner(), Helpdesk(), 40)
 
 
 def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):
@@ -43,8 +49,27 @@ def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):
 def test_there_are_prompts_for_each_adapter_for_both_and_for_the_base(prompts):
     sets = [frozenset(prompt.adapters) for prompt in prompts]
     both = frozenset(f"{name}-1" for name in SIGNS)
-    assert {len(one) for one in sets} == {0, 1, 2}
-    assert sets.count(both) == 2 * 10  # each beside the other
-    # Alone, and beside each of the four capabilities that have no adapter.
-    assert all(sets.count(frozenset([one])) == 40 + 4 * 10 for one in both)
+    assert {len(needed) for needed in sets} == {0, 1, 2}
+    assert sets.count(both) == 2 * 10  # each with the other
+    # Alone, and with each of the four capabilities that have no adapter.
+    assert all(sets.count(frozenset([name])) == 40 + 4 * 10 for name in both)
     assert sets.count(frozenset()) >= 40
+
+
+class Calendar:
+    """A target without practice; its environments could have been designed by anything."""
+
+    name = "calendar"
+    results = Helpdesk.results
+
+    def tasks(self, split):
+        return (0, 1)
+
+    def environment(self, split):
+        return Helpdesk().environment(split)
+
+
+def test_designs_of_a_target_without_practice_are_taken_as_they_are():
+    manifests, adapters = manifests_and_adapters()
+    prompts = router_prompts(manifests, adapters, CANDIDATES, RulesDesigner(), Calendar(), 40)
+    assert [prompt.adapters for prompt in prompts] == [(adapter.name,) for adapter in adapters for _ in range(40)]

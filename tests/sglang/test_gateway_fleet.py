@@ -106,7 +106,7 @@ def test_servers_behind_a_router_one_of_which_dies(
 def test_a_server_started_anew_unseen_never_answers_as_the_base(
     mortal: RealServer, renderer: TinyRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_READY_SECONDS", 3600.0)  # nobody looks
+    monkeypatch.setattr(pool, "_CHECK_SECONDS", 3600.0)  # nobody checks
     with gateway([mortal.url], renderer, tmp_path) as (url, _):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             before = said(client, "about refunds")

@@ -24,8 +24,8 @@ def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
         arguments of refund are not a JSON object: Expecting ',' delimiter at character 18 of '{"order_id":"O41" "a…'
         arguments of refund do not fit: $.amount: '12' is not of type 'integer'
 
-    If the schema itself is faulty, every call is invalid, and the line says why. A ``pattern`` may take time exponential
-    in the length of an argument. Nothing here bounds that; on the main thread an episode's deadline does.
+    If the schema itself is faulty, every call is invalid, and the line says why. A ``pattern`` may take time that is
+    exponential in the length of an argument. Nothing here bounds it; on the main thread an episode's deadline does.
     """
     schemas = {tool.name: tool.parameters for tool in tools}
     if call.name not in schemas:

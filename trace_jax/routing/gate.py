@@ -68,7 +68,8 @@ class Gate:
             raise UserError(
                 f"gate reads {len(self.mean)} features, the model gives {pooled.shape[1]}: it is another model's gate"
             )
-        return (pooled - self.mean) / self.scale @ self.weight + self.bias
+        logits: np.ndarray = (pooled - self.mean) / self.scale @ self.weight + self.bias
+        return logits
 
     def log_weights(self, features: np.ndarray) -> np.ndarray:
         """``[N, 2, D]`` → ``[N, 1 + A]``, rows of which the exponentials sum to 1, ordered as ``choices``.

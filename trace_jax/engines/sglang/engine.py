@@ -77,17 +77,19 @@ class SGLangEngine:
             EngineGone: no server is left, and none came back in time.
             EngineError: an unknown adapter, an empty prompt, a token id outside the vocabulary, more tokens than
                 ``capacity``, sampling parameters out of range; a server refused the request, servers failed it
-                several times, or a log-probability is not finite.
+                several times, a log-probability is not finite, or the server's model has other end tokens.
         """
         checked_prompt(token_ids, sampling, self._config.vocab_size, self._capacity)
 
         async def request(server: SGLangServer, name: str | None) -> Completion:
             try:
-                return await server.generate(token_ids, sampling, name, self._stop_ids)
+                completion = await server.generate(token_ids, sampling, name, self._stop_ids)
             except Refused as refusal:
                 if name is not None and await server.lost(name, str(refusal)):
                     raise ServerFailed(f"{refusal}: it has lost its adapters") from None
                 raise
+            self._check_end(server.url, completion)
+            return completion
 
         async with self.response(request, adapter, affinity) as completion:
             return completion
@@ -155,6 +157,15 @@ class SGLangEngine:
         """Whether a server that has all adapters takes requests."""
         await self._pool.update()
         return bool(self._pool.serving)
+
+    def _check_end(self, url: str, completion: Completion) -> None:
+        """Raise EngineError if the server ended a turn at a token that is text to the renderer."""
+        last = completion.token_ids[-1]
+        if self._stop_ids and completion.finish_reason == "stop" and last not in self._stop_ids:
+            raise EngineError(
+                f"{url} ended a completion at token {last}, which ends no turn of the base here: let the server and "
+                "base.path have the same generation_config.json and tokenizer"
+            )
 
     def _known(self, adapter: str) -> AdapterFiles:
         if (files := self._adapters.get(adapter)) is None:
