@@ -1,9 +1,9 @@
 """Stage 1: trajectories → the capabilities that the agent lacks.
 
-    from trace_jax.analysis import analyse, make_analyst, markdown_table
+from trace_jax.analysis import analyse, make_analyst, markdown_table
 
-    found = analyse(trajectories, make_analyst("rules"), "runs/analysis")
-    print(markdown_table(found.report))
+found = analyse(trajectories, make_analyst("rules"), "runs/analysis")
+print(markdown_table(found.report))
 """
 
 import lazy_loader

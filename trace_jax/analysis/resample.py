@@ -52,7 +52,7 @@ def permutation_p_values(
         failed_BN = np.array(list(exchanged_outcomes(failed_N, tasks, rows, rng)), dtype=float)
         delta_BC = coverage_and_delta(codes_RNC, failed_BN, 1.0 - failed_BN)[1]
         reached_C += (delta_BC >= observed_C - 1e-12).sum(axis=0)
-    adjusted_C = np.ones_like(observed_C)
+    adjusted_C: Array = np.ones_like(observed_C)
     adjusted_C[testable_C] = holm((1 + reached_C[testable_C]) / (1 + permutations))
     return adjusted_C
 

@@ -45,7 +45,7 @@ class RulesAnalyst:
         self._evidence: _Evidence | None = None
 
     def discover(self, trajectories: Sequence[Trajectory]) -> Candidates:
-        """At most ten candidates, those that separate failed from passed best first; and all distractors."""
+        """At most ten candidates, the best at separating failed from passed first, and all distractors."""
         tables = self._tables(trajectories)
         failed_N = np.array([not trajectory.passed for trajectory in trajectories], dtype=bool)
         ids = [trajectory.id for trajectory in trajectories]
@@ -116,8 +116,8 @@ class RulesAnalyst:
         return self._evidence.tables
 
 
-def _same(one: Trajectory, other: Trajectory) -> bool:
-    return one is other
+def _same(first: Trajectory, second: Trajectory) -> bool:
+    return first is second
 
 
 def _label(findings: Sequence[Finding], threshold: float) -> Label:
@@ -135,4 +135,4 @@ def _examples(name: str, tables: Sequence[Table], ids: Sequence[str], hits_N: np
     """Up to four failed episodes, surest evidence first."""
     rows = [int(row) for row in np.flatnonzero(hits_N)]
     strength = {ids[row]: max(found.strength for found in tables[row][name] if not found.shown) for row in rows}
-    return tuple(sorted(strength, key=lambda one: (-strength[one], one))[:4])
+    return tuple(sorted(strength, key=lambda name: (-strength[name], name))[:4])

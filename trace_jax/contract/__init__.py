@@ -1,9 +1,9 @@
 """The JSON contract: typed, versioned records that link the stages, and the files that hold them.
 
-    from trace_jax.contract import Trajectory, read_records
+from trace_jax.contract import Trajectory, read_records
 
-    for trajectory in read_records("runs/quickstart/trajectories.jsonl", Trajectory):
-        print(trajectory.id, trajectory.reward)
+for trajectory in read_records("runs/quickstart/trajectories.jsonl", Trajectory):
+    print(trajectory.id, trajectory.reward)
 """
 
 import lazy_loader

@@ -70,7 +70,11 @@ class LabelRun(Record):
 
 
 class RunStatistics(Part):
-    """Counts of one run for one capability and what follows from them (MISSION, analysis 4)."""
+    """Counts of one run for one capability, and the rates that follow from them.
+
+    Coverage is ``lacking_failed / failed``. An error rate is LACKING / (LACKING + PRESENT), once among the failed and
+    once among the passed trajectories; delta is the first minus the second.
+    """
 
     run: int
     lacking_failed: int
@@ -96,7 +100,7 @@ class Interval(Part):
 
 
 class CapabilityReport(Part):
-    """Everything that the aggregation found about one capability, whether or not it was selected."""
+    """All that the aggregation found about one capability, selected or not."""
 
     capability: Candidate
     distractor: bool
@@ -112,7 +116,7 @@ class CapabilityReport(Part):
 
 
 class AnalysisReport(Record):
-    """The aggregation over all runs: one report a capability, best mean delta first."""
+    """The aggregation over all runs: a report on each capability, best mean delta first."""
 
     capabilities: tuple[CapabilityReport, ...]
     rejected_runs: dict[str, str] = Field(default_factory=dict)  # run number → why its partition was refused

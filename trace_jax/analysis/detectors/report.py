@@ -9,7 +9,7 @@ from trace_jax.analysis.episode import Episode, Turn
 from trace_jax.analysis.values import same_object
 
 _CLAIM = re.compile(
-    r"((?:[\w'-]+\s+){0,8})(?:has|have) (?:also )?(?:been )?(?:successfully )?(?:been )?"
+    r"(?<![\w'-])((?:[\w'-]+\s+){0,8})(?:has|have) (?:also )?(?:been )?(?:successfully )?(?:been )?"
     r"(cancell?ed|added|updated|changed|booked|processed|upgraded|downgraded|removed|issued|refunded|sent|resent)\b",
     re.IGNORECASE,
 )
