@@ -65,7 +65,7 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             analyse(given, analyst, tmp_path / "none")
     analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, criteria=FAST)
-    with pytest.raises(UserError, match="of seed 0; asked for 2 runs of seed 1"):
+    with pytest.raises(UserError, match="of seed 0; this analysis has 2 runs of seed 1"):
         analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, seed=1, criteria=FAST)
     with pytest.raises(UserError, match="0 label runs"):
         analyse(EPISODES[:40], analyst, tmp_path / "none", runs=0)

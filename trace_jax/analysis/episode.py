@@ -1,7 +1,7 @@
-"""What a detector reads: an episode cut into turns (one user message and all the agent did about it).
+"""What a detector reads: an episode cut into turns. A turn is a user message and all that the agent did about it.
 
-Only what an outsider sees is kept: messages, tool calls and their results. Neither reward nor checks are here, so a
-detector's label cannot depend on the outcome.
+Only messages, tool calls and their results are kept. Rewards and checks are not, so that no label can depend on the
+outcome.
 """
 
 import re

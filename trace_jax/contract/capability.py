@@ -19,7 +19,7 @@ class Label(StrEnum):
 
 
 class Status(StrEnum):
-    """PENDING → GENERATED → VALIDATED → TRAINED → ROUTED, or FAILED at any point."""
+    """How far a capability has come: PENDING → GENERATED → VALIDATED → TRAINED → ROUTED, or FAILED at any point."""
 
     PENDING = "PENDING"
     GENERATED = "GENERATED"
@@ -135,7 +135,9 @@ class SelectedCapability(Record):
     failed_examples: tuple[str, ...]  # ids of failed trajectories labelled LACKING
     status: Status = Status.PENDING
     reason: str = ""  # why it FAILED
-    rollouts: int = 0  # spent in vain on its environment when it FAILED; else the environment's manifest counts them
+    rollouts: int = (
+        0  # spent on the environment of a FAILED capability; otherwise the environment's manifest counts them
+    )
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

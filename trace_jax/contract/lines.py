@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class LineLog:
-    """Appends lines of JSON (without newlines inside) to ``path``; they are durable when ``append`` returns."""
+    """Appends lines of JSON to ``path``; they are durable when ``append`` returns. Lines hold no newline."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
