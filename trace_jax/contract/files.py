@@ -28,8 +28,8 @@ R = TypeVar("R", bound=Record)
 def write_document(path: PathLike, record: Record) -> None:
     """Write ``record`` to ``path`` whole or not at all; missing directories are made.
 
-    Raises UserError when the disk is full, and for a record that would not be read back equal (one with a NaN or a
-    tuple in a free-form field).
+    Raises DiskFullError when the disk is full, and UserError for a record that would not be read back equal (one with a
+    NaN or a tuple in a free-form field).
     """
     replace_bytes(path, _encode(path, record, indent=2) + b"\n")
 

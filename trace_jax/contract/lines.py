@@ -41,7 +41,7 @@ class LineLog:
             _repair(self._descriptor, os.fspath(path))
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Append all ``lines`` with one flush. If the disk refuses, none of them stays; if it is full, UserError."""
+        """Append all ``lines`` with one flush. If the disk refuses, none of them stays (if full, DiskFullError)."""
         if not lines:
             return
         data = b"".join(line + b"\n" for line in lines)
