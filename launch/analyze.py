@@ -39,9 +39,9 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     )
     print(markdown_table(found.report))
     by_id = {trajectory.id: trajectory for trajectory in trajectories}
-    for one in found.selected:
-        print(f"\n## {one.capability.name}\n{one.capability.description}")
-        for example in one.failed_examples[:_QUOTED]:
+    for selected in found.selected:
+        print(f"\n## {selected.capability.name}\n{selected.capability.description}")
+        for example in selected.failed_examples[:_QUOTED]:
             print(f"\n{compact(by_id[example])}")
 
 

@@ -21,12 +21,12 @@ FAST = Criteria(resamples=200)
 
 def test_what_the_demonstrator_lacks_is_selected_and_nothing_else(tmp_path: Path) -> None:
     found = analyse(EPISODES, make_analyst("rules"), tmp_path)
-    assert {one.capability.name for one in found.selected} == LACKED
-    assert [one.rank for one in found.selected] == [1, 2, 3, 4]
+    assert {each.capability.name for each in found.selected} == LACKED
+    assert [each.rank for each in found.selected] == [1, 2, 3, 4]
     by_id = {episode.id: episode for episode in EPISODES}
-    assert all(not by_id[example].passed for one in found.selected for example in one.failed_examples)
-    assert not any(one.selected for one in found.report.capabilities if one.distractor)
-    assert all(one.reason for one in found.report.capabilities)
+    assert all(not by_id[example].passed for each in found.selected for example in each.failed_examples)
+    assert not any(each.selected for each in found.report.capabilities if each.distractor)
+    assert all(each.reason for each in found.report.capabilities)
     assert read_document(tmp_path / CANDIDATES, Candidates) == found.candidates
     assert tuple(read_records(tmp_path / RUNS, LabelRun)) == found.runs
     assert read_document(tmp_path / REPORT, AnalysisReport) == found.report
@@ -36,7 +36,7 @@ def test_what_the_demonstrator_lacks_is_selected_and_nothing_else(tmp_path: Path
 @pytest.mark.parametrize("seed", range(8))
 def test_shuffled_outcomes_select_nothing(tmp_path: Path, seed: int) -> None:
     found = analyse(shuffled(EPISODES, seed), make_analyst("rules"), tmp_path, seed=seed, criteria=FAST)
-    assert not any(one.selected for one in found.report.capabilities)
+    assert not any(each.selected for each in found.report.capabilities)
 
 
 def test_a_stopped_stage_goes_on_and_ends_with_the_same_files(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_stopped_stage_goes_on_and_ends_with_the_same_files(tmp_path: Path) ->
 
 def test_what_the_stage_refuses(tmp_path: Path) -> None:
     analyst = make_analyst("rules")
-    broken = tuple(one.replace(reward=None, error="down", termination="error") for one in EPISODES[:3])
+    broken = tuple(episode.replace(reward=None, error="down", termination="error") for episode in EPISODES[:3])
     for given, words in (
         ((EPISODES[0].replace(split="held_out"),), "desk-0-0: split 'held_out'"),
         ((EPISODES[0], EPISODES[0]), "desk-0-0: occurs twice"),
@@ -65,7 +65,7 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             analyse(given, analyst, tmp_path / "none")
     analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, criteria=FAST)
-    with pytest.raises(UserError, match="of seed 0; asked for 2 runs of seed 1"):
+    with pytest.raises(UserError, match="of seed 0; this analysis has 2 runs of seed 1"):
         analyse(EPISODES[:40], analyst, tmp_path / "one", runs=2, seed=1, criteria=FAST)
     with pytest.raises(UserError, match="0 label runs"):
         analyse(EPISODES[:40], analyst, tmp_path / "none", runs=0)
@@ -74,7 +74,7 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
 def test_labels_of_other_trajectories_are_never_used(tmp_path: Path) -> None:
     analyst, given, place = make_analyst("rules"), EPISODES[:40], tmp_path / "one"
     first = analyse(given, analyst, place, runs=2, criteria=FAST)
-    slower = tuple(one.replace(seconds=one.seconds + 1.0) for one in given)
+    slower = tuple(episode.replace(seconds=episode.seconds + 1.0) for episode in given)
     assert analyse(slower, analyst, place, runs=2, criteria=FAST) == first  # how long they took is not analysed
     flipped = given[0].replace(reward=1.0 - given[0].reward)
     for other in (given[:39], given[::-1], (flipped, *given[1:]), EPISODES[40:80]):

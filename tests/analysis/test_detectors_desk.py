@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from desk_rollouts import ticket_episode
 
+from trace_jax.analysis.detectors.distractors import DISTRACTORS
 from trace_jax.analysis.detectors.library import CAPABILITIES, DETECTORS
 from trace_jax.analysis.episode import read_episodes
 from trace_jax.contract.capability import Label
@@ -66,9 +67,13 @@ def test_the_wrong_path_lacks_its_capability_and_no_other(capability: str, build
     assert not any(episode.passed for episode in episodes)
     for row in labels(episodes):
         assert row[capability] is Label.LACKING
-        others = [one.name for one in CAPABILITIES if one.name != capability and row[one.name] is Label.LACKING]
+        others = [
+            detector.name
+            for detector in CAPABILITIES
+            if detector.name != capability and row[detector.name] is Label.LACKING
+        ]
         assert not others
-        assert all(row[name] is not Label.LACKING for name, detector in DETECTORS.items() if detector.distractor)
+        assert all(row[detector.name] is not Label.LACKING for detector in DISTRACTORS)
 
 
 @pytest.mark.parametrize(("capability", "builder"), LACKED + HELD, ids=lambda value: getattr(value, "__name__", value))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from trace_jax.analysis.detectors.distractors import DISTRACTORS
 from trace_jax.analysis.detectors.library import DETECTORS
 from trace_jax.analysis.episode import Episode, read_episodes
 from trace_jax.analysis.importers import tau_bench
@@ -52,6 +53,6 @@ def test_the_label_is_what_a_reader_finds(episode: str, capability: str, expecte
     assert label(episode, capability) is expected
 
 
-@pytest.mark.parametrize("capability", [name for name, detector in DETECTORS.items() if detector.distractor])
+@pytest.mark.parametrize("capability", [detector.name for detector in DISTRACTORS])
 def test_gpt_4o_lacks_no_distractor(capability: str) -> None:
     assert all(label(episode, capability) is not Label.LACKING for episode in EPISODES)

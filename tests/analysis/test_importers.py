@@ -22,11 +22,11 @@ def test_tau_bench_survives_the_round_trip_through_our_own_files(tmp_path: Path)
     back = [tau_bench.export(trajectory) for trajectory in read_records(tmp_path / "t.jsonl", Trajectory)]
     assert back == original
     # Not only equal as values: the same text, so not one key was moved and not one number retyped.
-    assert [json.dumps(one["traj"]) for one in back] == [json.dumps(one["traj"]) for one in original]
+    assert [json.dumps(episode["traj"]) for episode in back] == [json.dumps(episode["traj"]) for episode in original]
 
 
 def test_tau_bench_fields_are_where_the_contract_wants_them() -> None:
-    found = {one.id: one for one in tau_bench.load(AIRLINE, "airline", "gpt-4o")}
+    found = {trajectory.id: trajectory for trajectory in tau_bench.load(AIRLINE, "airline", "gpt-4o")}
     refused, cancelled = found["airline-42-0"], found["airline-41-0"]
     assert (refused.passed, cancelled.passed) == (True, False)
     assert cancelled.task == "41" and cancelled.target == "tau_bench/airline" and cancelled.policy.base == "gpt-4o"
@@ -85,7 +85,7 @@ def test_tau2_bench_fields_are_where_the_contract_wants_them(tmp_path: Path) -> 
     assert [tool.name for tool in good.tools] == ["get_user"]
     assert (steps.reward, steps.termination) == (0.0, "max_turns")
     assert (errors.reward, errors.termination) == (0.0, "done")
-    assert all(one.broken and one.reward is None for one in (user, ungraded, skipped))
+    assert all(trajectory.broken and trajectory.reward is None for trajectory in (user, ungraded, skipped))
 
 
 def test_what_the_user_does_on_a_device_is_not_taken_for_the_agents_work(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from trace_jax.analysis.rules import judge
+from trace_jax.analysis.rules import policy_verdict
 
 AIRLINE = """The current time is 2024-05-15 15:00:00 EST.
 - Change flights: Basic economy flights cannot be modified. Other reservations can be modified.
@@ -34,7 +34,7 @@ def ticket(cabin: str, insurance: str = "no", created: str = "2024-05-01T10:00:0
     ],
 )
 def test_cancelling_under_the_airline_policy(record: dict[str, object], forbidden: bool | None) -> None:
-    verdict = judge(AIRLINE, "cancel_reservation", {"reservation_id": "ABC123"}, record)
+    verdict = policy_verdict(AIRLINE, "cancel_reservation", {"reservation_id": "ABC123"}, record)
     assert (None if verdict is None else verdict.forbidden) is forbidden
 
 
@@ -42,10 +42,10 @@ def test_changing_flights_and_changing_only_the_cabin() -> None:
     other = [{"flight_number": "HAT009"}]
     change, upgrade = {"flights": other, "cabin": "economy"}, {"flights": FLIGHTS, "cabin": "economy"}
     tool = "update_reservation_flights"
-    assert (verdict := judge(AIRLINE, tool, change, ticket("basic_economy"))) and verdict.forbidden
-    assert (verdict := judge(AIRLINE, tool, upgrade, ticket("basic_economy"))) and not verdict.forbidden
-    assert judge(AIRLINE, tool, change, ticket("economy")) is None
-    assert judge(AIRLINE, "update_reservation_passengers", {"passengers": []}, ticket("basic_economy")) is None
+    assert (verdict := policy_verdict(AIRLINE, tool, change, ticket("basic_economy"))) and verdict.forbidden
+    assert (verdict := policy_verdict(AIRLINE, tool, upgrade, ticket("basic_economy"))) and not verdict.forbidden
+    assert policy_verdict(AIRLINE, tool, change, ticket("economy")) is None
+    assert policy_verdict(AIRLINE, "update_reservation_passengers", {"passengers": []}, ticket("basic_economy")) is None
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,6 @@ def test_statuses_that_an_action_needs(policy: str) -> None:
         ("refund", "delivered", False),
         ("refund", "processing", True),
     ):
-        verdict = judge(policy, tool, {"order_id": "O12"}, {"status": status, "items": {"mug": 3}})
+        verdict = policy_verdict(policy, tool, {"order_id": "O12"}, {"status": status, "items": {"mug": 3}})
         assert verdict is not None and verdict.forbidden is forbidden
-    assert judge(policy, "resend_order", {"order_id": "O12"}, {"status": "shipped"}) is None
+    assert policy_verdict(policy, "resend_order", {"order_id": "O12"}, {"status": "shipped"}) is None

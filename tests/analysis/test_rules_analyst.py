@@ -51,7 +51,7 @@ def test_labels_do_not_depend_on_outcomes() -> None:
 def test_the_dictionary_holds_the_distractors_and_at_most_ten_candidates() -> None:
     candidates = make_analyst("rules").discover(EPISODES)
     assert len(candidates.distractors) >= 4
-    assert {one.name for one in candidates.distractors} == {detector.name for detector in DISTRACTORS}
+    assert {candidate.name for candidate in candidates.distractors} == {detector.name for detector in DISTRACTORS}
     assert 0 < len(candidates.capabilities) <= 10
     failed = {episode.id for episode in EPISODES if not episode.passed}
     for candidate in candidates.capabilities:
@@ -108,7 +108,8 @@ def mined(episodes: tuple[Trajectory, ...]) -> list[str]:
     tables = [dict(patterns(read_episode(episode), episode.checks)) for episode in episodes]
     failed = np.array([not episode.passed for episode in episodes])
     return [
-        candidate.name for candidate in mine(tables, failed, np.zeros_like(failed), [one.task for one in episodes], 0)
+        candidate.name
+        for candidate in mine(tables, failed, np.zeros_like(failed), [episode.task for episode in episodes], 0)
     ]
 
 
@@ -127,6 +128,6 @@ def test_mined_candidates_are_labelled_by_their_name() -> None:
     episodes = planted(1)
     analyst = make_analyst("rules")
     candidates = analyst.discover(episodes)
-    assert "avoid_weigh_after_ship" in {one.name for one in candidates.capabilities}
+    assert "avoid_weigh_after_ship" in {candidate.name for candidate in candidates.capabilities}
     run = analyst.label(episodes, candidates, 0, 0)
     assert partition_fault(run, candidates, {episode.id for episode in episodes}) is None

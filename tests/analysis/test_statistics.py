@@ -12,7 +12,7 @@ def by_definition(codes_N: np.ndarray, failed_N: np.ndarray) -> tuple[float, flo
     pairs = [(code, failed) for code, failed in zip(codes_N, failed_N, strict=True) if code != UNSEEN]
 
     def count(code: int, failed: bool) -> int:
-        return sum(found == code and one == failed for found, one in pairs)
+        return sum(found == code and outcome == failed for found, outcome in pairs)
 
     def rate(failed: bool) -> float:
         total = count(LACKING, failed) + count(PRESENT, failed)

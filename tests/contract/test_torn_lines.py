@@ -13,7 +13,7 @@ from trace_jax.contract import lines
 from trace_jax.contract.capability import Candidates
 from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.lines import LineLog, read_lines
-from trace_jax.contract.storage import replace_bytes
+from trace_jax.contract.storage import DiskFullError, replace_bytes
 from trace_jax.errors import UserError
 
 FIRST, NEW = (Candidates(analyst=text, capabilities=()) for text in ("first", "new"))
@@ -107,9 +107,9 @@ def test_a_full_disk_names_the_file_and_the_room_needed(code: int, tmp_path: Pat
 
     monkeypatch.setattr(os, "fsync", full)
     words = rf"the disk is full \({os.strerror(code)}\): {{}} bytes are needed, \d+ are free: make room"
-    with pytest.raises(UserError, match=f"{document}: {words.format(size - 2)}"):
+    with pytest.raises(DiskFullError, match=f"{document}: {words.format(size - 2)}"):
         replace_bytes(document, b"x" * (size - 2))
-    with JsonLinesWriter(log) as writer, pytest.raises(UserError, match=f"{log}: {words.format(r'[0-9]+')}"):
+    with JsonLinesWriter(log) as writer, pytest.raises(OSError, match=f"{log}: {words.format(r'[0-9]+')}"):
         writer.append(NEW)
     monkeypatch.undo()
     assert read_document(document, Candidates) == FIRST and list(read_records(log, Candidates)) == [FIRST]

@@ -29,6 +29,19 @@ def test_another_file_is_not_analysed_with_the_labels_of_the_first(tmp_path: Pat
     assert done.returncode == 1 and "use a new directory" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_broken_episode_is_counted_by_cause_and_the_others_are_analysed(tmp_path: Path) -> None:
+    episodes = json.loads(FIXTURE.read_text())
+    assert episodes[0]["reward"] == 0.0
+    episodes[0]["reward"] = float("nan")
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(episodes))
+    done = analyze(tmp_path / "run", f"--config.source.path={odd}")
+    assert done.returncode == 0, done.stderr
+    assert "3 passed, 2 failed, 1 broken." in done.stdout
+    assert f"{odd}: episode 0: the reward is not a number from 0 to 1 ('NaN'): correct it there" in done.stderr
+    assert "1 of 6 episodes are broken and will not be analysed: 1 × the reward is not a number" in done.stderr
+
+
 def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
     for flags, words in (
         ((), "source.path is empty"),

@@ -124,7 +124,8 @@ def _interval(points: Sequence[float], resampled_B: NDArray[np.float64]) -> Inte
 def _majority_lacking(codes_RN: NDArray[np.int8]) -> NDArray[np.bool_]:
     """True where more than half of the runs that saw the trajectory call it LACKING."""
     lacking_N, seen_N = (codes_RN == LACKING).sum(axis=0), (codes_RN != UNSEEN).sum(axis=0)
-    return np.greater(2 * lacking_N, seen_N)
+    majority_N: NDArray[np.bool_] = 2 * lacking_N > seen_N
+    return majority_N
 
 
 def _lacking_failures(

@@ -13,9 +13,8 @@ MISSING = -1
 def krippendorff_alpha(labels_RU: NDArray[np.integer]) -> float | None:
     """Alpha of ``labels_RU``: R runs label U units with codes >= 0, or MISSING.
 
-    ``alpha = 1 - D_o / D_e`` with observed and expected disagreement from the coincidence matrix, to which a unit
-    with m
-    labels contributes each ordered pair with weight 1 / (m - 1). None where all pairable labels are the same (D_e = 0).
+    ``alpha = 1 - D_o / D_e``, with observed and expected disagreement from the coincidence matrix, to which a unit with
+    m labels contributes each ordered pair with weight 1 / (m - 1). None if all pairable labels are the same (D_e = 0).
     """
     codes = np.unique(labels_RU[labels_RU != MISSING])
     counts_UC = (

@@ -1,4 +1,4 @@
-"""The analyst's seat: whoever proposes capabilities and labels trajectories."""
+"""What an analyst does: it proposes capabilities and labels trajectories with them."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -31,5 +31,5 @@ def make_analyst(name: str) -> Analyst:
     if name == "llm":
         raise UserError("analyst 'llm': not in this build, which has no client for language models; use 'rules'")
     if name not in _ANALYSTS:
-        raise UserError(f"analyst {name!r}: unknown; use one of {sorted(_ANALYSTS)}")
+        raise UserError(f"analyst {name!r}: unknown; use {' or '.join(sorted(_ANALYSTS))}")
     return _ANALYSTS[name]()

@@ -1,4 +1,4 @@
-"""Compaction: an episode as a page that an analyst, human or model, can read."""
+"""Compaction: an episode as a page that people and language models can read."""
 
 import re
 
@@ -8,7 +8,9 @@ _MARKS = {"system": "S", "user": "U", "assistant": "A", "tool": "="}
 
 
 def compact(trajectory: Trajectory, text_limit: int = 400, result_limit: int = 300) -> str:
-    """One line a message: U user, A agent, > call, = result. No policy; long texts are cut at the limits (characters).
+    """One line for each message: U user, A agent, > call, = result. The policy is left out; long texts are cut.
+
+    ``text_limit`` and ``result_limit`` are in characters.
 
     >>> U: Please cancel order O12.
     >>> > cancel_order(order_id='O12')

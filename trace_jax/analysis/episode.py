@@ -1,15 +1,16 @@
-"""What a detector reads: an episode cut into turns (one user message and all the agent did about it).
+"""What a detector reads: an episode cut into turns. A turn is a user message and all that the agent did about it.
 
-Only what an outsider sees is kept: messages, tool calls and their results. Neither reward nor checks are here, so a
-detector's label cannot depend on the outcome.
+Only messages, tool calls and their results are kept. Rewards and checks are not, so that no label can depend on the
+outcome.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trace_jax.contract.reading import TooDeepError, parse_json, storable
 from trace_jax.contract.trajectory import Message, ToolCall, Trajectory
+from trace_jax.errors import UserError
 
 Kind = Literal["read", "write", "handoff", "scratch"]
 
@@ -35,7 +36,7 @@ _STOP = re.compile(r"###[A-Z-]+###")
 
 
 def kind_of(tool: str) -> Kind:
-    """Read, write, hand over to a human, or think aloud: told by the first word of the tool's name."""
+    """Whether a tool reads, writes, hands over to a human, or notes a thought, by the first word of its name."""
     verb = tool.lower().split("_")[0]
     if verb in _READ:
         return "read"
@@ -106,10 +107,12 @@ class Episode:
 
 
 def _parse(text: str) -> Any:
+    """``text`` as JSON; None if it is none, or is nested deeper than any record."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value, _ = storable(parse_json("tool result", text.encode(errors="replace"), "read as text"))
+    except (UserError, TooDeepError):
         return None
+    return value
 
 
 def _is_error(text: str, value: Any) -> bool:
@@ -128,6 +131,8 @@ def read_episode(trajectory: Trajectory, write_tools: frozenset[str] = frozenset
         if message.role == "system":
             policy.append(message.content or "")
         elif message.role == "user" and not message.tool_calls:
+            if not (message.content or "").strip():
+                continue  # silence in a voice simulation
             requests.append(_STOP.sub("", _SUBJECT.sub("", message.content or "")).strip())
             calls.append([])
             replies.append([])
@@ -136,13 +141,13 @@ def read_episode(trajectory: Trajectory, write_tools: frozenset[str] = frozenset
             if message.content:
                 replies[-1].append(message.content)
         elif message.role == "tool" and pending:
-            asked = _asked(pending, message)
-            if asked is None:
+            call = _answered(pending, message)
+            if call is None:
                 continue
             text = message.content or ""
             value = _parse(text)
             failed = _is_error(text, value)
-            calls[-1].append(Call(asked.name, asked.arguments, text, value, failed, len(requests) - 1, order))
+            calls[-1].append(Call(call.name, call.arguments, text, value, failed, len(requests) - 1, order))
             order += 1
     turns = tuple(
         Turn(number, request, tuple(turn_calls), tuple(turn_replies))
@@ -151,7 +156,7 @@ def read_episode(trajectory: Trajectory, write_tools: frozenset[str] = frozenset
     return Episode(trajectory.id, "\n".join(policy), turns, write_tools)
 
 
-def _asked(pending: list[ToolCall], answer: Message) -> ToolCall | None:
+def _answered(pending: list[ToolCall], answer: Message) -> ToolCall | None:
     """Take the call that ``answer`` belongs to off the list: by id, or the oldest when the answer carries none."""
     if answer.tool_call_id is None:
         return pending.pop(0)

@@ -1,8 +1,8 @@
 """Candidates mined from the sample: tool errors, order of calls, and failed checks that go with failure.
 
-A pattern is named after the tools it speaks of, so that its name alone says how to label it. Hundreds of patterns are
-tried; one is kept only if it separates failed from passed better than the best of *all* patterns does when outcomes are
-shuffled (P. Westfall, S. Young, "Resampling-Based Multiple Testing", 1993).
+A pattern is named after its tools, so that the name alone says how to label it. Hundreds of patterns are tried. A
+pattern is kept only if it separates failed from passed episodes better than the best of *all* patterns does when the
+outcomes are shuffled (P. Westfall, S. Young, "Resampling-Based Multiple Testing", 1993).
 """
 
 import re
@@ -61,20 +61,22 @@ def _order(episode: Episode) -> Iterator[tuple[str, Finding]]:
                 continue
             shown = read in before
             yield f"call_{slug(read)}_before_{slug(write)}", Finding(shown, 0.8, f"{read} before {write}: {shown}")
-    pairs = {(one.name, other.name) for one, other in zip(calls, calls[1:], strict=False) if one.turn == other.turn}
-    for one in sorted({call.name for call in calls}):
-        for other in sorted({call.name for call in calls} - {one}):
-            done = (one, other) in pairs
-            yield f"avoid_{slug(other)}_after_{slug(one)}", Finding(not done, 0.8, f"{other} right after {one}: {done}")
+    pairs = {(call.name, after.name) for call, after in zip(calls, calls[1:], strict=False) if call.turn == after.turn}
+    names = sorted({call.name for call in calls})
+    for earlier in names:
+        for later in names:
+            if earlier != later:
+                done = (earlier, later) in pairs
+                evidence = f"{later} right after {earlier}: {done}"
+                yield f"avoid_{slug(later)}_after_{slug(earlier)}", Finding(not done, 0.8, evidence)
 
 
 def describe(name: str) -> str:
     """What the pattern ``name`` asks of the agent."""
     subject = name.replace("_", " ")
     return (
-        f"A pattern found in the data, not a skill known beforehand: {subject}. It applies where the tools or "
-        f"checks that it "
-        "names occur. LACKING if the episode does not keep to it."
+        f"A pattern found in the data, not a skill known beforehand: {subject}. It applies where the tools or checks "
+        "that it names occur. LACKING if the episode does not keep to it."
     )
 
 
@@ -87,8 +89,8 @@ def mine(
 ) -> list[Candidate]:
     """Candidates among the patterns in ``findings`` (one table an episode), best first.
 
-    A check that fails on no passed episode is a part of the reward, not a cause of failure, and is left out; so is a
-    pattern whose failures are for the most part ``explained_N`` by detectors of the library.
+    Left out are checks that fail on no passed episode, because they are part of the reward and no cause of failure,
+    and patterns whose failures are mostly ``explained_N`` by detectors of the library.
     """
     names = sorted({name for table in findings for name in table})
     if not names or failed_N.all() or not failed_N.any():

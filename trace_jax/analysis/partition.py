@@ -1,4 +1,4 @@
-"""A label run must label every pair exactly once; then it becomes a table of codes."""
+"""Checks that a label run labels every pair exactly once, and turns label runs into a table of codes."""
 
 from collections import Counter
 from collections.abc import Sequence

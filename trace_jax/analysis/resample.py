@@ -1,6 +1,6 @@
-"""Uncertainty by resampling tasks: bootstrap intervals, and a permutation test against "no relation to the outcome".
+"""Uncertainty by resampling tasks: bootstrap intervals, and a permutation test of "no relation to the outcome".
 
-Trajectories of one task are alike, so tasks are what is drawn, not trajectories.
+Trajectories of one task are alike, so whole tasks are drawn, not single trajectories.
 Sources: A. Davison, D. Hinkley, "Bootstrap Methods and their Application" (1997), sections 2.4 and 4.3; S. Holm (1979).
 """
 
@@ -39,8 +39,8 @@ def permutation_p_values(
 ) -> Array:
     """One-sided p-value of each capability's mean Δ, ``[C]``, Holm-adjusted over the testable ones; 1 for the others.
 
-    ``testable_C`` must not depend on outcomes: a capability lacked too seldom to be selected whatever the outcomes are
-    cannot be selected falsely either, and need not be paid for (R. Tarone, Biometrics 46, 1990).
+    ``testable_C`` must not depend on outcomes. A capability that is lacked too seldom to be selected under any outcomes
+    cannot be selected falsely either, so the adjustment leaves it out (R. Tarone, Biometrics 46, 1990).
 
     ``p = (1 + #{Δ* >= Δ}) / (1 + permutations)``.
     """
@@ -52,7 +52,7 @@ def permutation_p_values(
         failed_BN = np.array(list(exchanged_outcomes(failed_N, tasks, rows, rng)), dtype=float)
         delta_BC = coverage_and_delta(codes_RNC, failed_BN, 1.0 - failed_BN)[1]
         reached_C += (delta_BC >= observed_C - 1e-12).sum(axis=0)
-    adjusted_C = np.ones_like(observed_C)
+    adjusted_C: Array = np.ones_like(observed_C)
     adjusted_C[testable_C] = holm((1 + reached_C[testable_C]) / (1 + permutations))
     return adjusted_C
 
@@ -62,7 +62,7 @@ def exchanged_outcomes(
 ) -> Iterator[NDArray[np.bool_]]:
     """``failed_N`` with its outcomes exchanged, ``times`` times.
 
-    Whole tasks change places with tasks of equally many trajectories, which keeps the likeness of a task's trials.
+    Whole tasks exchange outcomes with tasks of as many trajectories, so that the trials of a task stay together.
     """
     members: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
@@ -79,7 +79,7 @@ def exchanged_outcomes(
 
 
 def holm(p_C: Array) -> Array:
-    """Holm's step-down adjustment: holds the chance of any false selection at the level of the test."""
+    """Holm's step-down adjustment: the chance of any false selection stays at the level of the test."""
     order = np.argsort(p_C, kind="stable")
     stepped = np.maximum.accumulate(p_C[order] * np.arange(len(p_C), 0, -1))
     adjusted = np.empty_like(p_C)

@@ -1,11 +1,11 @@
-"""Prohibitions in a written policy, read as far as plain patterns go.
+"""Prohibitions in a written policy, as far as plain patterns can read them.
 
-Four forms are understood; anything else in a policy is left alone, which makes a detector say less, not more:
+Four forms are understood. Anything else in a policy is ignored, so a detector finds less, never more:
 
 1. "Cancel only orders that are processing.", "refund only delivered orders" → the action needs one of these statuses
 2. "Basic economy flights cannot be modified."         → the action is forbidden where a record holds that value
 3. "... flights can be cancelled only if travel insurance is bought"  → the action needs that flag on the record
-4. "... can be cancelled within 24 hours of booking"   → 2 and 3 do not bind inside the window
+4. "... can be cancelled within 24 hours of booking"   → rules 2 and 3 do not hold inside that time
 """
 
 import re
@@ -24,11 +24,13 @@ _SYNONYMS = (
     {"exchang"},
     {"book", "order", "plac"},
 )
-_ONLY_THAT_ARE = re.compile(r"\b(\w+) only (?:[\w' -]+? )?(?:that|which|who) (?:are|is) ([\w ,/-]+)", re.IGNORECASE)
+_ONLY_THAT_ARE = re.compile(
+    r"\b(\w+) only (?:[\w' -]{1,80}? )?(?:that|which|who) (?:are|is) ([\w ,/-]+)", re.IGNORECASE
+)
 _ONLY_SUCH = re.compile(r"\b(\w+) only (\w+(?:(?:,| or| and) \w+)*) \w+s\b", re.IGNORECASE)
 _CANNOT_BE = re.compile(r"^(.+?) (?:cannot|can't|can not|must not|may not) be (\w+)", re.IGNORECASE)
 _ONLY_IF = re.compile(r"^(.+?) can(?: only)? be (\w+) only if ([\w -]+)", re.IGNORECASE)
-_WINDOW = re.compile(r"can be (\w+) within (\d+) (hour|day)s?", re.IGNORECASE)
+_WINDOW = re.compile(r"can be (\w+) within (\d{1,6}) (hour|day)s?", re.IGNORECASE)
 _UNCHANGED = re.compile(r"including ([\w ,-]+?), can change (\w+) without changing the (\w+)", re.IGNORECASE)
 _NOW = re.compile(r"current (?:date|time)\D{0,12}(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)", re.IGNORECASE)
 _CREATED = ("created_at", "created", "ordered_at", "booked_at", "placed_at", "purchase_date")
@@ -45,8 +47,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rule:
-    """One prohibition: records that hold one of ``values`` (their kind named by ``noun``) bear the action ``verb``
-    not at all, or only where the flag named in ``condition`` is set."""
+    """One prohibition: the action ``verb`` is forbidden on records that hold one of ``values``.
+
+    ``noun`` names the kind of record. With a ``condition``, the action is allowed where the flag of that name is set.
+    """
 
     values: frozenset[str]
     noun: str
@@ -57,8 +61,8 @@ class Rule:
 
 def same_action(tool: str, verb: str) -> bool:
     """True if a tool named ``tool`` does what ``verb`` says: same stem, or synonyms."""
-    asked, named = stem(verb.lower()), {stem(word) for word in words(tool)}
-    return asked in named or any(asked in group and named & group for group in _SYNONYMS)
+    wanted, named = stem(verb.lower()), {stem(word) for word in words(tool)}
+    return wanted in named or any(wanted in group and named & group for group in _SYNONYMS)
 
 
 @lru_cache(maxsize=64)
@@ -79,8 +83,8 @@ def _rules(policy: str) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def judge(policy: str, tool: str, arguments: dict[str, Any], record: dict[str, Any]) -> Verdict | None:
-    """What ``policy`` says about calling ``tool`` on ``record``; None where no rule that is understood speaks of it."""
+def policy_verdict(policy: str, tool: str, arguments: dict[str, Any], record: dict[str, Any]) -> Verdict | None:
+    """What ``policy`` says about calling ``tool`` on ``record``; None where no rule that is understood covers it."""
     status = next((record[key].lower() for key in ("status", "state") if isinstance(record.get(key), str)), None)
     for found in (*_ONLY_THAT_ARE.finditer(policy), *_ONLY_SUCH.finditer(policy)):
         if status is not None and same_action(tool, found.group(1)):

@@ -17,7 +17,7 @@ from trace_jax.errors import UserError
 _MAX_CANDIDATES = 10
 _MIN_FAILURES = 2  # failed episodes that must lack a capability before it is proposed
 _SURE = 0.5  # strength from which discovery believes a finding
-_DOUBT = (0.4, 0.7)  # a run believes LACKING from a strength drawn from here; below it, doubt leans to PRESENT
+_DOUBT = (0.4, 0.7)  # a run draws from here the strength from which it believes LACKING; below it, PRESENT
 _OVERLOOKED = 0.1  # chance that a run misses a piece of evidence
 _SAMPLED_TASKS = 0.8  # share of the tasks that a run sees
 
@@ -33,10 +33,11 @@ class _Evidence:
 
 
 class RulesAnalyst:
-    """Proposes the detectors of the library that fire, then mined patterns; labels by their findings.
+    """Proposes the detectors that find something, then mined patterns, and labels by what they find.
 
-    A label never depends on the outcome: detectors see messages, calls and results only. Run r sees 80 % of the tasks,
-    overlooks one finding in ten, and draws the strength from which it believes that something is LACKING.
+    Detectors see messages, calls and results only, so their labels cannot depend on the reward; patterns may also read
+    the grader's checks. Each run sees 80 % of the tasks, overlooks a tenth of the findings, and draws the strength from
+    which it believes that something is LACKING.
     """
 
     name = "rules"
@@ -45,7 +46,7 @@ class RulesAnalyst:
         self._evidence: _Evidence | None = None
 
     def discover(self, trajectories: Sequence[Trajectory]) -> Candidates:
-        """At most ten candidates, those that separate failed from passed best first; and all distractors."""
+        """At most ten candidates, the best at separating failed from passed first, and all distractors."""
         tables = self._tables(trajectories)
         failed_N = np.array([not trajectory.passed for trajectory in trajectories], dtype=bool)
         ids = [trajectory.id for trajectory in trajectories]
@@ -116,8 +117,8 @@ class RulesAnalyst:
         return self._evidence.tables
 
 
-def _same(one: Trajectory, other: Trajectory) -> bool:
-    return one is other
+def _same(first: Trajectory, second: Trajectory) -> bool:
+    return first is second
 
 
 def _label(findings: Sequence[Finding], threshold: float) -> Label:
@@ -135,4 +136,4 @@ def _examples(name: str, tables: Sequence[Table], ids: Sequence[str], hits_N: np
     """Up to four failed episodes, surest evidence first."""
     rows = [int(row) for row in np.flatnonzero(hits_N)]
     strength = {ids[row]: max(found.strength for found in tables[row][name] if not found.shown) for row in rows}
-    return tuple(sorted(strength, key=lambda one: (-strength[one], one))[:4])
+    return tuple(sorted(strength, key=lambda name: (-strength[name], name))[:4])

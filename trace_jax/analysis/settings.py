@@ -8,7 +8,7 @@ from trace_jax.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings(Settings):
-    """Who analyses, and how often."""
+    """Which analyst labels the trajectories, and how often."""
 
     section: ClassVar = "analysis"
     analyst: Literal["rules", "llm"] = setting("rules", "who labels trajectories: detectors, or a language model")

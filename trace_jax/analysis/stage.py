@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(Record):
-    """Which trajectories the files beside it were made from."""
+    """The trajectories that the other files of the directory were made from."""
 
     trajectories: int
     digest: str  # first 16 hex digits of SHA-256 over what the analysis reads of them, in their order
@@ -52,7 +52,7 @@ def analyse(
     seed: int = 0,
     criteria: Criteria = DEFAULT_CRITERIA,
 ) -> Analysis:
-    """Discover, label ``runs`` times, aggregate and select. What ``directory`` already holds is read, not made again.
+    """Discover, label ``runs`` times, aggregate and select. Files that ``directory`` holds are read, not made anew.
 
     Warns if no trajectory failed, or none passed: nothing can be selected then. Raises UserError for a held-out
     trajectory, for an id that occurs twice, for trajectories of two base models, for files in ``directory`` that were
@@ -60,7 +60,7 @@ def analyse(
     from them, and when no label run is a clean partition.
     """
     if runs < 1:
-        raise UserError(f"an analysis of {runs} label runs: ask for 1 at least")
+        raise UserError(f"an analysis of {runs} label runs: set analysis.runs to 1 at least")
     usable = _usable(trajectories)
     place = epath.Path(directory)
     _claim(place, trajectories)
@@ -112,7 +112,7 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
 
 
 def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
-    """Note in ``place`` what it is made from; refuse one that was made from something else."""
+    """Note in ``place`` what it is made from. Raises UserError if it was made from other trajectories."""
     digest = hashlib.sha256()
     for trajectory in trajectories:
         digest.update(_content(trajectory) + b"\n")
@@ -156,7 +156,7 @@ def _candidates(path: epath.Path, usable: Sequence[Trajectory], analyst: Analyst
         found = read_document(path, Candidates)
         if found.analyst != analyst.name:
             raise UserError(
-                f"{path}: made by analyst {found.analyst!r}, asked for {analyst.name!r}: use a new directory"
+                f"{path}: made by analyst {found.analyst!r}, this run uses {analyst.name!r}: use a new directory"
             )
         return found
     found = analyst.discover(usable)
@@ -171,7 +171,7 @@ def _label_runs(
     for run in done:
         if run.seed != seed or run.run >= runs:
             raise UserError(
-                f"{path}: holds run {run.run} of seed {run.seed}; asked for {runs} runs of seed {seed}: "
+                f"{path}: holds run {run.run} of seed {run.seed}; this analysis has {runs} runs of seed {seed}: "
                 "use a new directory"
             )
     finished = {run.run for run in done}

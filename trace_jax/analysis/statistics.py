@@ -1,4 +1,4 @@
-"""Coverage and delta from label codes, for one outcome vector or for many at once (MISSION, analysis 4).
+"""Coverage and delta from label codes, for one vector of outcomes or for many at once.
 
 Legend: R runs, N trajectories, C capabilities, B resamples or permutations.
 """

@@ -1,11 +1,13 @@
 """Reading values out of tool results and texts: leaves, records, identifiers and numbers."""
 
 import re
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 # An identifier mixes letters with digits (O41, Z7GOZK, gift_card_88) or is a long run of capitals (IFOYYZ).
 _IDENTIFIER = re.compile(r"\b(?=\w*[A-Za-z])(?=\w*\d)[A-Za-z][A-Za-z0-9_]*\b|\b\d+[A-Z][A-Z0-9]*\b|\b[A-Z]{5,}\b")
+_LARGEST = sys.float_info.max
 _NUMBER = re.compile(r"(?<![\w.-])-?\$?\d[\d,]*(?:\.\d+)?(?![\w-])")
 
 
@@ -67,9 +69,9 @@ def numbers(text: str) -> set[float]:
     return {float(found.replace(",", "").replace("$", "")) for found in _NUMBER.findall(text)}
 
 
-def numeric(value: Any) -> bool:
-    """True for int and float, not for bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def numeric(value: Any) -> TypeGuard[int | float]:
+    """True for numbers that a float can hold; not for bool, NaN and infinities."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def words(text: str) -> list[str]:
@@ -87,6 +89,5 @@ def stem(word: str) -> str:
 
 def same_object(word: str, name: str) -> bool:
     """True if two nouns mean the same thing, one perhaps shortened: bag and baggages, passenger and passengers."""
-    one, other = word.lower().removesuffix("s"), name.lower().removesuffix("s")
-    short, long = sorted((one, other), key=len)
+    short, long = sorted((word.lower().removesuffix("s"), name.lower().removesuffix("s")), key=len)
     return len(short) >= 3 and long.startswith(short)

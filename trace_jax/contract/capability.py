@@ -20,7 +20,7 @@ class Label(StrEnum):
 
 
 class Status(StrEnum):
-    """PENDING → GENERATED → VALIDATED → TRAINED → ROUTED, or FAILED at any point."""
+    """How far a capability has come: PENDING → GENERATED → VALIDATED → TRAINED → ROUTED, or FAILED at any point."""
 
     PENDING = "PENDING"
     GENERATED = "GENERATED"
@@ -71,7 +71,11 @@ class LabelRun(Record):
 
 
 class RunStatistics(Part):
-    """Counts of one run for one capability and what follows from them (MISSION, analysis 4)."""
+    """Counts of one run for one capability, and the rates that follow from them.
+
+    Coverage is ``lacking_failed / failed``. An error rate is LACKING / (LACKING + PRESENT), once among the failed and
+    once among the passed trajectories; delta is the first minus the second.
+    """
 
     run: int
     lacking_failed: int
@@ -97,7 +101,7 @@ class Interval(Part):
 
 
 class CapabilityReport(Part):
-    """Everything that the aggregation found about one capability, whether or not it was selected."""
+    """All that the aggregation found about one capability, selected or not."""
 
     capability: Candidate
     distractor: bool
@@ -113,7 +117,7 @@ class CapabilityReport(Part):
 
 
 class AnalysisReport(Record):
-    """The aggregation over all runs: one report a capability, best mean delta first."""
+    """The aggregation over all runs: a report on each capability, best mean delta first."""
 
     schema_version: int = 2  # 2: the checksum of the labels
     capabilities: tuple[CapabilityReport, ...]
@@ -134,7 +138,9 @@ class SelectedCapability(Record):
     failed_examples: tuple[str, ...]  # ids of failed trajectories labelled LACKING
     status: Status = Status.PENDING
     reason: str = ""  # why it FAILED
-    rollouts: int = 0  # spent in vain on its environment when it FAILED; else the environment's manifest counts them
+    rollouts: int = (
+        0  # spent on the environment of a FAILED capability; otherwise the environment's manifest counts them
+    )
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

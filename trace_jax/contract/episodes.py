@@ -6,10 +6,13 @@ from trace_jax.contract.trajectory import Trajectory
 
 
 def read_episodes(path: PathLike) -> tuple[Trajectory, ...]:
-    """The trajectories at ``path`` in the order of writing, less the broken records of episodes played again.
+    """The trajectories at ``path`` in the order of writing, without the broken records of episodes played again.
 
-    Of an id that broke every time the last record is left. Raises UserError as ``read_records`` does.
+    If every record of an id is broken, the last one is kept. Raises UserError as ``read_records`` does.
     """
     records = tuple(read_records(path, Trajectory))
-    counts = {one.id: one for one in sorted(records, key=lambda one: not one.broken)}  # a graded one, else the last
-    return tuple(one for one in records if not one.broken or one is counts[one.id])
+    kept = {record.id: record for record in records if record.broken}  # the last of each id
+    graded = {record.id for record in records if not record.broken}
+    return tuple(
+        record for record in records if not record.broken or (record.id not in graded and record is kept[record.id])
+    )

@@ -29,9 +29,10 @@ R = TypeVar("R", bound=Record)
 
 
 def write_document(path: PathLike, record: Record) -> None:
-    """Write ``record`` to ``path`` whole or not at all; parent directories are made.
+    """Write ``record`` to ``path`` whole or not at all; missing directories are made.
 
-    Raises UserError when the record would not be read back equal (a NaN or a tuple inside a free-form field).
+    Raises DiskFullError when the disk is full, and UserError for a record that would not be read back equal (one with a
+    NaN or a tuple in a free-form field).
     """
     replace_bytes(path, _encode(path, record, indent=2) + b"\n")
 
@@ -44,8 +45,8 @@ def read_document(path: PathLike, model: type[R]) -> R:
 class JsonLinesWriter:
     """Appends records to ``path``, each durable before ``append`` returns.
 
-    On a local disk a torn last line left by a kill is cut off when the file is opened again. On an object store
-    ``path`` is a directory of numbered immutable shards, one per ``append`` or ``extend``: prefer ``extend`` there.
+    On a local disk, a torn last line that a kill left is cut off when the file is opened again. On an object store,
+    ``path`` is a directory of numbered immutable shards, one for each ``append`` or ``extend``: prefer ``extend``.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -76,8 +77,8 @@ class JsonLinesWriter:
 def read_records(path: PathLike, model: type[R]) -> Iterator[R]:
     """The records of the JSON Lines at ``path``, in the order of writing.
 
-    A torn last line is dropped with a warning. Raises UserError, naming file and line, for anything else that is no
-    ``model``, and for a missing file: ask ``epath.Path(path).exists()`` first where "nothing yet" is a legal state.
+    A torn last line is dropped with a warning. Raises UserError with file and line for any other line that is no
+    ``model``, and for a missing file: check ``epath.Path(path).exists()`` first where there may be nothing yet.
     """
     for where, line in read_lines(path):
         yield decode(where, line, model)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class LineLog:
-    """Appends lines of JSON (without newlines inside) to ``path``; they are durable when ``append`` returns."""
+    """Appends lines of JSON to ``path``; they are durable when ``append`` returns. Lines hold no newline."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class LineLog:
             _repair(self._descriptor, os.fspath(path))
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Append all ``lines`` with one flush. If the disk refuses, none of them stays; if it is full, UserError."""
+        """Append all ``lines`` with one flush. If the disk refuses, none of them stays (if full, DiskFullError)."""
         if not lines:
             return
         data = b"".join(line + b"\n" for line in lines)

@@ -16,11 +16,11 @@ class Part(BaseModel):
 
 
 class Record(Part):
-    """A record that is written to a file. Its schema version is checked: a reader knows one, the field's default."""
+    """A record that is written to a file. A reader knows one schema version, the default of the field."""
 
     schema_version: int = 1
 
-    # Not a "before" validator of the model: that turns JSON into Python objects, whose lists strict mode refuses.
+    # A "before" validator of the whole model would turn JSON into Python objects, whose lists strict mode refuses.
     @field_validator("schema_version", mode="before")
     @classmethod
     def _known_version(cls, found: Any) -> Any:

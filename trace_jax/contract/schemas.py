@@ -43,8 +43,8 @@ _SEAL = {
 def schema(model: type[Record]) -> str:
     """The JSON Schema (draft 2020-12) of a record as it stands in a file, as text.
 
-    ``schema_version`` is required there and has one legal value; the seal may be absent. Validators across fields are
-    not expressible.
+    ``schema_version`` is required there and has one legal value; the seal may be absent. Rules across several fields are
+    not in the schema.
     """
     content = model.model_json_schema(mode="validation")
     content["properties"]["schema_version"] = {"const": model.version()}
@@ -55,7 +55,7 @@ def schema(model: type[Record]) -> str:
 
 
 def main() -> None:
-    """Write every schema file, and remove files of records that are no more."""
+    """Write every schema file, and remove the files of records that no longer exist."""
     for stale in set(DIRECTORY.glob("*.json")) - {DIRECTORY / f"{name}.json" for name in RECORDS}:
         stale.unlink()
     for name, model in RECORDS.items():

@@ -16,6 +16,10 @@ PathLike = str | os.PathLike[str]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, no quota, larger than a file may be
 
 
+class DiskFullError(UserError, OSError):
+    """The disk has no room for a write. The file is as it was before."""
+
+
 def is_local(path: PathLike) -> bool:
     """False for object stores (``gs://…``), where a write is atomic and nothing can be appended."""
     return "://" not in os.fspath(path)
@@ -23,13 +27,13 @@ def is_local(path: PathLike) -> bool:
 
 @contextmanager
 def room_for(path: PathLike, size: int) -> Iterator[None]:
-    """Turns "no space left on device" while ``size`` bytes are written to ``path`` into a UserError that says so."""
+    """Turns "no space left" while ``size`` bytes are written to ``path`` into a DiskFullError that says so."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise UserError(
+        raise DiskFullError(
             f"{os.fspath(path)}: the disk is full ({error.strerror}): {size} bytes are needed, {_free(path)} are free: "
             "make room and start again, or choose a directory on another disk; the file is as it was before"
         ) from error
@@ -46,7 +50,7 @@ def _free(path: PathLike) -> str:
 def replace_bytes(path: PathLike, data: bytes) -> None:
     """Make ``data`` the content of ``path``. Killed at any moment, it holds the old content or the new.
 
-    Raises UserError when the disk is full; the old content stays.
+    Raises DiskFullError when the disk is full; the old content stays.
     """
     target = epath.Path(path)
     with room_for(path, len(data)):

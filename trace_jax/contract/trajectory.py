@@ -11,7 +11,7 @@ Termination = Literal["done", "max_turns", "max_tokens", "user_stop", "agent_sto
 
 
 class ToolCall(Part):
-    """A function call as the agent wrote it. ``arguments`` is None iff ``raw_arguments`` was no JSON object."""
+    """A function call as the agent wrote it. ``arguments`` is None where ``raw_arguments`` is no JSON object."""
 
     id: str
     name: str
@@ -46,11 +46,11 @@ class Check(Part):
 
 
 class Segment(Part):
-    """Consecutive tokens of an episode. Sampled segments are ``trained`` and carry one log-probability a token.
+    """Consecutive tokens of an episode. Sampled segments are ``trained`` and carry one log-probability per token.
 
-    ``adapter`` is the versioned name of what sampled them (None: the base), which may change within an episode.
-    ``fresh`` begins a new context: the engine saw none of the segments before it, because the model family's template
-    leaves out what came before. What follows is another sample of the same episode.
+    ``adapter`` is the versioned name of the adapter that sampled them (None: the base); it may change in an episode.
+    A ``fresh`` segment begins a new context: the model family's template leaves out what came before, so the engine saw
+    none of the earlier segments. Together with those that follow it is another training sample of the same episode.
     """
 
     tokens: tuple[int, ...]
@@ -72,7 +72,7 @@ class Segment(Part):
 
 
 class Policy(Part):
-    """What generated the episode: base revision and, if any, the adapter on top."""
+    """The model that played the episode: the revision of the base, and the adapter on top of it, if any."""
 
     base: str
     adapter: str | None = None
@@ -86,11 +86,11 @@ class Usage(Part):
 
 
 class Trajectory(Record):
-    """One episode. Either it has a ``reward`` or it is broken and says why in ``error``; never both, never neither.
+    """One episode. It either has a ``reward``, or is broken and says why in ``error``.
 
-    A broken episode may be played again under its id: in a file, its broken records count only until it is graded.
-    ``policy`` is what it set out with; each sampled segment tells what sampled it.
-    ``extra`` keeps whatever an importer found that has no field here, so that import is lossless.
+    A broken episode may be played again under its id. Its broken records in a file are ignored once it is graded.
+    ``policy`` is the policy that the episode began with; each sampled segment names the adapter that sampled it.
+    ``extra`` keeps what an importer found and what has no field here, so that nothing is lost.
     """
 
     schema_version: int = 2  # 2: segments name their adapter and may begin a new context
@@ -123,10 +123,10 @@ class Trajectory(Record):
 
     @property
     def broken(self) -> bool:
-        """True when the episode could not be graded; such an episode is never trained on nor counted as failed."""
+        """True if the episode could not be graded. It is neither trained on nor counted as failed."""
         return self.error is not None
 
     @property
     def passed(self) -> bool:
-        """True iff the reward is exactly 1."""
+        """True if the reward is exactly 1."""
         return self.reward == 1.0

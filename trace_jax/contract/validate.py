@@ -1,7 +1,7 @@
 """Judges any file of the contract: ``python -m trace_jax.contract.validate PATH``.
 
-What kind of record a file holds is told by its fields. Prints ``PATH: valid …`` and ends with status 0, or with the
-first problem on stderr and status 1; a wrong command line ends with status 2.
+The kind of record that a file holds is recognised by its fields. The program prints ``PATH: valid …`` and ends with
+status 0, or prints the first problem on stderr and ends with status 1. A wrong command line ends with status 2.
 """
 
 import os
@@ -29,16 +29,16 @@ def validate(path: PathLike) -> str:
     else is one document.
     """
     if os.fspath(path).endswith(".jsonl") or epath.Path(path).is_dir():
-        kinds = [_judge(where, line) for where, line in read_lines(path)]
+        kinds = [_kind_of(where, line) for where, line in read_lines(path)]
         if not kinds:
             raise UserError(f"{os.fspath(path)}: holds no whole record: {_REMEDY}")
         if len(set(kinds)) > 1:
             raise UserError(f"{os.fspath(path)}: holds both {' and '.join(sorted(set(kinds))[:2])}: one log, one kind")
         return f"{len(kinds)} {kinds[0]}"
-    return f"1 {_judge(os.fspath(path), read_bytes(path, _REMEDY))}"
+    return f"1 {_kind_of(os.fspath(path), read_bytes(path, _REMEDY))}"
 
 
-def _judge(where: str, data: bytes) -> str:
+def _kind_of(where: str, data: bytes) -> str:
     """The kind of the record in ``data``, which stands at ``where``."""
     value = parse_json(where, data, _REMEDY)
     if not isinstance(value, dict):

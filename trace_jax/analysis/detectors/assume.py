@@ -25,7 +25,7 @@ def _descriptions(key: str, row: dict[str, Any]) -> set[str]:
     return {kind, key.lower()} | {str(leaf).lower() for _, leaf in leaves(row) if isinstance(leaf, str)}
 
 
-def _judge(episode: Episode, call: Call) -> Iterator[Finding]:
+def _options_used(episode: Episode, call: Call) -> Iterator[Finding]:
     said = " ".join(turn.request for turn in episode.turns[: call.turn + 1]).lower()
     proposed = " ".join(reply for turn in episode.turns[: call.turn] for reply in turn.replies).lower()
     written = {leaf for _, leaf in leaves(call.arguments or {}) if isinstance(leaf, str)}
@@ -44,7 +44,7 @@ def _judge(episode: Episode, call: Call) -> Iterator[Finding]:
 def _find(episode: Episode) -> Iterator[Finding]:
     for call in episode.calls:
         if call.kind == "write" and not call.failed:
-            yield from _judge(episode, call)
+            yield from _options_used(episode, call)
 
 
 ASK_BEFORE_ASSUMING = Detector(

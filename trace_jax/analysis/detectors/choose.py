@@ -7,7 +7,7 @@ from typing import Any
 
 from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
 from trace_jax.analysis.episode import Call, Episode
-from trace_jax.analysis.values import argument_ids, leaves, listings, records
+from trace_jax.analysis.values import argument_ids, leaves, listings, numeric, records
 
 _PRICE = ("price", "prices", "cost", "fare", "amount")
 _WISHES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
@@ -50,7 +50,7 @@ def _score(option: Any, wish: Wish, flags: set[str]) -> float | None:
             value = part.get(key) if isinstance(part, dict) else None
             if isinstance(value, dict):
                 value = next((amount for name, amount in value.items() if name in flags), None)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if numeric(value):
                 total, seen = total + float(value), True
                 break
         else:
@@ -70,7 +70,7 @@ def _available(option: Any, flags: set[str]) -> bool:
     return True
 
 
-def _judge(wish: Wish, listing: list[Any], call: Call) -> Finding | None:
+def _compare(wish: Wish, listing: list[Any], call: Call) -> Finding | None:
     """Compare what the call took with the best listed; None if it took nothing from there, or no score is known."""
     ids = argument_ids(call.arguments or {})
     flags = {leaf for _, leaf in leaves(call.arguments or {}) if isinstance(leaf, str)}
@@ -114,8 +114,10 @@ def _options(value: Any) -> list[Any]:
     )
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return bool(one) and set(one) == set(other) and sum(one[key] != other[key] for key in one) <= min(1, len(one) - 1)
+def _alike(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """True if two searches have the same arguments and differ in the value of one of several at most."""
+    differing = sum(first[key] != second.get(key) for key in first)
+    return bool(first) and set(first) == set(second) and differing <= min(1, len(first) - 1)
 
 
 def _priced_by(option: Any) -> bool:
@@ -142,8 +144,8 @@ def _find(episode: Episode) -> Iterator[Finding]:
         if wish is None:
             continue
         for call in turn.writes:
-            judged = (_judge(wish, listing, call) for listing in _pools(episode.reads_before(call.order)))
-            found = next((finding for finding in judged if finding is not None), None)
+            compared = (_compare(wish, listing, call) for listing in _pools(episode.reads_before(call.order)))
+            found = next((finding for finding in compared if finding is not None), None)
             if found is not None:
                 yield found
                 wish = None

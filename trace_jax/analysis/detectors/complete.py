@@ -78,9 +78,9 @@ def _all_of_a_list(episode: Episode, turn: Turn) -> Iterator[Finding]:
 
 def _named_objects(episode: Episode, turn: Turn) -> Iterator[Finding]:
     """Kinds of change that the user asked for, where each has a tool of its own."""
-    asked = _asked_tools(episode, turn)
+    requested = _requested_tools(episode, turn)
     tried = any(call.kind == "write" for call in turn.calls) or re.search(r"\balso\b", turn.request, re.IGNORECASE)
-    if not asked or len(asked) == 1 and not tried:
+    if not requested or len(requested) == 1 and not tried:
         return
     later = episode.later(turn.number)
     if any(call.kind == "handoff" for call in later):
@@ -91,7 +91,7 @@ def _named_objects(episode: Episode, turn: Turn) -> Iterator[Finding]:
     done = {call.name for call in writes}
     missed = {
         tool: word
-        for tool, word in asked.items()
+        for tool, word in requested.items()
         if tool not in done
         and not any(same_object(word, part) for part in arguments)
         and not any(refuses(reply, word) for other in episode.turns[turn.number :] for reply in other.replies)
@@ -100,23 +100,23 @@ def _named_objects(episode: Episode, turn: Turn) -> Iterator[Finding]:
         yield lacking(
             0.6, f"turn {turn.number}: asked about {', '.join(missed.values())}; never called {', '.join(missed)}"
         )
-    elif not missed and len(asked) >= 2:
-        yield present(0.7, f"turn {turn.number}: {', '.join(asked.values())} all done or declined")
+    elif not missed and len(requested) >= 2:
+        yield present(0.7, f"turn {turn.number}: {', '.join(requested.values())} all done or declined")
 
 
-def _asked_tools(episode: Episode, turn: Turn) -> dict[str, str]:
+def _requested_tools(episode: Episode, turn: Turn) -> dict[str, str]:
     """Write tools whose own object (a word in no other write tool's name) the user asked to change."""
     objects: dict[str, set[str]] = {}
     for tool in episode.write_tools:
         for word in tool.lower().split("_")[1:]:
             objects.setdefault(word.rstrip("s"), set()).add(tool)
-    asked: dict[str, str] = {}
+    requested: dict[str, str] = {}
     for word, tools in objects.items():
         if len(tools) == 1:
             named = next((found for found in _changed_words(turn.request) if same_object(found, word)), None)
             if named is not None:
-                asked[next(iter(tools))] = named
-    return asked
+                requested[next(iter(tools))] = named
+    return requested
 
 
 def _changed_words(request: str) -> list[str]:

@@ -72,38 +72,32 @@ DISTRACTORS: tuple[Detector, ...] = (
         "polite_tone",
         "The agent speaks to the user. It stays polite throughout. LACKING if a reply is rude or blames the user.",
         _polite_tone,
-        True,
     ),
     Detector(
         "well_formed_calls",
         "The agent calls tools. The arguments of each call are a JSON object. LACKING if some call cannot be parsed.",
         _well_formed_calls,
-        True,
     ),
     Detector(
         "grounded_identifiers",
         "The agent passes identifiers to tools. Each was given by the user or by an earlier result. LACKING if one "
         "is made up.",
         _grounded_identifiers,
-        True,
     ),
     Detector(
         "concise_replies",
         f"The agent replies to the user. Replies are to the point. LACKING if one is longer than {_LONG} words.",
         _concise_replies,
-        True,
     ),
     Detector(
         "no_repeated_calls",
         "The agent makes several calls in a turn. None repeats an earlier one that had succeeded. LACKING if one does.",
         _no_repeated_calls,
-        True,
     ),
     Detector(
         "closes_the_conversation",
         "The conversation ends. The agent's last act is a reply to the user or a hand-over. LACKING if it ends on a "
         "call.",
         _closes_the_conversation,
-        True,
     ),
 )

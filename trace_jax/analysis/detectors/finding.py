@@ -28,7 +28,6 @@ class Detector:
     name: str
     description: str
     find: Callable[[Episode], Iterator[Finding]]
-    distractor: bool = False
 
 
 def present(strength: float, evidence: str) -> Finding:

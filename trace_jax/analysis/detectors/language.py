@@ -16,12 +16,14 @@ _AGREEMENT = re.compile(
 )
 
 
+def refusals(text: str) -> list[str]:
+    """The lines and sentences of ``text`` that decline something, in lower case."""
+    return [sentence.lower() for sentence in re.split(r"(?<=[.!?])\s|\n", text) if _REFUSAL.search(sentence)]
+
+
 def refuses(text: str, about: str = "") -> bool:
     """True if a line or sentence of ``text`` declines something and names ``about``."""
-    return any(
-        _REFUSAL.search(sentence) and about.lower() in sentence.lower()
-        for sentence in re.split(r"(?<=[.!?])\s|\n", text)
-    )
+    return any(about.lower() in sentence for sentence in refusals(text))
 
 
 def agrees(text: str) -> bool:

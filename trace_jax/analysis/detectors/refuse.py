@@ -7,7 +7,7 @@ from typing import Any
 from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
 from trace_jax.analysis.detectors.language import refuses
 from trace_jax.analysis.episode import Call, Episode, Turn
-from trace_jax.analysis.rules import judge, latest_record, same_action
+from trace_jax.analysis.rules import latest_record, policy_verdict, same_action
 from trace_jax.analysis.values import argument_ids
 
 
@@ -26,7 +26,7 @@ def _acted(episode: Episode, call: Call) -> Iterator[Finding]:
     """A change was made: was it allowed by what the record said at that time?"""
     for identifier in sorted(argument_ids(call.arguments)):
         record = _record(episode, identifier, call.order)
-        verdict = record and judge(episode.policy, call.name, call.arguments or {}, record)
+        verdict = record and policy_verdict(episode.policy, call.name, call.arguments or {}, record)
         if verdict and verdict.forbidden:
             yield lacking(0.9, f"turn {call.turn}: {call.name} on {identifier} against {verdict.why}")
 
@@ -42,8 +42,10 @@ def _declined(episode: Episode, turn: Turn) -> Iterator[Finding]:
         if not (read.turn == turn.number or any(item in turn.reply for item in known)):
             continue
         for tool in sorted(episode.write_tools):
-            asked = any(same_action(tool, word) for word in re.findall(r"[a-z]+", turn.request.lower()))
-            verdict = judge(episode.policy, tool, {}, read.value) if asked or same_action(tool, _verbs(turn)) else None
+            requested = any(same_action(tool, word) for word in re.findall(r"[a-z]+", turn.request.lower()))
+            if not requested and not same_action(tool, _verbs(turn)):
+                continue
+            verdict = policy_verdict(episode.policy, tool, {}, read.value)
             if verdict and verdict.forbidden:
                 yield present(0.9, f"turn {turn.number}: declined {tool} on {', '.join(sorted(known))}: {verdict.why}")
                 return

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 
 from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
-from trace_jax.analysis.detectors.language import refuses
+from trace_jax.analysis.detectors.language import refusals
 from trace_jax.analysis.episode import Episode, Turn
 from trace_jax.analysis.values import same_object
 
 _CLAIM = re.compile(
-    r"((?:[\w'-]+\s+){0,8})(?:has|have) (?:also )?(?:been )?(?:successfully )?(?:been )?"
+    r"(?<![\w'-])((?:[\w'-]+\s+){0,8})(?:has|have) (?:also )?(?:been )?(?:successfully )?(?:been )?"
     r"(cancell?ed|added|updated|changed|booked|processed|upgraded|downgraded|removed|issued|refunded|sent|resent)\b",
     re.IGNORECASE,
 )
@@ -21,9 +21,17 @@ def _objects(tool: str) -> set[str]:
     return set(tool.lower().split("_")[1:])
 
 
+def _claims(reply: str) -> Iterator[re.Match[str]]:
+    """What ``reply`` says was done, unless the same sentence declines it."""
+    declined = refusals(reply)
+    for claim in _CLAIM.finditer(reply):
+        if not any(claim.group(0).lower() in sentence for sentence in declined):
+            yield claim
+
+
 def _unsupported(episode: Episode, turn: Turn) -> Iterator[Finding]:
     so_far = [call for call in episode.calls if call.turn <= turn.number and call.kind == "write" and not call.failed]
-    claims = [claim for reply in turn.replies for claim in _CLAIM.finditer(reply) if not refuses(reply, claim.group(0))]
+    claims = [claim for reply in turn.replies for claim in _claims(reply)]
     if not claims:
         return
     if not so_far:
