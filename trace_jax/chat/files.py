@@ -34,7 +34,9 @@ def read_tokenizer(directory: Path) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     try:
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(os.fspath(directory), local_files_only=True)
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            os.fspath(directory), local_files_only=True
+        )
     except Exception as error:  # the libraries raise nothing narrower
         raise _damaged(_damaged_file(directory), error) from None
     if tokenizer.chat_template is None:
