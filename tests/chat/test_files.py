@@ -10,6 +10,7 @@ import qwen3_tokenizer
 from model_files import HYBRID, INSTRUCT, changed, write_model
 from tokenizers import Tokenizer
 
+from trace_jax.chat.codec import Codec
 from trace_jax.chat.files import end_token_ids, read_tokenizer
 from trace_jax.chat.loading import load_renderer
 from trace_jax.contract.trajectory import Message
@@ -155,6 +156,7 @@ def test_a_tokenizer_that_cuts_and_pads_writes_whole_prompts(tmp_path: Path, qwe
     cutting.enable_truncation(8)
     cutting.enable_padding(length=16, pad_id=411, pad_token="<|endoftext|>")
     message = [Message(role="user", content="Please refund the whole order. " * 9)]
+    assert Codec(cutting, ("<|im_end|>",)).encode(message[0].content or "")[8:]
     plain = load_renderer(write_model(tmp_path / "plain", qwen3, chat_template__jinja=INSTRUCT), None)
     saved = load_renderer(write_model(tmp_path / "saved", cutting, chat_template__jinja=INSTRUCT), None)
     assert saved.prompt(message, ()) == plain.prompt(message, ())
