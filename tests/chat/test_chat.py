@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from trace_jax.chat.calls import read_arguments
+from trace_jax.chat.calls import read_arguments, read_object
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
@@ -29,16 +29,9 @@ values = st.recursive(
 arguments = st.dictionaries(contents, values, max_size=4)
 
 
-def is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
-
-
 calls = st.one_of(
     st.tuples(names, arguments, st.none()),
-    st.tuples(names, st.none(), contents.filter(lambda text: not is_object(text))),
+    st.tuples(names, st.none(), contents.filter(lambda text: read_arguments(text) is None)),
 )
 turns = st.builds(
     lambda content, calls: Message(
@@ -124,13 +117,18 @@ def test_the_form_is_the_documented_one(renderer: TinyRenderer, tokenizer: Token
 @pytest.mark.parametrize(
     "written",
     [
-        "",
         "{",
         "[1]",
         "3",
-        "null",
+        '"a"',
+        "[]",
+        "false",
+        "0",
         "{'a':1}",
         "[" * 5000,
+        "[" * 100_000,
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",
         '{"a":NaN}',
         '{"a":Infinity}',
         '{"a":1e999}',
@@ -142,7 +140,7 @@ def test_the_form_is_the_documented_one(renderer: TinyRenderer, tokenizer: Token
     ],  # fmt: skip
 )
 def test_what_is_not_a_json_object_stays_as_written(renderer: TinyRenderer, written: str) -> None:
-    assert read_arguments(written) is None
+    assert read_arguments(written) is None and read_object(written) is None
     call = ToolCall(id="call_0", name="f", arguments=None, raw_arguments=written)
     turn = Message(role="assistant", tool_calls=(call,))
     assert renderer.parse(renderer.assistant(turn)) == turn
@@ -157,7 +155,24 @@ def test_what_is_not_a_json_object_stays_as_written(renderer: TinyRenderer, writ
     ],
 )
 def test_arguments_at_the_bounds_are_read(written: str) -> None:
-    assert read_arguments(written) == json.loads(written)
+    assert read_arguments(written) == read_object(written) == json.loads(written)
+
+
+NOTHING = ["", " ", "\n", '""', '" "', "null", " null\n"]
+
+
+@pytest.mark.parametrize("written", [*NOTHING, "{}", " { } "])
+def test_no_arguments_are_an_empty_object(renderer: TinyRenderer, tokenizer: Tokenizer, written: str) -> None:
+    assert read_arguments(written) == {}
+    call = [tokenizer.token_to_id("<|call|>"), *tokenizer.encode(f"list_orders {written}").ids]
+    bare = [tokenizer.token_to_id("<|call|>"), *tokenizer.encode("list_orders").ids]
+    expected = (ToolCall(id="call_0", name="list_orders", arguments={}),)
+    assert renderer.parse(call).tool_calls == renderer.parse(bare).tool_calls == expected
+
+
+@pytest.mark.parametrize("written", NOTHING)
+def test_nothing_is_no_object(written: str) -> None:
+    assert read_object(written) is None
 
 
 def test_what_cannot_be_written_is_refused_by_name(renderer: TinyRenderer) -> None:

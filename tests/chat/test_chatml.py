@@ -1,5 +1,7 @@
 """ChatML: token for token the family's template, read back equal, and nothing that is sampled breaks the reader."""
 
+from typing import Any
+
 import pytest
 from chatml_tokenizer import small_tokenizer
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from trace_jax.chat.calls import read_arguments
 from trace_jax.chat.chatml import END, START, ChatMLRenderer, signature, with_tools
 from trace_jax.chat.codec import RenderError
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
@@ -35,7 +38,7 @@ slashless = texts.map(lambda text: text.replace("/", "|"))
 names = slashless.map(lambda text: "".join(text.split())).filter(bool)
 calls = st.one_of(
     st.tuples(names, st.dictionaries(texts, st.one_of(texts, st.integers(-99, 99)), max_size=3), st.none()),
-    st.tuples(names, st.none(), slashless.filter(lambda text: text.strip()[:1] != "{")),
+    st.tuples(names, st.none(), slashless.filter(lambda text: read_arguments(text) is None)),
 )
 turns = st.builds(
     lambda content, calls: Message(
@@ -111,12 +114,10 @@ def test_any_sampled_tokens_are_read(renderer: ChatMLRenderer, ids: list[int]) -
 @pytest.mark.parametrize(
     ("written", "name", "raw"),
     [
-        ("/get_order", "get_order", ""),
         ("/get_order O41", "get_order", "O41"),
         ('/get_order {"order_id":"O41"', "get_order", '{"order_id":"O41"'),
-        ("/ ", "", ""),
-        ("/", "", ""),
-        ('/get_order("O41")', 'get_order("O41")', ""),
+        ("/ 1", "", "1"),
+        ("/get_order\nO41", "get_order", "O41"),
         ("Well.\n/get_order [1]\n", "get_order", "[1]\n"),
     ],
 )
@@ -127,6 +128,27 @@ def test_a_malformed_call_stays_a_call(
     (call,) = message.tool_calls
     assert (call.name, call.arguments, call.raw_arguments) == (name, None, raw)
     assert message.content == ("Well." if "Well" in written else None)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("/list_orders", "list_orders"),
+        ("/list_orders ", "list_orders"),
+        ("/list_orders\n", "list_orders"),
+        ("/list_orders null", "list_orders"),
+        ('/list_orders ""', "list_orders"),
+        ("/list_orders {}\n", "list_orders"),
+        ('/get_order("O41")', 'get_order("O41")'),
+        ("/", ""),
+    ],
+)
+def test_no_arguments_are_an_empty_object(
+    tokenizer: Tokenizer, renderer: ChatMLRenderer, written: str, name: str
+) -> None:
+    message = renderer.parse([*tokenizer.encode(f"Well.\n{written}").ids, *renderer.stop_token_ids])
+    assert message.tool_calls == (ToolCall(id="call_0", name=name, arguments={}),)
+    assert message.content == "Well."
 
 
 def test_the_form_is_the_documented_one(tokenizer: Tokenizer, renderer: ChatMLRenderer) -> None:
@@ -175,6 +197,33 @@ def test_a_signature_tells_what_is_optional_and_nested() -> None:
     }
     tool = Tool(name="f", description="Does it.", parameters=schema)
     assert signature(tool) == '/f {"ids":[string],"size"?:1|"big","any"?:{"anyOf":[{"type":"null"}]}} Does it.'
+
+
+@pytest.mark.parametrize(
+    ("schema", "shown"),
+    [
+        ({}, "{}"),
+        ({"properties": {"a": True, "b": None}}, '{"a"?:true,"b"?:null}'),
+        ({"properties": {"a": {"enum": "x", "type": "string"}}}, '{"a"?:string}'),
+        ({"properties": {"a": {"type": ["string", "null"]}}}, '{"a"?:{"type":["string","null"]}}'),
+        ({"properties": {"a": {"type": "array", "items": {"type": "array", "items": True}}}}, '{"a"?:[[true]]}'),
+        ({"properties": ["a"]}, '{"properties":["a"]}'),
+        ({"properties": {}, "required": None}, '{"properties":{},"required":null}'),
+    ],
+)
+def test_a_signature_of_an_odd_schema(schema: dict[str, Any], shown: str) -> None:
+    assert signature(Tool(name="f", description="Does it.", parameters=schema)) == f"/f {shown} Does it."
+
+
+def test_a_schema_may_nest_as_deep_as_it_likes(renderer: ChatMLRenderer) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(100_000):
+        schema = {"type": "array", "items": schema}
+    tool = Tool.model_construct(name="f", description="", parameters={"properties": {"a": schema}})
+    assert signature(tool).count("[") == 100_000
+    nested = Tool.model_construct(name="f", description="", parameters={"properties": {"a": {"anyOf": [schema]}}})
+    with pytest.raises(RenderError, match="nests too deeply"):
+        renderer.prompt([Message(role="user", content="hi")], [nested])
 
 
 def call(name: str, raw: str) -> Message:

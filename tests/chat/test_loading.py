@@ -201,9 +201,11 @@ def test_the_difference_shows_both_sides(tmp_path: Path, qwen3: Tokenizer) -> No
     with pytest.raises(UserError) as refused:
         load_renderer(directory, None)
     message = str(refused.value)
-    header, block = r"<|im_start|>assistant\n', ", r"'<think>\n\n</think>\n\nIt is on its w' and "
+    header, block = r"<|im_start|>assistant\n', ", r"'<think>\n\n</think>\n\nIt is on its w': use the files"
     assert "in the probe 'several turns' with enable_thinking False, behind 33 equal tokens that end with" in message
-    assert f"{header}the chat template writes {block}the renderer writes 'It is on its way." in message
+    assert (
+        f"{header}the chat template writes 'It is on its way.<|im_end|>\\n' and the renderer writes {block}" in message
+    )
 
 
 def test_a_model_of_no_known_family_is_refused(tmp_path: Path, qwen3: Tokenizer) -> None:

@@ -217,6 +217,7 @@ def test_any_sampled_tokens_are_read_and_shown_as_the_template_would(
         assert family.renderer.prompt(history, []) == family.prompt(history, [])
 
 
+CLOSING_TAG = '<tool_call>\n{"name": "write", "arguments": {"text": "use </tool_call> to close"}}\n</tool_call>'
 THOUGHT_CALL = "<think>\nso <tool_call>a</tool_call>\n</think>\n\nNo."
 
 
@@ -228,10 +229,40 @@ THOUGHT_CALL = "<think>\nso <tool_call>a</tool_call>\n</think>\n\nNo."
         ('<tool_call>\n{"name": "f", "arguments": {"a": 1', None, [("", None, '{"name": "f", "arguments": {"a": 1')]),
         ('<tool_call>\n{"name": "f", "arguments": {"a" 1}}\n</tool_call>', None, [("f", None, '{"a" 1}')]),
         ('<tool_call>\n{"name": "f", "arguments": [1]}\n</tool_call>', None, [("f", None, "[1]")]),
-        ('<tool_call>\n{"name": "f"}\n</tool_call>', None, [("f", None, "")]),
+        ('<tool_call>\n{"name": "f"}\n</tool_call>', None, [("f", {}, None)]),
+        ('<tool_call>\n{"name": "f", "arguments": ""}\n</tool_call>', None, [("f", {}, None)]),
+        ('<tool_call>\n{"name": "f", "arguments": null}\n</tool_call>', None, [("f", {}, None)]),
+        ('<tool_call>\n{"name": "f", "arguments": }\n</tool_call>', None, [("f", {}, None)]),
+        ('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', None, [("f", {}, None)]),
+        ('<tool_call>\n{"name": "f", "arguments": "x"}\n</tool_call>', None, [("f", None, '"x"')]),
+        ("<tool_call>\n</tool_call>", None, [("", None, "")]),
+        ("<tool_call>null</tool_call>", None, [("", None, "null")]),
+        ('<tool_call>\n{"name": 3, "a": {}}\n</tool_call>', None, [("", {"name": 3, "a": {}}, None)]),
         ('<tool_call>\n{"a": 1}\n</tool_call>', None, [("", {"a": 1}, None)]),
         ("<tool_call>\nf(1)\n</tool_call>\nDone.", "Done.", [("", None, "f(1)")]),
         ("<tool_call>a</tool_call> and <tool_call>b</tool_call>", " and ", [("", None, "a"), ("", None, "b")]),
+        (CLOSING_TAG, None, [("write", {"text": "use </tool_call> to close"}, None)]),
+        (CLOSING_TAG + "\nDone.", "Done.", [("write", {"text": "use </tool_call> to close"}, None)]),
+        (CLOSING_TAG + CLOSING_TAG, None, [("write", {"text": "use </tool_call> to close"}, None)] * 2),
+        (CLOSING_TAG.removesuffix("\n</tool_call>"), None, [("write", {"text": "use </tool_call> to close"}, None)]),
+        (
+            '<tool_call>\n{"name": "a</tool_call>b", "arguments": {"</tool_call>": "\\"<tool_call>"}}\n</tool_call>',
+            None,
+            [("a</tool_call>b", {"</tool_call>": '"<tool_call>'}, None)],
+        ),
+        (
+            CLOSING_TAG.replace("}}", "}}}") + "\nDone.",
+            "Done.",
+            [("write", None, '{"text": "use </tool_call> to close"}}')],
+        ),
+        (
+            '<tool_call>\n{"name": "f", "arguments": {"a": "x}}\n</tool_call>\nDone.',
+            "Done.",
+            [("f", None, '{"a": "x}')],
+        ),
+        ('<tool_call>"a</tool_call>', None, [("", None, '"a')]),
+        ("<tool_call>" + "[" * 5000 + "</tool_call>Done.", "Done.", [("", None, "[" * 5000)]),
+        ("<tool_call>" + "1" * 5000 + "</tool_call>Done.", "Done.", [("", None, "1" * 5000)]),
         (THOUGHT_CALL, THOUGHT_CALL, []),
         ("<think>\nnot yet <tool_call>a</tool_call>", "<think>\nnot yet <tool_call>a</tool_call>", []),
         (

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from trace_jax.chat.calls import read_call, text_of, write_call, written_arguments
-from trace_jax.chat.codec import Codec, RenderError
+from trace_jax.chat.codec import Codec, RenderError, require_read_back
 from trace_jax.chat.renderer import NoThinking
 from trace_jax.contract.trajectory import Message, Tool
 
@@ -59,7 +59,9 @@ class ChatMLRenderer(NoThinking):
             raise RenderError(
                 f"message {text[:60]!r} holds a line with a slash that begins no call: write it otherwise"
             )
-        return (*self._codec.encode(text), self._end)
+        ids = (*self._codec.encode(text), self._end)
+        require_read_back(message, self.parse(ids))
+        return ids
 
     def continuation(
         self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]

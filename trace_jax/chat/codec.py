@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 
+from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -12,6 +13,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 class RenderError(UserError):
     """A message cannot be written as tokens. The error is one line that names the offending part."""
+
+
+def require_read_back(message: Message, heard: Message) -> None:
+    """Raise RenderError unless ``heard``, what was read back of ``message``, says the same."""
+    calls = tuple(call.model_copy(update={"id": f"call_{i}"}) for i, call in enumerate(message.tool_calls))
+    if heard != Message(role="assistant", content=message.content or None, tool_calls=calls):
+        shown = (message.content or "".join(call.name for call in calls))[:60]
+        raise RenderError(
+            f"message {shown!r} would not be read back equal: write it without tags, as Unicode's NFC, and its "
+            "arguments as a JSON object"
+        )
 
 
 class Codec:
@@ -46,8 +58,8 @@ class Codec:
         """Token ids of ``text``. Raises RenderError for half a surrogate pair, and if a special token would arise."""
         if half := _SURROGATE.search(text):
             raise RenderError(
-                f"text {text[:40]!r} cannot be encoded: character {half.start() + 1} is half a surrogate pair "
-                f"({ascii(half[0])[1:-1]}): send whole characters"
+                f"text {text[max(0, half.start() - 20) : half.end() + 20]!r} cannot be encoded: it holds half a "
+                f"surrogate pair ({ascii(half[0])[1:-1]}): send whole characters"
             )
         try:
             # A batch of one: unlike ``encode``, it lets other threads run, and it finds no offsets.

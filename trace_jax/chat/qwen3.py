@@ -9,7 +9,7 @@ from typing import Literal
 from tokenizers import Tokenizer
 
 from trace_jax.chat.chatml import END, START
-from trace_jax.chat.codec import Codec, RenderError
+from trace_jax.chat.codec import Codec, RenderError, require_read_back
 from trace_jax.chat.qwen3_calls import CALL, read_call, split_calls, tools_text, written_calls
 from trace_jax.contract.trajectory import Message, Tool
 
@@ -83,11 +83,7 @@ class Qwen3Renderer:
         content = message.content or ""
         text = content + written_calls(message, follows_text=bool(self._answer(content)))
         ids = (*self._codec.encode(text), self._end)
-        calls = tuple(call.model_copy(update={"id": f"call_{i}"}) for i, call in enumerate(message.tool_calls))
-        if self.parse(ids) != Message(role="assistant", content=content or None, tool_calls=calls):
-            raise RenderError(
-                f"message {text[:60]!r} would not be read back equal: write it without tags, and as Unicode's NFC"
-            )
+        require_read_back(message, self.parse(ids))
         return ids
 
     def continuation(

@@ -21,7 +21,9 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
+        self._backend.no_truncation()  # a saved tokenizer may cut long texts, or fill up short ones
+        self._backend.no_padding()
 
     def text(self, probe: Probe, arguments: Mapping[str, Any]) -> str:
         """The prompt of ``probe``, up to and including the header of the assistant's next turn.
@@ -46,7 +48,12 @@ class ChatTemplate:
     def tokens(self, probe: Probe, arguments: Mapping[str, Any]) -> list[int]:
         """The same in tokens, as a server that is sent messages makes them."""
         text = self.text(probe, arguments)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # the library raises nothing narrower
+            raise RenderError(
+                f"the probe {probe.name!r} as the chat template writes it has no tokens: {error}"
+            ) from None
 
     def difference(self, renderer: Renderer, probes: Iterable[Probe], *, default_arguments: bool) -> tuple[int, str]:
         """How many of ``probes`` are the same in both, and what differs in the next one; "" if all are the same.
@@ -77,13 +84,15 @@ class ChatTemplate:
         )
         before = self._shown(theirs[max(0, at - _BEFORE) : at])
         their_text, our_text = self._shown(theirs[at : at + _BEHIND]), self._shown(ours[at : at + _BEHIND])
+        if their_text == our_text:  # the same text in other tokens
+            their_text, our_text = str(theirs[at : at + _BEHIND]), str(ours[at : at + _BEHIND])
         return (
             f"in the probe {probe.name!r}{_with(arguments)}, behind {at} equal tokens that end with {before}, "
             f"the chat template writes {their_text} and the renderer writes {our_text}"
         )
 
     def _shown(self, ids: Sequence[int]) -> str:
-        return repr(self._tokenizer.decode(list(ids), skip_special_tokens=False)) if ids else "nothing more"
+        return repr(self._backend.decode(list(ids), skip_special_tokens=False)) if ids else "nothing more"
 
 
 def _with(arguments: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from tokenizers import Tokenizer
 
 from trace_jax.chat.calls import read_call, write_call, written_arguments
-from trace_jax.chat.codec import Codec, RenderError
+from trace_jax.chat.codec import Codec, RenderError, require_read_back
 from trace_jax.chat.renderer import NoThinking
 from trace_jax.chat.tokenizer import END, SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool
@@ -38,11 +38,13 @@ class TinyRenderer(NoThinking):
     def assistant(self, message: Message) -> tuple[int, ...]:
         """What a perfect sampler would emit for ``message``, stop token included.
 
-        Raises RenderError for a tool name that is empty or holds white space.
+        Raises RenderError for a message that would not be read back equal, such as a tool name with white space.
         """
         if message.role != "assistant":
             raise RenderError(f"expected an assistant message, got role {message.role!r}")
-        return tuple(self._assistant(message.content, [write_call(call) for call in message.tool_calls]))
+        ids = tuple(self._assistant(message.content, [write_call(call) for call in message.tool_calls]))
+        require_read_back(message, self.parse(ids))
+        return ids
 
     def continuation(
         self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
