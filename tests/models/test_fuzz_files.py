@@ -76,7 +76,7 @@ def fuzz_checkpoints(directory, random, count):
             text = mutated_json(header, random)
             data = len(text).to_bytes(8, "little") + text + whole[header_end:]
         else:
-            data = mutated_bytes(whole, random, header_end)
+            data = mutated_bytes(whole, random, header_end if number % 3 == 1 else None)
         if number % 4:
             weights.write_bytes(data)
             counter(lambda: open_weights(directory / "model", CONFIG))
