@@ -60,4 +60,4 @@ def _mutate(data: dict, random: np.random.Generator) -> None:
         case 2 if isinstance(node[key], str):
             node[key] = node[key] + str(random.choice(["", "x", "/", ".", "0"]))
         case _:
-            node[key] = ODD[int(random.integers(len(ODD)))]
+            node[key] = copy.deepcopy(ODD[int(random.integers(len(ODD)))])
