@@ -1,30 +1,25 @@
 """GGUF files become Hugging Face directories that compute the same and tokenise the same; bad ones are refused."""
 
-import json
 import os
-from pathlib import Path
+import struct
 
 import numpy as np
 import pytest
 import torch
-from chatml_tokenizer import SPECIALS, small_tokenizer
+from chatml_tokenizer import small_tokenizer
 from forward import our_logits
+from mutation import mutated_bytes
 from tokenizers import Tokenizer
-from torch_reference import torch_logits, torch_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from torch_reference import torch_logits
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trace_jax.errors import UserError
+from trace_jax.errors import TraceError, UserError
 from trace_jax.models.formats import gguf as ours
 from trace_jax.models.formats.gguf import convert
 from trace_jax.models.formats.huggingface import load
 
 gguf = pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
-
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-         "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-         "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}  # fmt: skip
+from gguf_files import TEMPLATE, gguf_model, write_gguf  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,69 +27,9 @@ def tokenizer() -> Tokenizer:
     return small_tokenizer()
 
 
-def model(rng: np.random.Generator, tokenizer: Tokenizer, tied: bool) -> PreTrainedModel:
-    """Widths in blocks of 32, as quantisation needs them."""
-    sizes = dict(vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=96)
-    return torch_model("llama", tied, int(rng.integers(2**31)), **sizes, rope_theta=float(rng.uniform(1e3, 1e6)))
-
-
-def write_gguf(
-    path: Path,
-    reference: PreTrainedModel,
-    tokenizer: Tokenizer,
-    kind: str,
-    architecture: str = "llama",
-    pre: str = "smollm",
-    spoil: str = "",
-) -> None:
-    """As llama.cpp's converter writes a Llama model: the halves of every query and key head interleaved."""
-    config, writer = reference.config, gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    tokens = [tokenizer.id_to_token(i) for i in range(config.vocab_size)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if token in SPECIALS else 1 for token in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_chat_template(TEMPLATE)
-    for name, value in reference.state_dict().items():
-        if config.tie_word_embeddings and name.startswith("lm_head"):
-            continue
-        stem = name.removesuffix(".weight")
-        module = ".".join(stem.split(".")[3:]) or stem
-        layer = f"blk.{stem.split('.')[2]}." if module != stem else ""
-        array = value.numpy()
-        heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
-        if module in heads:
-            array = array.reshape(heads[module], 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
-        if spoil == module:
-            array = array * np.nan
-        name = f"{layer}{NAMES[module]}.weight"
-        if kind == "F32" or array.ndim == 1:
-            writer.add_tensor(name, np.ascontiguousarray(array))
-        else:
-            quantised = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(array), quantised), raw_dtype=quantised)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_unquantised_file_computes_what_the_model_did(rng, tokenizer, tmp_path, tied):
-    reference = model(rng, tokenizer, tied)
+    reference = gguf_model(rng, tokenizer, tied)
     write_gguf(tmp_path / "m.gguf", reference, tokenizer, "F32")
     convert(tmp_path / "m.gguf", tmp_path / "out")
     decoder, config = load(tmp_path / "out")
@@ -109,7 +44,7 @@ def test_an_unquantised_file_computes_what_the_model_did(rng, tokenizer, tmp_pat
 
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
 def test_a_quantised_file_computes_what_transformers_reads_from_it(rng, tokenizer, tmp_path, kind):
-    write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, kind)
+    write_gguf(tmp_path / "m.gguf", gguf_model(rng, tokenizer, True), tokenizer, kind)
     convert(tmp_path / "m.gguf", tmp_path / "out")
     decoder, config = load(tmp_path / "out")
     reference = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32).eval()
@@ -119,7 +54,7 @@ def test_a_quantised_file_computes_what_transformers_reads_from_it(rng, tokenize
 
 
 def test_the_tokenizer_comes_along(rng, tokenizer, tmp_path):
-    write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, "F32")
+    write_gguf(tmp_path / "m.gguf", gguf_model(rng, tokenizer, True), tokenizer, "F32")
     convert(tmp_path / "m.gguf", tmp_path / "out")
     converted = Tokenizer.from_file(os.fspath(tmp_path / "out" / "tokenizer.json"))
     alphabet = np.array(list("acdehlnoprst 0123'?\n<|>é€") + ["<|im_end|>", " order", "isn't"])
@@ -140,7 +75,7 @@ def test_the_tokenizer_comes_along(rng, tokenizer, tmp_path):
     ],
 )
 def test_what_cannot_be_converted_is_refused_by_name(rng, tokenizer, tmp_path, changes, match):
-    write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, "F32", **changes)
+    write_gguf(tmp_path / "m.gguf", gguf_model(rng, tokenizer, True), tokenizer, "F32", **changes)
     with pytest.raises(UserError, match=match):
         convert(tmp_path / "m.gguf", tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
@@ -148,7 +83,7 @@ def test_what_cannot_be_converted_is_refused_by_name(rng, tokenizer, tmp_path, c
 
 @pytest.mark.parametrize("kept", [0, 3, 200, 20_000])
 def test_a_file_cut_short_is_refused(rng, tokenizer, tmp_path, kept):
-    write_gguf(tmp_path / "m.gguf", model(rng, tokenizer, True), tokenizer, "F32")
+    write_gguf(tmp_path / "m.gguf", gguf_model(rng, tokenizer, True), tokenizer, "F32")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes((tmp_path / "m.gguf").read_bytes()[:kept])
     with pytest.raises(UserError, match="cut.gguf is no whole GGUF file"):
@@ -161,3 +96,57 @@ def test_a_missing_file_and_a_tensor_without_a_place_are_named(tmp_path):
     for name in ("blk.0.attn_q.bias", "blk.0.ffn_gate_inp.weight", "v.patch.weight"):
         with pytest.raises(UserError, match=name):
             ours._name(name)
+
+
+STRING, ARRAY, UINT32 = 8, 9, 4
+
+
+def header(tensors: int = 0, values: int = 1, body: bytes = b"", version: int = 3) -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, values) + body
+
+
+def key(kind: int, value: bytes = b"", name: bytes = b"x") -> bytes:
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+
+
+NESTED = b"".join(struct.pack("<IQ", ARRAY, 1) for _ in range(5000)) + struct.pack("<IQI", UINT32, 1, 7)
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (b"GGML" + bytes(40), "begins with b'GGML'"),
+        (header(version=9), "version 9"),
+        (header(values=2**63), "9223372036854775808 values in 24 bytes"),
+        (header(tensors=2**40, values=0), "1099511627776 tensors"),
+        (header(body=key(ARRAY, struct.pack("<IQ", UINT32, 2**60))), "1152921504606846976 values of type 4"),
+        (header(body=key(ARRAY, struct.pack("<IQ", STRING, 2**60))), "1152921504606846976 strings"),
+        (header(body=key(ARRAY, NESTED)), "values of type 9"),
+        (header(body=key(STRING, struct.pack("<Q", 2**62))), "a string of 4611686018427387904 bytes"),
+        (header(body=key(77)), "values of type 77"),
+        (header(values=0, tensors=1, body=struct.pack("<Q", 1) + b"x" + struct.pack("<I", 2**31)), "dimensions"),
+        (header(body=key(UINT32, bytes(4)) * 2, values=2), "Duplicate x"),
+        (header(body=key(UINT32, bytes(4), b"\xff")), "utf-8"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_at_once(data, words, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(UserError, match=f"m.gguf is no whole GGUF file .*{words}"):
+        convert(tmp_path / "m.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_damaged_files_are_converted_or_refused(tokenizer, tmp_path, count):
+    random = np.random.default_rng(count)
+    write_gguf(tmp_path / "whole.gguf", gguf_model(random, tokenizer, True), tokenizer, "F32")
+    whole, end = (tmp_path / "whole.gguf").read_bytes(), gguf.GGUFReader(tmp_path / "whole.gguf").data_offset
+    read = 0
+    for number in range(count):
+        (tmp_path / "m.gguf").write_bytes(mutated_bytes(whole, random, (600, end, None)[number % 3]))
+        try:
+            convert(tmp_path / "m.gguf", tmp_path / "out")
+        except TraceError as error:
+            assert "m.gguf" in str(error) and "\n" not in str(error)
+        else:
+            read += 1
+    assert 0 < read < count

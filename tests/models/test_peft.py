@@ -1,5 +1,6 @@
 """Adapters against PEFT, in both directions, and files that must be refused."""
 
+import dataclasses
 import json
 import math
 
@@ -12,10 +13,12 @@ from forward import noisy_lora, our_logits
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch_reference import torch_logits, torch_model
+from transformers import AutoModelForCausalLM
 
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
-from trace_jax.models.formats.huggingface import load
+from trace_jax.models.formats import peft_config
+from trace_jax.models.formats.huggingface import load, read_config
 from trace_jax.models.formats.peft import load_peft, save_peft
 from trace_jax.models.lora import TARGETS, merge, stack
 
@@ -190,22 +193,115 @@ def test_unknown_parameters_and_patterns_are_refused_by_name(rng, tmp_path):
     refused("lacks tensor .*experts.base_layer.lora_A", target_modules=[], target_parameters=fused)
 
 
-def test_imported_adapters_compute_the_same_as_in_peft(rng, tmp_path):
-    reference = torch_model("qwen3", False, int(rng.integers(2**31)))
-    reference.save_pretrained(tmp_path / "base")
-    decoder, config = load(tmp_path / "base")
-    tokens = rng.integers(0, 97, (2, 15))
-    targets = ["down_proj", "q_proj", "o_proj"]
-    settings = LoraConfig(r=3, lora_alpha=7, target_modules=targets, lora_dropout=0.1, task_type="CAUSAL_LM")
-    adapted = get_peft_model(reference, settings).eval()
+def trained(reference, directory, **settings):
+    """The model with an adapter of these settings and random weights, which PEFT writes to ``directory``."""
+    adapted = get_peft_model(reference, LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.2)
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(directory)
+    return adapted
+
+
+ALL = list(TARGETS)
+
+
+@pytest.mark.parametrize(
+    "targets,excluded,expected",
+    [
+        (["down_proj", "q_proj", "o_proj"], None, {"down_proj", "q_proj", "o_proj"}),
+        (r".*\.(q_proj|v_proj)", None, {"q_proj", "v_proj"}),
+        (r"model\.layers\.[02]\.mlp\.up_proj|.*o_proj", None, {"up_proj", "o_proj"}),
+        (ALL, ["k_proj"], set(TARGETS) - {"k_proj"}),
+        (ALL, r".*\.(mlp\..*|self_attn\.o_proj)", {"q_proj", "k_proj", "v_proj"}),
+        (ALL, ["layers.1.mlp.down_proj", "model.layers.0.self_attn.q_proj"], set(TARGETS)),
+        (["model.layers.0.self_attn.q_proj", "model.layers.2.mlp.up_proj"], None, {"q_proj", "up_proj"}),
+        (["self_attn.q_proj", "layers.1.mlp.gate_proj"], None, {"q_proj", "gate_proj"}),
+        ("all-linear", None, set(TARGETS)),
+        ("all-linear", ["mlp.up_proj", "0.self_attn.k_proj"], set(TARGETS) - {"up_proj"}),
+    ],
+)
+def test_imported_adapters_compute_the_same_as_in_peft(targets, excluded, expected, rng, tmp_path):
+    reference = torch_model("qwen3", False, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    tokens = rng.integers(0, 97, (2, 15))
+    base = torch_logits(reference, tokens)
+    adapted = trained(
+        reference, tmp_path / "adapter", r=3, lora_alpha=7, target_modules=targets, exclude_modules=excluded,
+        lora_dropout=0.1,
+    )  # fmt: skip
     lora = load_peft(tmp_path / "adapter", config)
-    assert (lora.rank, set(lora.targets)) == (3, set(targets))
-    np.testing.assert_allclose(our_logits(decoder, tokens, lora), torch_logits(adapted, tokens), atol=1e-4)
+    assert (lora.rank, set(lora.targets)) == (3, expected)
+    theirs = torch_logits(adapted, tokens)
+    assert np.abs(theirs - base).max() > 0.1
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), theirs, atol=1e-4)
+    settings = tmp_path / "adapter" / "adapter_config.json"
+    written = json.loads(settings.read_text()) | {"target_modules": targets}  # PEFT writes "all-linear" out
+    settings.write_text(json.dumps(written))
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path / "adapter", config), lora)
+    save_peft(lora, config, tmp_path / "again", base="base")
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path / "again", config), lora)
+
+
+def test_all_linear_modules_of_a_mixture_include_its_router_which_is_refused(rng, tmp_path):
+    reference = torch_model("qwen3_moe", False, int(rng.integers(2**31)))
+    reference.save_pretrained(tmp_path / "base")
+    trained(reference, tmp_path / "adapter", r=3, lora_alpha=7, target_modules="all-linear")
+    with pytest.raises(UserError, match="target_parameters .*'gate.weight'.* supported are the experts'"):
+        load_peft(tmp_path / "adapter", read_config(tmp_path / "base"))
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "OLoRA", "loftq", "corda", "lora_ga", "new", 3])
+def test_initialisations_that_change_the_base_are_refused(start, rng, tmp_path):
+    save_peft(noisy_lora(rng, CONFIG, 4, 8.0), CONFIG, tmp_path, base="base")
+    settings = tmp_path / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"init_lora_weights": start}))
+    with pytest.raises(UserError, match=f"init_lora_weights {start!r}.*path_initial_model_for_weight_conversion"):
+        load_peft(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "Gaussian", "eva", "orthogonal", "mica"])
+def test_initialisations_that_keep_the_base_are_read(start, rng, tmp_path):
+    lora = noisy_lora(rng, CONFIG, 4, 8.0)
+    save_peft(lora, CONFIG, tmp_path, base="base")
+    settings = tmp_path / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"init_lora_weights": start}))
+    jax.tree.map(np.testing.assert_array_equal, load_peft(tmp_path, CONFIG), lora)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_the_remedy_for_a_changed_base_works(start, rng, tmp_path):
+    """What PEFT converts to plain LoRA computes here what it computes there, on the unchanged base."""
+    torch_model("qwen3", False, int(rng.integers(2**31))).save_pretrained(tmp_path / "base")
+    decoder, config = load(tmp_path / "base")
+    reference, tokens = AutoModelForCausalLM.from_pretrained(tmp_path / "base"), rng.integers(0, 97, (2, 15))
+    settings = LoraConfig(r=3, lora_alpha=7, target_modules=ALL, init_lora_weights=start, task_type="CAUSAL_LM")
+    adapted = get_peft_model(reference, settings).eval()
+    adapted.peft_config["default"].init_lora_weights = True
+    adapted.save_pretrained(tmp_path / "initial")
+    adapted.peft_config["default"].init_lora_weights = start
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter += torch.randn_like(parameter) * 0.2
+    expected = torch_logits(adapted, tokens)
+    adapted.save_pretrained(tmp_path / "mutated")
+    with pytest.raises(UserError, match=f"init_lora_weights '{start}'"):
+        load_peft(tmp_path / "mutated", config)
+    adapted.save_pretrained(tmp_path / "adapter", path_initial_model_for_weight_conversion=str(tmp_path / "initial"))
+    lora = load_peft(tmp_path / "adapter", config)
+    assert lora.rank == 6 and np.abs(expected - our_logits(decoder, tokens)).max() > 0.1
+    np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
+
+
+def test_every_field_of_peft_is_accounted_for():
+    """A field of LoraConfig that we do not know must be one that is refused when it is set."""
+    known = peft_config._READ | peft_config._WITHOUT_EFFECT
+    fields = {field.name for field in dataclasses.fields(LoraConfig)}
+    assert fields - known == UNSUPPORTED.keys() - {"of_a_later_peft"}
+    assert known - fields == set()
 
 
 def test_a_merged_adapter_is_exported_too(rng, tmp_path):
@@ -242,8 +338,8 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
     refused("holds tensor .*up_proj", target_modules=".*q_proj")
     refused("lacks tensor .*v_proj", target_modules=r".*\.(q_proj|v_proj|up_proj)")
     refused("holds tensor .*layers.1.mlp.up_proj", exclude_modules=["layers.1.mlp.up_proj"])
-    refused(r"target_modules '\(' .*no regular expression", target_modules="(")
-    refused("target_modules 3 .*list of module names", target_modules=3)
+    refused(r"target_modules '\(', which is no regular expression", target_modules="(")
+    refused("target_modules 3.*list of module names", target_modules=3)
     refused("exclude_modules .*list of module names", exclude_modules=[3])
     for nothing in (None, [], ""):
         refused("target_modules .*name the modules", target_modules=nothing)
@@ -253,7 +349,7 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
     refused("rank_pattern", rank_pattern={"q_proj": 2})
     refused("alpha_pattern", alpha_pattern={"q_proj": 2})
     for key, value in UNSUPPORTED.items():
-        refused(f"has '{key}' .*train the adapter as plain LoRA", **{key: value})
+        refused(f"has {key} .*train the adapter as plain LoRA", **{key: value})
     path.write_bytes(whole[: int(rng.integers(1, len(whole)))])
     refused("adapter_model.safetensors is truncated")
     save_file({name: value for name, value in tensors.items() if name != victim}, path)

@@ -16,9 +16,9 @@ def terminate():
 def test_it_is_noted_and_ends_the_next_interruptible_block():
     before = signal.getsignal(signal.SIGTERM)
     with Termination() as termination:
-        assert not termination.asked
+        assert not termination.requested
         terminate()
-        assert termination.asked
+        assert termination.requested
         with pytest.raises(Terminated), termination.interruptible():
             raise AssertionError("not entered")
     assert signal.getsignal(signal.SIGTERM) == before

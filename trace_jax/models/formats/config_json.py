@@ -207,9 +207,9 @@ def _rope(data: Mapping[str, Any], read: Any) -> tuple[float, Llama3Scaling | No
         raise UserError(f"rope_type {shown(kind)} is not supported; use a model with 'default' or 'llama3'")
     theta = rope.get("rope_theta")
     if kind == "default":
-        return theta, None  # type: ignore[return-value]  # DecoderConfig refuses what is no number
+        return theta, None  # DecoderConfig refuses a theta that is no number
     try:
-        return theta, Llama3Scaling(**{name: rope[name] for name in Llama3Scaling.__annotations__})  # type: ignore[return-value]
+        return theta, Llama3Scaling(**{name: rope[name] for name in Llama3Scaling.__annotations__})
     except (KeyError, TypeError) as error:
         raise UserError(f"rope_parameters {shown(rope)} lacks or garbles a value of 'llama3' ({error})") from None
 
@@ -240,5 +240,5 @@ def _layer_windows(data: Mapping[str, Any], read: Any, family: Family) -> tuple[
                 "both out if every layer slides"
             )
         return (window,) * layers
-    windows = tuple(window if kind == _SLIDING else None for kind in kinds)
+    windows = tuple(window if kind == _SLIDING else None for kind in kinds or ())
     return windows if any(entry is not None for entry in windows) else ()

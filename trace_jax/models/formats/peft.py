@@ -21,7 +21,6 @@ from trace_jax.models.formats.parameters import module_names
 from trace_jax.models.formats.peft_config import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    ALL_LINEAR,
     LORA_A,
     LORA_B,
     PREFIX,
@@ -122,13 +121,14 @@ def load_peft(
     fused = fused_ranks(path, data, config, rank, alpha)
     files = TensorFiles([path / ADAPTER_WEIGHTS])
 
-    stored = _separate_modules(path, data, config, rank, files.names())
+    stored = _separate_modules(path, data, config, rank)
     for name, own_rank in fused.items():
         paths = [f"model.layers.{layer}.{fused_module(name, fused)}" for layer in range(config.num_layers)]
         modules = np.array(paths, object)
         columns = own_rank * config.num_experts
         stored[name] = _Stored(modules, np.ones(modules.shape, bool), *fused_shape(config, name), columns)
-    files.require({name: shape for part in stored.values() for name, shape in part.shapes().items()})
+    shapes = {name: shape for part in stored.values() for name, shape in part.shapes().items()}
+    files.require(shapes, source=f"target_modules {shown(data.get('target_modules'))}")
 
     weights: dict[str, dict[str, Any]] = {}
     for name, part in stored.items():
@@ -146,20 +146,14 @@ def load_peft(
     )
 
 
-def _separate_modules(
-    path: Path, data: dict[str, Any], config: DecoderConfig, rank: int, tensors: set[str]
-) -> dict[str, _Stored]:
+def _separate_modules(path: Path, data: dict[str, Any], config: DecoderConfig, rank: int) -> dict[str, _Stored]:
     """The projections that are modules of their own and that the configuration targets, in the order of TARGETS."""
     is_adapted, shapes = module_filter(path, data), layer_shapes(config)
-    # Where one tensor holds all experts of a layer, their projections are no modules: "all-linear" leaves them out.
-    modules_only = str(data.get("target_modules")).lower() == ALL_LINEAR
     stored: dict[str, _Stored] = {}
     for target in TARGETS:
         modules = module_names(config, target)
         adapted = np.array([is_adapted(name) for name in modules.flat], bool).reshape(modules.shape)
-        *experts, fan_in, fan_out = shapes[target]
-        if experts and modules_only and not any(PREFIX + name + LORA_A in tensors for name in modules.flat):
-            continue
+        fan_in, fan_out = shapes[target][-2:]
         if adapted.any():
             stored[target] = _Stored(modules, adapted, fan_in, fan_out, rank)
     if not stored and not data.get("target_parameters"):

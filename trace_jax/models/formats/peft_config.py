@@ -13,7 +13,6 @@ from trace_jax.models.formats.json_files import shown
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # around a module, in a tensor's name
-ALL_LINEAR = "all-linear"
 _LARGEST_FLOAT32 = 3.4028234e38
 
 # The fields of LoraConfig (PEFT 0.21) that do not change what a saved adapter computes, or that are read elsewhere.
@@ -40,7 +39,7 @@ def refuse_unsupported(where: str | Path, data: dict[str, Any]) -> None:
     if (kind := data.get("peft_type")) != "LORA":
         raise UserError(f"{where} has peft_type {shown(kind)}; only 'LORA' is supported")
     start = data.get("init_lora_weights", True)
-    if not isinstance(start, bool | None) and start not in _PLAIN_INITIALISATIONS:
+    if not isinstance(start, bool | None) and str(start).lower() not in _PLAIN_INITIALISATIONS:
         raise UserError(
             f"{where} has init_lora_weights {shown(start)}, which changes the base at the start of the training: save "
             "the adapter with PEFT's path_initial_model_for_weight_conversion, which makes plain LoRA of it"
@@ -49,8 +48,9 @@ def refuse_unsupported(where: str | Path, data: dict[str, Any]) -> None:
         if key in _READ or key in _WITHOUT_EFFECT or (key == "bias" and value == "none"):
             continue
         if value is not None and value is not False and value != {} and value != []:
+            name = key if key.isidentifier() else shown(key)
             raise UserError(
-                f"{where} has {shown(key)} {shown(value)}, which is not supported: train the adapter as plain LoRA"
+                f"{where} has {name} {shown(value)}, which is not supported: train the adapter as plain LoRA"
             )
 
 
@@ -77,7 +77,7 @@ def module_filter(where: str | Path, data: dict[str, Any]) -> Callable[[str], bo
         raise UserError(f"{where} has target_modules {shown(targets)}: name the modules that it adapts")
     included = _matcher(where, "target_modules", targets)
     excluded = _matcher(where, "exclude_modules", data.get("exclude_modules"))
-    if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+    if isinstance(targets, str) and targets.lower() == "all-linear":
         return lambda name: not excluded(name)
     return lambda name: included(name) and not excluded(name)
 

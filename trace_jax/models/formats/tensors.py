@@ -76,18 +76,20 @@ class TensorFiles:
             self._add(part, replace(whole, shape=shape, start=start, size=size))
             start += size
 
-    def require(self, shapes: dict[str, tuple[int, ...]], optional: Iterable[str] = ()) -> None:
+    def require(
+        self, shapes: dict[str, tuple[int, ...]], optional: Iterable[str] = (), source: str = "the configuration"
+    ) -> None:
         """Raise UserError unless exactly the named tensors are there, and perhaps some ``optional`` ones.
 
-        Each named one must have its shape and a float dtype.
+        Each named one must have its shape and a float dtype. ``source`` names in messages where the names come from.
         """
         files = ", ".join(sorted({str(tensor.path) for tensor in self._tensors.values()})) or "the checkpoint"
         if missing := sorted(shapes.keys() - self.names()):
             raise UserError(f"{files} lacks tensor {missing[0]!r} ({len(missing)} missing): use complete weights")
         if extra := sorted(self.names() - shapes.keys() - set(optional)):
             raise UserError(
-                f"{files} holds tensor {extra[0]!r} ({len(extra)} unknown), for which the configuration has no place: "
-                "use weights that belong to the configuration"
+                f"{files} holds tensor {extra[0]!r} ({len(extra)} unknown), for which {source} has no place: "
+                "use weights that belong to it"
             )
         for name, shape in shapes.items():
             tensor = self._tensors[name]
