@@ -4,9 +4,10 @@
 
 Rolls the base out, analyses, synthesises, trains one adapter a capability and the router, trains GRPO on the target
 with as many rollouts, evaluates all of them on held-out tasks and writes DIR/report.html. Interrupted, the same command
-goes on.
+goes on. With --verify it runs nothing, and checks what is in DIR (see launch.verify).
 """
 
+from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -15,14 +16,20 @@ from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, load_report_data
 from evaluation.terminal import print_evaluation
 from launch.stages import Stages
+from launch.verify import check
 from trace_jax.contract.capability import SelectedCapability, Status
 from trace_jax.contract.files import write_document
 from trace_jax.errors import UserError
 from trace_jax.program import run
 
+VERIFY = flags.DEFINE_bool("verify", False, "check every file of the work directory, and run nothing")
+
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Run every stage that is not done yet."""
+    if VERIFY.value:
+        check(workdir)
+        return
     stages = Stages(config, workdir)
     root = stages.root
     if not (root / SUMMARY).exists():

@@ -25,9 +25,8 @@ from ml_collections import ConfigDict
 
 from launch.stages import grpo_config
 from trace_jax import pipeline
-from trace_jax.base_agent import calibration_path
 from trace_jax.contract.adapter import MANIFEST
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.lock import locked
 from trace_jax.contract.trajectory import Trajectory

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_chat import *  # noqa: F403 (fixtures)
 
-from trace_jax.base_agent import Agent, calibrate_on, calibration_groups, calibration_path
-from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
+from trace_jax.base_agent import Agent, calibrate_on, calibration_groups
+from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest, calibration_path
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.environments.helpdesk.practice.desk import PracticeDesk

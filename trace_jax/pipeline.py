@@ -8,17 +8,18 @@ from pathlib import Path
 from trace_jax.analysis.analyst import Analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import Analysis, analyse
-from trace_jax.base_agent import Agent, Tick, calibrate_on, calibration_groups, calibration_path
-from trace_jax.contract.adapter import MANIFEST, AdapterManifest
+from trace_jax.base_agent import Agent, Tick, calibrate_on, calibration_groups
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.capability import Candidate, SelectedCapability
 from trace_jax.contract.digest import checksum
-from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.environment import Design, EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouterKind
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory
+from trace_jax.errors import UserError
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt, train_gate
@@ -78,7 +79,7 @@ def train_adapter(
     already: unless they were sampled at another temperature than the one it is trained for.
     """
     if (directory / MANIFEST).exists():
-        return read_document(directory / MANIFEST, AdapterManifest)
+        return _trained(directory, name)
     job = adapter_job(manifests, environments, name, directory, agent.temperature == config.temperature)
     return _train(agent, job, config, progress, tensorboard, wandb)
 
@@ -111,8 +112,17 @@ def train_on_target(
 ) -> AdapterManifest:
     """The baseline: GRPO on the target's own training ``tasks``; ``name`` is its adapter's."""
     if (directory / MANIFEST).exists():
-        return read_document(directory / MANIFEST, AdapterManifest)
+        return _trained(directory, name)
     return _train(agent, target_job(target, target_name, tasks, name, directory), config, progress, tensorboard, wandb)
+
+
+def _trained(directory: Path, name: str) -> AdapterManifest:
+    """The manifest of an adapter that is trained already, whose files are those of its training."""
+    manifest = read_document(directory / MANIFEST, AdapterManifest)
+    if manifest.name != name:
+        raise UserError(f"{directory / MANIFEST}: manifest of adapter {manifest.name!r}, not {name!r}: restore it")
+    check_adapter(directory / MANIFEST, manifest)
+    return manifest
 
 
 def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:

@@ -44,7 +44,7 @@ def run(main: Main, *, exclusive: bool = True) -> NoReturn:
     """
 
     def call() -> None:
-        with locked(WORKDIR.value) if exclusive else nullcontext():
+        with locked(str(WORKDIR.value)) if exclusive else nullcontext():
             main(CONFIG.value, epath.Path(WORKDIR.value))
 
     app.run(lambda _: _call(call, WORKDIR.value), flags_parser=lambda arguments: parse(arguments, WORKDIR))

@@ -94,12 +94,17 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
     return usable
 
 
-def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
-    """Note in ``place`` what it is made from; refuse one that was made from something else."""
+def source_of(trajectories: Sequence[Trajectory]) -> Source:
+    """What an analysis of ``trajectories`` is made from."""
     digest = hashlib.sha256()
     for trajectory in trajectories:
         digest.update(trajectory.model_dump_json(include=_READ).encode() + b"\n")
-    given = Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
+    return Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
+
+
+def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
+    """Note in ``place`` what it is made from; refuse one that was made from something else."""
+    given = source_of(trajectories)
     if (place / SOURCE).exists():
         found = read_document(place / SOURCE, Source)
         if found != given:
