@@ -147,10 +147,13 @@ def _analysis(path: epath.Path) -> None:
 
 def _source(path: epath.Path) -> None:
     source, rollouts = read_document(path, Source), path.parent.parent / "base_rollouts.jsonl"
-    if rollouts.exists() and (found := source_of(read_episodes(rollouts))) != source:
+    if not rollouts.exists():
+        return
+    found = source_of(read_episodes(rollouts))
+    if found.content != source.content:
         raise UserError(
-            f"{rollouts}: {found.trajectories} episodes of content {found.digest}, {path} was made from "
-            f"{source.trajectories} of {source.digest}: {RESTORE}"
+            f"{rollouts}: {found.trajectories} episodes of content {found.content}, {path} was made from "
+            f"{source.trajectories} of {source.content}: {RESTORE}"
         )
 
 

@@ -86,7 +86,7 @@ def make_run(root: Path) -> None:
     save_tokenizer(train_tokenizer(["order customer refund"], 400), root / "base")
     save(Decoder(CONFIG, nnx.Rngs(0)), CONFIG, root / "base")
     base = revision(root / "base")
-    record(root / "base_rollouts.jsonl", base_rollouts())
+    record(root / "base_rollouts.jsonl", base_rollouts()[::-1])  # in the order of their ends
     analyse(base_rollouts(), Labeller(), root / "analysis", runs=2, criteria=FAST)
     environments = [_environment(root / "environments", name) for name in NAMES]
     adapters = [_adapter(root / "adapters", name, base, seed) for seed, name in enumerate(NAMES)]

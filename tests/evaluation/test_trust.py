@@ -1,4 +1,4 @@
-"""What was changed after it was written is refused by whoever loads it, and found by the check of the whole directory."""
+"""What was changed after it was written is refused by whoever loads it, and found by the check of the directory."""
 
 import json
 import re
@@ -142,13 +142,17 @@ def play_environment(root: Path) -> None:
     load_source(str(root / ENVIRONMENT), "train", 1)
 
 
+def _base(root: Path) -> list[Trajectory]:
+    """The base's episodes in the order of their plan."""
+    return sorted(read_episodes(root / BASE), key=lambda one: one.seed)
+
+
 def analyse_again(root: Path) -> None:
-    episodes = read_episodes(root / BASE)
-    analyse(episodes, small_run.Labeller(), root / "analysis", runs=2, criteria=small_run.FAST)
+    analyse(_base(root), small_run.Labeller(), root / "analysis", runs=2, criteria=small_run.FAST)
 
 
 def analyse_more(root: Path) -> None:
-    analyse(read_episodes(root / BASE), small_run.Labeller(), root / "analysis", runs=3, criteria=small_run.FAST)
+    analyse(_base(root), small_run.Labeller(), root / "analysis", runs=3, criteria=small_run.FAST)
 
 
 def report_again(root: Path) -> None:
@@ -229,6 +233,9 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str, tuple[Callable[[Path], 
     "a label run less": (
         lambda r: (r / LABELS).write_bytes((r / LABELS).read_bytes().splitlines(keepends=True)[0]), LABELS,
         "analysis/analysis_report.json", (analyse_again, analyse_more, report_again),
+    ),
+    "a reward of the base, unsealed": (
+        lambda r: edit(r / BASE, '"reward":0.0', '"reward":1.0', unseal=True), BASE, "analysis/source.json", (),
     ),
     "a reward of the base": (lambda r: edit(r / BASE, '"reward":0.0', '"reward":1.0'), BASE, BASE, (analyse_again,)),
     "a reward of the evaluation": (
@@ -342,4 +349,4 @@ def test_records_read_back_equal_and_a_seal_is_one_more_field(root):
     assert len(labels) == 2 and "sha256" not in labels[0].model_dump()
     write_document(root / "again.json", read_document(root / SUMMARY, RunSummary))
     assert (root / "again.json").read_bytes() == (root / SUMMARY).read_bytes()
-    assert list(read_records(root / BASE, Trajectory)) == small_run.base_rollouts()
+    assert list(read_records(root / BASE, Trajectory)) == small_run.base_rollouts()[::-1]

@@ -25,8 +25,10 @@ _READ = {"id", "task", "messages", "checks", "reward"}  # what an analysis depen
 class Source(Record):
     """Which trajectories the files beside it were made from."""
 
+    schema_version: int = 2  # 2: has ``content``
     trajectories: int
     digest: str  # first 16 hex digits of SHA-256 over what the analysis reads of them, in their order
+    content: str  # the same over sorted lines: a log of episodes keeps them in the order of their ends
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,9 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
 
 def source_of(trajectories: Sequence[Trajectory]) -> Source:
     """What an analysis of ``trajectories`` is made from."""
-    digest = hashlib.sha256()
-    for trajectory in trajectories:
-        digest.update(trajectory.model_dump_json(include=_READ).encode() + b"\n")
-    return Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
+    lines = [trajectory.model_dump_json(include=_READ).encode() + b"\n" for trajectory in trajectories]
+    digest, content = (hashlib.sha256(b"".join(found)).hexdigest()[:16] for found in (lines, sorted(lines)))
+    return Source(trajectories=len(trajectories), digest=digest, content=content)
 
 
 def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
