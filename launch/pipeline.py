@@ -4,9 +4,10 @@
 
 Rolls the base out, analyses, synthesises, trains one adapter a capability and the router, trains GRPO on the target
 with as many rollouts, evaluates all of them on held-out tasks and writes DIR/report.html. Interrupted, the same command
-goes on.
+goes on. With --verify it runs nothing, and checks what is in DIR (see launch.verify).
 """
 
+from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -14,14 +15,20 @@ from evaluation.held_out import evaluate_run
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, load_report_data
 from evaluation.terminal import print_evaluation
+from launch.verify import check
 from trace_jax.contract.files import write_document
 from trace_jax.pipeline.method import Pipeline, run_method
 from trace_jax.program import run
 from trace_jax.run_settings import read_settings
 
+VERIFY = flags.DEFINE_bool("verify", False, "check every file of the work directory, and run nothing")
+
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Run every stage that is not done yet, then write the report."""
+    if VERIFY.value:
+        check(workdir)
+        return
     pipeline = Pipeline(read_settings(config), workdir)
     if not (pipeline.root / SUMMARY).exists():
         with pipeline.progress:

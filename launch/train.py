@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from trace_jax.contract.adapter import MANIFEST
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.lock import locked
 from trace_jax.contract.trajectory import Trajectory

@@ -1,5 +1,6 @@
 """launch.train as a user starts it: two adapters in one run, stopped by SIGTERM, gone on with elsewhere, refused."""
 
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from launch import train
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document, write_document
+from trace_jax.contract.lock import locked
 from trace_jax.errors import UserError
 from trace_jax.telemetry.metrics import read_metrics
 
@@ -188,3 +190,10 @@ def test_a_mesh_that_does_not_fit_is_one_line_for_a_user(environments, tmp_path)
     done = run(tmp_path / "run", f"--environments={environments}", mesh__data=3)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, there are 1: choose")
+
+
+def test_a_second_start_is_refused_while_one_trains(environments, tmp_path):
+    workdir = tmp_path / "run"
+    with locked(workdir):
+        done = run(workdir, f"--environments={environments}")
+    assert done.returncode == 1 and f"{workdir}: process {os.getpid()} on " in done.stderr.splitlines()[-1], done.stderr

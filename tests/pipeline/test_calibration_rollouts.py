@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from tiny_chat import *  # noqa: F403 (fixtures)
 
-from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest
+from trace_jax.contract.environment import Attempt, Design, EnvironmentManifest, calibration_path
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
-from trace_jax.pipeline.calibration import CalibrationRollouts, calibration_groups, calibration_path
+from trace_jax.pipeline.calibration import CalibrationRollouts, calibration_groups
 from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import Base, Session

@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 class Source(Record):
     """The trajectories that the other files of the directory were made from."""
 
+    schema_version: int = 2  # 2: has ``content``
     trajectories: int
     digest: str  # first 16 hex digits of SHA-256 over what the analysis reads of them, in their order
+    content: str  # the same over sorted lines: a log of episodes keeps them in the order of their ends
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,16 @@ def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
     return usable
 
 
+def source_of(trajectories: Sequence[Trajectory]) -> Source:
+    """What an analysis of ``trajectories`` is made from."""
+    lines = [_content(trajectory) + b"\n" for trajectory in trajectories]
+    digest, content = (hashlib.sha256(b"".join(found)).hexdigest()[:16] for found in (lines, sorted(lines)))
+    return Source(trajectories=len(trajectories), digest=digest, content=content)
+
+
 def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
     """Note in ``place`` what it is made from. Raises UserError if it was made from other trajectories."""
-    digest = hashlib.sha256()
-    for trajectory in trajectories:
-        digest.update(_content(trajectory) + b"\n")
-    given = Source(trajectories=len(trajectories), digest=digest.hexdigest()[:16])
+    given = source_of(trajectories)
     if (place / SOURCE).exists():
         found = read_document(place / SOURCE, Source)
         if found != given:

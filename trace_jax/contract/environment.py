@@ -2,11 +2,13 @@
 
 from typing import Any, Literal, Self
 
+from etils import epath
 from pydantic import Field, model_validator
 
 from trace_jax.contract.capability import CapabilityName
 from trace_jax.contract.digest import LogChecksum, Sha256, digest_of
 from trace_jax.contract.record import Part, Record
+from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Check
 
 
@@ -61,7 +63,7 @@ class EnvironmentManifest(Record):
     calibration: Calibration | None  # None for a target that is its own environment
     attempts: tuple[Attempt, ...] = ()
     rollouts: int  # base rollouts spent on calibration
-    recorded: LogChecksum | None = None  # these rollouts, in NAME.rollouts.jsonl: the first batches of an adapter
+    recorded: LogChecksum | None = None  # these rollouts, see calibration_path: the first batches of an adapter
 
     @model_validator(mode="after")
     def _the_design_is_the_one_that_was_accepted(self) -> Self:
@@ -72,6 +74,11 @@ class EnvironmentManifest(Record):
                 "its gates and calibration: restore it, or remove the manifest to calibrate the new design"
             )
         return self
+
+
+def calibration_path(directory: PathLike, capability: str) -> epath.Path:
+    """Where the calibration rollouts of a capability are kept: beside the manifest of its environment."""
+    return epath.Path(directory) / f"{capability}.rollouts.jsonl"
 
 
 def _digest(design: Design | None) -> str:

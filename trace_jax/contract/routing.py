@@ -2,10 +2,13 @@
 
 from typing import Literal, Self
 
+from etils import epath
 from pydantic import Field, model_validator
 
-from trace_jax.contract.digest import Sha256
+from trace_jax.contract.digest import Sha256, check_file
 from trace_jax.contract.record import Part, Record
+from trace_jax.contract.storage import PathLike
+from trace_jax.errors import UserError
 
 RouterKind = Literal["classifier", "gate", "random", "oracle"]
 
@@ -57,3 +60,13 @@ class RouteDecision(Record):
             named = sorted(self.adapters)
             raise ValueError(f"route decision for {self.conversation}: undecided, yet names adapters {named}")
         return self
+
+
+def check_gate(path: PathLike, table: RouteTable) -> epath.Path:
+    """The file of the gate of the ``table`` at ``path``. Raises UserError unless it is the one that was trained."""
+    if table.gate is None or table.gate_sha256 is None:
+        raise UserError(f"{path}: router is the gate, but no gate file is named: train the gate again")
+    gate = epath.Path(path).parent / table.gate
+    remedy = "the gate was changed after its training, or swapped: restore the file, or remove the table to train anew"
+    check_file(gate, table.gate_sha256, path, remedy)
+    return gate

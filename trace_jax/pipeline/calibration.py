@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trace_jax.contract.digest import check_log
-from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.environment import Design, EnvironmentManifest, calibration_path
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
@@ -82,11 +82,6 @@ def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[G
             )
     groups = [Group(tuple(sorted(rollouts, key=lambda rollout: rollout.trial))) for rollouts in played.values()]
     return [group for group in groups if group.graded]
-
-
-def calibration_path(directory: Path, capability: str) -> Path:
-    """Where the calibration rollouts of a capability are kept."""
-    return directory / f"{capability}.rollouts.jsonl"
 
 
 def _group_id(capability: str, design: Design, seed: int) -> str:

@@ -14,17 +14,17 @@ from etils import epath
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import SOURCE, Analysis, analyse
-from trace_jax.contract.adapter import MANIFEST, AdapterManifest
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
 from trace_jax.contract.digest import checksum
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
-from trace_jax.pipeline.calibration import CalibrationRollouts, calibration_path
+from trace_jax.pipeline.calibration import CalibrationRollouts
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.pipeline.stage_times import StageTimes
@@ -142,7 +142,7 @@ class Pipeline:
             if not (directory / MANIFEST).exists():
                 job = adapter_job(manifests, environments or self.root / "environments", name, directory)
                 self._train(name, job, training)
-        return read_document(directory / MANIFEST, AdapterManifest)
+        return _trained(directory, name)
 
     def train_router(
         self,
@@ -187,7 +187,7 @@ class Pipeline:
             if not (directory / MANIFEST).exists():
                 job = target_job(self.target, self.name, self.source.tasks, name, directory)
                 self._train("GRPO on the target", job, self._spending(rollouts, **changes))
-        return read_document(directory / MANIFEST, AdapterManifest)
+        return _trained(directory, name)
 
     def keep_status(self, selected: SelectedCapability, status: Status) -> None:
         """Write how far a capability has come."""
@@ -261,6 +261,15 @@ def open_run(workdir: epath.Path, settings: RunSettings, base: Base) -> Path:
     if not is_local(workdir):
         raise UserError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it later")
     return Path(open_workdir(workdir, {**settings.identity(), "base_revision": base.revision}))
+
+
+def _trained(directory: Path, name: str) -> AdapterManifest:
+    """The manifest of a trained adapter. Raises UserError if its files are not those of its training."""
+    manifest = read_document(directory / MANIFEST, AdapterManifest)
+    if manifest.name != name:
+        raise UserError(f"{directory / MANIFEST}: manifest of adapter {manifest.name!r}, not {name!r}: restore it")
+    check_adapter(directory / MANIFEST, manifest)
+    return manifest
 
 
 def _check(settings: RunSettings) -> None:

@@ -1,11 +1,8 @@
 """Loads the router of a route table on disk."""
 
-from etils import epath
-
 from trace_jax.chat.renderer import Renderer
-from trace_jax.contract.digest import check_file
 from trace_jax.contract.files import read_document
-from trace_jax.contract.routing import RouterKind, RouteTable
+from trace_jax.contract.routing import RouterKind, RouteTable, check_gate
 from trace_jax.contract.storage import PathLike
 from trace_jax.errors import UserError
 from trace_jax.routing.classifier import ClassifierRouter
@@ -30,11 +27,6 @@ def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Rende
     if table.router == "classifier":
         return ClassifierRouter(table, reader, renderer, policy)
     if table.router == "gate":
-        if table.gate is None or table.gate_sha256 is None:
-            raise UserError(f"{path}: router is the gate, but no gate file is named: train the gate again")
-        gate_path = epath.Path(path).parent / table.gate
-        remedy = "the gate was changed after its training, or swapped: restore it, or remove the table to train anew"
-        check_file(gate_path, table.gate_sha256, path, remedy)
-        gate = load_gate(gate_path, base)
+        gate = load_gate(check_gate(path, table), base)
         return GateRouter(table, gate, base, reader, renderer, policy)
     raise UserError(f"{path}: router {table.router!r} cannot be loaded from its table; use gate or classifier")
