@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from trace_jax.engines.sglang.server import ServerFailed
-from trace_jax.errors import EngineGone, UserError
+from trace_jax.errors import EngineGone, TraceError
 from trace_jax.gateway.body import Bodies, trim_memory
 from trace_jax.gateway.errors import ApiError, frames
 from trace_jax.gateway.gateway import Gateway
@@ -126,7 +126,7 @@ class Completions:
                 )
             case ServerFailed() | aiohttp.ClientError():
                 return ApiError(502, "servers broke off before they answered: try again")
-            case UserError():
+            case TraceError():
                 return ApiError(502, "the adapter of this conversation cannot be had: the gateway's log says why")
         return ApiError(500, "an error of the gateway, whose log says where: try again")
 
