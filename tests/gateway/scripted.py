@@ -42,7 +42,7 @@ def scripted_gateway(engine, renderer, tokenizer, directory, *, forms=None, capa
         thread = stack.enter_context(EngineThread(engine))
         room = {"capacity": capacity, "max_rank": 8}
         backend = EmbeddedBackend("tiny", thread, renderer, tokenizer, forms=forms or {}, **room)
-        decider = router or ByWord(("none",))
+        decider = router or ByWord(())
         return make_app(await make_gateway(stack, backend, decider, {}, config, directory, **settings))
 
     with serving(make) as url:

@@ -174,7 +174,7 @@ class Never(ByWord):
 @pytest.mark.parametrize("said", ["please cancel the order " * 70, "x" * 200_000])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 def test_a_prompt_far_beyond_the_capacity_is_refused_before_it_is_routed(renderer, tokenizer, tmp_path, said, path):
-    engine, router = Scripted(), Never(("none",))
+    engine, router = Scripted(), Never(())
     with scripted_gateway(engine, renderer, tokenizer, tmp_path, capacity=128, router=router) as url:
         fields = {"messages": [{"role": "user", "content": said}]} if path == CHAT else {"prompt": said}
         data = json.dumps({"model": "tiny", **fields}).encode()
