@@ -90,8 +90,9 @@ class GuardedProtocol(H11Protocol):
         self._parsing = False
         if self.transport.is_closing():
             return
-        data = bytes(self._unparsed[:_READ_BYTES])
-        del self._unparsed[:_READ_BYTES]
+        size = len(self._unparsed) if self._in_plain_body() else _READ_BYTES
+        data = bytes(self._unparsed[:size])
+        del self._unparsed[:size]
         super().data_received(data)
         self._update()
         if self._unparsed:
@@ -100,6 +101,11 @@ class GuardedProtocol(H11Protocol):
             self.loop.call_soon(self._parse)
         elif not self.flow.read_paused:
             self.transport.resume_reading()
+
+    def _in_plain_body(self) -> bool:
+        """True within a body that is not in chunks, which costs nothing to parse."""
+        within = self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+        return within and all(name != b"transfer-encoding" for name, _ in self.headers)
 
     def _update(self) -> None:
         """Note what the connection waits for. The time for a head does not start again when a part of it comes."""
