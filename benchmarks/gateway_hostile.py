@@ -58,7 +58,7 @@ def large_bodies(size: int) -> list[tuple[str, bytes]]:
 
 async def stream(session: aiohttp.ClientSession, url: str, name: str, begun: asyncio.Semaphore) -> None:
     """Ask for streams, one after the other; the semaphore is released at the first event of each."""
-    body = {"model": "routed", "stream": True, "messages": [{"role": "user", "content": f"{name} cancel"}]}
+    body = {"model": "base", "stream": True, "messages": [{"role": "user", "content": f"{name} cancel"}]}
     while True:
         with suppress(aiohttp.ClientError):
             async with session.post(url + CHAT, json=body) as answer:
@@ -100,7 +100,7 @@ def attack(url: str, streams: int, half: int, size: int, told: "multiprocessing.
             for number in range(streams):
                 group.create_task(stream(session, url, str(number), begun[number]))
             for semaphore in begun:
-                await semaphore.acquire()  # all are routed
+                await semaphore.acquire()  # all have begun
             for _ in range(half):
                 group.create_task(half_open(url))
             told.put(("streams", "begun"))
@@ -148,9 +148,6 @@ async def measure() -> None:
         async with aiohttp.ClientSession() as session:
             await base_card(session, server.url)
             await base_card(session, url)
-            body = {"model": "routed", "messages": [{"role": "user", "content": "cancel"}]}
-            async with session.post(url + CHAT, json=body) as answer:  # the gate is compiled
-                assert answer.status == 200, await answer.text()
         memory = [resident_mib(process)]
         idle = [seconds async for seconds in health_times(url, SECONDS.value)]
         context = multiprocessing.get_context("spawn")

@@ -164,17 +164,10 @@ def test_bodies_are_bounded_together(stage, monkeypatch):
         assert status == 429 and headers["retry-after"] == "1" and b"too large together" in answer
 
 
-class Never(ByWord):
-    """A router that must not be asked."""
-
-    def decide_batch(self, requests):
-        raise AssertionError("it was asked")
-
-
 @pytest.mark.parametrize("said", ["please cancel the order " * 70, "x" * 200_000])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 def test_a_prompt_far_beyond_the_capacity_is_refused_before_it_is_routed(renderer, tokenizer, tmp_path, said, path):
-    engine, router = Scripted(), Never(())
+    engine, router = Scripted(), ByWord(())
     with scripted_gateway(engine, renderer, tokenizer, tmp_path, capacity=128, router=router) as url:
         fields = {"messages": [{"role": "user", "content": said}]} if path == CHAT else {"prompt": said}
         data = json.dumps({"model": "tiny", **fields}).encode()
@@ -183,6 +176,7 @@ def test_a_prompt_far_beyond_the_capacity_is_refused_before_it_is_routed(rendere
         error = json.loads(refusal.value.read())["error"]
         assert refusal.value.code == 400 and error["code"] == "context_length_exceeded"
         assert error["param"] == ("messages" if path == CHAT else "prompt") and not engine.prompts
+        assert not router.batches
 
 
 @pytest.mark.parametrize(("tokens", "status"), [(127, 200), (128, 400)])

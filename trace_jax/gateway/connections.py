@@ -16,7 +16,7 @@ from trace_jax.gateway.errors import ApiError
 
 _HEAD_SECONDS = 10.0  # for the head of a request, from the connection or from the end of the response before it
 _STALLED_SECONDS = 60.0  # for a client to read what was sent
-_READ_BYTES = 1 << 12  # parsed at a time: 4 KiB in chunks of one byte take 10 ms
+_READ_BYTES = 1 << 10  # parsed at a time: 1 KiB in chunks of one byte takes 2 ms
 _BACKLOG = 2048
 
 
