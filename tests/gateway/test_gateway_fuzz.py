@@ -56,7 +56,9 @@ def mutated(rng: random.Random) -> tuple[str, bytes]:
     path, fields = rng.choice(SEEDS)
     document = json.loads(json.dumps(fields))
     for _ in range(rng.choice([1, 1, 2, 4])):
-        above, key = rng.choice(list(places(document)) or [(document, "model")])
+        if not document:
+            break
+        above, key = rng.choice(list(places(document)))
         match rng.randrange(6):
             case 0 | 1:
                 above[key] = copy.deepcopy(rng.choice(ODD))

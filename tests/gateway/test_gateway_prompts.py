@@ -16,7 +16,8 @@ SAID = {"role": "user", "content": "hi"}
 ASSISTANT = {"role": "assistant", "content": "so", "refusal": None, "annotations": [], "audio": None}
 REPLAYED = {
     "id": "m1", "index": 1, "annotations": [{"type": "url_citation"}], "refusal": "",
-    "provider_specific_fields": {"x": 1}, "reasoning_details": [{"type": "reasoning.text", "text": "why"}], "finish_reason": "stop", "function_call": None,
+    "provider_specific_fields": {"x": 1}, "reasoning_details": [{"type": "reasoning.text", "text": "why"}],
+    "finish_reason": "stop", "function_call": None,
 }  # fmt: skip
 HI = Message(role="user", content="hi")
 LIMIT = PromptLimit(4096, 64.0, "shorten it")
