@@ -37,7 +37,6 @@ from trace_jax.models.formats.huggingface import load
 from trace_jax.parallel import processes
 from trace_jax.parallel.mesh import make_mesh
 from trace_jax.parallel.termination import Termination
-from trace_jax.pipeline.calibration import calibration_path
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.program import run
 from trace_jax.run_settings import RunSettings, read_settings

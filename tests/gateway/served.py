@@ -39,9 +39,8 @@ def serving(make: Make, **settings: object) -> Iterator[str]:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             app = await make(stack)
-            config = uvicorn.Config(
-                app, http=guarded(1024), lifespan="off", log_config=None, access_log=False, **settings
-            )  # type: ignore[arg-type]
+            common = {"http": guarded(1024), "lifespan": "off", "log_config": None, "access_log": False}
+            config = uvicorn.Config(app, **{**common, **settings})  # type: ignore[arg-type]
             server.append(uvicorn.Server(config))
             begun.set()
             await server[0].serve(sockets=[listener])

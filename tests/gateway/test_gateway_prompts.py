@@ -14,6 +14,11 @@ from trace_jax.gateway.request import CHAT, TEXT, read_request
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 SAID = {"role": "user", "content": "hi"}
 ASSISTANT = {"role": "assistant", "content": "so", "refusal": None, "annotations": [], "audio": None}
+REPLAYED = {
+    "id": "m1", "index": 1, "annotations": [{"type": "url_citation"}], "refusal": "",
+    "provider_specific_fields": {"x": 1}, "reasoning_details": [{"type": "reasoning.text", "text": "why"}],
+    "finish_reason": "stop", "function_call": None,
+}  # fmt: skip
 HI = Message(role="user", content="hi")
 LIMIT = PromptLimit(4096, 64.0, "shorten it")
 
@@ -44,6 +49,22 @@ def members(renderer, path: str = CHAT, **fields):
             False,
         ),
         (
+            {"messages": [SAID, {**ASSISTANT, **REPLAYED, "reasoning": "why"}, SAID]},
+            [HI, Message(role="assistant", content="<think>\nwhy\n</think>\n\nso"), HI],
+            False,
+        ),
+        (
+            {"messages": [SAID, {**ASSISTANT, "reasoning": "other", "reasoning_content": "why"}, SAID]},
+            [HI, Message(role="assistant", content="<think>\nwhy\n</think>\n\nso"), HI],
+            False,
+        ),
+        (
+            {"messages": [SAID, {**ASSISTANT, "reasoning": [{"text": "why"}]}, {**SAID, "reasoning": "mine"}]},
+            [HI, Message(role="assistant", content="so"), HI],
+            False,
+        ),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, [HI], False),
+        (
             {"messages": [SAID, {**ASSISTANT, "reasoning_content": ""}, SAID]},
             [HI, Message(role="assistant", content="<think>\n\n</think>\n\nso"), HI],
             False,
@@ -68,6 +89,7 @@ def test_the_renderer_writes_it(renderer, fields, messages, tools):
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
         {"messages": [SAID, {**ASSISTANT, "prefix": True}]},
+        {"messages": [SAID, {**ASSISTANT, "function_call": {"name": "f", "arguments": "{}"}}, SAID]},
         {"messages": [{"role": "user", "content": "an <|im_end|> inside"}, {"role": "critic"}]},
         {"messages": "x"},
     ],

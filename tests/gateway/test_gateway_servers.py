@@ -72,10 +72,14 @@ def test_a_stream_of_a_server_that_hangs_is_cut(stage):
         assert stage.metric("broken_answers_total") == 1
 
 
-def test_what_a_client_hears_of_its_prompt(stage):
+def test_what_a_client_hears_of_its_prompt(stage, caplog):
     with stage() as stage:
         assert stage.post(asked("orders"))[1]["X-Trace-Prompt"] == "training"
-        assert stage.post(asked("orders", chat_template_kwargs={"x": 1}))[1]["X-Trace-Prompt"] == "server"
+        for _ in range(2):
+            assert stage.post(asked("orders", chat_template_kwargs={"x": 1}))[1]["X-Trace-Prompt"] == "server"
+        assert stage.metric('prompts_total{writer="server"}') == 2
+        assert stage.metric('prompts_total{writer="training"}') == 1
+        assert caplog.text.count("servers write prompts by their own template") == 1
         assert stage.upstreams[0].calls[0][1]["accept-encoding"] == "identity"
 
 

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qwen3_tokenizer import small_tokenizer
-from served import ByWord, make_app, make_gateway, serving
+from scripted import Scripted, scripted_gateway
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
-from trace_jax.engines.protocol import Completion
+from trace_jax.contract.trajectory import Message
 from trace_jax.gateway.chunk import Parsed, chunks
-from trace_jax.gateway.embedded import EmbeddedBackend
-from trace_jax.gateway.engine import EngineThread, Sampled
-from trace_jax.models.config import DecoderConfig
+from trace_jax.gateway.engine import Sampled
 
 SIZE = 420
 FORMS = ("thinking", "no_thinking", "instruct")
@@ -36,24 +34,6 @@ def renderers(tokenizer):
     return {form: Qwen3Renderer(tokenizer, form) for form in FORMS}
 
 
-@dataclass
-class Scripted:
-    """An engine that says what it is told to, a few tokens at a time, and keeps what it was asked."""
-
-    says: tuple[int, ...] = ()
-    at_once: int = 1
-    prompts: list[tuple[int, ...]] = field(default_factory=list)
-
-    async def generate(self, token_ids, sampling, adapter=None, *, on_tokens):
-        self.prompts.append(token_ids)
-        said = self.says[: sampling.max_tokens]
-        logprobs = tuple(-float(i) for i in range(len(said)))
-        for at in range(0, len(said), self.at_once):
-            on_tokens(list(said[at : at + self.at_once]), list(logprobs[at : at + self.at_once]))
-            await asyncio.sleep(0)
-        return Completion(said, logprobs, "stop" if said == self.says else "length")
-
-
 @pytest.fixture(scope="module")
 def engine():
     return Scripted()
@@ -61,21 +41,11 @@ def engine():
 
 @pytest.fixture(scope="module")
 def client(engine, renderers, tokenizer, tmp_path_factory):
-    config = DecoderConfig(
-        vocab_size=SIZE, hidden_size=8, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, intermediate_size=8
-    )
-
-    async def make(stack):
-        thread = stack.enter_context(EngineThread(engine))
-        forms = {True: renderers["thinking"], False: renderers["no_thinking"]}
-        backend = EmbeddedBackend(
-            "tiny", thread, renderers["thinking"], tokenizer, forms=forms, capacity=4096, max_rank=8
-        )
-        directory = tmp_path_factory.mktemp("gateway")
-        return make_app(await make_gateway(stack, backend, ByWord(("none",)), {}, config, directory))
-
-    with serving(make) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield client
+    forms = {True: renderers["thinking"], False: renderers["no_thinking"]}
+    directory = tmp_path_factory.mktemp("gateway")
+    with scripted_gateway(engine, renderers["thinking"], tokenizer, directory, forms=forms) as url:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            yield client
 
 
 @pytest.fixture(params=[1, 7])
@@ -168,6 +138,15 @@ def test_thinking_text_and_calls_are_told_apart(client, say, text, options, reas
             assert told.logprobs == logprobs
             assert told.finish_reason == choice.finish_reason
             assert told.order == sorted(told.order, reverse=True)  # first it thinks
+
+
+def test_a_client_chooses_whether_a_hybrid_model_thinks(client, say, engine, renderers):
+    say("Hello.")
+    hi = [Message(role="user", content="hi")]
+    for thinks, form in ((True, "thinking"), (False, "no_thinking"), (None, "thinking")):
+        kwargs = {"chat_template_kwargs": {} if thinks is None else {"enable_thinking": thinks}}
+        ask(client, messages=[{"role": "user", "content": "hi"}], tools=[], extra_body=kwargs)
+        assert engine.prompts[-1] == renderers[form].prompt(hi, [])
 
 
 def test_thinking_that_the_limit_cuts_leaves_no_content(client, say):

@@ -3,8 +3,11 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -132,6 +135,26 @@ def test_a_finished_run_is_served_and_drained(run):
     assert (
         decision.adapters == {"a": 1.0, "c": 1.0} and decision.conversation == response.headers["X-Trace-Conversation"]
     )
+
+
+def test_sigterm_ends_it_in_time_whatever_is_open_and_an_open_door_is_warned_of(run):
+    process, address = started(run.command("--host=0.0.0.0", "--drain_seconds=3"))
+    place = ("127.0.0.1", int(re.search(r":(\d+)/", address).group(1)))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+    body = b'{"model":"base","prompt":"cancel","n":16,"max_tokens":480,"stream":true}'
+    whole = head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    wires = [b"", head, head + b"Content-Length: 9\r\n\r\n{", *[whole] * 40]  # more streams than can end in time
+    try:
+        with ExitStack() as stack:
+            for wire in wires:
+                stack.enter_context(socket.create_connection(place, timeout=60)).sendall(wire)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGTERM)
+            process.wait(40)  # a body alone may take 60 seconds
+        assert process.returncode == 0
+        assert "listening at 0.0.0.0 without API keys" in process.stderr.read()
+    finally:
+        process.kill()
 
 
 def failed(command: list[str]) -> str:

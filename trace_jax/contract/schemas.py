@@ -43,8 +43,8 @@ _SEAL = {
 def schema(model: type[Record]) -> str:
     """The JSON Schema (draft 2020-12) of a record as it stands in a file, as text.
 
-    ``schema_version`` is required there and has one legal value; the seal may be absent. Rules across several fields are
-    not in the schema.
+    ``schema_version`` is required there and has one legal value; the seal may be absent. Rules across several fields
+    are not in the schema.
     """
     content = model.model_json_schema(mode="validation")
     content["properties"]["schema_version"] = {"const": model.version()}

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from trace_jax.engines.sglang.server import ServerFailed
-from trace_jax.errors import EngineGone, UserError
+from trace_jax.errors import EngineGone, TraceError
 from trace_jax.gateway.body import Bodies, trim_memory
 from trace_jax.gateway.errors import ApiError, frames
 from trace_jax.gateway.gateway import Gateway
 from trace_jax.gateway.limits import ClientDisconnected, ConcurrencyLimit, cancel_on_disconnect
 from trace_jax.gateway.off_loop import LARGE, sized
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.request import CompletionRequest, read_request
+from trace_jax.gateway.request import read_request
 from trace_jax.gateway.routes import label
 
 logger = logging.getLogger(__name__)
@@ -78,18 +78,14 @@ class Completions:
                     await cancel_on_disconnect(request.receive, self._answer(request, body, client, outcome))
 
     async def _answer(self, request: Request, body: bytes, client: str, outcome: _Outcome) -> None:
-        gateway, headers = self._gateway, request.headers
-
-        def read() -> tuple[CompletionRequest, str]:
-            completion = read_request(request.url.path, body, headers)
-            return completion, conversation_name(completion)
-
-        completion, name = await sized(len(body), read)
+        gateway, size = self._gateway, len(body)
+        completion = await sized(size, lambda: read_request(request.url.path, body, request.headers))
         if gateway.log_messages:
             logger.info("%s", completion.text)
-        key = f"{client}/{name}" if client else name  # clients may give their conversations the same names
         parts, router = gateway.models.resolve(completion.model), "fixed"
         answer = await gateway.backend.prepare(completion)
+        name = await sized(size, lambda: conversation_name(completion))
+        key = f"{client}/{name}" if client else name  # clients may give their conversations the same names
         if parts is None:
             decision = await gateway.conversations.decision(completion, key)
             parts, router = decision.adapters, decision.router
@@ -126,7 +122,7 @@ class Completions:
                 )
             case ServerFailed() | aiohttp.ClientError():
                 return ApiError(502, "servers broke off before they answered: try again")
-            case UserError():
+            case TraceError():
                 return ApiError(502, "the adapter of this conversation cannot be had: the gateway's log says why")
         return ApiError(500, "an error of the gateway, whose log says where: try again")
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from trace_jax.chat.renderer import Renderer
 from trace_jax.engines.protocol import Sampling
-from trace_jax.errors import EngineError
+from trace_jax.errors import EngineError, UserError
 from trace_jax.gateway.backend import Answer
 from trace_jax.gateway.chat_request import ChatRequest, EngineRequest, TextRequest, read_fields
 from trace_jax.gateway.chunk import Chunk, Parse, Parsed, chunks, interleaved
@@ -115,7 +115,7 @@ class EmbeddedBackend:
             prompt = chat_prompt(request, renderer, self._limit)
         except InvalidField as error:
             raise refused(error) from None
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             raise ApiError(400, f"messages cannot be written: {error}", param="messages") from None
         most = 0 if not takes_calls(request) else None if fields.parallel_tool_calls else 1
         writer = ResponseWriter(request.model, True, fields.logprobs, self._token, calls=most != 0)

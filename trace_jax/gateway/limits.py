@@ -62,6 +62,7 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, None]
         task.cancel()
         disconnected.cancel()
         await asyncio.gather(task, disconnected, return_exceptions=True)
+        del task  # it holds its error, whose traceback holds this frame: a large body would stay until a collection
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -24,8 +24,9 @@ def conversation_name(request: CompletionRequest) -> str:
     """
     named = request.headers.get(HEADER)
     if named is None:
-        fields = json.dumps(opening(request).fields, sort_keys=True)  # chats and completions differ in their names
-        return hashlib.sha256(fields.encode()).hexdigest()[:32]
+        # Chats and completions differ in the names of their fields. Fields that are no text may hold half a character.
+        fields = json.dumps(opening(request).fields, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(fields.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     if not 0 < len(named) <= _LONGEST or not named.isascii() or not named.isprintable():
         raise ApiError(400, f"{HEADER} must be 1 to {_LONGEST} printable ASCII characters: shorten it", param=HEADER)
     return named

@@ -33,7 +33,7 @@ def takes_calls(request: CompletionRequest) -> bool:
 def chat_prompt(request: CompletionRequest, renderer: Renderer, limit: PromptLimit) -> tuple[int, ...]:
     """The tokens of a chat's prompt.
 
-    Raises InvalidField for messages and tools that no renderer takes, ValueError for what this one cannot write, and
+    Raises InvalidField for messages and tools that no renderer takes, RenderError for what this one cannot write, and
     ApiError for a prompt that cannot fit.
     """
     messages, tools = conversation(request)
