@@ -255,6 +255,8 @@ def test_messages_name_the_file(tmp_path):
     for path in (tmp_path, tmp_path / "config.json"):
         with pytest.raises(UserError, match=f"^{tmp_path / 'config.json'}: hidden_size -3 must be"):
             read_config(path)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'nowhere' / 'config.json'} is missing"):
+        read_config(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -388,3 +388,18 @@ def test_what_cannot_be_exported_is_refused_by_name(rng, tmp_path):
     with pytest.raises(UserError, match="'v_proj' holds NaN"):
         save_peft(bad, CONFIG, tmp_path, base="base")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_modules": r".*\.(q_proj|v_proj)"},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["model.layers.0.self_attn.q_proj", "v_proj"]},
+        {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.1.self_attn.q_proj"]},
+    ],
+)
+def test_modules_that_only_peft_understands_are_not_given_to_servers(change):
+    peft_config.refuse_unservable("adapter 'x'", {"target_modules": ["q_proj", "v_proj"]}, {"q_proj", "v_proj"})
+    with pytest.raises(UserError, match="^adapter 'x' has target_modules .*SGLang needs a list of projections"):
+        peft_config.refuse_unservable("adapter 'x'", change, {"q_proj", "v_proj"})

@@ -205,7 +205,7 @@ def test_what_cannot_be_planned_is_refused():
     with pytest.raises(UserError, match="neither plan.model nor base.path is set"):
         configured(config)
     config.plan.model = "nowhere.json"
-    with pytest.raises(UserError, match="nowhere.json: cannot be read"):
+    with pytest.raises(UserError, match="nowhere.json is missing"):
         configured(config)
 
 

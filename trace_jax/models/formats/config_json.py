@@ -47,11 +47,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def read_config(path: str | os.PathLike[str]) -> DecoderConfig:
-    """The shape of a model. ``path`` is its directory, or a file in the format of ``config.json``.
+    """The shape of a model. ``path`` is its directory, or a file ``….json`` in the format of ``config.json``.
 
     Raises UserError for a file that cannot be read, and for a model that the decoder does not compute.
     """
-    file = Path(path) / CONFIG if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.suffix != ".json" or file.is_dir():
+        file /= CONFIG
     return config_from_json(read_json(file), str(file))
 
 
