@@ -151,7 +151,7 @@ def refuse(workdir, changes=(), **given):
         ({"mesh.data": 1, "mesh.tensor": 8}, "mesh axis tensor 8 does not divide vocab_size 743: use tensor 1"),
         ({"mesh.fsdp": -1}, "at most one -1"),
         ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
-        ({"training.max_steps": None}, "max_steps and max_rollouts are both None"),
+        ({"training.max_steps": None}, "training.max_steps and training.max_rollouts are both None"),
         ({"engine.capacity": 256}, "engine.capacity 256 is below"),
     ],
 )
