@@ -18,9 +18,10 @@ from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 CHAT = "/v1/chat/completions"
 
 
-def engine_of(upstreams, config, **settings) -> SGLangEngine:
+def engine_of(upstreams, config, api_key=None, **changes) -> SGLangEngine:
     urls = [upstream.url for upstream in upstreams]
-    return SGLangEngine(urls, config, (), EngineSettings(wait_seconds=WAIT_SECONDS, **settings), attempts=ATTEMPTS)
+    settings = EngineSettings(wait_seconds=WAIT_SECONDS, **changes)
+    return SGLangEngine(urls, config, (), settings, api_key=api_key, attempts=ATTEMPTS)
 
 
 class Stage:

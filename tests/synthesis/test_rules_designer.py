@@ -15,7 +15,7 @@ def brief(name, target_name="helpdesk", target=None):
     return make_brief(Candidate(name=name, description="d"), target_name, target or Helpdesk())
 
 
-def after(name, *verdicts, feedback="x", **target):
+def after(name, *verdicts, feedback="{verdict}: x", **target):
     """The first design, and the design after each of the verdicts."""
     attempts = ()
     designs = [RulesDesigner().design(brief(name, **target), ())]
@@ -27,7 +27,7 @@ def after(name, *verdicts, feedback="x", **target):
                 gates=(),
                 calibration=None,
                 verdict=verdict,
-                feedback=f"{verdict}: {feedback}",
+                feedback=feedback.format(verdict=verdict),
             ),
         )
         designs.append(RulesDesigner().design(brief(name, **target), attempts))
@@ -61,7 +61,7 @@ def test_it_does_not_go_back_and_forth():
 
 @pytest.mark.parametrize("verdict", ["gate failed", "broken", None])
 def test_what_is_no_matter_of_difficulty_ends_the_design(verdict):
-    with pytest.raises(DesignError, match=f"no difficulty mends this: {verdict}: too easy"):
+    with pytest.raises(DesignError, match="no difficulty mends this: too easy"):
         after("verify_before_acting", verdict, feedback="too easy")
 
 
