@@ -31,6 +31,8 @@ from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
+from trace_jax.gateway.adapters import Adapters
+from trace_jax.pipeline import _trained
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.load import load_router
@@ -350,3 +352,22 @@ def test_records_read_back_equal_and_a_seal_is_one_more_field(root):
     write_document(root / "again.json", read_document(root / SUMMARY, RunSummary))
     assert (root / "again.json").read_bytes() == (root / SUMMARY).read_bytes()
     assert list(read_records(root / BASE, Trajectory)) == small_run.base_rollouts()[::-1]
+
+
+def test_the_gateway_looks_again_before_it_merges(root):
+    held = _held(root, read_document(root / TABLE, RouteTable))
+    adapters = Adapters(held, None, small_run.CONFIG, "b", root / "gateway" / "merged", 1)
+    adapters._write({"look": 0.5, "finish": 0.5}, root / "good")
+    flip(root / WEIGHTS, -1)
+    with pytest.raises(UserError, match=f"{root / WEIGHTS}: sha256 is"):
+        adapters._write({"look": 0.5, "finish": 0.5}, root / "bad")
+    assert not (root / "bad").exists()
+
+
+def test_a_trained_adapter_is_gone_on_with_only_under_its_own_name(root):
+    (root / "adapters" / "look" / "peft").rename(root / "elsewhere")
+    with pytest.raises(UserError, match="adapter_config.json: no such file"):
+        _trained(root / "adapters" / "look", "look")
+    with pytest.raises(UserError, match="manifest of adapter 'finish', not 'look'"):
+        _trained(root / "adapters" / "finish", "look")
+    assert _trained(root / "adapters" / "finish", "finish").name == "finish"

@@ -129,7 +129,7 @@ def half(path: Path) -> None:
 
 
 def another_version(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    path.write_text(re.sub(r'"schema_version": \d+', '"schema_version": 9', path.read_text()))
 
 
 def another_base(path: Path) -> None:
@@ -169,7 +169,7 @@ def test_calibration_rollouts_that_an_adapter_was_trained_on_are_named_when_they
     shutil.rmtree(copied / "adapters" / name)
     refused = run(copied)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    words = rf"{name}.rollouts.jsonl holds 7 of the 8 rollouts calibration/{name}/.*restore the file"
+    words = rf"{name}.rollouts.jsonl: holds \d+ lines, .* was made from \d+ .*restore the file"
     assert re.search(words, refused.stderr.splitlines()[-1])
 
 
