@@ -20,12 +20,13 @@ from launch.convert_smollm2 import make_model
 from launch.stages import Clock, open_run
 from trace_jax import pipeline
 from trace_jax.base_agent import Agent
+from trace_jax.chat.files import chat_files
 from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
-from trace_jax.models.formats.huggingface import TOKENIZER, save
+from trace_jax.models.formats.huggingface import save
 from trace_jax.program import run
 from trace_jax.session import Base, limits, load_adapters, load_base, make_engine
 from trace_jax.telemetry.progress import Progress
@@ -59,7 +60,7 @@ def warm_start(config: ConfigDict, base: Base, directory: Path, tick: Callable[[
         context_weight=0.0,
     )
     taught = train_supervised(base.decoder, demonstrations(config, base.renderer), settings, tick)
-    save(taught, base.config, directory, [Path(config.base.path) / TOKENIZER])
+    save(taught, base.config, directory, chat_files(Path(config.base.path)))
 
 
 class Run:
