@@ -20,6 +20,7 @@ from evaluation.report_files import run_files
 from evaluation.terminal import print_evaluation, print_learning
 from launch.convert_smollm2 import make_model
 from launch.warm_start import WarmStartSettings
+from trace_jax.chat.files import chat_files
 from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport
@@ -28,7 +29,7 @@ from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.helpdesk.short import ShortDesk, ShortHelpdesk
 from trace_jax.environments.source import target_source
 from trace_jax.models.decoder import Decoder
-from trace_jax.models.formats.huggingface import TOKENIZER, save
+from trace_jax.models.formats.huggingface import save
 from trace_jax.pipeline.jobs import target_job
 from trace_jax.pipeline.stage_times import StageTimes
 from trace_jax.program import run
@@ -74,7 +75,7 @@ class Run:
         if not (directory / "config.json").exists():
             with self.times.stage(WARM), self.progress:
                 taught = self._teach(warm, settings.seed, untaught)
-                save(taught, untaught.config, directory, [model / TOKENIZER])
+                save(taught, untaught.config, directory, chat_files(model))
         self.settings = replace(settings, base=replace(settings.base, path=str(directory)))
         self.base = load_base(self.settings)
 

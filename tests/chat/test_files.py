@@ -11,7 +11,7 @@ from model_files import HYBRID, INSTRUCT, changed, write_model
 from tokenizers import Tokenizer
 
 from trace_jax.chat.codec import Codec
-from trace_jax.chat.files import end_token_ids, read_tokenizer
+from trace_jax.chat.files import chat_files, end_token_ids, read_tokenizer
 from trace_jax.chat.loading import load_renderer
 from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
@@ -136,6 +136,20 @@ def test_a_tokenizer_nested_a_thousand_deep_is_named(tmp_path: Path, qwen3: Toke
     (directory / "tokenizer.json").write_text(text + "]}" * 1000 + "}")
     with pytest.raises(UserError, match="tokenizer.json is damaged"):
         load_renderer(directory, None)
+
+
+def test_a_copy_of_the_files_has_the_same_renderer(tmp_path: Path, qwen3: Tokenizer) -> None:
+    files = {
+        "generation_config__json": {"eos_token_id": [411, 413]},
+        "tokenizer_config__json": {"chat_template": HYBRID},
+    }
+    model, copy = write_model(tmp_path / "model", qwen3, **files), tmp_path / "copy"
+    copy.mkdir()
+    for file in chat_files(model):
+        (copy / file.name).write_bytes(file.read_bytes())
+    ours, theirs = load_renderer(copy, None), load_renderer(model, None)
+    assert ours.stop_token_ids == theirs.stop_token_ids == (413, 411)
+    assert ours.chat_template_kwargs == theirs.chat_template_kwargs
 
 
 def test_a_tokenizer_that_is_missing_is_named(tmp_path: Path) -> None:

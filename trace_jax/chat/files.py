@@ -70,6 +70,12 @@ def end_token_ids(directory: Path, tokenizer: "PreTrainedTokenizerFast") -> froz
     return frozenset(found)
 
 
+def chat_files(directory: Path) -> list[Path]:
+    """The files of a model that its renderer is made from, but for ``config.json``: a copy of the model needs them."""
+    names = (TOKENIZER, TOKENIZER_CONFIG, *_OTHER_SETTINGS, TEMPLATE, PROCESSOR_TEMPLATE, GENERATION_CONFIG)
+    return [directory / name for name in names if (directory / name).is_file()]
+
+
 def quiet_transformers() -> None:
     """Keep ``transformers`` from printing advice, such as that PyTorch is missing, unless the user asks for it.
 

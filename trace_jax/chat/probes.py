@@ -24,7 +24,7 @@ class Probe:
         """The conversation in the form of OpenAI's API. Without content it has "", as servers write it."""
         return [self._openai_message(number, message) for number, message in enumerate(self.messages)]
 
-    def openai_tools(self) -> list[dict[str, Any]] | None:
+    def openai_tools(self) -> list[Any] | None:
         """The tools in the form of OpenAI's API; None if there are none."""
         return [{"type": "function", "function": tool.model_dump()} for tool in self.tools] or None
 
