@@ -90,8 +90,10 @@ async def send_large(url: str, wire: bytes) -> str:
         return type(error).__name__
 
 
-def attack(url: str, streams: int, half: int, size: int, told: "multiprocessing.Queue[tuple[str, str]]") -> None:
+def attack(url: str, streams: int, half: int, size: int, results: "multiprocessing.Queue[tuple[str, str]]") -> None:
     """The hostile clients, until the process is killed."""
+
+    bodies = large_bodies(size)
 
     async def run() -> None:
         connector = aiohttp.TCPConnector(limit=0)
@@ -103,10 +105,10 @@ def attack(url: str, streams: int, half: int, size: int, told: "multiprocessing.
                 await semaphore.acquire()  # all have begun
             for _ in range(half):
                 group.create_task(half_open(url))
-            told.put(("streams", "begun"))
+            results.put(("streams", "begun"))
             while True:
-                for kind, wire in large_bodies(size):
-                    told.put((kind, await send_large(url, wire)))
+                for kind, wire in bodies:
+                    results.put((kind, await send_large(url, wire)))
                     await asyncio.sleep(1.0)
 
     asyncio.run(run())
@@ -151,11 +153,11 @@ async def measure() -> None:
         memory = [resident_mib(process)]
         idle = [seconds async for seconds in health_times(url, SECONDS.value)]
         context = multiprocessing.get_context("spawn")
-        told: multiprocessing.Queue[tuple[str, str]] = context.Queue()
-        arguments = (url, STREAMS.value, HALF_OPEN.value, BODY.value * 1_000_000, told)
+        results: multiprocessing.Queue[tuple[str, str]] = context.Queue()
+        arguments = (url, STREAMS.value, HALF_OPEN.value, BODY.value * 1_000_000, results)
         hostile = context.Process(target=attack, args=arguments, daemon=True)
         hostile.start()
-        told.get()  # all are at work
+        results.get()  # all are at work
         loaded = [seconds async for seconds in health_times(url, SECONDS.value)]
         memory.append(resident_mib(process))
         hostile.kill()
@@ -163,8 +165,8 @@ async def measure() -> None:
         await asyncio.sleep(3.0)
         memory.append(resident_mib(process))
         statuses: dict[str, list[str]] = {}
-        while not told.empty():
-            kind, status = told.get()
+        while not results.empty():
+            kind, status = results.get()
             statuses.setdefault(kind, []).append(status)
         row = {"idle": figures(idle), "loaded": figures(loaded), "large_bodies": statuses}
         print(json.dumps({**row, "memory_mib": memory, "load_average": os.getloadavg()[0]}), flush=True)

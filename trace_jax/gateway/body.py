@@ -40,8 +40,8 @@ class Bodies:
             self._left += len(received)
 
     async def _receive(self, request: Request, received: bytearray) -> None:
-        close = {"Connection": "close"}  # the rest of the body is not read
-        too_large = ApiError(413, f"the body is larger than {self._limit} bytes, the limit: send less", headers=close)
+        # The rest of a body that is refused is read and thrown away, for clients that send it all before they read.
+        too_large = ApiError(413, f"the body is larger than {self._limit} bytes, this gateway's limit: send less")
         if int(request.headers.get("content-length", 0)) > self._limit:
             raise too_large
         try:
@@ -56,11 +56,11 @@ class Bodies:
                             429,
                             "the bodies of the requests that are being served are too large together: try again",
                             code="rate_limit_exceeded",
-                            headers={"Retry-After": "1", **close},
+                            headers={"Retry-After": "1"},
                         )
         except TimeoutError:
             why = f"the body has not come within {_SECONDS:.0f} s: send it at once"
-            raise ApiError(408, why, headers=close) from None
+            raise ApiError(408, why, headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise ClientDisconnected from None
 
