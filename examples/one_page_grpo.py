@@ -25,16 +25,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from trace_jax.chat.loading import load_renderer
 from trace_jax.engines.embedded.engine import EmbeddedEngine
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.source import load_source
 from trace_jax.models.decoder import decoder_of, params_of
 from trace_jax.models.formats.huggingface import load, revision
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
-from trace_jax.rollout.agent import Limits
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
-from trace_jax.session import load_renderer
 from trace_jax.training.advantages import group_advantages
 from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.collection import Group
@@ -92,7 +92,6 @@ def grpo(
     source = load_source(environment, "train", TASKS)
     tasks = TrainingEnvironment(source.name, source.environment, source.tasks, source.target, "train")
     group_source = GroupSource([tasks], "one_page", seed, rollout)
-    limits = Limits(rollout.max_turns, rollout.max_episode_tokens, rollout.max_seconds)
 
     # The adapter: LoRA's matrices a and b for every projection (another tree), trained by AdamW.
     lora = init_lora(model, training.rank, training.alpha, training.target_modules, key=jax.random.key(seed))
@@ -141,8 +140,7 @@ def grpo(
         decoder,
         model,
         renderer.stop_token_ids,
-        slots=rollout.concurrency,
-        capacity=rollout.max_episode_tokens,
+        EngineSettings(slots=rollout.concurrency, capacity=rollout.max_episode_tokens),
         max_rank=training.rank,
         max_adapters=1,
     )
@@ -158,7 +156,7 @@ def grpo(
             G, first = training.num_generations, step * training.groups_per_step
             numbers = range(first, first + training.groups_per_step)
             specs = [spec for number in numbers for spec in group_source.specs(number, G, version)]
-            rollouts = collect(specs, engine, renderer, limits, name, rollout.concurrency)
+            rollouts = collect(specs, engine=engine, renderer=renderer, settings=rollout, base=name)
             groups = [Group(tuple(rollouts[i : i + G])) for i in range(0, len(rollouts), G)]
 
             # 3. Advantages: how much better a rollout was than its group. Broken rollouts have none.
