@@ -33,7 +33,7 @@ from trace_jax.environments.source import target_source
 from trace_jax.models.lora import LoRA
 from trace_jax.pipeline.jobs import target_job
 from trace_jax.run_settings import RunSettings, read_settings
-from trace_jax.session import Base, embedded_engine, load_base
+from trace_jax.session import Base, load_base
 from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.job import StepReport
 from trace_jax.training.settings import GRPOConfig
@@ -121,7 +121,14 @@ def main(_: list[str]) -> None:
     settings = read_settings(quickstart.get_config())
     base = load_base(settings)
     rank = settings.training.rank
-    embedded = embedded_engine(settings.engine, base, max_adapters=STALENESS.value + 1, max_rank=rank)
+    embedded = EmbeddedEngine(
+        base.decoder,
+        base.config,
+        base.renderer.stop_token_ids,
+        settings.engine,
+        max_rank=rank,
+        max_adapters=STALENESS.value + 1,
+    )
     for name, engine in {"embedded": embedded, "remote": Remote(embedded, DELAY.value / 1000)}.items():
         found: dict[str, list[dict[str, float]]] = {}
         for repeat in range(REPEATS.value + 1):

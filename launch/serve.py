@@ -55,6 +55,7 @@ from trace_jax.contract.files import read_document
 from trace_jax.contract.lock import locked
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
+from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters, Held
 from trace_jax.gateway.app import make_app
@@ -85,7 +86,7 @@ from trace_jax.routing.router import Router
 from trace_jax.routing.select import SelectionPolicy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.run_settings import RunSettings, read_settings
-from trace_jax.session import embedded_engine, load_base, sglang_engine
+from trace_jax.session import load_base, sglang_engine
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
@@ -226,7 +227,14 @@ def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, he
     """The engine of this process, with room for every adapter and for the merge of all of them."""
     base, rank = load_base(settings), max(1, sum(adapter.rank for adapter in held.values()))
     router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(settings))
-    engine = embedded_engine(settings.engine, base, max_adapters=len(held) + MAX_MERGED.value, max_rank=rank)
+    engine = EmbeddedEngine(
+        base.decoder,
+        base.config,
+        base.renderer.stop_token_ids,
+        settings.engine,
+        max_rank=rank,
+        max_adapters=len(held) + MAX_MERGED.value,
+    )
     path = Path(settings.base.path).resolve()
     backend = EmbeddedBackend(
         path.name,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from etils import epath
 from jax.sharding import Mesh
@@ -23,8 +22,8 @@ from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Engine
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.engines.sglang.addresses import relay_url, server_urls
 from trace_jax.engines.sglang.engine import ATTEMPTS, SGLangEngine
-from trace_jax.engines.sglang.server import ServerFailed, SGLangServer
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder, layer_shapes
@@ -133,7 +132,10 @@ def make_engine(settings: EngineSettings, base: Base, *, max_adapters: int = 1, 
     """The engine that ``settings`` name. An embedded one has room for ``max_adapters`` of rank ``max_rank``."""
     if settings.kind == "sglang":
         return asyncio.run(sglang_engine(settings, base.config, base.renderer.stop_token_ids))
-    return embedded_engine(settings, base, max_adapters=max_adapters, max_rank=max_rank)
+    stop_token_ids = base.renderer.stop_token_ids
+    return EmbeddedEngine(
+        base.decoder, base.config, stop_token_ids, settings, max_rank=max_rank, max_adapters=max_adapters
+    )
 
 
 async def sglang_engine(
@@ -146,18 +148,6 @@ async def sglang_engine(
     return SGLangEngine(urls, shape, stop_token_ids, settings, relays=relays, api_key=key, attempts=attempts)
 
 
-def embedded_engine(settings: EngineSettings, base: Base, *, max_adapters: int, max_rank: int) -> EmbeddedEngine:
-    """The engine in this process, with room for ``max_adapters`` of rank ``max_rank``."""
-    return EmbeddedEngine(
-        base.decoder,
-        base.config,
-        base.renderer.stop_token_ids,
-        settings,
-        max_rank=max_rank,
-        max_adapters=max_adapters,
-    )
-
-
 @contextmanager
 def serve(settings: RunSettings, base: Base, adapters: Mapping[str, LoRA], directory: PathLike) -> Iterator[Session]:
     """A session whose engine has all ``adapters`` while the block runs. Servers read them below ``directory``."""
@@ -167,33 +157,3 @@ def serve(settings: RunSettings, base: Base, adapters: Mapping[str, LoRA], direc
         for name, lora in adapters.items():
             publisher.publish(name, lora)
         yield Session(settings, base, engine)
-
-
-async def server_urls(given: str, api_key: str | None) -> list[str]:
-    """The servers of a comma-separated list; in place of a sglang-router, those behind it.
-
-    Routers (0.3.2) do not hand adapters on to their servers, so that these have to be asked themselves.
-    """
-
-    async def behind(url: str) -> list[str]:
-        server = SGLangServer(url, 10.0, api_key)
-        try:
-            found = await server.workers()
-        except ServerFailed:  # it is away
-            return [url]
-        finally:
-            await server.close()
-        if not found:
-            raise UserError(f"{url} is a router without workers: start it with --worker-urls")
-        return found
-
-    found = await asyncio.gather(*(behind(url) for url in given.split(",")))
-    return list(dict.fromkeys(url for urls in found for url in urls))
-
-
-def relay_url(server: str, offset: int) -> str:
-    """The relay beside a server. Raises UserError for a server whose URL names no port."""
-    where = urlsplit(server)
-    if where.port is None:
-        raise UserError(f"{server} names no port, from which engine.relay_port_offset counts: write HOST:PORT")
-    return f"{where.scheme}://{where.netloc.rpartition(':')[0]}:{where.port + offset}"

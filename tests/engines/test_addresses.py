@@ -1,12 +1,12 @@
-"""From the config's URLs to the servers that are asked."""
+"""From the URLs of the settings to the servers that are asked."""
 
 import asyncio
 
 import pytest
 from aiohttp import web
 
+from trace_jax.engines.sglang.addresses import relay_url, server_urls
 from trace_jax.errors import UserError
-from trace_jax.session import relay_url, server_urls
 
 
 def found(workers: list[dict[str, str]] | None, key: str | None = None) -> list[str]:
