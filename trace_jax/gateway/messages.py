@@ -10,8 +10,6 @@ from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.gateway.request import TEXT, CompletionRequest
 from trace_jax.gateway.validation import InvalidField, invalid_field, quoted
 
-_NO_ARGUMENTS = ("", '""', "null")  # written by models and clients where a function takes none
-
 
 def _joined(content: Any) -> Any:
     """The text of a list of content parts; anything else as it is."""
@@ -36,7 +34,7 @@ class _ToolCall(BaseModel):
     def read(self) -> ToolCall:
         """Arguments that are no JSON object stay in ``raw_arguments``; none at all are an empty object."""
         written = self.function.arguments or ""
-        arguments = {} if written.strip() in _NO_ARGUMENTS else read_arguments(written)
+        arguments = read_arguments(written)
         return ToolCall(
             id=self.id or "",
             name=self.function.name or "",
