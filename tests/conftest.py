@@ -9,6 +9,8 @@ CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Of the programs that tests start.
+os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -15,7 +15,7 @@ STAND_IN = ("--config=configs/base.py", "--programs=yardstick:stand_in")
 
 
 def plan(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'planning'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'planning'}:{os.environ['PYTHONPATH']}"}
     command = [sys.executable, "-m", "launch.plan", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

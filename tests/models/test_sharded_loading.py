@@ -20,7 +20,7 @@ MIXTURE = DecoderConfig(96, 32, 3, 4, 2, 16, 48, **EXPERTS)
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), os.environ["PYTHONPATH"]])}
     environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # what is freed is given back at once and does not blur the peak
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

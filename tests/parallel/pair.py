@@ -13,7 +13,12 @@ def environment(devices):
     """For a process with so many devices."""
     others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
     flags = " ".join([*others, f"--xla_force_host_platform_device_count={devices}"])
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}",
+    }
 
 
 def free_address():
