@@ -37,6 +37,7 @@ from trace_jax.run_settings import read_section, read_settings, sections
 from trace_jax.session import Base, load_adapters, load_base, open_session
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.demonstrations import tokenized, turns_of
+from trace_jax.training.settings import check_sampling
 from trace_jax.training.supervised import Demonstration, SupervisedConfig, train_supervised
 from trace_jax.training.trainer import train
 
@@ -60,6 +61,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: epath.Path) -> None:
         settings, warm = read_settings(config), read_section(config, WarmStartSettings)
+        check_sampling(settings.rollout)
         model = Path(settings.base.path)
         if not (model / "config.json").exists():
             make_model(model)

@@ -43,7 +43,7 @@ from trace_jax.run_settings import RunSettings, read_settings
 from trace_jax.session import Base, load_base, open_session
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job, StepReport
-from trace_jax.training.settings import GRPOConfig
+from trace_jax.training.settings import GRPOConfig, check_sampling
 from trace_jax.training.trainer import train
 
 ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or directories of them")
@@ -71,6 +71,7 @@ _ROLLOUT = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens",
 def main(config: ConfigDict, workdir: epath.Path) -> None:
     """Train what is not trained yet."""
     settings = read_settings(config)
+    check_sampling(settings.rollout)
     _check()
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)

@@ -43,7 +43,7 @@ from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import synthesise
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job
-from trace_jax.training.settings import GRPOConfig
+from trace_jax.training.settings import GRPOConfig, check_sampling
 from trace_jax.training.trainer import train
 
 ROUTE_TABLE, GATE = "route_table.json", "gate.safetensors"
@@ -282,5 +282,4 @@ def _check(settings: RunSettings) -> None:
             f"training.max_rollouts is {training.max_rollouts}: the pipeline sets it for GRPO on the target, to what "
             "TRACE has spent; bound the adapters by training.max_steps"
         )
-    if settings.rollout.temperature == 0:
-        raise UserError("rollout.temperature is 0: greedy rollouts have no distribution to train, so give it above 0")
+    check_sampling(settings.rollout)

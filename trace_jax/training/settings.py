@@ -9,12 +9,21 @@ from typing import ClassVar, Literal
 
 from trace_jax.errors import UserError
 from trace_jax.models.settings import TARGETS, Remat
+from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.settings import Settings, setting
 
 LossType = Literal["grpo", "dapo", "dr_grpo"]  # rows of loss.AGGREGATIONS
 RatioLevel = Literal["token", "sequence"]  # rows of loss.SURROGATES
 KLEstimator = Literal["k1", "k2", "k3"]  # rows of loss.KL_ESTIMATORS
 ScaleRewards = Literal["group", "batch", "none"]
+
+
+def check_sampling(rollout: RolloutSettings) -> None:
+    """Raise UserError for settings of rollouts that no training can learn from."""
+    if rollout.temperature == 0:
+        raise UserError(
+            "rollout.temperature is 0: greedy rollouts have no distribution to train, so set it above 0, usually to 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

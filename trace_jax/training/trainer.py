@@ -22,7 +22,7 @@ from trace_jax.training.job import Job, RunContext, StepReport
 from trace_jax.training.learner import Learner
 from trace_jax.training.run import Run
 from trace_jax.training.sample import Sample
-from trace_jax.training.settings import GRPOConfig
+from trace_jax.training.settings import GRPOConfig, check_sampling
 
 _TELEMETRY = TelemetrySettings()
 
@@ -69,10 +69,7 @@ def train(
         FloatingPointError: a reward, log-probability, loss or gradient is not finite. No checkpoint is written for
             that step.
     """
-    if rollout.temperature == 0:
-        raise UserError(
-            "rollout.temperature is 0: greedy rollouts have no distribution to train, so set it above 0, usually to 1"
-        )
+    check_sampling(rollout)
     if len(jobs) > 1 and training.max_to_keep < 2:
         raise UserError(
             f"training.max_to_keep is {training.max_to_keep}, too few for {len(jobs)} adapters: a run killed between "
