@@ -144,9 +144,10 @@ def refuse(workdir, changes=(), **given):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': use one of embedded, sglang"),
+        ({"rollout.temperature": 0.0}, "rollout.temperature is 0"),
+        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded' or 'sglang'"),
         ({"engine.kind": "sglang"}, "engine.url '' names no servers: write --config.engine.url=http://HOST:PORT"),
-        ({"engine.wait_seconds": 0.0}, "engine.wait_seconds is 0.0: it has to be positive"),
+        ({"engine.wait_seconds": 0.0}, "engine.wait_seconds is 0.0: it should be greater than 0"),
         ({"mesh.data": 3}, "mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, there are 8"),
         ({"mesh.data": 1, "mesh.tensor": 8}, "mesh axis tensor 8 does not divide vocab_size 743: use tensor 1"),
         ({"mesh.fsdp": -1}, "at most one -1"),
