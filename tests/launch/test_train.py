@@ -148,7 +148,7 @@ def refuse(workdir, changes=(), **given):
         ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded' or 'sglang'"),
         ({"engine.kind": "sglang"}, "engine.url '' names no servers: write --config.engine.url=http://HOST:PORT"),
         ({"engine.wait_seconds": 0.0}, "engine.wait_seconds is 0.0: it should be greater than 0"),
-        ({"mesh.data": 3}, "mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, there are 8"),
+        ({"mesh.data": 3}, "mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 8"),
         ({"mesh.data": 1, "mesh.tensor": 8}, "mesh axis tensor 8 does not divide vocab_size 743: use tensor 1"),
         ({"mesh.fsdp": -1}, "at most one -1"),
         ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
@@ -190,7 +190,7 @@ def test_the_tasks_of_a_target_are_an_environment_too(tmp_path):
 def test_a_mesh_that_does_not_fit_is_one_line_for_a_user(environments, tmp_path):
     done = run(tmp_path / "run", f"--environments={environments}", mesh__data=3)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, there are 1: choose")
+    assert done.stderr.startswith("error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 1: choose")
 
 
 def test_a_second_start_is_refused_while_one_trains(environments, tmp_path):

@@ -18,8 +18,8 @@ def test_what_two_processes_do_together(tmp_path):
         assert (mine["first0"], mine["first1"], mine["first5000"]) == ("", "A", "A")
         assert mine["terminates"].startswith("Terminated")
         assert mine["anywhere"] == "(True, False)" and mine["same"] == mine["shared"] == "None"
-        assert "the weather of process 1 differs from that of process 0: give all the same" in mine["differs"]
-        assert "process 1 does not see what process 0 wrote there: use a directory that all" in mine["apart"]
+        assert "the weather of process 1 differs from that of process 0: give all processes the same" in mine["differs"]
+        assert "process 1 does not see the file that process 0 wrote there: use a directory that all" in mine["apart"]
         assert mine["host"] == "True" and mine["left"] == "['0']"
     assert lines[0]["fails"].startswith("ZeroDivisionError")
     assert lines[1]["fails"].startswith("UserError the first process failed: ZeroDivisionError")
@@ -33,7 +33,7 @@ def test_processes_that_do_not_find_each_other_end_with_the_address(me):
         [sys.executable, "-c", START.format(f"'{address}', 2, {me}, 3.0")],
         env=pair.environment(1), cwd=pair.ROOT, capture_output=True, text=True, timeout=120)  # fmt: skip
     assert done.returncode == 1 and time.monotonic() - started < 60
-    assert f"process {me} of 2 at {address} could not join the others (not all were there after 3 s)" in done.stderr
+    assert f"process {me} of 2 at {address} could not join the others (not all had joined after 3 s)" in done.stderr
 
 
 def test_a_wrong_address_is_named():

@@ -199,7 +199,7 @@ def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
 def test_what_cannot_be_planned_is_refused():
     with pytest.raises(UserError, match="tensor 4 does not divide num_key_value_heads 2"):
         training_job(tiny(mesh=MeshSettings(1, 1, 4, 1)), parse_topology("v5e:2x2"))
-    with pytest.raises(UserError, match="takes 8 devices, there are 4"):
+    with pytest.raises(UserError, match="takes 8 devices, but there are 4"):
         training_job(tiny(mesh=MeshSettings(8, 1, 1, 1)), parse_topology("v5e:2x2"))
     config = import_module("configs.base").get_config()
     with pytest.raises(UserError, match="neither plan.model nor base.path is set"):

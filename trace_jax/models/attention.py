@@ -12,8 +12,8 @@ from trace_jax.models.execution import Execution
 from trace_jax.models.kernels.flash import flash_attention
 from trace_jax.models.rope import rope_frequencies
 
-_BLOCKS = 4  # of queries in a row, at most, that are computed one after the other on a CPU
-_SHORTEST = 96  # queries of a block
+_BLOCKS = 4  # most blocks of queries in a row; a CPU computes them one after the other
+_SHORTEST = 96  # fewest queries in a block
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -23,8 +23,8 @@ def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Arra
 
     causal ∧ (segment_q = segment_k ∨ parent_q = segment_k).
 
-    Segment 0 is padding: it sees only padding (so that its softmax stays finite) and no real token sees it. A parent of
-    0 is no parent.
+    Segment 0 is padding. Padding sees only padding, so that its softmax stays finite, and no real token sees padding.
+    Parent 0 means no parent.
     """
     T = segment_ids_BT.shape[1]
     query, key, parent = segment_ids_BT[:, :, None], segment_ids_BT[:, None, :], parent_ids_BT[:, :, None]
@@ -35,8 +35,8 @@ def packed_mask(segment_ids_BT: jax.Array, parent_ids_BT: jax.Array) -> jax.Arra
 def attend(q_BSNH: jax.Array, k_BKCH: jax.Array, v_BKCH: jax.Array, mask_BSC: jax.Array) -> jax.Array:
     """Grouped-query attention, softmax(q kᵀ / √H) v with a float32 softmax; query head n reads key head n // (N / K).
 
-    Keys and values have their head axis outside the time axis: the products are then plain batched matrix products
-    without a transposition of the cache. Returns ``[B, S, N, H]`` in the dtype of ``q``.
+    S counts queries and C keys. Keys and values have the head axis before the time axis, so that the products are plain
+    batched matrix products and the cache is not transposed. Returns ``[B, S, N, H]`` in the dtype of ``q``.
     """
     B, S, N, H = q_BSNH.shape
     K = k_BKCH.shape[1]
@@ -58,14 +58,14 @@ def attend_packed(
     """Attention over whole packed rows under ``packed_mask``: ``(q [B, T, N, H], k, v [B, T, K, H])`` to
     ``[B, T, N, H]``. Only this function chooses a kernel.
 
-    With a ``window`` (a number) a token sees only tokens that are less than so many positions before it.
+    With a ``window`` (a number of positions) a token sees only tokens that are fewer positions before it.
 
-    xla computes one row at a time and again in the backward pass: a row's scores then stay in the cache of a CPU and
-    are never written to memory, which halves the time of attention and its gradient. flash is
-    ``flash.flash_attention``, for TPUs, where padding gets 0. cudnn is NVIDIA's kernel, bfloat16 only, with the mask
-    as its bias.
+    - xla computes one row at a time, and computes it again in the backward pass. The scores of a row then stay in the
+      cache of a CPU, which halves the time of attention and its gradient.
+    - flash is ``flash.flash_attention``, for TPUs. Padding gets 0 there.
+    - cudnn is NVIDIA's kernel, with the mask as its bias. It takes bfloat16 only.
 
-    The output has the checkpoint name "attention"; flash gives it to the logsumexp that its gradient needs, too.
+    The output has the checkpoint name "attention". flash also gives this name to the logsumexp of its gradient.
     """
     if execution.attention == "flash":
         ids = {"segment_ids_BT": segment_ids_BT, "parent_ids_BT": parent_ids_BT, "positions_BT": positions_BT}
@@ -81,7 +81,7 @@ def attend_packed(
         @jax.checkpoint
         def attend_row(row: tuple[jax.Array, ...]) -> jax.Array:
             q, k, v, mask = (array[None] for array in row)
-            # No query sees a key behind its block: the scores above the diagonal are not computed.
+            # No query sees a key behind its block, so the scores there are not computed.
             block = max(_SHORTEST, -(-q.shape[1] // _BLOCKS))
             ends = [*range(block, q.shape[1], block), q.shape[1]]
             blocks = [

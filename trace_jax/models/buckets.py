@@ -1,10 +1,11 @@
-"""Lengths rounded up to few values: few shapes, few compiles."""
+"""Rounds lengths up to a few values, so that there are few shapes and few compilations."""
 
 
 def bucket(length: int, shortest: int = 16, steps: int = 2) -> int:
-    """The smallest of ``steps`` sizes an octave that holds ``length``: with 2, 16, 24, 32, 48, 64, …; with 4, 16, 20, …
+    """The smallest bucket size that is at least ``length``. There are ``steps`` sizes between two powers of two.
 
-    ``shortest``, a power of two and a multiple of ``steps``, is the least that is returned.
+    With 2 steps the sizes are 16, 24, 32, 48, 64, …; with 4 steps they are 16, 20, 24, 28, 32, 40, …. ``shortest`` is
+    the smallest size: a power of two and a multiple of ``steps``.
     """
     octave = shortest
     while 2 * octave < length:

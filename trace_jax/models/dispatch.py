@@ -1,4 +1,4 @@
-"""Tokens to rows of experts and back: a round is one window of every expert's queue, of fixed shape."""
+"""Moves tokens to the rows of their experts and back, in rounds: one window of every expert's queue, of fixed shape."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +21,12 @@ _BLOCK = 128  # tokens whose rows one product sums
     "order_PQ", "expert_US", "place_US", "first_LP", "start_LP", "end_LP"])  # fmt: skip
 @dataclass(frozen=True)
 class Queues:
-    """What waits for this device's L experts: assignments by expert, then by the device that sent them.
+    """The assignments that wait for this device's L experts, sorted by expert, then by the device that sent them.
 
-    ``start_LP .. end_LP`` are the positions of each queue's parts, ``first_LP`` where the part begins in its sender's
-    ``order_PQ`` (flat assignments sorted by expert). ``expert_US`` is the local expert of every assignment, L if it is
-    another device's, and ``place_US`` its place.
+    All arrays are int32. ``order_PQ`` holds, for each sender, its flat assignments sorted by expert. Each queue has P
+    parts, one for each sender: a part takes the positions ``start_LP`` to ``end_LP`` (exclusive) and begins at
+    ``first_LP`` in its sender's ``order_PQ``. ``expert_US`` is the local expert of every assignment, or L if the expert
+    is on another device. ``place_US`` is the position of the assignment.
     """
 
     order_PQ: jax.Array
@@ -40,10 +41,14 @@ class Queues:
     "token_X", "choice_X", "valid_X", "row_US", "sizes_L", "order_X", "taken_G"])  # fmt: skip
 @dataclass(frozen=True)
 class Round:
-    """Rows of one round: each row's token, which of its choices, and whether there is one at all; the row of every
-    assignment, X where it is not in this round.
+    """The rows of one round.
 
-    Ragged: the rows of each expert, the rows in the order of their tokens, and how many each block of 128 tokens has.
+    Each row has a token (``token_X``) and the number of the token's choice (``choice_X``), both int32. ``valid_X``,
+    bool, is False for rows without an assignment. ``row_US`` is the row of every assignment, X if it is not in this
+    round.
+
+    The ragged layout has three more: ``sizes_L`` counts the rows of each expert, ``order_X`` sorts the rows by their
+    tokens, and ``taken_G`` counts the rows of each block of 128 tokens.
     """
 
     token_X: jax.Array
@@ -58,8 +63,8 @@ class Round:
 def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
     """Queues of this device's ``local`` experts, from the int32 choices ``[U, S]`` of this device's own tokens.
 
-    Every device sorts what it sends; what it receives is then in order up to the lengths of the parts. (Sorting all
-    that was received would take P times as long.)
+    Every device sorts the assignments that it sends. The parts that a device receives are then sorted already, and only
+    their lengths are needed. (Sorting everything after it was received would take P times as long.)
     """
     flat_Q = chosen_US.reshape(-1)
     order_Q = jnp.argsort(flat_Q, stable=True).astype(jnp.int32)
@@ -79,7 +84,7 @@ def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
     expert_US = jnp.where((expert_US >= 0) & (expert_US < local), expert_US, local)
     P = order_PQ.shape[0]
     sent_PUS = expert_US.reshape(P, -1, expert_US.shape[1])
-    # A sum over few experts instead of reading from a table: accelerators look single numbers up slowly.
+    # A sum over the few experts replaces a table look-up, which is slow on accelerators.
     place_PUS = turn_US.reshape(sent_PUS.shape)
     for e in range(local):
         place_PUS = place_PUS + jnp.where(sent_PUS == e, start_LP[e][:, None, None], 0)
@@ -87,9 +92,9 @@ def queues(chosen_US: jax.Array, num_experts: int, local: int) -> Queues:
 
 
 def round_size(assignments: int, local: int, shards: int, layout: Experts, tokens: int) -> int:
-    """Rows of a round: what an even load fills, with some slack; for equal groups a multiple of ``local`` experts.
+    """The number of rows of a round: those that an even load fills, and some slack.
 
-    No expert ever has more rows than there are ``tokens``.
+    In the capacity layout it is a multiple of ``local``, and no expert has more rows than there are ``tokens``.
     """
     experts = 1 if layout == "ragged" else local
     even = -(-assignments // (shards * experts))
@@ -98,7 +103,7 @@ def round_size(assignments: int, local: int, shards: int, layout: Experts, token
 
 
 def rounds(queue: Queues, size: int, layout: Experts) -> jax.Array:
-    """How many rounds it takes until every assignment has had its turn, an int32 scalar."""
+    """The number of rounds until every assignment was computed, an int32 scalar."""
     if layout == "ragged":
         return -(-queue.end_LP[-1, -1] // size)
     longest = jnp.max(queue.end_LP[:, -1] - queue.start_LP[:, 0])
@@ -106,7 +111,10 @@ def rounds(queue: Queues, size: int, layout: Experts) -> jax.Array:
 
 
 def round_of(queue: Queues, number: jax.Array, size: int, layout: Experts) -> Round:
-    """The rows of round ``number``: in ragged layout the next ``size`` positions, else the next of every expert."""
+    """The rows of round ``number``.
+
+    The ragged layout takes the next ``size`` positions; the capacity layout takes the next positions of every expert.
+    """
     L, row_X = queue.end_LP.shape[0], jnp.arange(size, dtype=jnp.int32)
     start_L, end_L = queue.start_LP[:, 0], queue.end_LP[:, -1]
     own_US = queue.expert_US < L
@@ -136,7 +144,7 @@ def round_of(queue: Queues, number: jax.Array, size: int, layout: Experts) -> Ro
 
 
 def _assignment(queue: Queues, place_X: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Token and choice of the assignments at some positions."""
+    """Token and choice, int32 ``[X]`` each, of the assignments at the positions ``place_X``."""
     P, Q = queue.order_PQ.shape
     S = queue.expert_US.shape[1]
     part_X = jnp.sum(place_X[:, None] >= queue.end_LP.reshape(-1), axis=1, dtype=jnp.int32)  # parts that end before it
@@ -152,8 +160,8 @@ def _assignment(queue: Queues, place_X: jax.Array) -> tuple[jax.Array, jax.Array
 def spread(x_UD: jax.Array, rows: Round) -> jax.Array:
     """The token of every row, ``[X, D]``. Its gradient is ``collect``.
 
-    A row without one gets zeros, for the matrices' gradients; in ragged layout such rows lie behind all groups, where
-    no product and no sum reads them.
+    A row without a token gets zeros, because the gradients of the matrices read it. In the ragged layout such rows lie
+    behind all groups, and no product or sum reads them.
     """
     x_XD = x_UD[rows.token_X]
     return x_XD if rows.sizes_L is not None else jnp.where(rows.valid_X[:, None], x_XD, 0)
@@ -163,8 +171,9 @@ def spread(x_UD: jax.Array, rows: Round) -> jax.Array:
 def collect(y_XD: jax.Array, rows: Round) -> jax.Array:
     """The sum of every token's rows, ``[U, D]``, in float32. Its gradient is ``spread``.
 
-    Adding rows into tokens would be done one after the other. A TPU sums the rows of a block of tokens by a product
-    with ones and zeros, which reads each row once. Elsewhere a token reads its rows, and some that are not there.
+    A scatter would add the rows one after the other. A TPU instead sums the rows of a block of tokens by a product with
+    ones and zeros, which reads each row once. On other platforms each token reads its rows; a row that is not in this
+    round counts as zero.
     """
     if rows.order_X is not None and rows.taken_G is not None:
         lane_X = rows.token_X[rows.order_X] % _BLOCK
@@ -182,7 +191,7 @@ def collect(y_XD: jax.Array, rows: Round) -> jax.Array:
 
 @jax.custom_vjp
 def row_weights(weight_US: jax.Array, rows: Round) -> jax.Array:
-    """The weight of every row's assignment, ``[X]``; 0 where there is none."""
+    """The weight of every row's assignment, ``[X]``; 0 for a row without an assignment."""
     return jnp.where(rows.valid_X, weight_US[rows.token_X, rows.choice_X], 0)
 
 

@@ -1,9 +1,9 @@
-"""A mixture of experts whose base weights are frozen: exact for any load, in memory for an even one.
+"""A mixture of experts with frozen base weights. The result is exact for any load; the memory is that of an even load.
 
-Tokens of all devices along the mesh axis ``expert`` are gathered, every device computes what its own experts add to
-them, and the sums are scattered back. On a torus that moves as much as sending each token to its eight experts would,
-and its shape does not depend on the router. A device works through its experts' queues in rounds of fixed size: no
-token is ever dropped, and an uneven load costs rounds, not memory.
+The tokens of all devices along the mesh axis ``expert`` are gathered. Every device computes the outputs of its own
+experts, and the sums are scattered back. On a torus this moves as many bytes as sending each token to its eight
+experts, and the shapes do not depend on the router. A device works through its experts' queues in rounds of fixed size:
+no token is ever dropped, and an uneven load takes more rounds, not more memory.
 """
 
 from functools import partial
@@ -24,7 +24,10 @@ Weights = dict[str, jax.Array]  # gate_proj, up_proj [E, D, F], down_proj [E, F,
 
 
 def route(h_UD: jax.Array, router_DE: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-    """The experts of every token, int32 ``[U, S]``, and their weights, float32 ``[U, S]``, by a float32 router."""
+    """The experts of every token, int32 ``[U, S]``, and their weights, float32 ``[U, S]``.
+
+    The router's product and softmax are computed in float32.
+    """
     logits_UE = jnp.einsum("ud,de->ue", h_UD.astype(jnp.float32), router_DE, precision=jax.lax.Precision.HIGHEST)
     weight_US, chosen_US = jax.lax.top_k(jax.nn.softmax(logits_UE, axis=-1), config.num_experts_per_tok)
     if config.norm_topk_prob:
@@ -43,8 +46,9 @@ def mixture(
 ) -> jax.Array:
     """Σ_s weight_s · expert_s(h), ``[U, D]``.
 
-    ``real_U`` False marks padding: it gets zeros and no expert's time (all of it would go to the same few).
-    ``gates_UA`` float32 is the scale of the adapter that a token uses, 0 for the others (``lora.row_gates``).
+    Tokens whose ``real_U`` is False are padding. Padding gets zeros and is sent to no expert, because all of it would
+    go to the same few experts. ``gates_UA``, float32, holds the scale of the adapter that a token uses, and 0 for all
+    other adapters (``lora.row_gates``).
     """
     chosen_US, weight_US = route(h_UD, layer["router"], config)
     if real_U is not None:
@@ -74,7 +78,7 @@ def _experts(
     weights: Weights,
     queue: Queues,
 ) -> jax.Array:
-    """What this device's experts add to every token, ``[U, D]`` in the dtype of ``h``, summed in float32."""
+    """The outputs of this device's experts for every token, ``[U, D]`` in the dtype of ``h``, summed in float32."""
 
     def body(number: jax.Array, total_UD: jax.Array) -> jax.Array:
         return total_UD + _round(round_of(queue, number, size, layout), h_UD, weight_US, pairs, gates_UA, weights)
@@ -88,7 +92,7 @@ def _forward(size: int, layout: Experts, *arguments: Any) -> tuple[jax.Array, tu
 
 
 def _backward(size: int, layout: Experts, kept: tuple, dy_UD: jax.Array) -> tuple:
-    """Round by round: a round's hidden layer is computed again, and the gradients of all rounds add up."""
+    """The gradient, round by round. The hidden layer of a round is computed again; the gradients of rounds add up."""
     h_UD, weight_US, gates_UA, pairs, weights, queue = kept
     inputs = h_UD, weight_US, pairs
     dy_UD = dy_UD.astype(jnp.float32)
@@ -119,13 +123,16 @@ def _round(
         return out + _delta(x, pairs[target], gates_XA, rows.sizes_L) if target in pairs else out
 
     inner_XF = jax.nn.silu(project(x_XD, "gate_proj")) * project(x_XD, "up_proj")
-    # Weighed before the last product: its output is then not needed for the gradient of the weights.
+    # Weights are applied before the last product, so that their gradient does not need the output of that product.
     inner_XF = inner_XF * row_weights(weight_US, rows)[:, None].astype(inner_XF.dtype)
     return collect(project(inner_XF, "down_proj"), rows)
 
 
 def _delta(x_XI: jax.Array, pair: dict[str, jax.Array], gates_XA: jax.Array, sizes_L: jax.Array | None) -> jax.Array:
-    """scale · (x a) b of every row's adapter and expert: the ranks of all adapters side by side, foreign ones gated."""
+    """scale · (x a) b with the adapter and the expert of every row.
+
+    The ranks of all adapters are concatenated, and the gates set those of other adapters to zero.
+    """
     a, b = pair["a"], pair["b"]
     A, E, fan_in, R = a.shape
     h = grouped_matmul_trained(x_XI, a.transpose(1, 2, 0, 3).reshape(E, fan_in, A * R), sizes_L)

@@ -1,4 +1,4 @@
-"""Rotary frequencies of a configuration, scaled if it says so."""
+"""Rotary frequencies of a configuration, with its scaling."""
 
 import math
 
@@ -10,9 +10,9 @@ from trace_jax.models.config import DecoderConfig
 def rope_frequencies(config: DecoderConfig) -> np.ndarray:
     """Angle per position of each pair of a head, float32 ``[H/2]``: theta^(-2i/H) (RoFormer, eq. 15).
 
-    With ``rope_scaling`` (Llama 3.1): what turns fewer than ``low_freq_factor`` times within the original context is
-    slowed down by ``factor``, what turns more than ``high_freq_factor`` times stays, and between the two the share that
-    stays grows linearly with the number of turns.
+    ``rope_scaling`` (Llama 3.1) changes a frequency by the number of turns that it makes within the original context.
+    Frequencies with fewer than ``low_freq_factor`` turns are divided by ``factor``. Frequencies with more than
+    ``high_freq_factor`` turns stay as they are. Between the two, the share that stays grows linearly with the turns.
     """
     H = config.head_dim
     frequency = config.rope_theta ** (-np.arange(0, H, 2, dtype=np.float64) / H)

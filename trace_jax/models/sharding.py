@@ -1,4 +1,4 @@
-"""Which axis of which array lies along which axis of the mesh: one table for weights, adapters and caches."""
+"""Maps axes of arrays to axes of the mesh: one table for weights, adapters and caches."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ Axes = tuple[str | None, ...]
 
 
 def is_expert(config: DecoderConfig, name: str) -> bool:
-    """True for a projection of which every expert has its own."""
+    """True for a projection that exists once for every expert."""
     return bool(config.num_experts) and name in EXPERT_TARGETS
 
 
@@ -85,7 +85,7 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
 
 
 def gathered(x: jax.Array, axes: Axes) -> jax.Array:
-    """Inside a shard_map: the array whole along the width, as its layer computes with it. Nothing else is gathered."""
+    """Inside a shard_map: the array, gathered along its width D. The other axes stay sharded."""
     for dimension, axis in enumerate(axes):
         if axis == "embed":
             x = gather(x, RULES["embed"], dimension)  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def gathered(x: jax.Array, axes: Axes) -> jax.Array:
 
 
 def check_mesh(config: DecoderConfig, mesh: Mesh) -> None:
-    """Raise UserError, with the remedy, unless every split axis divides evenly."""
+    """Raise UserError, with the remedy, if a mesh axis does not divide the size of an axis that it splits."""
     sizes = {
         "embed": ("hidden_size", config.hidden_size),
         "vocab": ("vocab_size", config.vocab_size),

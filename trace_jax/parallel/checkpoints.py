@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: asynchronous, atomic, and refused by a run that they do not belong to."""
+"""Checkpoints of a training run. They are asynchronous and atomic, and another run's checkpoints are refused."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ _preservation = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """The numbered checkpoints in ``directory``; only whole ones are ever listed, whenever the run was killed.
+    """The numbered checkpoints in ``directory``. Only complete ones are listed, even if the run was killed.
 
-    ``identity`` (JSON values) says what the state belongs to, for instance the base model's revision and the LoRA rank.
-    It is stored with every checkpoint, and ``restore`` refuses one whose identity differs. Kept are the last
-    ``max_to_keep`` checkpoints, those of every multiple of ``keep_period``, and the ``keep_best`` of highest reward.
-    With several processes all call every method, and the directory is one that they share.
+    ``identity`` (JSON values) identifies the run of the state, for instance by the base model's revision and the LoRA
+    rank. It is stored with every checkpoint, and ``restore`` refuses a checkpoint with another identity. The last
+    ``max_to_keep`` checkpoints are kept, those of every multiple of ``keep_period``, and the ``keep_best`` with the
+    highest reward. With several processes, all of them call every method and share the directory.
 
         with Checkpoints(directory, {"base": revision, "rank": 16}) as checkpoints:
             step, state = checkpoints.restore(state) or (0, state)
@@ -46,7 +46,7 @@ class Checkpoints:
             kept.append(_preservation.BestN(n=keep_best, get_metric_fn=lambda metrics: metrics["reward"]))
         self.directory = epath.Path(directory).absolute()
         self.identity = {name: list(value) if isinstance(value, tuple) else value for name, value in identity.items()}
-        # Several checkpointers write at once, and their barriers between processes must not be taken for one another.
+        # Several checkpointers write at the same time, so the barriers between processes need different names.
         context = ocp.Context()
         context.multiprocessing_options.barrier_sync_key_prefix = "/".join(self.directory.parts[-2:])
         self._checkpointer = ocp.training.Checkpointer(
@@ -54,26 +54,27 @@ class Checkpoints:
             context=context,
             save_decision_policy=_policies.FixedIntervalPolicy(1),  # the caller decides when
             preservation_policy=_preservation.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,  # what a killed run left half-written
+            cleanup_tmp_directories=True,  # left behind by a killed run
         )
 
     def save(self, step: int, state: Any, reward: float = 0.0) -> None:
-        """Write ``state``, a tree of arrays, PRNG keys and Python numbers, in the background; steps only ever grow.
+        """Write ``state``, a tree of arrays, PRNG keys and Python numbers, in the background. Steps must increase.
 
-        A failed earlier write raises here. The arrays may be replaced, but not donated, before ``wait`` returns.
+        This call raises the error of an earlier write that failed. The arrays may be replaced, but not donated, before
+        ``wait`` returns.
         """
         metadata = {"identity": self.identity}
         self._checkpointer.save_async(step, state, metrics={"reward": reward}, custom_metadata=metadata)
 
     def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any] | None:
-        """The step and state of the last whole checkpoint, or of that of ``step``; None if there is none.
+        """Step and state of the last complete checkpoint, or of the checkpoint of ``step``; None if there is none.
 
-        ``abstract`` is a tree of the same structure (arrays or ShapeDtypeStructs with shardings, numbers): arrays come
-        back in its shapes, dtypes and shardings.
+        ``abstract`` is a tree of the same structure, of numbers and of arrays or ShapeDtypeStructs with shardings. It
+        gives the shapes, dtypes and shardings of the returned arrays.
 
         Raises:
-            UserError: the checkpoint's identity is another one (the message names both values), or the checkpoint
-                cannot be read (the message names its directory).
+            UserError: the checkpoint has another identity (the message names both values), or it cannot be read (the
+                message names its directory).
         """
         steps = [found.step for found in self._checkpointer.checkpoints if step is None or found.step == step]
         if not steps:
@@ -85,11 +86,11 @@ class Checkpoints:
             return steps[-1], self._checkpointer.load(steps[-1], abstract)
 
     def drop_after(self, step: int) -> None:
-        """Remove the checkpoints of all later steps, to go on from ``step``."""
+        """Remove the checkpoints of all steps after ``step``, so that the run can continue from ``step``."""
 
         def remove() -> bytes:
             for found in [found.step for found in self._checkpointer.checkpoints if found.step > step]:
-                torn = self.directory / f"{found}.orbax-checkpoint-tmp"  # killed in between, it is half-written
+                torn = self.directory / f"{found}.orbax-checkpoint-tmp"  # Orbax ignores this name if we are killed here
                 (self.directory / str(found)).rename(torn).rmtree()
             return b""
 
@@ -98,7 +99,7 @@ class Checkpoints:
         self._checkpointer.reload()
 
     def wait(self) -> None:
-        """Return when everything saved so far is on disk; raise if that failed."""
+        """Return when everything saved so far is on disk. Raises the error of a write that failed."""
         self._checkpointer.wait()
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Checkpoints:
         except Exception as error:  # Orbax reports damage as KeyError, TypeError, ValueError, OSError, …
             path = os.fspath(self.directory / str(step))
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            remedy = "if it is damaged, remove that directory to go on from the checkpoint before it"
+            remedy = "if it is damaged, remove that directory to continue from the checkpoint before it"
             raise UserError(f"{path}: checkpoint cannot be read ({why}): {remedy}") from error
 
     def _refuse_foreign(self, step: int, found: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The device mesh: axes ``data, fsdp, tensor, expert``, the same four for one CPU, a GPU box and several TPU slices."""
+"""The device mesh. It always has the axes ``data, fsdp, tensor, expert``, on one CPU as on several TPU slices."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,13 @@ BATCH_AXES = ("data", "fsdp", "expert")  # rows of a batch are split over these;
 
 
 def make_mesh(config: MeshSettings = MeshSettings(), devices: Sequence[Any] | None = None) -> Mesh:  # noqa: B008 (frozen)
-    """A mesh over ``devices`` (all by default), neighbours on the network next to each other.
+    """A mesh over ``devices`` (all by default). Neighbours in the mesh are neighbours on the network.
 
-    Several TPU slices are split along ``data``, whose traffic (gradients of adapters, once a step) is the least.
+    Several TPU slices are split along ``data``. This axis has the least traffic: the gradients of adapters, once a
+    step.
 
     Raises:
-        UserError: the axes do not fit the number of devices, or ``data`` that of the slices.
+        UserError: the axes do not fit the number of devices, or ``data`` is no multiple of the number of slices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.resolve(len(devices))
@@ -42,5 +43,5 @@ def make_mesh(config: MeshSettings = MeshSettings(), devices: Sequence[Any] | No
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """How many parts the rows of a batch are split into."""
+    """The number of parts into which the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -1,4 +1,4 @@
-"""Arrays between hosts and meshes, for one process and for many."""
+"""Moves arrays between hosts and meshes, for one process and for many."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Tree = Any
 
 
 def to_mesh(tree: Tree, mesh: Mesh, spec: P) -> Tree:
-    """Host arrays, which every process holds whole, as arrays split by ``spec``."""
+    """A tree of host arrays as arrays on ``mesh``, sharded by ``spec``. Every process holds the whole host arrays."""
     sharding = NamedSharding(mesh, spec)
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -20,7 +20,7 @@ def to_mesh(tree: Tree, mesh: Mesh, spec: P) -> Tree:
 
 
 def to_host(tree: Tree) -> Tree:
-    """Arrays split in any way as whole numpy arrays, on every process. All processes have to call it."""
+    """A tree of arrays with any sharding as whole numpy arrays, on every process. All processes must call it."""
 
     def whole(x: jax.Array) -> np.ndarray:
         if x.is_fully_addressable or x.is_fully_replicated:

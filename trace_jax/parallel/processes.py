@@ -1,4 +1,4 @@
-"""Several processes that run one program: how they start, what the first one does for all, and how they end."""
+"""Several processes that run one program: how they start, exchange values, and end."""
 
 import hashlib
 import os
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 from etils import epath
-from jax._src import distributed  # where process_id stands when JAX cannot list its devices
+from jax._src import distributed  # knows process_id even when JAX cannot list its devices
 from jax.experimental import multihost_utils
 
 from trace_jax.errors import UserError
 from trace_jax.parallel.termination import Terminated
 
-HEARTBEAT_SECONDS = 60  # a process that is silent for so long counts as dead: JAX then ends all others
-_BUCKET = 1 << 12  # bytes; what is sent to all is padded to a power of two, at least this: few compilations
+HEARTBEAT_SECONDS = 60  # a process that is silent for this time counts as dead: JAX then ends all others
+_BUCKET = 1 << 12  # bytes; messages are padded to a power of two, and to at least this size, for few compilations
 
 
 def start(
@@ -29,9 +29,10 @@ def start(
     process_id: int | None = None,
     timeout_seconds: float = 300.0,
 ) -> None:
-    """Join the other processes; call it before anything else of JAX. On TPUs and under Slurm nothing has to be given.
+    """Join the other processes. Call it before any other function of JAX.
 
-    Raises UserError when they have not come together after ``timeout_seconds``. The program has to end then.
+    TPUs and Slurm find the first three arguments by themselves. Raises UserError if not all processes have joined
+    within ``timeout_seconds``; the program must then end.
     """
     if coordinator_address is not None and not re.fullmatch(r".+:\d+", coordinator_address):
         raise UserError(f"--coordinator_address={coordinator_address}: write HOST:PORT, process 0's host")
@@ -43,11 +44,11 @@ def start(
                 coordinator_address,
                 num_processes,
                 process_id,
-                initialization_timeout=int(timeout_seconds) + 60,  # there JAX would abort without a word of ours
+                initialization_timeout=int(timeout_seconds) + 60,  # later than ours: JAX would abort with no message
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=HEARTBEAT_SECONDS,
             )
-        except Exception as error:  # of many types; the message below names it
+        except Exception as error:  # JAX raises many types; the message below contains it
             failed.append(error)
 
     thread = threading.Thread(target=join, daemon=True)
@@ -55,10 +56,10 @@ def start(
     thread.join(timeout_seconds)
     if thread.is_alive() or failed:
         where = f"process {process_id} of {num_processes} at {coordinator_address}"
-        why = " ".join(str(failed[0]).split()) if failed else f"not all were there after {timeout_seconds:g} s"
+        why = " ".join(str(failed[0]).split()) if failed else f"not all had joined after {timeout_seconds:g} s"
         raise UserError(
-            f"{where} could not join the others ({why}): start every process with the same --coordinator_address, "
-            "which all must reach, and --num_processes, and --process_id 0, 1, …"
+            f"{where} could not join the others ({why}): start every process with the same --num_processes, with its "
+            "own --process_id (0, 1, …), and with the same --coordinator_address, which every process must reach"
         )
 
 
@@ -68,9 +69,9 @@ def is_first() -> bool:
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What ``make`` returns in the first process, in every process. All have to call it.
+    """Call ``make`` in the first process and return its result in every process. All processes must call it.
 
-    What it raises there is raised there, and as UserError in the others; Terminated is raised in all.
+    An error of ``make`` is raised in the first process, and as UserError in the others. Terminated is raised in all.
     """
     if jax.process_count() == 1:
         return make()
@@ -78,7 +79,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
     if is_first():
         try:
             data = make()
-        except BaseException as caught:  # sent to the others, who would wait for ever, and raised below
+        except BaseException as caught:  # sent to the others, which would wait for ever, and raised below
             data, error = f"the first process failed: {type(caught).__name__}: {caught}".encode(), caught
     outcome = np.array([error is not None, isinstance(error, Terminated), len(data)], np.int32)
     failed, terminated, size = (int(x) for x in multihost_utils.broadcast_one_to_all(outcome))
@@ -96,14 +97,17 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 
 def anywhere(flag: bool) -> bool:
-    """True if ``flag`` is true in any process. All have to call it."""
+    """True if ``flag`` is true in any process. All processes must call it."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 def require_same(what: str, data: bytes) -> None:
-    """Raise UserError in all processes unless all have the same ``data``. All have to call it."""
+    """Raise UserError in all processes unless all have the same ``data``. All processes must call it.
+
+    ``what`` names the data in the message.
+    """
     if jax.process_count() == 1:
         return
     own = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
@@ -111,14 +115,15 @@ def require_same(what: str, data: bytes) -> None:
     others = [number for number, digest in enumerate(digests) if not np.array_equal(digest, digests[0])]
     if others:
         raise UserError(
-            f"{what} of process {', '.join(map(str, others))} differs from that of process 0: give all the same"
+            f"{what} of process {', '.join(map(str, others))} differs from that of process 0: give all processes the "
+            "same"
         )
 
 
 def require_shared(directory: os.PathLike[str], timeout_seconds: float = 10.0) -> None:
-    """Raise UserError in all processes unless what the first one writes to ``directory`` is there for all.
+    """Raise UserError in all processes unless all of them see a file that the first one writes to ``directory``.
 
-    A network's file system may be late, by up to ``timeout_seconds`` seconds. All have to call it.
+    A network file system may show the file later, by up to ``timeout_seconds``. All processes must call it.
     """
     if jax.process_count() == 1:
         return
@@ -141,17 +146,17 @@ def require_shared(directory: os.PathLike[str], timeout_seconds: float = 10.0) -
     if not found.all():
         blind = ", ".join(str(number) for number in np.flatnonzero(~found))
         raise UserError(
-            f"{os.fspath(directory)}: process {blind} does not see what process 0 wrote there: use a directory that "
-            "all machines share, or an object store (gs://…)"
+            f"{os.fspath(directory)}: process {blind} does not see the file that process 0 wrote there: use a "
+            "directory that all machines share, or an object store (gs://…)"
         )
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """The whole of a program that several processes run: one that fails does not wait for the others as it ends.
+    """A context for the whole of a program that several processes run. A process that fails ends without waiting.
 
-    JAX would wait for them as they wait for this one. The others see it gone and fail, at the latest after
-    ``HEARTBEAT_SECONDS``.
+    Otherwise JAX would wait for the other processes at the end, while they wait for this one. The others notice that it
+    is gone and fail, at the latest after ``HEARTBEAT_SECONDS``.
     """
     try:
         yield
@@ -162,9 +167,9 @@ def together() -> Iterator[None]:
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         if isinstance(error, jax.errors.JaxRuntimeError):
-            print("error: most likely another process has ended: look at what it said first", file=sys.stderr)
+            print("error: most likely another process has ended: read the messages of that process", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         if distributed.global_state.process_id == 0:
-            time.sleep(2.0)  # JAX aborts all others at once when the first is gone: they may have to say the same
+            time.sleep(2.0)  # JAX aborts the others when the first is gone; they get time to print their own errors
         os._exit(status if isinstance(status, int) else 1)

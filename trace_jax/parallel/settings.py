@@ -10,10 +10,10 @@ from trace_jax.settings import Settings, setting
 
 @dataclass(frozen=True)
 class MeshSettings(Settings):
-    """Devices along each axis; at most one may be -1: as many as are left. The default is pure data parallelism."""
+    """Devices along each axis. At most one axis may be -1: it takes all other devices. By default this is ``data``."""
 
     section: ClassVar = "mesh"
-    data: int = setting(-1, "devices along the axis that splits batches; -1: as many as are left")
+    data: int = setting(-1, "devices along the axis that splits batches; -1: all that the other axes leave")
     fsdp: int = setting(1, "devices along the axis that splits batches and the width of weights")
     tensor: int = setting(1, "devices along the axis that splits heads, feed-forward width and vocabulary")
     expert: int = setting(1, "devices along the axis that splits batches and experts")
@@ -22,15 +22,15 @@ class MeshSettings(Settings):
         super().__post_init__()
         sizes = astuple(self)
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-            raise UserError(f"mesh {self}: axes must be positive, and at most one -1 (as many as are left)")
+            raise UserError(f"mesh {self}: axes must be positive; at most one may be -1 (all that the others leave)")
 
     def resolve(self, devices: int) -> "MeshSettings":
-        """The mesh of all ``devices`` devices. Raises UserError when they cannot be laid out so."""
+        """The sizes with -1 replaced, for ``devices`` devices. Raises UserError if the axes do not fit that number."""
         given = math.prod(size for size in astuple(self) if size != -1)
         if devices % given or (-1 not in astuple(self) and devices != given):
             raise UserError(
-                f"mesh {self} takes {'a multiple of ' if -1 in astuple(self) else ''}{given} devices, there are "
-                f"{devices}: choose axes whose product is {devices}, or set one of them to -1"
+                f"mesh {self} takes {'a multiple of ' if -1 in astuple(self) else ''}{given} devices, but there are "
+                f"{devices}: choose axes whose product is {devices}, or set one axis to -1"
             )
         return MeshSettings(**{f.name: devices // given if getattr(self, f.name) == -1 else getattr(self, f.name)
                              for f in fields(self)})  # fmt: skip

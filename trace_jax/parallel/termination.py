@@ -1,4 +1,4 @@
-"""SIGTERM: what a cluster sends before it takes a machine away."""
+"""SIGTERM, the signal that a cluster sends before it takes a machine away."""
 
 import signal
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Self
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. A KeyboardInterrupt, since asyncio and whoever catches broken episodes let only that pass."""
+    """SIGTERM was received. A KeyboardInterrupt, because asyncio and handlers of broken episodes do not catch that."""
 
-    status = 128 + signal.SIGTERM  # of a program that it ends
+    status = 128 + signal.SIGTERM  # exit status of a program that it ends
 
 
 class Termination:
-    """Notes SIGTERM while it is entered, in the main thread, in place of what the signal did before.
+    """A context that records SIGTERM in place of the earlier signal handler. Enter it in the main thread.
 
     with Termination() as termination:
         while not termination.requested:
@@ -28,7 +28,7 @@ class Termination:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A block that SIGTERM ends at once, with Terminated; elsewhere it is only noted."""
+        """A block in which SIGTERM raises Terminated at once. Outside of it SIGTERM only sets ``requested``."""
         self._interruptible = True
         try:
             if self.requested:
@@ -44,10 +44,10 @@ class Termination:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)  # None: JAX's own
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)  # None stands for a handler of JAX
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         if self._interruptible:
-            self._interruptible = False  # once: what cleans up is not interrupted again
+            self._interruptible = False  # a second SIGTERM does not interrupt the clean-up
             raise Terminated

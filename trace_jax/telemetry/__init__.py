@@ -1,1 +1,1 @@
-"""What a run tells: metrics, progress, compilations."""
+"""Reports of a running program: metrics, progress, compilations."""

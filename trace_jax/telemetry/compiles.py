@@ -1,4 +1,4 @@
-"""Every XLA compilation, with its name, argument shapes and seconds; and the cache that spares a second one."""
+"""A log of XLA compilations, with name, argument shapes and seconds; and the cache of compiled programs."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from trace_jax.contract.storage import PathLike
 
 _DURATION = "/jax/core/compile/backend_compile_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
-_LOWERING = logging.getLogger("jax._src.interpreters.pxla")  # the only place where JAX tells the shapes
+_LOWERING = logging.getLogger("jax._src.interpreters.pxla")  # the only place where JAX reports the shapes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CompileLog:
         self._shapes = _ShapeFilter(self._thread)
 
     def count(self, name: str) -> int:
-        """How often a function was compiled, cache hits included."""
+        """How often the function ``name`` was compiled, cache hits included."""
         return sum(compiled.name == name for compiled in self.compiles)
 
     def seconds(self) -> float:
@@ -89,7 +89,7 @@ class CompileLog:
 
 
 class _ShapeFilter(logging.Filter):
-    """Notes name and shapes of what the calling thread lowers, and drops messages that were not asked for."""
+    """Records name and shapes of the function that a thread lowers; drops messages below the logger's own level."""
 
     def __init__(self, thread: threading.local) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _ShapeFilter(logging.Filter):
 
 
 def enable_compilation_cache(directory: PathLike | None = None) -> Path | None:
-    """Keep compiled programs between runs; returns the directory in use, None where an empty name turns it off.
+    """Keep compiled programs between runs. Returns the directory in use, or None if an empty name turns the cache off.
 
     The directory is ``directory``, else ``$JAX_COMPILATION_CACHE_DIR``, else ``trace_jax/jax`` in the user's cache
     directory (``$XDG_CACHE_HOME``, or ``~/.cache``). Call it before the first compilation.
@@ -118,5 +118,5 @@ def enable_compilation_cache(directory: PathLike | None = None) -> Path | None:
     path = Path(chosen) if chosen else Path(base) / "trace_jax" / "jax"
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # JAX's 1 s leaves out most of a small model
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # JAX's 1 s skips most of a small model
     return path

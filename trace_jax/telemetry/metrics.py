@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON Lines always, TensorBoard by default, Weights & Biases when asked."""
+"""Metrics of a run: always as JSON Lines, by default for TensorBoard, optionally to Weights & Biases."""
 
 import importlib
 import json
@@ -23,8 +23,9 @@ class MetricsWriter:
         with MetricsWriter(workdir / "train") as metrics:
             metrics.write(step, {"reward": 0.4, "tokens_per_second": 1200.0})
 
-    ``may_be_nan`` names the metrics that may be NaN (a mean over nothing); any other NaN or infinity raises
-    UserError with its name, and nothing of that step is written. TensorBoard needs a local ``directory``.
+    ``may_be_nan`` names the metrics that may be NaN, because they are means over nothing. Any other NaN or infinity
+    raises UserError with the metric's name, and nothing of that step is written. TensorBoard needs a local
+    ``directory``.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class MetricsWriter:
         self._log = LineLog(self.path)
         self._tensorboard: Any = None
         if tensorboard and is_local(directory):
-            from tensorboardX import SummaryWriter  # slow to import, and not needed where TensorBoard is off
+            from tensorboardX import SummaryWriter  # slow to import, and not needed if TensorBoard is off
 
             self._tensorboard = SummaryWriter(os.fspath(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record ``values`` of ``step``, durably in the JSON Lines. Values may be Python, numpy or JAX scalars."""
+        """Record the ``values`` of ``step``; the line in ``metrics.jsonl`` is synced to disk.
+
+        Values may be Python, numpy or JAX scalars.
+        """
         scalars = {name: float(value) for name, value in values.items()}
         for name, value in scalars.items():
             if not math.isfinite(value) and not (math.isnan(value) and name in self._may_be_nan):
@@ -62,7 +66,7 @@ class MetricsWriter:
             self._wandb.log(present, step=step)
 
     def close(self) -> None:
-        """Flush and release everything."""
+        """Flush and close all outputs."""
         self._log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -79,9 +83,10 @@ class MetricsWriter:
 
 
 def read_metrics(directory: PathLike) -> dict[int, dict[str, float]]:
-    """``{step: {name: value}}`` in order of steps; NaN where a declared metric was NaN.
+    """``{step: {name: value}}`` in order of steps. A null in the file is NaN.
 
-    A resumed run writes the steps after its checkpoint again: of one metric at one step the last value counts.
+    A resumed run writes the steps after its checkpoint again. If a metric has several values at one step, the last one
+    counts. Raises UserError for a line that holds no metrics.
     """
     steps: dict[int, dict[str, float]] = {}
     for where, line in read_lines(epath.Path(directory) / FILE):
@@ -91,7 +96,7 @@ def read_metrics(directory: PathLike) -> dict[int, dict[str, float]]:
 
 
 def drop_metrics_after(directory: PathLike, step: int) -> None:
-    """Take back the lines of the steps after ``step`` from ``metrics.jsonl``, if there is one."""
+    """Remove the lines of the steps after ``step`` from ``metrics.jsonl``, if the file exists."""
     path = epath.Path(directory) / FILE
     if not path.exists():
         return
@@ -126,6 +131,6 @@ def _start_wandb(directory: PathLike) -> Any:
     try:
         wandb = importlib.import_module("wandb")
     except ImportError:
-        raise UserError("wandb is asked for but not installed: pip install wandb, or set wandb to False") from None
+        raise UserError("wandb is set to True but not installed: pip install wandb, or set it to False") from None
     path = os.fspath(directory)
     return wandb.init(project="trace-jax", name=epath.Path(path).name, dir=path if is_local(path) else None)

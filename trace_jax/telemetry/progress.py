@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars when someone watches, plain lines when the output goes to a file."""
+"""Progress: bars on a terminal, plain lines if the output goes to a file."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Stage:
-    """One piece of work with ``total`` steps: count them with ``advance``. Made by ``Progress.stage``."""
+    """A stage of ``total`` steps, which ``advance`` counts. ``Progress.stage`` makes it."""
 
     def __init__(self, owner: "Progress", name: str, total: int, done: int) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Stage:
         self._task = owner.bars.add_task(name, total=total, completed=done, status="") if owner.bars else None
 
     def advance(self, steps: int = 1, reward: float | None = None, tokens: int = 0) -> None:
-        """``steps`` more are done; ``reward`` is the latest mean, ``tokens`` those processed since the last call."""
+        """Count ``steps`` more. ``reward`` is the latest mean, ``tokens`` the tokens processed since the last call."""
         self.done += steps
         self._tokens += tokens
         self._reward = self._reward if reward is None else reward
@@ -43,7 +43,7 @@ class Stage:
             self._owner.print(self._line())
 
     def episode(self, trajectory: Trajectory) -> None:
-        """One more episode is done: shown are the mean reward of the graded ones, how many broke, and their rate."""
+        """Count one more episode. The stage shows the mean reward of graded episodes, the broken ones, and the rate."""
         self._episodes += 1
         if trajectory.reward is not None:
             self._graded += 1
@@ -53,7 +53,7 @@ class Stage:
         self.advance(reward=mean, tokens=usage.prompt_tokens + usage.completion_tokens)
 
     def finish(self, note: str = "") -> None:
-        """The stage is over; ``note`` (a result in a few words) stays on the terminal."""
+        """End the stage. ``note`` (a result in a few words) stays on the terminal."""
         seconds = time.monotonic() - self._started
         if self._owner.bars is not None and self._task is not None:
             self._owner.bars.remove_task(self._task)
@@ -69,7 +69,7 @@ class Stage:
         self.finish("" if kind is None else f"stopped by {kind.__name__}")
 
     def seconds_left(self) -> float | None:
-        """Seconds until the total at the speed so far; None before the first step."""
+        """Seconds that the remaining steps take at the average speed so far; None before the first step."""
         steps = self.done - self._begun_at
         if steps <= 0:
             return None
@@ -98,7 +98,8 @@ class Progress:
         with Progress() as progress, progress.stage("train", total=25) as stage:
             stage.advance(reward=0.4, tokens=1200)
 
-    Bars on a terminal; elsewhere one plain line per stage every ten seconds and one at its end. Stages may nest.
+    A terminal shows bars. Other outputs get one plain line per stage every ten seconds, and one at its end. Stages may
+    nest.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -118,11 +119,11 @@ class Progress:
             )
 
     def stage(self, name: str, total: int, done: int = 0) -> Stage:
-        """Start a stage of ``total`` steps, ``done`` of them by an earlier run. Use it as a context manager."""
+        """Start a stage of ``total`` steps, of which an earlier run did ``done``. Use it as a context manager."""
         return Stage(self, name, total, done)
 
     def print(self, line: str) -> None:
-        """A plain line above the bars."""
+        """Print a plain line, above the bars if there are any."""
         self._console.print(line, markup=False)
 
     def __enter__(self) -> Self:

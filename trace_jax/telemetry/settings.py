@@ -1,4 +1,4 @@
-"""Settings of what a run tells."""
+"""Settings of the metrics."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from trace_jax.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetrySettings(Settings):
-    """Where metrics go, beside ``metrics.jsonl``."""
+    """The outputs of metrics other than ``metrics.jsonl``."""
 
     section: ClassVar = "telemetry"
     tensorboard: bool = setting(True, "write TensorBoard event files")

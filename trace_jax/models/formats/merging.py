@@ -1,4 +1,4 @@
-"""An adapter merged into its base, from files to files: one tensor in memory at a time, no accelerator needed."""
+"""Merges an adapter into its base, from files to files. It holds one tensor at a time and needs no accelerator."""
 
 import os
 from collections.abc import Callable
@@ -26,12 +26,12 @@ def merge_adapter(
 ) -> None:
     """Write ``W + scale · a b`` for every weight W of the model in ``base`` that the PEFT adapter changes.
 
-    The sum is formed in float32 and stored in the dtype of W; all else of ``base`` is copied, its tokenizer and
-    configuration included. ``progress`` is called with how many of how many tensors are written.
+    The sum is formed in float32 and stored in the dtype of W. All other files of ``base`` are copied, among them its
+    tokenizer and configuration. ``progress(done, total)`` is called after each tensor with the number of tensors.
 
     Raises:
-        UserError: an adapter of another base (it records the path of its own, or its ``huggingface.revision``); a
-            base or an adapter that cannot be read; ``out`` being one of the two.
+        UserError: the adapter belongs to another base (an adapter records the path or the ``huggingface.revision`` of
+            its base); the base or the adapter cannot be read; ``out`` is one of the two.
     """
     path = Path(base)
     if Path(out).resolve() in (path.resolve(), Path(adapter).resolve()):

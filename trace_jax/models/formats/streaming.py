@@ -1,4 +1,4 @@
-"""Large arrays onto devices, block by block: the host holds a few blocks, never the array."""
+"""Moves large arrays to devices block by block. The host holds a few blocks, never the whole array."""
 
 import itertools
 import math
@@ -25,15 +25,19 @@ def stream(
     transposed: bool = False,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> jax.Array:
-    """An array of ``shape`` and ``dtype`` whose parts come from ``read(index)``, placed as ``sharding`` says.
+    """An array of ``shape`` and ``dtype`` with ``sharding``, whose parts come from ``read(index)``.
 
-    Each process calls ``read`` for what its own devices hold, once for parts that several of them hold, and with the
-    same sequence of blocks on all processes. ``index`` names a part of ``shape``; with ``transposed``, what ``read``
-    returns has its last two axes swapped (and is turned on the device). Without ``sharding`` the array is on the
-    default device, uncommitted. A block of all devices of this process together is of about ``block_bytes`` in
-    ``dtype``; the host holds up to four times that at once. ``progress`` gets the fraction done after each block.
+    Args:
+        read: returns the part ``index`` of ``shape``. Each process reads the parts of its own devices; a part that
+            several of them hold is read once. The sequence of blocks is the same on all processes.
+        block_bytes: approximate size, in ``dtype``, of one block of all devices of this process together. The host
+            holds up to four times as much at once.
+        sharding: None puts the array on the default device, uncommitted.
+        transposed: the parts that ``read`` returns have their last two axes swapped; the device swaps them back.
+        progress: is called after each block with the fraction that is done.
 
-    Raises UserError for a sharding that ``shape`` does not fit, or of an unknown kind.
+    Raises:
+        UserError: ``shape`` does not fit the sharding, or the sharding is of an unsupported type.
     """
     if not isinstance(sharding, NamedSharding | SingleDeviceSharding | None):
         raise UserError(f"sharding {sharding} is not supported: use a NamedSharding")
@@ -58,7 +62,10 @@ def stream(
 
 
 def _block_shape(local: tuple[int, ...], itemsize: int, budget: int, transposed: bool) -> tuple[int, ...]:
-    """Part of each device's share that is written at once: about ``budget`` bytes, whole rows of what is stored."""
+    """The shape of the part of each device's shard that is written at once.
+
+    It has about ``budget`` bytes and consists of whole rows of the stored array.
+    """
     size, last = list(local), len(local) - 1
     for axis in [*range(last - 1), last] if transposed else range(last):
         rest = math.prod(size) * itemsize // size[axis]
@@ -68,7 +75,7 @@ def _block_shape(local: tuple[int, ...], itemsize: int, budget: int, transposed:
 
 
 def _starts(local: tuple[int, ...], size: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Where each block starts in a device's share. The last along an axis is moved back to end with it."""
+    """Where each block starts in a device's shard. The last block along an axis ends with the axis."""
     axes = [
         [min(start, whole - part) for start in range(0, whole, part)] for whole, part in zip(local, size, strict=True)
     ]
@@ -84,7 +91,7 @@ def _block(
     sharding: NamedSharding | SingleDeviceSharding | None,
     transposed: bool,
 ) -> jax.Array:
-    """The blocks at ``start`` of all devices' shares, as one array split like the array itself."""
+    """The blocks at ``start`` of all devices' shards, as one array with the sharding of the whole array."""
 
     def at(origin: tuple[int, ...]) -> np.ndarray:
         corner = [first + offset for first, offset in zip(origin, start, strict=True)]
@@ -110,7 +117,7 @@ def _block(
 def _writer(
     sharding: NamedSharding | SingleDeviceSharding | None, transposed: bool
 ) -> Callable[[jax.Array, jax.Array, np.ndarray], jax.Array]:
-    """Writes a block into an array in place, each device into its own share."""
+    """A function that writes a block into an array in place; each device writes into its own shard."""
 
     def write(array: jax.Array, block: jax.Array, start: jax.Array) -> jax.Array:
         block = (block.swapaxes(-1, -2) if transposed else block).astype(array.dtype)
@@ -128,7 +135,7 @@ def _writer(
 
 
 def _stored(sharding: Any, ndim: int, transposed: bool) -> Any:
-    """How blocks are split before they are turned."""
+    """The sharding of blocks before their axes are swapped."""
     if not transposed or not isinstance(sharding, NamedSharding):
         return sharding
     axes = (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))

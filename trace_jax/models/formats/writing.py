@@ -1,4 +1,4 @@
-"""Models to safetensors, in shards with an index if they are large, one tensor in memory at a time."""
+"""Writes models as safetensors, with one tensor in memory at a time. Large models become shards with an index."""
 
 import json
 import math
@@ -44,12 +44,13 @@ def write_model(
     config: Mapping[str, Any],
     copied: Sequence[str | os.PathLike[str]] = (),
 ) -> None:
-    """Write ``tensors``, each got by ``read(name)``, ``config`` as config.json, and copies of the files ``copied``.
+    """Write ``tensors``, whose values ``read(name)`` returns, ``config`` as config.json, and copies of ``copied``.
 
-    All weights are written to temporary files before anything is replaced; from then until the new ``config.json`` is
-    in place the directory holds none, so that a killed program never leaves a mixture that passes for a model.
+    All weights are first written to temporary files. Then the old ``config.json`` is removed, the files are replaced,
+    and the new ``config.json`` is written last. A killed program therefore never leaves a mixture of two models that
+    could be loaded.
 
-    Raises UserError for a tensor that holds NaN or infinity, with ``directory`` as it was.
+    Raises UserError for a tensor that holds NaN or infinity; ``directory`` then stays as it was.
     """
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def write_model(
 
 
 def _split(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """The tensors of each file, in order, as many as go into ``SHARD_BYTES``."""
+    """The tensors of each file, in order; each file takes up to ``SHARD_BYTES``."""
     groups: list[list[Tensor]] = [[]]
     filled = 0
     for tensor in tensors:
@@ -96,7 +97,7 @@ def _split(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
 
 
 def _write_shard(path: Path, tensors: Sequence[Tensor], read: Callable[[str], np.ndarray]) -> None:
-    """One file (format: 8 bytes with the length of a JSON header, the header, the tensors' bytes)."""
+    """Write one file: 8 bytes with the length of the JSON header, the header, the bytes of the tensors."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:

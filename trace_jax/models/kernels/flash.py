@@ -1,4 +1,4 @@
-"""Attention over packed rows as Pallas kernels for TPUs: never a ``[T, T]`` array, no work on unrelated blocks."""
+"""Attention over packed rows as Pallas kernels for TPUs. They make no ``[T, T]`` array and skip unrelated blocks."""
 
 from functools import partial
 from typing import Any
@@ -26,16 +26,16 @@ def flash_attention(
     positions_BT: jax.Array | None = None,
     interpret: Any = False,
 ) -> jax.Array:
-    """softmax(q kᵀ H^-0.5) v over what ``packed_mask`` relates: causal ∧ (segment ∨ parent); ``[B, T, N, H]`` like q.
+    """softmax(q kᵀ H^-0.5) v under the mask of ``packed_mask``: causal ∧ (segment ∨ parent); ``[B, T, N, H]`` like q.
 
-    Query head n reads key head n // (N / K). Inputs are bfloat16 or float32, the softmax is float32. Padding (segment
-    0) gets 0, and its gradients are 0. With a ``window``, a number that may be traced, a query sees only keys less than
-    so many positions before it; positions are needed then, since behind a shared prefix the distance in the row is not
-    the distance in the text.
+    Query head n reads key head n // (N / K). Inputs are bfloat16 or float32; the softmax is float32. Padding (segment
+    0) gets 0, and its gradients are 0. A ``window`` is a number of positions and may be traced. With a window, a query
+    sees only keys that are fewer positions before it. A window needs positions, because behind a shared prefix the
+    distance in the row differs from the distance in the text.
 
-    Differentiable in q, k and v. Inside ``shard_map`` all shapes are local. Output and logsumexp carry the checkpoint
-    name ``"attention"``: a policy that saves it spares the backward pass the forward kernel. ``interpret`` runs the
-    kernels without a TPU, slowly (see ``pallas_call``).
+    Differentiable in q, k and v. Inside ``shard_map`` all shapes are local. The output and the logsumexp have the
+    checkpoint name ``"attention"``: with a policy that saves it, the backward pass does not run the forward kernel
+    again. ``interpret`` runs the kernels without a TPU, slowly (see ``pallas_call``).
 
     Raises:
         UserError: shapes or dtypes do not fit together, or a window comes without positions.

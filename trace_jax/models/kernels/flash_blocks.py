@@ -1,4 +1,4 @@
-"""Which blocks of queries meet which blocks of keys in packed rows: the list of work of the attention kernels."""
+"""The work list of the attention kernels: the pairs of a block of queries and a block of keys to compute."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 LANES = 128
-NO_ID = -1  # of a query that has no segment or no parent; no key has it
+NO_ID = -1  # the id of a query without a segment or a parent; no key has this id
 
 
 class Blocks(NamedTuple):
@@ -20,9 +20,9 @@ class Blocks(NamedTuple):
 class Pairs(NamedTuple):
     """The pairs of blocks to compute, for each row in order; entries from ``count`` on repeat the last pair.
 
-    A repeated pair moves no data and is not computed. ``query_BP`` and ``key_BP`` number the blocks, int32 ``[B, P]``;
-    ``count_B`` int32 ``[B]``. They lie in the 1 MiB of scalar memory: P is 544 for rows of 8,192 tokens and groups of
-    8 heads, 8,448 for 32,768.
+    A repeated pair moves no data and is not computed. ``query_BP`` and ``key_BP``, int32 ``[B, P]``, number the blocks;
+    ``count_B`` is int32 ``[B]``. All three lie in the 1 MiB of scalar memory. P is 544 for rows of 8,192 tokens and
+    groups of 8 heads, and 8,448 for rows of 32,768.
     """
 
     query_BP: jax.Array
@@ -31,14 +31,16 @@ class Pairs(NamedTuple):
 
 
 def choose_blocks(length: int, group: int, itemsize: int) -> Blocks:
-    """Blocks for rows of ``length`` (a multiple of 128), ``group`` query heads to a key head, inputs of so many bytes.
+    """Block sizes for rows of ``length`` tokens (a multiple of 128).
 
-    The heads of a group are stacked, so that a step multiplies ``group · query`` rows with ``key`` columns. Bfloat16
-    inputs get 2^19 scores a step: four float32 arrays of that size are alive in the backward pass, 8 MiB, and with the
-    double-buffered blocks of q, k, v, dout and the accumulators that fits the 16 MiB of VMEM which a kernel gets on
-    every TPU; float32 inputs, whose products take several passes over parts of them, get half. Twice the scores gain
-    nothing in the compiled schedules of v5e and v6e, half cost a tenth more an element. Queries come in the finest
-    blocks that stack to 1024 rows, for small blocks cross fewer borders of segments.
+    ``group`` counts the query heads of a key head, and ``itemsize`` the bytes of an input element. The heads of a group
+    are stacked, so that a step multiplies ``group · query`` rows with ``key`` columns.
+
+    Bfloat16 inputs get 2^19 scores a step. Four float32 arrays of that size are alive in the backward pass, which is
+    8 MiB. Together with the double-buffered blocks of q, k, v, dout and the accumulators they fit the 16 MiB of VMEM
+    that a kernel gets on every TPU. Float32 inputs get half as many scores, because their products take several passes.
+    In the compiled schedules of v5e and v6e, twice the scores gain nothing, and half of them cost a tenth more an
+    element. Query blocks are the smallest that stack to 1024 rows: small blocks cross fewer borders of segments.
     """
     scores = 2**20 // itemsize
     query = _largest_divisor(length, max(scores // 512 // group, LANES))
@@ -52,12 +54,14 @@ def _largest_divisor(length: int, *limits: int) -> int:
 
 
 def block_pairs(query_ids_BIT: jax.Array, key_ids_BIT: jax.Array, blocks: Blocks, by_key: bool) -> Pairs:
-    """All pairs of blocks in which a query may see a key; a superset is harmless, no related pair is left out.
+    """All pairs of blocks in which a query may see a key. No such pair is missing; some others may be included.
 
-    ``query_ids_BIT`` holds segment, parent and, with a window, the earliest position seen; ``key_ids_BIT`` segment and,
-    with a window, position. Pairs come in the order of the query blocks, or ``by_key`` of the key blocks. Pairs above
-    the diagonal are left out at trace time. Of the others those are kept whose ranges of ids meet (a block of packed
-    segments has a narrow range) and those on the diagonal, so that each block is visited.
+    The rows of ``query_ids_BIT`` are the segment, the parent and, with a window, the earliest position that is seen.
+    The rows of ``key_ids_BIT`` are the segment and, with a window, the position. Pairs are in the order of the query
+    blocks, or in that of the key blocks if ``by_key``.
+
+    Pairs above the diagonal are left out at trace time. Of the others, a pair is kept if its ranges of ids overlap: a
+    block of packed segments has a narrow range. Pairs on the diagonal are always kept, so that each block is visited.
     """
     T = query_ids_BIT.shape[-1]
     q, k = np.indices((T // blocks.query, T // blocks.key))
@@ -85,10 +89,10 @@ def block_pairs(query_ids_BIT: jax.Array, key_ids_BIT: jax.Array, blocks: Blocks
 
 
 def _ranges(ids_BIT: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Least and greatest of each kind of id in each block of ``size`` tokens, padding left out: ``[B, I, T / size]``.
+    """The least and the greatest id of each kind in each block of ``size`` tokens, int32 ``[B, I, T / size]`` each.
 
-    A block of padding alone has an empty range, its least above its greatest. Tokens count as padding by their
-    segment for all their ids; a missing parent counts as padding too.
+    Padding is left out: all ids of tokens without a segment, and missing parents. A block of padding alone has an empty
+    range, in which the least is above the greatest.
     """
     ids = ids_BIT.reshape(*ids_BIT.shape[:2], -1, size)
     real = (ids[:, :1] > 0) & (ids >= 0)

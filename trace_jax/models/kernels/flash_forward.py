@@ -23,7 +23,7 @@ from trace_jax.models.kernels.flash_tiles import (
 def forward(settings: Settings, operands: Operands) -> tuple[jax.Array, jax.Array]:
     """Attention ``[B, K, G, T, H]`` in the dtype of q, and its base-2 logsumexp, float32 ``[B, K, G, T]``.
 
-    Queries that see nothing (padding) get 0 in both.
+    Queries that see no key (padding) get 0 in both.
     """
     G, H = operands.q_BKGTH.shape[2], operands.q_BKGTH.shape[4]
     Q = settings.blocks.query
@@ -64,7 +64,7 @@ def flash_forward(
 
     @pl.when(step.last)
     def _() -> None:
-        # A query that saw only masked keys has summed them as if they were equal; it is undone here.
+        # A query that saw only masked keys has summed them with equal weights. Its sum is set to 0 here.
         sees = most[...] > MASKED / 2
         share = jnp.where(sees, 1 / total[...], 0.0)
         out[...] = (weighted[...] * widen(share, H)).reshape(G, Q, H).astype(out.dtype)

@@ -1,8 +1,8 @@
-"""What the three attention kernels have in common: the call over a list of block pairs, masks, products, layouts.
+"""The common parts of the three attention kernels: the call over a list of block pairs, masks, products, layouts.
 
-A kernel works on one pair of blocks a step: ``Q`` queries of each of the ``G`` heads that share a key head, stacked to
-``R = G · Q`` rows, and ``C`` keys. So keys are read, and the mask is made, once for the whole group. Scores are float32
-and to the base 2: ``q kᵀ · H^-0.5 · log2 e``.
+A kernel works on one pair of blocks a step: ``C`` keys, and ``Q`` queries of each of the ``G`` heads that share a key
+head. The queries are stacked to ``R = G · Q`` rows, so that the keys are read, and the mask is made, once for the whole
+group. Scores are float32 and to the base 2: ``q kᵀ · H^-0.5 · log2 e``.
 """
 
 import math
@@ -16,20 +16,20 @@ from jax.experimental.pallas import tpu as pltpu
 
 from trace_jax.models.kernels.flash_blocks import LANES, Blocks, block_pairs
 
-MASKED = -1e30  # added to the score of an unrelated pair, whose exponential is then exactly 0
-# Bytes. Usual shapes stay under the 16 MiB that a kernel gets by default; float32 groups of 16 heads and more do not.
+MASKED = -1e30  # added to the score of an unrelated pair; its exponential is then exactly 0
+# Bytes. Usual shapes fit the 16 MiB that a kernel gets by default; float32 groups of 16 heads and more need this limit.
 VMEM_LIMIT = 32 * 2**20
 
 
 class Settings(NamedTuple):
-    """What is static about a call: the blocks, and Pallas's ``interpret``."""
+    """The static parameters of a call: the blocks, and Pallas's ``interpret``."""
 
     blocks: Blocks
     interpret: Any
 
 
 class Operands(NamedTuple):
-    """What all kernels read. Ids are as in ``block_pairs``; padding has no id."""
+    """The inputs of all kernels. Ids are as in ``block_pairs``; padding has no id."""
 
     query_ids_BIT: jax.Array
     key_ids_BIT: jax.Array
@@ -39,7 +39,7 @@ class Operands(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What the gradient kernels read besides: float32 base-2 logsumexp and row sums of dout · out."""
+    """Further inputs of the gradient kernels, float32: ``lse`` is the base-2 logsumexp, ``delta`` sums dout · out."""
 
     dout_BKGTH: jax.Array
     lse_BKGT: jax.Array
@@ -47,8 +47,11 @@ class Gradients(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a step stands: first or last of the block whose results it sums, whether it has work, and how many tokens
-    its block of queries begins after its block of keys."""
+    """The position of a step.
+
+    ``first`` and ``last`` mark the first and the last step of the block whose results are summed. ``valid`` is False
+    for a step without work. The block of queries begins ``ahead`` tokens after the block of keys.
+    """
 
     first: jax.Array
     last: jax.Array
@@ -68,10 +71,10 @@ def run_pairs(
 ) -> list[jax.Array]:
     """Run ``kernel`` over all pairs of blocks of all rows and key heads; see ``Step`` for their order.
 
-    ``outputs`` names what each output is shaped and blocked like: ``"q"``, ``"k"`` or ``"lse"``. The kernel gets
-    ``(settings, step, *operands, *gradients, *outputs, *scratch)`` with the axes of row and key head taken off.
-    ``products`` counts its matrix products a step: XLA weighs collectives to overlap against a cost estimate, which is
-    that of rows of one segment each.
+    ``outputs`` names, for each output, the operand with the same shape and blocks: ``"q"``, ``"k"`` or ``"lse"``. The
+    kernel gets ``(settings, step, *operands, *gradients, *outputs, *scratch)`` without the axes of row and key head.
+    ``products`` counts the kernel's matrix products a step. XLA reads a cost estimate to choose the collectives that it
+    overlaps with the kernel; the estimate assumes rows of one segment each.
     """
     B, K, G, T, H = operands.q_BKGTH.shape
     Q, C = settings.blocks
@@ -105,7 +108,7 @@ def run_pairs(
         out_shape=[jax.ShapeDtypeStruct(*like[name], manual_axis_type=vary) for name in outputs],
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=3,
-            # No step is spent on a pair without work, but for rows with fewer pairs than the fullest row of the batch.
+            # Steps without work occur only in rows that have fewer pairs than the row with the most.
             grid=(B, K, pairs.count_B.max()),
             in_specs=[query_ids, key_ids, specs["q"], specs["k"], specs["k"]]
             + ([specs["q"], specs["lse"], specs["lse"]] if gradients else []),
@@ -137,7 +140,7 @@ def bias(
 ) -> jax.Array:
     """0 where the query may see the key and ``MASKED`` elsewhere, float32 ``[Q, C]`` or, for query axis 1, ``[C, Q]``.
 
-    Ids are one array a kind, those of queries and of keys broadcasting against one another.
+    There is one array for each kind of id. The arrays of queries and of keys broadcast against each other.
     """
     (segment, parent, *earliest), (key, *position) = query_ids, key_ids
     size = settings.blocks if query_axis == 0 else settings.blocks[::-1]
@@ -149,7 +152,7 @@ def bias(
 
 
 def masked_scores(settings: Settings, step: Step, id_columns: Any, key_ids: Any, q: Any, k: Any) -> jax.Array:
-    """Scores of a step's queries, float32 ``[R, C]``, unrelated pairs at ``MASKED``; ids as ``columns`` turns them."""
+    """Scores of a step's queries, float32 ``[R, C]``, plus ``MASKED`` for unrelated pairs. ``columns`` made the ids."""
     G, Q, H = q.shape
     C = k.shape[0]
     query_columns = [widen(id_columns[i], C) for i in range(id_columns.shape[0])]
@@ -171,12 +174,12 @@ def dot(x: jax.Array, y: jax.Array, axis_x: int, axis_y: int) -> jax.Array:
 
 
 def score_scale(width: int) -> float:
-    """H^-0.5 · log2 e: softmax(x) is 2^(x log2 e) normalised, and the hardware's exponential is to the base 2."""
+    """H^-0.5 · log2 e. The hardware's exponential has the base 2, and softmax(x) is the normalised 2^(x log2 e)."""
     return width**-0.5 * math.log2(math.e)
 
 
 def columns(rows: jax.Array) -> jax.Array:
-    """``[I, n]`` along the lanes turned to ``[I, n, 128]``: each number along the sublanes, repeated over the lanes."""
+    """``[I, n]``, with n along the lanes, as ``[I, n, 128]``, with n along the sublanes, repeated over the lanes."""
     turned = [jnp.broadcast_to(rows[i : i + 1], (LANES, rows.shape[1])).T for i in range(rows.shape[0])]
     return jnp.stack(turned)
 

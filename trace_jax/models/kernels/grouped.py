@@ -8,9 +8,9 @@ import jax.numpy as jnp
 def grouped_matmul(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None) -> jax.Array:
     """``x @ w[group of the row]``, ``[X, N]``, accumulated in float32 and returned in the dtype of ``x``.
 
-    Rows lie group by group. ``sizes_E`` int32 counts the rows of each group, and rows beyond their sum give zeros: a
-    ragged product, for TPUs. None means equal groups, X / E rows each: one batched product, for all other platforms,
-    where XLA would expand a ragged one to E dense products.
+    Rows are sorted by group. ``sizes_E``, int32, counts the rows of each group, and rows beyond their sum give zeros.
+    This is a ragged product, for TPUs. With ``sizes_E`` None all groups have X / E rows. This is one batched product,
+    for all other platforms, where XLA would expand a ragged product to E dense ones.
 
     The matrices are frozen: the backward pass forms only the gradient of ``x``.
     """
@@ -19,7 +19,7 @@ def grouped_matmul(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None)
 
 def _product(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None, transposed: bool = False) -> jax.Array:
     w = w_EKN.swapaxes(1, 2) if transposed else w_EKN
-    if sizes_E is not None:  # a TPU accumulates in float32, whatever it writes: half the bytes for bfloat16
+    if sizes_E is not None:  # a TPU accumulates in float32 for any output dtype; bfloat16 outputs are half the bytes
         return jax.lax.ragged_dot(x_XK, w, sizes_E, preferred_element_type=x_XK.dtype)
     x_ECK = x_XK.reshape(w.shape[0], -1, x_XK.shape[1])
     out_ECN = jnp.einsum("eck,ekn->ecn", x_ECK, w, preferred_element_type=jnp.float32)
@@ -40,7 +40,7 @@ grouped_matmul.defvjp(_forward, _backward)
 
 @jax.custom_vjp
 def grouped_matmul_trained(x_XK: jax.Array, w_EKN: jax.Array, sizes_E: jax.Array | None) -> jax.Array:
-    """``grouped_matmul`` for matrices that learn: theirs is the gradient ``x_eᵀ dy_e``, float32 sums, ``[E, K, N]``."""
+    """``grouped_matmul`` for trained matrices. Their gradient is ``x_eᵀ dy_e``, summed in float32, ``[E, K, N]``."""
     return _product(x_XK, w_EKN.astype(x_XK.dtype), sizes_E)
 
 
