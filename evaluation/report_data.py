@@ -88,7 +88,7 @@ class RunSummary(Record):
     def files(self) -> tuple[FileReference, ...]:
         """All files that it names."""
         single = (self.evaluation, self.analysis, self.table)
-        return (*(one for one in single if one is not None), *self.environments, *self.adapters)
+        return (*(reference for reference in single if reference is not None), *self.environments, *self.adapters)
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def load_report_data(workdir: PathLike) -> ReportData:
         log.warning("%s: %s does not name it, so it is not of this run: left out of the report", stranger, SUMMARY)
     if summary.analysis is not None:
         check_labels((directory / summary.analysis.path).parent)
-    adapters = [(directory / one.path, read(one, AdapterManifest)) for one in summary.adapters]
+    adapters = [(directory / named.path, read(named, AdapterManifest)) for named in summary.adapters]
     return ReportData(
         title=summary.title,
         evaluation=read_report(read_named(directory, summary.evaluation, path)),
         analysis=None if summary.analysis is None else read(summary.analysis, AnalysisReport),
-        environments=tuple(read(one, EnvironmentManifest) for one in summary.environments),
+        environments=tuple(read(named, EnvironmentManifest) for named in summary.environments),
         adapters=tuple(adapter for _, adapter in adapters),
         metrics={a.name: read_metrics(p.parent) for p, a in adapters if (p.parent / METRICS_FILE).exists()},
         table=None if summary.table is None else read(summary.table, RouteTable),

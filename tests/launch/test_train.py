@@ -190,7 +190,9 @@ def test_the_tasks_of_a_target_are_an_environment_too(tmp_path):
 def test_a_mesh_that_does_not_fit_is_one_line_for_a_user(environments, tmp_path):
     done = run(tmp_path / "run", f"--environments={environments}", mesh__data=3)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 1: choose")
+    assert done.stderr.startswith(
+        "error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 1: choose"
+    )
 
 
 def test_a_second_start_is_refused_while_one_trains(environments, tmp_path):

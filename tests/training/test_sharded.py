@@ -78,7 +78,9 @@ def test_meshes_that_do_not_fit_the_model_are_refused(mesh, words):
         check_mesh(model, make_mesh(MeshSettings(**mesh)))
 
 
-@pytest.mark.parametrize("mesh,words", [(dict(data=3), "3 devices, but there are 8"), (dict(fsdp=16), "multiple of 16")])
+@pytest.mark.parametrize(
+    "mesh,words", [(dict(data=3), "3 devices, but there are 8"), (dict(fsdp=16), "multiple of 16")]
+)
 def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, words):
     with pytest.raises(UserError, match=words):
         make_mesh(MeshSettings(**mesh))

@@ -37,17 +37,17 @@ def router_prompts(
             alone.append(routine)
     adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
     others = [*adapter_of, *spare]
-    asked: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
+    wanted: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
     for manifest in manifests:
         needed = adapter_of[manifest.capability]
         of_manifest = practice[manifest.capability]
-        asked.append((_exercised(of_manifest, manifest.design), needed, prompts))
+        wanted.append((_exercised(of_manifest, manifest.design), needed, prompts))
         for other in others:
             if of_manifest is None or other == manifest.capability:
                 continue
             if (pair := of_manifest.combined(manifest.design, other)) is not None:
-                asked.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
-    return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in asked for i in range(number)]
+                wanted.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
+    return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in wanted for i in range(number)]
 
 
 def _spare_designs(

@@ -1,4 +1,4 @@
-"""Memory, work and time of a program on chips that nobody has rented yet, read off its compiled form.
+"""Plans a program for chips that this machine does not have: memory, work and time, from its compiled form.
 
 from trace_jax.planning import Run, parse_topology, plan, prepare_environment, training_job
 

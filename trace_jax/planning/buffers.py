@@ -1,6 +1,6 @@
-"""The largest buffers of a program when its memory is fullest, from the files that XLA writes (``xla_dump_to``).
+"""The largest buffers of a program at its memory peak, from the files that XLA writes (``xla_dump_to``).
 
-XLA writes them before it finds that the program does not fit, so they name what is too large.
+XLA writes these files before it finds that a program does not fit, so they also exist for programs that are too large.
 """
 
 import re
@@ -16,7 +16,7 @@ _LIVE = re.compile(r"\s+(\S+)\{([\d,]*)\}: (\d+) bytes")
 
 @dataclass(frozen=True)
 class Buffer:
-    """One array in memory: what it is, and which operation at which source line made it."""
+    """One array in memory, with the operation and the source line that made it."""
 
     bytes: int
     shape: str
@@ -25,9 +25,9 @@ class Buffer:
 
 
 def largest_buffers(directory: Path, number: int) -> tuple[Buffer, ...]:
-    """Up to ``number`` buffers that live at the peak, largest first; empty when XLA wrote nothing about them.
+    """Up to ``number`` buffers that are alive at the peak, largest first; empty if XLA wrote nothing about them.
 
-    ``directory``: where one program was dumped as text.
+    ``directory`` holds the text dump of one program.
     """
     programs = _written(directory, "after_optimizations.txt")
     ranges = _written(directory, "after_optimizations-live-range.txt")
@@ -78,7 +78,7 @@ def _element(shape: Shape, index: tuple[int, ...]) -> Array | None:
 
 
 def _maker(module: Module, instruction: Instruction, index: tuple[int, ...]) -> Instruction:
-    """What made a buffer that a loop carries: the operation in its body that writes this element of the state."""
+    """The instruction that made a buffer. For a buffer of a loop's state it is in the loop's body."""
     if instruction.opcode != "while" or len(index) != 1:
         return instruction
     body = module.computations[instruction.attribute("body") or ""]

@@ -1,4 +1,4 @@
-"""Every exchange between chips that a compiled program makes: how often, how many bytes, among whom, and for what."""
+"""The collectives of a compiled program: executions, bytes, groups of chips, and the operation that each belongs to."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,18 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-NETWORK = "network-"  # before the kind of an exchange between TPU slices
+NETWORK = "network-"  # prefix of the kind of an exchange between TPU slices
 
 
 @dataclass(frozen=True)
 class Collective:
     """One collective in the program's text, and its executions in one run of the program.
 
-    ``payload``: bytes of the whole array on one chip, which an all-gather makes, a reduce-scatter takes, and an
-    all-reduce, an all-to-all or a permutation takes and makes. ``sent``: bytes that one chip sends, n chips in a group:
-    payload · (n-1)/n, twice that for an all-reduce, all of it for a permutation. Both for one execution.
-    ``groups``: places in the program's mesh, row by row.
+    ``payload`` and ``sent`` are bytes of one execution. ``payload`` is the size of the whole array on one chip: the
+    result of an all-gather, the operand of a reduce-scatter, and both for an all-reduce, an all-to-all or a
+    permutation. ``sent`` is the amount that one chip of a group of n sends: payload · (n-1)/n, twice that for an
+    all-reduce, and the whole payload for a permutation. ``groups`` are indices of devices in the program's mesh, row by
+    row.
     """
 
     kind: str
@@ -40,24 +41,29 @@ class Collective:
     axes: tuple[str, ...]
     op_name: str
     source: str
-    asynchronous: bool  # started and awaited apart, so that computation may go on in between
-    estimated: bool  # it stands in a loop of unknown length, which is counted as one run
+    asynchronous: bool  # started and awaited separately, so that computation may continue in between
+    estimated: bool  # inside a loop of unknown length, which is counted as one run
 
     @property
     def group(self) -> int:
-        """Chips that exchange with one another."""
+        """The number of chips that exchange with each other."""
         return max(map(len, self.groups))
 
 
 def find_collectives(
     module: Module, executed: Sequence[Executed], axes: Sequence[tuple[str, int]], slices: Sequence[int]
 ) -> tuple[Collective, ...]:
-    """All collectives of a program. ``axes``: names and sizes of its mesh; ``slices``: the slice of each place in it.
+    """All collectives of a program.
 
-    Found by what runs, not by ``channel_id``, which XLA gives to several. A collective that goes on behind the fusions
-    of a TPU (``async_collective_fusion``) stands in each of them; only its start counts. A fusion of an all-reduce and
-    the slice that a chip keeps of it is a reduce-scatter. A program for several TPU slices is that of the first one,
-    its devices numbered within it; what goes over the network is sent to and received from the host there.
+    Collectives are found by their executions, not by ``channel_id``, because XLA gives the same id to several. A
+    collective that runs behind the fusions of a TPU (``async_collective_fusion``) is in each of them; only its start
+    counts. A fusion of an all-reduce with the slice that a chip keeps of it is a reduce-scatter. The program for
+    several TPU slices is the program of the first slice, whose devices it numbers. In it, transfers over the network
+    are sent to the host and received from the host.
+
+    Args:
+        axes: names and sizes of the axes of the program's mesh.
+        slices: the number of the slice of each device of the mesh.
     """
     places = _places(module, slices)
     found = []
@@ -103,7 +109,7 @@ def find_collectives(
 
 
 def _places(module: Module, slices: Sequence[int]) -> Sequence[int]:
-    """The place in the mesh of each device number of the program's text."""
+    """The index in the mesh of each device number in the program's text."""
     if module.partitions == len(slices):
         return range(len(slices))
     first = [place for place, number in enumerate(slices) if number == slices[0]]
@@ -116,7 +122,7 @@ def _places(module: Module, slices: Sequence[int]) -> Sequence[int]:
 
 
 def _one_of_each(slices: Sequence[int]) -> tuple[int, ...]:
-    """The place of the first device of each slice."""
+    """The index in the mesh of the first device of each slice."""
     return tuple({number: place for place, number in reversed(list(enumerate(slices)))}.values())
 
 
@@ -126,8 +132,11 @@ def _network_kind(instruction: Instruction) -> str:
 
 
 def _named(module: Module, instruction: Instruction, computation: Computation, execution: Executed) -> Instruction:
-    """What tells where a collective comes from: itself, what holds it, the sum that it applies, or else the next
-    instructions that take its result or make its operands."""
+    """The instruction that names the origin of a collective.
+
+    This is the first with a name of: the collective, the instruction that holds it, the sum that it applies, the users
+    of its result, and its operands.
+    """
     applied = module.computations.get(instruction.attribute("to_apply") or "")
     near = [instruction, execution.instruction, *([applied.root] if applied else [])]
     near += computation.users(instruction) + execution.computation.users(execution.instruction)

@@ -17,20 +17,24 @@ from trace_jax.planning.flops import Formulas
 from trace_jax.planning.memory import Memory, memory_of, out_of_memory
 
 LEVELS = ("O0", "O1", "O2", "O3", "default")
-_NAMED = 8  # buffers that a plan names
+_NAMED = 8  # buffers that a plan lists
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program of a job. ``arguments``: trees of ``jax.ShapeDtypeStruct`` with shardings over ``mesh``'s devices.
+    """One program of a job.
 
-    ``times``: runs in one optimiser step. ``formulas``: FLOPs of kernels that do not tell them, by a part of their
-    op_name, from the shapes of one chip's operands. ``resident``: bytes that other programs of the job
-    keep on each device meanwhile. ``notes``: for its plan.
+    Attributes:
+        arguments: trees of ``jax.ShapeDtypeStruct`` with shardings over the devices of ``mesh``.
+        times: runs in one optimiser step.
+        formulas: FLOPs of kernels without a cost estimate: a part of the op_name → a function of the shapes of one
+            chip's operands.
+        resident: bytes that other programs of the job keep on each device at the same time.
+        notes: are added to its plan.
     """
 
     name: str
-    function: Any  # what jax.jit returned
+    function: Any  # the result of jax.jit
     arguments: tuple[Any, ...]
     mesh: jax.sharding.Mesh
     times: float = 1.0
@@ -51,8 +55,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled program: ``needed`` and ``available`` bytes of memory on one device. If the compiler gave up because
-    the program does not fit, ``text`` is empty and ``memory`` is None."""
+    """A compiled program, with the ``needed`` and ``available`` bytes of memory on one device.
+
+    If the compiler failed because the program does not fit, ``text`` is empty and ``memory`` is None.
+    """
 
     seconds: float
     text: str
@@ -63,9 +69,10 @@ class Compiled:
 
 
 def compile_program(program: Program, level: str, available: int) -> Compiled:
-    """Lower and compile. ``available``: bytes of memory of one device, unless the compiler names a number itself.
+    """Lower and compile ``program``.
 
-    Raises UserError for an unknown ``level``; the compiler's other errors propagate.
+    ``available`` is the memory of one device in bytes; a number in the compiler's out-of-memory error replaces it.
+    Raises UserError for an unknown ``level``. Other errors of the compiler propagate.
     """
     if level not in LEVELS:
         raise UserError(f"optimisation level {level!r} is unknown: use one of {', '.join(LEVELS)}")
@@ -89,9 +96,9 @@ def compile_program(program: Program, level: str, available: int) -> Compiled:
 
 @contextlib.contextmanager
 def _compiler(level: str) -> Iterator[None]:
-    """The level of optimisation, and no persistent cache: it can write programs for absent devices, but not read them.
+    """Sets the optimisation level and turns the persistent cache off, which cannot read programs for absent devices.
 
-    JAX asks only once whether the cache is on, until it is reset.
+    JAX checks only once whether the cache is on, so the cache is reset.
     """
     settings = {
         "jax_enable_compilation_cache": False,

@@ -16,15 +16,18 @@ from trace_jax.planning.compile import Program
 from trace_jax.planning.sharded import with_shardings
 
 _NOTES = (
-    "a token for every slot, caches full: no part of the time of an optimiser step",
-    "the embedded engine decodes on one device today: this is its step with slots, heads and experts over the mesh",
+    "one token for every slot, with full caches; it does not count in the time of an optimiser step",
+    "the embedded engine decodes on one device; here its slots, heads and experts are split over the mesh",
 )
 
 
 def decode_program(
     model: DecoderConfig, mesh: Mesh, dtype: Any, lora: LoRA, *, slots: int, capacity: int, resident: int
 ) -> Program:
-    """Decoding with caches of ``capacity`` tokens in ``slots`` slots a device. ``resident``: see ``Program``."""
+    """The decode step with ``slots`` slots a device, each with a cache of ``capacity`` tokens.
+
+    ``resident`` counts the bytes that other programs keep on a device (see ``Program``).
+    """
     number = slots * batch_shards(mesh)
     params = jax.eval_shape(lambda: decoder_params(Decoder(model, dtype=dtype)))
     cache = jax.eval_shape(lambda: new_cache(model, number, capacity, dtype))

@@ -1,4 +1,4 @@
-"""Devices of a topology that this machine does not have. They can form a mesh and be compiled for, but run nothing."""
+"""Devices of a topology that this machine does not have. Programs can be compiled for them, but cannot run."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -16,9 +16,9 @@ _TARGETS = Path(__file__).parent / "targets"  # descriptions of GPUs, in the tex
 
 @cache
 def describe_devices(topology: Topology) -> tuple[Any, ...]:
-    """The devices, slice by slice. Call ``prepare_environment`` before JAX is imported.
+    """The devices of ``topology``, in the order of its slices. Call ``prepare_environment`` before JAX is imported.
 
-    Raises UserError when the compiler for them is not installed or refuses the shape.
+    Raises UserError if the compiler for these devices is not installed, or if it refuses the shape.
     """
     if topology.chip.rank == 0:
         _need("jax_cuda12_plugin", topology, 'pip install "jax[cuda12-local]"')
@@ -31,7 +31,7 @@ def describe_devices(topology: Topology) -> tuple[Any, ...]:
 
 
 def slice_of(device: Any) -> int:
-    """Which slice (or box of GPUs) a device belongs to."""
+    """The number of the slice (or box of GPUs) of a device."""
     index = getattr(device, "slice_index", None)
     return 0 if index is None else index
 

@@ -1,4 +1,4 @@
-"""The instructions that a program executes, and how often: loops are multiplied out."""
+"""The instructions that a program executes, with the number of executions; loops are multiplied out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,11 @@ from trace_jax.planning.trips import trip_count
 
 @dataclass(frozen=True)
 class Executed:
-    """One instruction and its executions. ``estimated``: it stands in a loop of unknown length, counted as one run,
-    or in one branch of a conditional, all of which are counted. ``behind``: it was started and is awaited later."""
+    """One instruction and the number of its executions.
+
+    ``estimated``: the number is a guess, because the instruction is in a loop of unknown length, which counts as one
+    run, or in a branch of a conditional, all of which are counted. ``behind``: it was started and is awaited later.
+    """
 
     instruction: Instruction
     computation: Computation
@@ -20,7 +23,7 @@ class Executed:
 
 
 def execute(module: Module) -> tuple[Executed, ...]:
-    """All instructions that are scheduled on their own. Those inside a fusion count as part of the fusion."""
+    """All instructions that are scheduled by themselves. Instructions inside a fusion count as part of the fusion."""
     return tuple(_walk(module, module.entry, 1, False, False))
 
 

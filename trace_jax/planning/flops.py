@@ -1,8 +1,8 @@
 """Floating-point operations of a program's matrix products, counted in the compiled text.
 
-Counted there, and not in the jaxpr, because the text is what each chip executes: XLA has dropped dead recomputation,
-turned grouped products into the dense ones of a GPU or the kernels of a TPU, and repeated what several chips do alike.
-XLA's own ``cost_analysis`` counts the body of a loop once, which these counts do not. Elementwise work is left out.
+The compiled text, unlike the jaxpr, is the program that each chip executes. XLA has removed dead recomputation, has
+turned grouped products into dense products (GPU) or kernels (TPU), and has repeated work that several chips do. XLA's
+own ``cost_analysis`` counts the body of a loop once; here it counts as often as it runs. Elementwise work is left out.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from trace_jax.planning.hlo import Computation, Instruction, Module
 from trace_jax.planning.shapes import Array, leaves
 
-# Kernels that bring their own estimate, by what their op_name contains → FLOPs of one execution, from operand shapes.
+# Part of a kernel's op_name → a function from the operands' shapes to the FLOPs of one execution.
 Formulas = Mapping[str, Callable[[tuple[Array, ...]], float]]
 
 # Custom calls that compute nothing.
@@ -25,7 +25,7 @@ _HOLLOW = re.compile(
 
 
 def instruction_flops(module: Module, computation: Computation, instruction: Instruction, formulas: Formulas) -> float:
-    """FLOPs of one execution, two for a multiplication and an addition. NaN for a kernel of unknown cost."""
+    """FLOPs of one execution. A multiplication and an addition are two. NaN for a kernel of unknown cost."""
     opcode = instruction.opcode
     if opcode == "fusion":
         inner = module.computations[instruction.called()[0]]
@@ -40,7 +40,7 @@ def instruction_flops(module: Module, computation: Computation, instruction: Ins
 
 
 def cost_estimate(instruction: Instruction) -> dict[str, float]:
-    """What a Pallas kernel or XLA itself says of a custom call: flops, bytes_accessed; empty where it says nothing."""
+    """The flops and bytes_accessed that a Pallas kernel or XLA states for a custom call; empty if there are none."""
     match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
     return {key: float(value) for key, value in json.loads(match.group(1)).items()} if match else {}
 
@@ -54,9 +54,9 @@ def _dot(computation: Computation, instruction: Instruction) -> float:
 
 
 def _convolution(computation: Computation, instruction: Instruction) -> float:
-    """As XLA's HloCostAnalysis: products with padding or with the gaps of a dilation are not counted.
+    """Counts as XLA's HloCostAnalysis does: without products with padding or with the gaps of a dilation.
 
-    TPUs write every matrix product as a convolution, and a batch as a dilated axis of which most places are gaps.
+    TPUs write every matrix product as a convolution, and a batch as a dilated axis that consists mostly of gaps.
     """
     left, right = (computation.operand(instruction, index).shape for index in (0, 1))
     result = instruction.shape
@@ -91,7 +91,7 @@ def _window(instruction: Instruction, rank: int) -> dict[str, list[int]]:
 
 
 def _places(size: int, kernel: int, result: int, window: dict[str, int]) -> int:
-    """Pairs of a result's and a kernel's place along one axis that meet an element of the input."""
+    """The number of pairs (result index, kernel index) along one axis that read an element of the input."""
     places = np.arange(kernel) * window["rhs_dilate"] - window["low"]
     count = 0
     for place in range(result):
@@ -115,7 +115,7 @@ def _custom_call(computation: Computation, instruction: Instruction, formulas: F
 
 
 def _library_product(computation: Computation, instruction: Instruction) -> float:
-    """A product that a GPU's library computes; the contracted axes stand in its configuration."""
+    """FLOPs of a product that a GPU library computes. Its configuration names the contracted axes."""
     match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
     left = computation.operand(instruction, 0).shape
     if not match or not isinstance(left, Array):

@@ -1,4 +1,4 @@
-"""Which devices a collective joins, in each of the spellings that XLA prints.
+"""Reads the groups of devices of a collective, in each of the spellings that XLA prints.
 
 ``{{0,1},{2,3}}``; ``[2,2]<=[4]`` and ``[2,2]<=[2,2]T(1,0)`` (numbers in order, reshaped, transposed);
 ``mesh['data'=2,'fsdp'=4] {'fsdp'}`` (axes of a mesh); and the source and target pairs of a permutation. Devices are
@@ -26,7 +26,7 @@ _AXIS = re.compile(r"'([^']*)'(?::\((\d+)\)(\d+))?")
 def device_groups(instruction: Instruction, partitions: int) -> Groups:
     """The groups of device numbers among which a collective exchanges data.
 
-    For a permutation: one pair for each that sends. Raises UserError for a spelling that is not known.
+    A permutation gives one pair for each device that sends. Raises UserError for an unknown spelling.
     """
     pairs = re.search(r"source_target_pairs=\{((?:\{[\d,]+\},?)*)\}", instruction.attributes)
     if pairs:
@@ -52,7 +52,7 @@ def device_groups(instruction: Instruction, partitions: int) -> Groups:
 
 
 def axes_spanned(groups: Groups, axes: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Names of the mesh axes along which some group's devices differ; ``axes`` are names and sizes, in order."""
+    """The mesh axes along which the devices of some group differ. ``axes`` are names and sizes, in order."""
     sizes = [size for _, size in axes]
     varied: set[int] = set()
     for group in groups:
@@ -66,9 +66,9 @@ def _listed(text: str) -> Groups:
 
 
 def _along(mesh: str, chosen: str) -> Groups:
-    """Groups along axes of a mesh; ``'x':(2)4`` is the part of an axis with 4 places, each of 2 before it."""
+    """Groups along the axes ``chosen`` of ``mesh``. ``'x':(2)4`` is a part of axis x: 4 indices for each of 2 before."""
     axes = [(name.strip("'"), int(size)) for name, _, size in (part.partition("=") for part in split(mesh))]
-    shape: list[int] = []  # every axis as (before, part, after), so that a part of an axis is an axis too
+    shape: list[int] = []  # three axes for every axis of the mesh: before, part, after
     taken: list[int] = []
     picked: dict[str, list[tuple[int, int] | None]] = {}
     for name, before, part in _AXIS.findall(chosen):
@@ -76,7 +76,7 @@ def _along(mesh: str, chosen: str) -> Groups:
     for name, size in axes:
         parts = picked.get(name, [])
         if len(parts) > 1:
-            raise UserError(f"replica_groups name axis {name!r} twice, in {chosen!r}: not a known spelling")
+            raise UserError(f"replica_groups {chosen!r} name axis {name!r} twice: they are in an unknown spelling")
         before, chosen_part = parts[0] if parts and parts[0] is not None else (1, size)
         if parts:
             taken.append(len(shape) + 1)

@@ -1,4 +1,4 @@
-"""A compiled program's text (``compiled.as_text()``), as computations of instructions with their source lines."""
+"""Parses the text of a compiled program (``compiled.as_text()``) into computations, instructions and source lines."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from trace_jax.planning.shapes import Array, Shape, leaves, parse_shape, split
 
 _HEADER = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)$")
-_CALLERS = 3  # frames of a source, so that it tells who called a helper
+_CALLERS = 3  # frames of a source, so that the caller of a helper is included
 _END = re.compile(r"\}(, execution_thread=.*)?")
 _CALLS = {
     "fusion": ("calls",),
@@ -23,7 +23,7 @@ _CALLS = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """``name = shape opcode(operands), attributes``; ``literal`` is what stands between the parentheses."""
+    """``name = shape opcode(operands), attributes``; ``literal`` is the text between the parentheses."""
 
     name: str
     shape: Shape
@@ -43,7 +43,7 @@ class Instruction:
         return match.group(1) if match else None
 
     def called(self) -> tuple[str, ...]:
-        """Names of the computations that run when this instruction runs; not those applied to single elements."""
+        """Names of the computations that this instruction runs, without those that it applies to single elements."""
         names = _CALLS.get(self.opcode, ("calls",) if self.opcode.endswith("-start") else ())
         found: list[str] = []
         for name in names:
@@ -54,13 +54,13 @@ class Instruction:
 
     @property
     def op_name(self) -> str:
-        """The path of JAX's primitive, for instance ``jit(step)/while/body/all_gather``; empty where XLA left none."""
+        """The path of JAX's primitive, for instance ``jit(step)/while/body/all_gather``; empty if XLA removed it."""
         match = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return re.sub(r"\\(.)", r"\1", match.group(1)) if match else ""
 
     @property
     def frame(self) -> int:
-        """Identity of the stack frame that made it; 0 where there is none."""
+        """Number of the stack frame that made it; 0 if there is none."""
         match = re.search(r"stack_frame_id=(\d+)", self.attributes)
         return int(match.group(1)) if match else 0
 
@@ -98,12 +98,12 @@ class Module:
     frames: Mapping[int, str] = field(default_factory=dict)  # stack frame → "file.py:12 function < file.py:34 caller"
 
     def source(self, instruction: Instruction) -> str:
-        """Where it was written: ``file.py:12 function < file.py:34 caller``; empty where XLA left nothing of it."""
+        """Where an instruction is from: ``file.py:12 function < file.py:34 caller``; empty if XLA removed the lines."""
         return self.frames.get(instruction.frame, "")
 
 
 def parse_module(text: str) -> Module:
-    """Read a program. Raises UserError for text that is none."""
+    """Read a program. Raises UserError if ``text`` is not a complete program."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith("HloModule "):
         raise UserError(f"not a compiled program: {text[:40]!r}; give what compiled.as_text() returns")
@@ -139,7 +139,7 @@ def parse_module(text: str) -> Module:
 
 
 def _joined(lines: list[str]) -> Iterator[str]:
-    """Lines of computations, those that a kernel's attributes were broken into put together again."""
+    """The lines of computations. An instruction whose attributes span several lines becomes one line."""
     broken: list[str] = []
     for line in lines:
         if broken and line and not line.startswith(" ") and not _END.fullmatch(line):
@@ -165,7 +165,7 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """Position after the parenthesis that closes the one at ``start``. Quoted text may hold any."""
+    """The position after the parenthesis that closes the one at ``start``. Parentheses in quoted text do not count."""
     depth, quoted = 0, False
     for position in range(start, len(text)):
         character = text[position]
@@ -179,7 +179,7 @@ def _closing(text: str, start: int = 0) -> int:
 
 
 def _frames(lines: list[str]) -> dict[int, str]:
-    """Where each stack frame is, from the tables before the computations."""
+    """The source of each stack frame, from the tables before the computations."""
     tables: dict[str, dict[int, str]] = {}
     table: dict[int, str] | None = None
     for line in lines[1:]:
@@ -200,7 +200,7 @@ def _frames(lines: list[str]) -> dict[int, str]:
     stack: dict[int, tuple[str, int]] = {}
     for frame, text in tables.get("StackFrames", {}).items():
         fields = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
-        # Frames are numbered from 1 and callers from 0, one lower: 1 is "no caller".
+        # The tables count frames from 1, and store a caller as its frame's number plus 1: 1 means "no caller".
         stack[frame] = places.get(fields.get("file_location_id", 0), ""), fields.get("parent_frame_id", 1) - 1
     return {frame: _chain(stack, frame) for frame in stack}
 

@@ -1,9 +1,9 @@
-"""Seconds that a collective takes on the links between chips, by the bandwidth of the links alone (no latency).
+"""Seconds of a collective on the links between chips, from the bandwidth of the links alone (no latency).
 
-On a torus a group uses the links along the axes in which its chips differ: two a chip and axis where the axis is closed
-to a ring, else one, since a line's end has one neighbour. Between slices, or boxes of GPUs, each chip exchanges its
-share over the network after (or before) an exchange inside the slice. After "How to Scale Your Model", chapter "Sharded
-matrices" (jax-ml.github.io/scaling-book/sharding).
+On a torus a group uses the links along the axes in which its chips differ. A chip has two links along an axis that is
+closed to a ring, and counts as having one along a line, because a line's end has one neighbour. Between slices, or
+boxes of GPUs, each chip exchanges its share over the network before or after an exchange inside the slice. Source: "How
+to Scale Your Model", chapter "Sharded matrices" (jax-ml.github.io/scaling-book/sharding).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _DIE_TO_DIE = 6  # both halves of a tpu7x chip: six times one link (cloud.google
 
 
 def collective_seconds(collective: Collective, devices: Sequence[Any], topology: Topology) -> float:
-    """Seconds of one execution. ``devices``: those of the program's mesh, in order."""
+    """Seconds of one execution. ``devices`` are the devices of the program's mesh, in order."""
     network = topology.chip.network / topology.chip.devices
     if collective.kind.startswith(NETWORK):
         return collective.sent / network
@@ -47,11 +47,11 @@ def _inside_slice(collective: Collective, factor: int, group: list[Any], topolog
     link = chip.link / chip.devices  # the devices of one chip share its links
     extents = [len(set(places)) for places in zip(*(device.coords for device in group), strict=True)]
     along = [(extent, _is_ring(extent, axis, topology)) for axis, extent in enumerate(extents) if extent > 1]
-    if not along:  # only the halves of one chip
+    if not along:  # the group consists of the halves of one chip
         return sent / (_DIE_TO_DIE * chip.link)
     bandwidth = sum(2 * link if ring else link for _, ring in along)
     if "all-to-all" in collective.kind:
-        # Half of what half of the chips hold crosses the middle of the longest axis.
+        # Half of the chips send half of their data across the middle of the longest axis.
         return max(collective.payload * extent / 4 / (2 * link if ring else link) for extent, ring in along)
     return sent / bandwidth
 

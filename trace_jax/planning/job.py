@@ -1,4 +1,4 @@
-"""A training run as a job to plan: the trainer's own programs, whose arguments are only shapes.
+"""A training run as a job to plan. Its programs are the trainer's own; their arguments are shapes.
 
 job = training_job(Run(model, GRPOConfig(max_steps=1), MeshSettings(fsdp=16)), parse_topology("v5e:4x4"))
 report = plan(job, topology)
@@ -37,13 +37,13 @@ from trace_jax.training.sample import Sample
 from trace_jax.training.settings import GRPOConfig
 
 Tree = Any
-_TEMPERATURE = 1.0  # of sampling: a step costs the same at any temperature
-_NO_CUDNN = "cuDNN's attention cannot be compiled without a GPU: XLA's, row by row, stands in for it"
+_TEMPERATURE = 1.0  # of sampling; a step costs the same at any temperature
+_NO_CUDNN = "cuDNN's attention cannot be compiled without a GPU; the plan has XLA's attention, row by row, instead"
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """Slots and their capacity in tokens, on each device that holds other rows."""
+    """The decode step to plan: slots a device, and the capacity of a slot in tokens."""
 
     slots: int
     capacity: int
@@ -51,8 +51,11 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Run:
-    """A run to plan. Every episode is taken to have the same length: a prompt, which its group shares, and what comes
-    behind it, of which the first ``trained_share`` is sampled. ``decoding``: plan the engine's step as well."""
+    """A run to plan.
+
+    All episodes are assumed to have the same lengths: a prompt, which its group shares, and a completion, of which the
+    first ``trained_share`` is sampled. With ``decoding`` the engine's decode step is planned as well.
+    """
 
     model: DecoderConfig
     training: GRPOConfig
@@ -68,8 +71,8 @@ class Run:
 def training_job(run: Run, topology: Topology) -> Job:
     """The programs of one optimiser step: scores if the loss needs them, gradients, their sum, and the optimiser.
 
-    ``times`` says how often each runs in a step. Where micro-batches differ in shape, each shape is a program.
-    Raises UserError for a mesh that fits neither the model nor the topology.
+    ``times`` counts the runs of each program in a step. If micro-batches have several shapes, each shape has programs
+    of its own. Raises UserError if the mesh does not fit the model or the topology.
     """
     learner = _learner(run, topology)
     batches = _batches(run, batch_shards(learner.mesh))
@@ -79,7 +82,7 @@ def training_job(run: Run, topology: Topology) -> Job:
         _passes(learner, formulas, MicroBatch(*shape), count, f" {number}" if len(shapes) > 1 else "")
         for number, (shape, count) in enumerate(shapes.items(), start=1)
     ]
-    gradients = passes[-1].gradients  # of the same shapes for every micro-batch
+    gradients = passes[-1].gradients  # their shapes are the same for every micro-batch
     programs = [program for made in passes for program in made.programs]
     if len(batches) > 1:
         programs.append(_sum(learner, gradients, len(batches) - 1))
@@ -113,8 +116,11 @@ def _optimizer(training: GRPOConfig) -> optax.GradientTransformation:
 
 @dataclass(frozen=True)
 class _Learner:
-    """A learner without values: shapes with shardings over ``mesh``. ``past``: the adapters' weights that stale tokens
-    were sampled with, kept to compare with. ``notes``: for the plans of the passes through the model."""
+    """A learner without values: shapes with shardings over ``mesh``.
+
+    ``past`` holds the earlier weights of the adapters, which sampled the stale tokens. ``notes`` are added to the plans
+    of the passes through the model.
+    """
 
     run: Run
     mesh: Mesh
@@ -128,7 +134,7 @@ class _Learner:
 
 @dataclass(frozen=True)
 class _Passes:
-    """Programs of one shape of micro-batches; the last one returns ``gradients`` (their shapes, and the metrics')."""
+    """Programs of one shape of micro-batches. The last one returns ``gradients``: shapes of gradients and metrics."""
 
     programs: tuple[Program, ...]
     gradients: Tree
@@ -157,7 +163,7 @@ def _batches(run: Run, shards: int) -> list[MicroBatch]:
 
 
 def _passes(learner: _Learner, formulas: Formulas, shapes: MicroBatch, count: int, name: str) -> _Passes:
-    """Scores and gradients of the ``count`` micro-batches of one shape in a step; ``name`` ends their names."""
+    """Programs for scores and gradients of the ``count`` micro-batches of one shape; ``name`` is a suffix of names."""
     training, mesh = learner.run.training, learner.mesh
     micro = with_shardings(mesh, shapes, P(BATCH_AXES))
     old = micro.sampler_logprobs_M if training.num_iterations > 1 else None
@@ -168,7 +174,7 @@ def _passes(learner: _Learner, formulas: Formulas, shapes: MicroBatch, count: in
     for scores, kind, adapted in ((old, "old scores", True), (reference, "reference scores", False)):
         if scores is not None:
             score = step.score_function(learner.step, adapted)
-            times = count / training.num_iterations  # scores are made once for all optimiser steps on a batch
+            times = count / training.num_iterations  # scores are computed once for all optimiser steps on a batch
             programs.append(_model_pass(learner, formulas, f"{kind}{name}", score, inputs, times, resident))
     gradient = step.gradient_function(learner.step, policy_loss_config(training))
     arguments = *inputs, old, reference
@@ -211,7 +217,7 @@ def _decode(learner: _Learner, decoding: Decoding) -> Program:
 
 
 def _execution(run: Run, topology: Topology) -> tuple[Execution, tuple[str, ...]]:
-    """The kernels of the topology's platform, but cuDNN's, and what there is to say about them."""
+    """The kernels of the topology's platform, with XLA's attention in place of cuDNN's, and notes about this."""
     execution = execution_for("tpu" if topology.chip.rank else "gpu", run.training.remat)
     if execution.attention != "cudnn":
         return execution, ()

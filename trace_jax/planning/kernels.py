@@ -1,4 +1,4 @@
-"""FLOPs of attention kernels on TPUs: of our own, which work off a list of blocks, and of JAX's splash attention."""
+"""FLOPs of attention kernels on TPUs: our own kernels, which compute a list of blocks, and JAX's splash attention."""
 
 from functools import partial
 
@@ -9,8 +9,8 @@ from trace_jax.models.kernels.flash_blocks import LANES, NO_ID, block_pairs, cho
 from trace_jax.planning.flops import Formulas
 from trace_jax.planning.shapes import Array
 
-# Products of [queries, head width] × [head width, keys] or its like. The backward passes compute the scores anew:
-# scores, dp, dv and dk in one kernel, scores, dp and dq in the other.
+# The number of products of the size [queries, head width] × [head width, keys]. The backward kernels compute the scores
+# again: one computes scores, dp, dv and dk, the other scores, dp and dq.
 _PRODUCTS = {
     "flash_forward": 2,
     "flash_backward_kv": 4,
@@ -25,15 +25,19 @@ _PRODUCTS = {
 
 
 def attention_kernels(computed: float) -> Formulas:
-    """Formulas for ``Program.formulas``. ``computed``: the share of the pairs of a query and a key that is computed,
-    about a half under a causal mask; kernels skip blocks in which no query sees a key."""
+    """Formulas for ``Program.formulas``.
+
+    ``computed`` is the share of the pairs of a query and a key that is computed. It is about a half under a causal
+    mask, because kernels skip blocks in which no query sees a key.
+    """
     return {name: partial(_flops, computed * products) for name, products in _PRODUCTS.items()}
 
 
 def computed_share(segment_ids_BT: np.ndarray, parent_ids_BT: np.ndarray, group: int, itemsize: int) -> float:
-    """The share that ``models.flash`` computes of packed rows, ``group`` query heads to a key head; the mean of rows.
+    """The share of the pairs in packed rows that ``models.kernels.flash`` computes, as the mean of the rows.
 
-    Sliding windows would make it less.
+    ``group`` counts the query heads of a key head, ``itemsize`` the bytes of an input element. Sliding windows, which
+    would lower the share, are ignored.
     """
     T = segment_ids_BT.shape[1]
     padded = -(-T // LANES) * LANES

@@ -1,4 +1,4 @@
-"""How much of a chip's memory a compiled program needs, or by how much it does not fit."""
+"""The memory that a compiled program needs on a chip, also for a program that does not fit."""
 
 import re
 from dataclasses import dataclass
@@ -18,8 +18,7 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. ``peak`` is all that must be there at once: the program, its arguments, its results that are
-    not written over arguments (``aliased``), and its temporaries."""
+    """Bytes on one device. Results that are written over arguments count as ``aliased``."""
 
     arguments: int
     outputs: int
@@ -29,15 +28,15 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Bytes needed at once."""
+        """Bytes needed at the same time: the program, its arguments, its other results, and its temporaries."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
 
 
 def memory_of(compiled: Any) -> Memory:
     """The memory of a compiled program (``jax.stages.Compiled``).
 
-    Temporaries are what XLA allocates beyond arguments and results; that total is what libtpu holds against the chip's
-    memory. ``temp_size_in_bytes`` is not (it adds scratch space that overlaps).
+    Temporaries are the bytes that XLA allocates in addition to arguments and results. libtpu compares this total with
+    the chip's memory. ``temp_size_in_bytes`` is larger, because it counts overlapping scratch space twice.
     """
     stats = compiled.memory_analysis()
     fixed = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -52,7 +51,7 @@ def memory_of(compiled: Any) -> Memory:
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
-    """Bytes that were needed and that there are, of a compiler's error; None if it is about something else."""
+    """Needed and available bytes, from a compiler's error message; None if the error has another cause."""
     if "RESOURCE_EXHAUSTED" not in message or "hbm" not in message.lower():
         return None
     for pattern in _OUT_OF_MEMORY:

@@ -5,7 +5,7 @@
     mesh = jax.sharding.Mesh(np.array(describe_devices(topology)).reshape(1, 64, 1, 1), AXES)
     report = plan(Job((Program("train_step", jax.jit(step), arguments, mesh),), tokens=131072), topology)
 
-The arguments are abstract; nothing runs, and no accelerator is needed.
+The arguments are abstract. No program runs, and no accelerator is needed.
 """
 
 import importlib.metadata
@@ -28,11 +28,12 @@ _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
 
 
 def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
-    """Compile all programs of a job for ``topology``.
+    """Compile all programs of a job for ``topology`` and report on them.
 
-    ``level``: of the compiler's optimisation. Memory and collectives are nearly the same at O0, which compiles several
-    times faster, as at ``default``; only there are collectives started early and is memory traffic kept down.
-    Raises UserError for programs on different meshes, or on another number of devices than the topology has.
+    ``level`` is the compiler's optimisation level. O0 compiles several times faster than ``default``, with nearly the
+    same memory and collectives. Only ``default`` starts collectives early and reduces memory traffic.
+
+    Raises UserError if the programs have different meshes, or if the topology has another number of devices.
     """
     programs = job.programs
     if not programs:
@@ -44,7 +45,7 @@ def plan(job: Job, topology: Topology, *, level: str = "O0") -> PlanReport:
         if program.mesh.size != topology.devices:
             raise UserError(
                 f"program {program.name!r} is for {program.mesh.size} devices, {topology.name} has {topology.devices}: "
-                "make its mesh of the topology's devices"
+                "make its mesh from the topology's devices"
             )
     plans = tuple(_plan_program(program, topology, level) for program in programs)
     return PlanReport(
@@ -90,15 +91,15 @@ def _read(
     uses = _uses(found, devices, topology)
     cost, unknown = program_cost(module, executed, program.formulas, sum(use.seconds for use in uses), topology)
     loops = dict.fromkeys(open_loops(module, executed))
-    warnings = [f"loop {name} runs as often as data say: counted once" for name in loops]
-    warnings += [f"kernel {name} does not tell its FLOPs: counted as none" for name in unknown]
+    warnings = [f"the iterations of loop {name} depend on data: they count as one" for name in loops]
+    warnings += [f"kernel {name} has no cost estimate: its FLOPs count as 0" for name in unknown]
     if any(execution.instruction.opcode == "conditional" for execution in executed):
-        warnings.append("the program has conditionals: every branch is counted")
+        warnings.append("the program has conditionals: all their branches are counted")
     return cost, uses, tuple(warnings)
 
 
 def _uses(found: Iterable[Collective], devices: Sequence[Any], topology: Topology) -> tuple[CollectiveUse, ...]:
-    """Collectives of the same kind, place and purpose as one, the longest first."""
+    """Collectives, with equal kind, axes and purpose merged, sorted by time, the longest first."""
     merged: dict[tuple[Any, ...], CollectiveUse] = {}
     for collective in found:
         key = (

@@ -4,11 +4,11 @@ from trace_jax.contract.record import Part, Record
 
 
 class CollectiveUse(Part):
-    """Executions of one collective in one run of a program. Bytes are of all executions together, on one chip.
+    """All executions of one collective in one run of a program. Bytes are their sum on one chip.
 
-    ``payload_bytes``: of the arrays that are gathered, reduced or moved; ``sent_bytes``: what the chip sends for it.
-    ``purpose`` is the path of the operation in the program, ``source`` its line and its callers' (``file.py:12 function
-    < file.py:34 caller``); both are empty where XLA made it up.
+    ``payload_bytes`` is the size of the arrays that are gathered, reduced or moved; ``sent_bytes`` is the amount that
+    the chip sends. ``purpose`` is the path of the operation in the program. ``source`` is its line with those of its
+    callers (``file.py:12 function < file.py:34 caller``). Both are empty for a collective that XLA added.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class KindTotal(Part):
 
 
 class BufferUse(Part):
-    """One array that is alive when memory is fullest."""
+    """One array that is alive at the memory peak."""
 
     bytes: int
     shape: str
@@ -44,9 +44,9 @@ class BufferUse(Part):
 
 
 class MemoryUse(Part):
-    """Memory of one device. ``temporaries`` and the like are None where the compiler gave up before it knew them.
+    """Memory of one device, in bytes. A field is None if the compiler failed before it knew the value.
 
-    ``resident`` is the memory that other programs of the job keep meanwhile; ``peak`` includes it.
+    ``resident`` is the memory that other programs of the job keep at the same time; ``peak`` includes it.
     """
 
     arguments: int
@@ -67,9 +67,9 @@ class MemoryUse(Part):
 
 
 class Cost(Part):
-    """Work of one device in one run, and the least time that each resource takes for it.
+    """Work of one device in one run, and the least time that each resource needs for it.
 
-    ``operations_seconds``: one operation after another, each bound by arithmetic or by memory, whichever is slower.
+    ``operations_seconds`` adds up the operations; each takes the longer of its arithmetic and its memory traffic.
     """
 
     flops: float
@@ -97,10 +97,10 @@ class ProgramPlan(Part):
 class StepEstimate(Part):
     """One optimiser step of all programs, by the roofline.
 
-    ``seconds`` assumes that collectives hide behind computation as far as they are shorter: the longer of the two.
-    ``seconds_without_overlap`` is their sum. ``mfu`` is the useful share (the model's FLOPs, recomputation left out) of
-    the chips' peak over ``seconds``, ``hardware_utilisation`` the executed share; None where tokens or FLOPs of the
-    model were not told.
+    ``seconds`` assumes that collectives overlap with computation: each program takes the longer of the two.
+    ``seconds_without_overlap`` is their sum. ``mfu`` is the model's FLOPs, without recomputation, as a share of the
+    chips' peak over ``seconds``; ``hardware_utilisation`` is the same for the executed FLOPs. ``tokens_per_second`` and
+    ``mfu`` are None if the job does not give its tokens or the model's FLOPs.
     """
 
     seconds: float

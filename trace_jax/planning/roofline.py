@@ -1,4 +1,4 @@
-"""Time by the roofline: arithmetic, memory traffic and collectives at the published speeds of the chip."""
+"""Time by the roofline model: arithmetic, memory traffic and collectives at the published speeds of the chip."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ def program_cost(
     interconnect_seconds: float,
     topology: Topology,
 ) -> tuple[Cost, tuple[str, ...]]:
-    """Work and times of one run on one device; and the kernels of unknown FLOPs, which are counted as none.
+    """Work and times of one run on one device, and the names of the kernels whose FLOPs are unknown and count as 0.
 
-    Arithmetic is held against the bfloat16 peak, whatever its type.
+    All arithmetic is compared with the bfloat16 peak, also that of other types.
     """
     peak, bandwidth = topology.chip.flops / topology.chip.devices, topology.chip.bandwidth / topology.chip.devices
     flops, moved, operations = 0.0, 0, 0.0
@@ -50,7 +50,10 @@ def program_cost(
 def step_estimate(
     programs: Sequence[ProgramPlan], topology: Topology, tokens: int | None, model_flops: float | None
 ) -> StepEstimate | None:
-    """One optimiser step; None if a program does not fit. ``tokens`` and ``model_flops``: of the step, on all chips."""
+    """The estimate of one optimiser step; None if a program does not fit.
+
+    ``tokens`` and ``model_flops`` are those of the step on all chips.
+    """
     costs = [(program.times, program.cost) for program in programs if program.cost is not None]
     if len(costs) < len(programs) or not costs:
         return None

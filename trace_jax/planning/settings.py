@@ -8,7 +8,7 @@ from trace_jax.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(Settings):
-    """What the planned step trains on: episodes of one length, each a prompt that its group shares and a completion."""
+    """The planned step. All its episodes have the same lengths: a prompt, which its group shares, and a completion."""
 
     section: ClassVar = "plan"
     model: str = setting("", "config.json of the model that is planned for; empty: that of base.path")
@@ -16,4 +16,4 @@ class PlanSettings(Settings):
     prompt_tokens: int = setting(1024, "tokens of a prompt, which the rollouts of its group share", ge=1)
     completion_tokens: int = setting(1024, "tokens of an episode behind its prompt", ge=1)
     trained_share: float = setting(0.4, "share of the completion tokens that are sampled, and so trained", gt=0, le=1)
-    decode_slots: int = setting(0, "slots a device of the engine's decode step, planned as well; 0: left out", ge=0)
+    decode_slots: int = setting(0, "slots a device of the engine's decode step; 0: the step is not planned", ge=0)

@@ -1,4 +1,4 @@
-"""Shapes as XLA prints them: ``bf16[4096,512]{1,0:T(8,128)(2,1)S(1)}``, or a tuple of shapes in parentheses."""
+"""Shapes in XLA's text form: ``bf16[4096,512]{1,0:T(8,128)(2,1)S(1)}``, or a tuple of shapes in parentheses."""
 
 import math
 import re
@@ -14,7 +14,7 @@ _SPACE = re.compile(r"S\((\d+)\)")
 
 @dataclass(frozen=True)
 class Array:
-    """One array. ``order``: axes, fastest first; ``tile``: of the layout; ``space``: 0 is the chip's main memory."""
+    """One array. ``order`` lists the axes, fastest first; ``tile`` is the layout's tile; ``space`` 0 is main memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -34,7 +34,7 @@ class Array:
 
     @property
     def padded_bytes(self) -> int:
-        """Bytes as laid out: the fastest axes are padded to whole tiles."""
+        """Bytes in memory, where the fastest axes are padded to whole tiles."""
         if not self.tile or len(self.tile) > len(self.dims):
             return self.bytes
         slow_first = [self.dims[axis] for axis in reversed(self.order)]
@@ -50,7 +50,7 @@ Shape = Array | tuple["Shape", ...]
 
 
 def bits(dtype: str) -> int:
-    """Bits of one element: of ``bf16``, ``f8e4m3fn``, ``s4`` and so on."""
+    """Bits of one element of a type such as ``bf16``, ``f8e4m3fn`` or ``s4``."""
     if dtype in _BITS:
         return _BITS[dtype]
     match = re.match(r"[a-z]+(\d+)", dtype)
@@ -70,7 +70,7 @@ def leaves(shape: Shape) -> Iterator[Array]:
 
 @cache
 def parse_shape(text: str) -> Shape:
-    """The shape that ``text`` is. Raises ValueError for other text."""
+    """Read a shape. Raises ValueError if ``text`` is none."""
     text = text.strip()
     if text.startswith("("):
         return tuple(parse_shape(part) for part in split(text[1:-1]) if part)
@@ -90,7 +90,7 @@ def parse_shape(text: str) -> Shape:
 
 
 def split(text: str) -> list[str]:
-    """Parts between the commas that no bracket holds; comments such as ``/*index=5*/`` are dropped."""
+    """Split at the commas outside of brackets. Comments such as ``/*index=5*/`` are dropped."""
     text = re.sub(r"/\*.*?\*/", "", text)
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):

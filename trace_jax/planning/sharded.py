@@ -1,4 +1,4 @@
-"""Shapes with shardings over a mesh: the arguments of programs that are planned."""
+"""Shapes with shardings over a mesh, which are the arguments of planned programs."""
 
 import math
 from typing import Any

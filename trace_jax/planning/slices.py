@@ -1,7 +1,7 @@
-"""The shapes that TPU slices come in, and the numbers in Google's names for them.
+"""The shapes of TPU slices, and the numbers in Google's names for them.
 
 ``v5e-16`` and ``v6e-64`` count chips. ``v5p-64`` counts TensorCores, two a chip: it has 32 chips, in the shape 2x4x4.
-Of several shapes with as many chips, a name means the most compact one. Imports no JAX.
+If several shapes have the same number of chips, a name means the most compact shape. This module imports no JAX.
 
 Sources: the Cloud TPU page of each generation ("configurations"), the GKE page "Plan TPUs", and XPK's table of systems.
 """
@@ -19,7 +19,7 @@ _MOST_CHIPS = 9216  # of one slice of any generation
 
 
 def exists(chip: Chip, sides: Sides) -> bool:
-    """Whether there is a slice of this shape. ``chip`` is a TPU."""
+    """Whether a slice of this shape exists. ``chip`` is a TPU."""
     if chip.rank == 2:
         return sides in _SQUARES
     cubes = len(sides) == 3 and all(side and side % 4 == 0 for side in sides) and list(sides) == sorted(sides)
@@ -27,7 +27,7 @@ def exists(chip: Chip, sides: Sides) -> bool:
 
 
 def compact_shape(chip: Chip, chips: int) -> Sides | None:
-    """The shape that a name means: the most compact one of so many chips; None if there is none."""
+    """The most compact shape with this number of chips, which is the one that a name means; None if there is none."""
     if chip.rank == 2 or chips < 64:
         known = _SQUARES if chip.rank == 2 else _SMALL_CUBES
         return next((sides for sides in known if prod(sides) == chips), None)
@@ -45,17 +45,17 @@ def named_shape(chip: Chip, number: int) -> Sides | None:
 
 
 def slice_number(chip: Chip, sides: Sides) -> int:
-    """The number in the name of a slice of this many chips: 128 for ``v5p-128``, which has 4x4x4 chips."""
+    """The number in the name of a slice of this shape, for instance 128 for a v5p of 4x4x4 chips (``v5p-128``)."""
     return prod(sides) * chip.counted
 
 
 def spelled(sides: Sides) -> str:
-    """``2x4x4``."""
+    """The shape as text, for instance ``2x4x4``."""
     return "x".join(map(str, sides))
 
 
 def some_shapes(chip: Chip) -> str:
-    """The shapes of a generation, for a message."""
+    """A list of the generation's shapes, for a message."""
     if chip.rank == 2:
         return ", ".join(map(spelled, _SQUARES))
     return ", ".join([*map(spelled, _SMALL_CUBES), "4x4x4, 4x4x8 or other multiples of 4, ascending"])

@@ -1,7 +1,7 @@
-"""Plans of one run on many meshes, then with other micro-batches and remat policies on the best mesh, ranked by speed.
+"""Plans one run on many meshes, and on the best mesh with other micro-batches and remat policies. Ranks them by speed.
 
-What cannot fit is never compiled; of the rest, those meshes come first that send the fewest bytes for a token, roughly
-counted. Every plan is a file: a sweep that was interrupted goes on where it was.
+Meshes that cannot fit are not compiled. The others are sorted by a rough count of the bytes that they send for a token,
+the fewest first. Every plan is a file, so that an interrupted sweep continues where it was.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _SCALES = (0.5, 1, 2)  # of the run's micro_batch_tokens
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run it. ``sent``: about as many bytes as a chip sends for a token of its own."""
+    """One variant of the run, to be planned."""
 
     run: Run
     topology: Topology
@@ -44,24 +44,26 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What differs between candidates."""
+        """The settings in which candidates differ, as text."""
         sizes = "_".join(f"{name}{size}" for name, size in zip(AXES, astuple(self.run.mesh), strict=True))
         return f"{sizes}_{self.run.training.micro_batch_tokens}_{self.run.training.remat}"
 
     def path(self, directory: Path) -> Path:
-        """Its file. The name has a digest of all settings, so that plans of other settings are other files."""
+        """The file of its plan. The name contains a digest of all settings, so other settings have other files."""
         digest = hashlib.sha256(repr((self.run, self.topology, self.level)).encode()).hexdigest()[:8]
         return directory / f"{self.name}_{digest}.json"
 
     @property
     def may_fit(self) -> bool:
-        """Whether there is as much memory as is surely needed."""
+        """Whether a device has at least ``least_memory``."""
         return self.least_memory <= self.topology.chip.hbm // self.topology.chip.devices
 
     @cached_property
     def least_memory(self) -> int:
-        """Bytes of a device that are surely needed: the weights, gradients and optimiser's state, and the inputs of all
-        layers for one episode."""
+        """A lower bound on the bytes needed on a device.
+
+        It counts the weights, the gradients, the optimiser's state, and the inputs of all layers for one episode.
+        """
         run = self.run
         params, lora, state = (sharded_bytes(tree) for tree in learner_shapes(run, _abstract(run.mesh)))
         inputs = run.model.num_layers * (run.prompt_tokens + run.completion_tokens) * run.model.hidden_size
@@ -69,8 +71,11 @@ class Candidate:
 
     @cached_property
     def sent(self) -> float:
-        """Layers' weights over fsdp, forward and backward; tokens over tensor, two sums each way and in between; over
-        expert, three gathers and two scatters."""
+        """A rough count of the bytes that a chip sends for a token of its own.
+
+        fsdp gathers the layers' weights in the forward and the backward pass. tensor sums the tokens twice in each pass
+        and in the recomputation. expert has three gathers and two scatters.
+        """
         run, mesh = self.run, self.run.mesh
         params, _, _ = learner_shapes(run, _abstract(replace(mesh, fsdp=1)))
         tokens = run.training.micro_batch_tokens
@@ -82,20 +87,20 @@ class Candidate:
 
 
 def on_meshes(run: Run, topology: Topology, level: str) -> list[Candidate]:
-    """The run on all meshes where it may fit, the least traffic first. Raises UserError if there is none."""
+    """The run on all meshes where it may fit, with the least traffic first. Raises UserError if there is none."""
     found = [Candidate(replace(run, mesh=mesh), topology, level) for mesh in meshes(run, topology)]
     fitting = [candidate for candidate in found if candidate.may_fit]
     if not fitting:
         least = min((candidate.least_memory for candidate in found), default=0) / GIB
         raise UserError(
-            f"{topology.name}: this run fits on none of {len(found)} meshes, it takes {least:.1f} GiB a device: "
-            "use more chips"
+            f"{topology.name}: this run fits on none of {len(found)} meshes, it takes at least {least:.1f} GiB a "
+            "device: use more chips"
         )
     return sorted(fitting, key=lambda candidate: candidate.sent)
 
 
 def variants(candidate: Candidate) -> list[Candidate]:
-    """The same mesh with micro-batches of half to twice the size and other policies, where they may fit."""
+    """The same mesh with micro-batches of half to twice the size and with other remat policies, if they may fit."""
     run, training = candidate.run, candidate.run.training
     longest = run.prompt_tokens + run.completion_tokens
     sizes = [size for scale in _SCALES if (size := int(scale * training.micro_batch_tokens)) >= longest]
@@ -108,7 +113,7 @@ def variants(candidate: Candidate) -> list[Candidate]:
 
 
 def meshes(run: Run, topology: Topology) -> Iterator[MeshSettings]:
-    """All meshes of the topology's devices that the model can be split over."""
+    """All meshes of the topology's devices over which the model can be split."""
     sizes = [size for size in range(1, topology.devices + 1) if topology.devices % size == 0]
     for fsdp in sizes:
         for tensor in sizes:
@@ -129,7 +134,8 @@ def sweep(
 ) -> list[tuple[Candidate, PlanReport]]:
     """Plans of all candidates, the fastest first and those that do not fit last.
 
-    ``report_progress(name, problem)`` is called for each; ``problem`` says why it cannot be compiled, else it is empty.
+    ``workers`` processes compile at the same time. ``report_progress(name, problem)`` is called for each candidate;
+    ``problem`` says why it cannot be compiled, and is empty otherwise. Plans that ``directory`` already holds are read.
     """
     reports: dict[str, tuple[Candidate, PlanReport]] = {}
     missing = []
@@ -139,7 +145,7 @@ def sweep(
             report_progress(candidate.name, "")
         else:
             missing.append(candidate)
-    # No max_tasks_per_child: a pool of one then waits for ever after it (CPython issue 115634).
+    # Without max_tasks_per_child, because a pool of one worker would then wait for ever (CPython issue 115634).
     with ProcessPoolExecutor(workers, get_context("spawn"), prepare_environment) as pool:
         futures = {pool.submit(_plan, candidate): candidate for candidate in missing}
         for future in as_completed(futures):
@@ -156,7 +162,7 @@ def sweep(
 
 
 def speed(report: PlanReport) -> float:
-    """Tokens a second; 0 if it does not fit."""
+    """Tokens a second; 0 if the plan does not fit."""
     return report.step.tokens_per_second or 0.0 if report.step else 0.0
 
 

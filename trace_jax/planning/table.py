@@ -1,4 +1,4 @@
-"""A plan on the terminal."""
+"""Prints plans on the terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from rich.table import Table
 from trace_jax.planning.chips import GIB
 from trace_jax.planning.report import PlanReport, ProgramPlan
 
-_WIDTH = 160  # of a table that goes to a file
-_SHOWN = 12  # collectives a program; the JSON holds all
+_WIDTH = 160  # columns of a table that goes to a file
+_SHOWN = 12  # collectives that are shown of a program; the JSON holds all
 
 
 def print_plan(report: PlanReport, console: Console | None = None) -> None:
-    """Memory, work and collectives of each program on each device, then the step."""
+    """Print memory, work and collectives of each program on each device, then the estimate of the step."""
     out = console or Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     mesh = " × ".join(f"{name} {size}" for name, size in report.mesh.items())
     versions = ", ".join(f"{name} {version}" for name, version in report.compiler.items())
@@ -35,7 +35,7 @@ def print_plan(report: PlanReport, console: Console | None = None) -> None:
 
 
 def print_ranking(plans: Sequence[tuple[str, PlanReport]], console: Console | None = None) -> None:
-    """Plans of one run with their names, in the order given."""
+    """Print the plans of one run with their names, in the given order."""
     out = console or Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     table = _table(
         "tokens/s by the roofline", "plan", ">peak", ">of", ">tokens/s", ">without overlap", ">MFU", "bound by"
@@ -59,12 +59,12 @@ def _resources(program: ProgramPlan) -> Table:
     for name, size in (
         ("arguments", memory.arguments),
         ("outputs", memory.outputs),
-        ("of them in place of arguments", memory.aliased),
+        ("outputs that replace arguments", memory.aliased),
         ("temporaries", memory.temporaries),
         ("program", memory.program),
         ("kept for other programs", memory.resident),
         ("peak", memory.peak),
-        ("there is", memory.available),
+        ("available", memory.available),
     ):
         if size is not None:
             table.add_row(name, f"{size / GIB:,.2f} GiB")
@@ -72,7 +72,7 @@ def _resources(program: ProgramPlan) -> Table:
         cost = program.cost
         table.add_row("arithmetic", f"{cost.flops / 1e12:,.2f} TFLOP, {_ms(cost.compute_seconds)}")
         table.add_row("memory traffic", f"{cost.hbm_bytes / 1e9:,.2f} GB, {_ms(cost.memory_seconds)}")
-        table.add_row("operations, the slower of the two each", _ms(cost.operations_seconds))
+        table.add_row("operations, each by the slower of the two", _ms(cost.operations_seconds))
         table.add_row("interconnect", _ms(cost.interconnect_seconds))
     table.add_row(f"compiled at {program.level} in", f"{program.compile_seconds:.1f} s")
     return table
@@ -119,7 +119,7 @@ def _step(report: PlanReport) -> str:
     step = report.step
     assert step is not None
     parts = [
-        f"step by the roofline: {_ms(step.seconds)} if collectives hide behind computation, "
+        f"step by the roofline: {_ms(step.seconds)} if collectives overlap with computation, "
         f"{_ms(step.seconds_without_overlap)} if none does; bound by {step.bottleneck}"
     ]
     if step.tokens_per_second is not None:
@@ -141,13 +141,13 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _short(path: str) -> str:
-    """The end of an operation's path, which tells the most."""
+    """The end of an operation's path, which says the most."""
     parts = [part for part in path.split("/") if part not in ("body", "while", "eval_jaxpr", "shard_map")]
     return "/".join(parts[-3:])
 
 
 def _lines(source: str) -> str:
-    """The line and who called it; the JSON has one caller more."""
+    """The source line and its caller. The JSON has one caller more."""
     return " < ".join(source.split(" < ")[:2])
 
 

@@ -1,4 +1,4 @@
-"""``--topology``: which chips, in which shape, in how many slices.
+"""``--topology``: the kind of chip, the shape of a slice, and the number of slices.
 
 v5p:4x4x4      64 chips of a TPU v5p in a cube            2*v5p:4x4x4    two slices of it
 v5e:4x4        16 chips of a TPU v5e                      h100:8         one box of 8 GPUs; 2*h100:8 is two boxes
@@ -23,7 +23,7 @@ _EXAMPLES = {0: (8,), 2: (4, 4), 3: (4, 4, 4)}  # by the number of axes
 
 @dataclass(frozen=True)
 class Topology:
-    """``shape`` is that of one slice (a TPU slice, or one box of GPUs); the network joins ``slices`` of them."""
+    """Chips in ``slices`` slices of one ``shape``. A slice is a TPU slice or one box of GPUs; a network joins them."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -42,12 +42,12 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """JAX devices in all slices: what a mesh is made of."""
+        """JAX devices in all slices; a mesh consists of them."""
         return self.chips * self.chip.devices
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology that ``text`` names. Raises UserError, with the spelling to use, for what there is not."""
+    """The topology that ``text`` names. Raises UserError, with the spelling to use, if there is no such topology."""
     named = _NAME.fullmatch(text.strip().lower())
     if named:
         return _named(text, *named.groups())
@@ -90,7 +90,7 @@ def _checked(text: str, topology: Topology) -> Topology:
 
 
 def _google_name(chip: Chip, number: int) -> str:
-    """What to write in place of ``v5p:64``."""
+    """The hint for a user who wrote ``v5p:64``, which looks like Google's name ``v5p-64``."""
     shape = named_shape(chip, number)
     return f"; {chip.name}-{number} is Google's name for {chip.name}:{spelled(shape)}" if shape else ""
 

@@ -1,9 +1,9 @@
 """Bytes that a program moves to and from a chip's main memory, estimated from the compiled text.
 
-Each instruction that is scheduled on its own reads its operands and writes its result once, as laid out (padded to
-tiles). A fusion that only slices an operand reads the slice; one that updates a slice in place writes the slice. What
-the layout puts into another memory (``S(1)``, a TPU's VMEM) does not count. Caches are not modelled: where one holds an
-operand between two instructions this says too much, where a kernel reads an operand twice too little.
+Each instruction that is scheduled by itself reads its operands once and writes its result once, padded to tiles. A
+fusion that only slices an operand reads the slice. A fusion that updates a slice in place writes the slice. Arrays that
+the layout puts into another memory (``S(1)``, a TPU's VMEM) do not count. Caches are not modelled: the estimate is too
+high if a cache holds an operand between two instructions, and too low if a kernel reads an operand twice.
 """
 
 from trace_jax.planning.flops import cost_estimate
@@ -35,7 +35,7 @@ def instruction_bytes(module: Module, computation: Computation, instruction: Ins
     if opcode in _FREE or opcode.endswith("-done") or opcode.endswith("-update"):
         return 0
     if opcode.endswith("-start") and instruction.called():
-        return 0  # what it starts is counted by itself
+        return 0  # the instructions that it starts are counted by themselves
     if opcode == "custom-call":
         estimate = cost_estimate(instruction)
         if estimate.get("bytes_accessed"):
@@ -44,7 +44,7 @@ def instruction_bytes(module: Module, computation: Computation, instruction: Ins
         return _fusion(module, computation, instruction)
     operands = [computation.instructions[name].shape for name in instruction.operands]
     result = instruction.shape
-    if opcode.endswith("-start") and isinstance(result, tuple):  # only a copy's begins with the result
+    if opcode.endswith("-start") and isinstance(result, tuple):  # only the tuple of a copy begins with the result
         result = result[0 if opcode == "copy-start" else 1]
     if opcode.removesuffix("-start") in _SLICES:
         taken = min(main_bytes(operands[0]), sum(array.padded_bytes for array in leaves(result)))
@@ -81,7 +81,7 @@ def _fusion(module: Module, computation: Computation, instruction: Instruction) 
 
 
 def _read(module: Module, inner: Computation, parameter: Instruction) -> int:
-    """Bytes that a fusion reads of a parameter: only slices, if it only slices it."""
+    """Bytes of a parameter that a fusion reads. They are those of the slices if it only slices the parameter."""
     if parameter.name == inner.root.name:
         return main_bytes(parameter.shape)
     total = 0
@@ -105,7 +105,7 @@ def _read(module: Module, inner: Computation, parameter: Instruction) -> int:
 
 
 def _in_place(module: Module, inner: Computation, root: Instruction) -> Instruction | None:
-    """The slice that is written, if the root updates a slice of a parameter."""
+    """The slice that is written, if the root updates a slice of a parameter; else None."""
     while root.opcode in _HOLLOW:
         root = inner.operand(root, 0)
     if root.opcode == "fusion":

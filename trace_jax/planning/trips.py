@@ -1,4 +1,4 @@
-"""The number of times that a loop runs, if the compiled text determines it."""
+"""The number of iterations of a loop, if the compiled text determines it."""
 
 import re
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ _HOLLOW = {"bitcast", "convert", "copy", "reshape"}
 
 @dataclass(frozen=True)
 class _Value:
-    """``element of the loop's state + offset``, or only the number ``offset`` where ``element`` is None."""
+    """``element of the loop's state + offset``, or the constant ``offset`` if ``element`` is None."""
 
     element: int | None
     offset: int
 
 
 def trip_count(module: Module, where: Computation, loop: Instruction) -> int | None:
-    """Executions of a while loop's body. None where they depend on data.
+    """The number of iterations of a while loop; None if it depends on data.
 
-    XLA writes the number into the loop (``known_trip_count``), except on TPUs. There it follows from a counter that the
-    body advances by a constant and the condition compares with a constant, as in the loops of ``jax.lax.scan``.
+    XLA writes the number into the loop (``known_trip_count``), except on TPUs. There it is derived from a counter, as
+    in the loops of ``jax.lax.scan``: the body advances it by a constant, and the condition compares it with a constant.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     if known:
@@ -34,7 +34,7 @@ def trip_count(module: Module, where: Computation, loop: Instruction) -> int | N
     if counter.element is None:
         return None
     step, start, bound = _advance(module, body, counter.element), _initial(module, where, loop, counter.element), limit
-    if bound.element is not None:  # a limit that the loop carries along unchanged
+    if bound.element is not None:  # the limit is an element of the state that the loop does not change
         first = _initial(module, where, loop, bound.element)
         if _advance(module, body, bound.element) != 0 or first is None:
             return None
@@ -52,7 +52,7 @@ def trip_count(module: Module, where: Computation, loop: Instruction) -> int | N
 
 
 def _comparison(module: Module, condition: Computation) -> tuple[_Value, _Value, str] | None:
-    """Both sides and the direction of a condition that is one comparison, the counter on the left."""
+    """Both sides and the direction of a condition that is one comparison; the counter is on the left."""
     found = _unwrap(module, condition)
     if found is None:
         return None
@@ -72,7 +72,7 @@ def _comparison(module: Module, condition: Computation) -> tuple[_Value, _Value,
 def _unwrap(
     module: Module, computation: Computation
 ) -> tuple[Computation, Instruction, dict[int, _Value | None] | None] | None:
-    """The root of a computation, and of the fusion or call that it may be, with what is bound to the parameters."""
+    """The root of a computation, looked up inside a fusion or call, with the values of the parameters there."""
     root = computation.root
     if root.opcode not in ("fusion", "call"):
         return computation, root, None
@@ -87,7 +87,7 @@ def _unwrap(
 def _evaluate(
     module: Module, where: Computation, instruction: Instruction, bound: dict[int, _Value | None] | None
 ) -> _Value | None:
-    """A scalar of a loop's body or condition. ``bound``: the values of a fusion's parameters, None outside of one."""
+    """A scalar of a loop's body or condition. ``bound``: the values of a fusion's parameters; None outside a fusion."""
     opcode = instruction.opcode
     if opcode == "constant":
         return _Value(None, int(instruction.literal)) if re.fullmatch(r"-?\d+", instruction.literal) else None
@@ -119,7 +119,7 @@ def _evaluate(
 
 
 def _advance(module: Module, body: Computation, element: int) -> int | None:
-    """What one run of the body adds to an element of the state; None unless it is a constant."""
+    """The amount that one run of the body adds to an element of the state; None unless it is a constant."""
     if body.root.opcode != "tuple":
         return None
     value = _evaluate(module, body, body.operand(body.root, element), None)
@@ -127,7 +127,7 @@ def _advance(module: Module, body: Computation, element: int) -> int | None:
 
 
 def _initial(module: Module, where: Computation, loop: Instruction, element: int) -> int | None:
-    """An element of the state before the loop; None unless it is a constant."""
+    """The value of an element of the state before the loop; None unless it is a constant."""
     state = where.operand(loop, 0)
     if state.opcode != "tuple":
         return None

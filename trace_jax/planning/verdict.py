@@ -1,4 +1,4 @@
-"""States in a sentence whether a program fits into memory, and what to change if it does not."""
+"""States in a sentence whether a program fits into memory, with a remedy if it does not."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from trace_jax.planning.report import BufferUse, MemoryUse
 from trace_jax.planning.sharded import sharded_bytes
 
 _SHARD = "shard them over more chips (a longer fsdp, tensor or expert axis)"
-_TIGHT = 0.95  # of the memory: above it, fragmentation and what else runs there may decide
+_TIGHT = 0.95  # share of the memory; above it, fragmentation or other programs may use up the rest
 
 
 def memory_use(program: Program, compiled: Compiled) -> MemoryUse:
@@ -54,8 +54,8 @@ def _remedy(available: int, arguments: int) -> str:
     if 2 * arguments > available:
         return f"arguments take {arguments / GIB:.2f} GiB of it: {_SHARD}, or make the batch smaller"
     return (
-        f"arguments take only {arguments / GIB:.2f} GiB, the rest is temporary: fewer or shorter rows a chip "
-        "(a smaller batch, a longer data axis), or a remat policy that saves less"
+        f"arguments take only {arguments / GIB:.2f} GiB, the rest is temporary: give each chip fewer or shorter rows "
+        "(a smaller batch, a longer data axis), or choose a remat policy that saves less"
     )
 
 
