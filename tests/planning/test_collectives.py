@@ -104,15 +104,21 @@ def found():
     ],
 )
 def test_each_kind_in_a_scan(found, kind, axes, group, payload, sent):
-    (one,) = [one for one in found if one.kind == kind and one.axes == axes]
-    assert (one.times, one.group, one.payload, one.sent) == (LAYERS, group, payload, sent)
-    assert not one.estimated
-    assert [place.split()[-1] for place in one.source.split(" < ")[:2]] == ["layer", "step"]
+    (collective,) = [collective for collective in found if collective.kind == kind and collective.axes == axes]
+    assert (collective.times, collective.group, collective.payload, collective.sent) == (LAYERS, group, payload, sent)
+    assert not collective.estimated
+    assert [place.split()[-1] for place in collective.source.split(" < ")[:2]] == ["layer", "step"]
 
 
 def test_one_after_the_scan(found):
-    (one,) = [one for one in found if len(one.axes) == 3]
-    assert (one.kind, one.times, one.group, one.payload, one.sent) == ("all-reduce", 1, 8, 4, 4 * 2 * 7 / 8)
+    (collective,) = [collective for collective in found if len(collective.axes) == 3]
+    assert (collective.kind, collective.times, collective.group, collective.payload, collective.sent) == (
+        "all-reduce",
+        1,
+        8,
+        4,
+        4 * 2 * 7 / 8,
+    )
     assert len(found) == 6
 
 

@@ -24,7 +24,10 @@ def compiled_text(function, *arguments) -> str:
 
 def count_flops(text: str) -> float:
     module = parse_module(text)
-    return sum(one.times * instruction_flops(module, one.computation, one.instruction, {}) for one in execute(module))
+    return sum(
+        executed.times * instruction_flops(module, executed.computation, executed.instruction, {})
+        for executed in execute(module)
+    )
 
 
 def grouped(attributes: str, partitions: int = 8):
@@ -38,8 +41,8 @@ def test_shapes():
     # The first axis is the fastest here: it is the one that is padded to 128.
     assert parse_shape("f32[100,3]{0,1:T(8,128)}").padded_bytes == 128 * 8 * 4
     nested = parse_shape("((s4[5]{0}), /*index=1*/f8e4m3fn[2,2]{1,0}, pred[], token[])")
-    assert [one.dtype for one in leaves(nested)] == ["s4", "f8e4m3fn", "pred", "token"]
-    assert sum(one.bytes for one in leaves(nested)) == 2 + 4 + 1
+    assert [array.dtype for array in leaves(nested)] == ["s4", "f8e4m3fn", "pred", "token"]
+    assert sum(array.bytes for array in leaves(nested)) == 2 + 4 + 1
 
 
 @pytest.mark.parametrize(
@@ -102,10 +105,10 @@ def test_a_loop_that_depends_on_data_has_no_count():
         lambda x, n: jax.lax.fori_loop(0, n, lambda i, x: jnp.tanh(x @ x), x), jnp.zeros((8, 8)), jnp.int32(3)
     )
     module = parse_module(text)
-    loops = [one for one in execute(module) if one.instruction.opcode == "while"]
-    assert loops and all(trip_count(module, one.computation, one.instruction) is None for one in loops)
-    inside = [one for one in execute(module) if one.estimated]
-    assert inside and all(one.times == 1 for one in inside)
+    loops = [executed for executed in execute(module) if executed.instruction.opcode == "while"]
+    assert loops and all(trip_count(module, executed.computation, executed.instruction) is None for executed in loops)
+    inside = [executed for executed in execute(module) if executed.estimated]
+    assert inside and all(executed.times == 1 for executed in inside)
 
 
 def test_source_lines():

@@ -36,7 +36,7 @@ def test_a_program_of_known_cost(level):
     count, payload, sent = by_kind(report, "reduce-scatter", ("fsdp",))
     assert (count, payload, sent) == (2 * sizes.L, 2 * sizes.L * weight, 2 * sizes.L * weight * 3 // 4)
     assert by_kind(report, "all-reduce", ("fsdp",)) == (1, 4, 6)
-    assert sum(use.count for one in program.collectives) == 6 * sizes.L + 1
+    assert sum(use.count for use in program.collectives) == 6 * sizes.L + 1
 
     # Per layer: two products forward, the first again (the second is not needed), four backward.
     assert program.cost.flops == 7 * sizes.L * 2 * sizes.B * sizes.D * sizes.F
@@ -49,11 +49,11 @@ def test_a_program_of_known_cost(level):
         assert program.memory.temporaries >= saved
         assert (program.memory.buffers[0].bytes, program.memory.buffers[0].shape) == (saved, "bf16[3,512,512]")
     else:
-        assert any(use.asynchronous for one in program.collectives)
+        assert any(use.asynchronous for use in program.collectives)
 
     gathers = [use for use in program.collectives if use.kind == "all-gather"]
-    assert {use.source.split(":")[0] for one in gathers} == {"yardstick.py"}
-    assert all("all_gather" in use.purpose for one in gathers)
+    assert {use.source.split(":")[0] for use in gathers} == {"yardstick.py"}
+    assert all("all_gather" in use.purpose for use in gathers)
     assert report.step.tokens_per_second == pytest.approx(4 * sizes.B / report.step.seconds)
     assert report.step.mfu / report.step.hardware_utilisation == pytest.approx(6 / 7)
     assert report.step.seconds <= report.step.seconds_without_overlap
@@ -68,7 +68,7 @@ def test_axes_of_a_mesh_are_told_apart():
     # Forward: the sum over tensor; backward: that of the gradient of x. Two arrays of B × D a layer.
     assert by_kind(report, "all-reduce", ("tensor",))[:2] == (2 * sizes.L, 2 * sizes.L * rows)
     # Gradients are summed over data after they were scattered over fsdp, each chip's part of both weights.
-    summed = sum(use.payload_bytes for one in report.programs[0].collectives if use.axes == ("data",))
+    summed = sum(use.payload_bytes for use in report.programs[0].collectives if use.axes == ("data",))
     assert summed == 2 * sizes.L * weight // 2
 
 
@@ -83,7 +83,7 @@ def test_both_halves_of_a_chip_and_its_sparse_cores():
     weight = sizes.D * sizes.F * BF16 // 2
     assert (report.chips, report.devices) == (4, 8)
     assert by_kind(report, "all-gather", ("fsdp",))[:2] == (4 * sizes.L, 4 * sizes.L * weight)
-    assert any(use.asynchronous for one in report.programs[0].collectives)
+    assert any(use.asynchronous for use in report.programs[0].collectives)
 
 
 def test_what_goes_over_the_network_between_slices():
@@ -91,12 +91,12 @@ def test_what_goes_over_the_network_between_slices():
     sizes = Sizes(B=128, D=256, F=512, L=2)
     report = plan(mlp_job(topology, (2, 4, 1, 1), sizes), topology)
     moved = [use for use in report.programs[0].collectives if use.kind.startswith("network-")]
-    assert {use.kind for one in moved} == {"network-all-reduce"} and {use.axes for one in moved} <= {("data",)}
+    assert {use.kind for use in moved} == {"network-all-reduce"} and {use.axes for use in moved} <= {("data",)}
     # A chip's part of the gradients; the loss is another four bytes, reduced over fsdp before it.
     parts = 2 * sizes.L * sizes.D * sizes.F * BF16 // 4
-    assert parts <= sum(use.payload_bytes for one in moved) <= parts + 1024
+    assert parts <= sum(use.payload_bytes for use in moved) <= parts + 1024
     assert by_kind(report, "all-gather", ("fsdp",))[1] == 4 * sizes.L * sizes.D * sizes.F * BF16
-    assert all(use.seconds >= use.payload_bytes / topology.chip.network for one in moved)
+    assert all(use.seconds >= use.payload_bytes / topology.chip.network for use in moved)
 
 
 def test_a_program_that_does_not_fit_names_what_is_too_large():
