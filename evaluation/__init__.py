@@ -1,1 +1,1 @@
-"""Programs that score checkpoints, adapters and routers on a target, and the report that shows a whole run."""
+"""Programs that score adapters and routers on a target, and the report of a whole run."""

@@ -1,4 +1,4 @@
-"""The same methods over several pipeline seeds: differences with intervals over seeds and tasks.
+"""Compares methods over several pipeline seeds: differences with intervals over seeds and tasks.
 
     python -m evaluation.aggregate --baselines="base,GRPO on target" \
         --reports=runs/seed0/evaluation/report.json,runs/seed1/evaluation/report.json
@@ -23,21 +23,24 @@ Key = tuple[str, float]
 
 
 def shared_methods(reports: Sequence[EvaluationReport]) -> dict[Key, list[MethodResult]]:
-    """Methods (name, temperature) that every report has, with one result a report.
+    """The methods (name, temperature) that all reports contain, each with its result from every report.
 
-    Raises UserError when the reports differ in target or split, or share no method.
+    Raises UserError if the reports differ in target or split, or if they share no method.
     """
     if len({(r.target, r.split) for r in reports}) != 1:
-        raise UserError("the reports are of different targets or splits (or none was given): aggregate like with like")
+        raise UserError("the reports have different targets or splits, or there is none: give reports of one target")
     tables = [{(m.method, m.temperature): m for m in report.methods} for report in reports]
     keys = [key for key in tables[0] if all(key in table for table in tables)]
     if not keys:
-        raise UserError("the reports share no method; aggregate runs of one kind of pipeline")
+        raise UserError("the reports share no method: aggregate runs of the same kind of pipeline")
     return {key: [table[key] for table in tables] for key in keys}
 
 
 def compare_over_seeds(reports: Sequence[EvaluationReport], baselines: Sequence[str]) -> tuple[Comparison, ...]:
-    """Every shared method against each baseline at its temperature, bootstrapped over seeds and tasks."""
+    """Differences between every shared method and each baseline at the same temperature.
+
+    Intervals are bootstrapped over seeds and tasks. Raises UserError for a baseline that a report does not contain.
+    """
     methods = shared_methods(reports)
     known = {name for name, _ in methods}
     for baseline in baselines:
@@ -63,7 +66,7 @@ def compare_over_seeds(reports: Sequence[EvaluationReport], baselines: Sequence[
 
 
 def print_aggregate(reports: Sequence[EvaluationReport], baselines: Sequence[str]) -> None:
-    """Pass rates by seed with their mean, then the differences."""
+    """Print the pass rates of each seed with their mean, then the differences."""
     console = Console(highlight=False)
     table = Table(title=f"pass rate, %, over {len(reports)} pipeline seeds", title_justify="left", box=None)
     for name in ("method", "decoding", "mean", *(f"#{i}" for i in range(len(reports)))):
@@ -76,18 +79,18 @@ def print_aggregate(reports: Sequence[EvaluationReport], baselines: Sequence[str
 
 
 def read_reports(paths: Sequence[str]) -> list[EvaluationReport]:
-    """The reports at ``paths``. Raises UserError for one given twice, by its path or as a copy."""
+    """Read the reports at ``paths``. Raises UserError for a report that is given twice, by its path or as a copy."""
     reports: list[EvaluationReport] = []
     for path in paths:
         report = read_report(path)
         if report in reports:
-            raise UserError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's once")
+            raise UserError(f"{path}: the same report as {paths[reports.index(report)]}: give each seed's report once")
         reports.append(report)
     return reports
 
 
 def main() -> None:
-    """Aggregate what the flags name."""
+    """Aggregate the reports of the flags."""
     print_aggregate(read_reports(REPORTS.value), BASELINES.value)
 
 

@@ -3,8 +3,8 @@
     python -m evaluation.evaluate --config=configs/base.py --config.base.path=MODEL --workdir=OUT \
         --adapters=run/adapters/a/adapter.json,run/adapters/b/adapter.json --route_table=run/routing/route_table.json
 
-Writes ``trajectories.jsonl`` as episodes end, then ``evaluation.json``, into the work directory and prints the table.
-Interrupted, the same command goes on.
+The program writes ``trajectories.jsonl`` as episodes end, then ``evaluation.json``, into the work directory. It prints
+the table. After an interruption the same command continues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,10 +45,10 @@ REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
 def score(
     settings: RunSettings, manifests: Manifests, table_path: epath.Path | None, split: Split, workdir: epath.Path
 ) -> Evaluation:
-    """Evaluate base, every adapter and, if given, the route table, greedily and sampled; write the files.
+    """Evaluate the base, every adapter and, if given, the route table, greedily and sampled. Write the files.
 
-    ``rollouts_spent`` of an adapter are those of its training. The routed method adds what its table counts: in a
-    table of the pipeline, all that analysis and calibration took.
+    The ``rollouts_spent`` of an adapter are the rollouts of its training. The routed method adds the rollouts that its
+    table records; the pipeline records those of analysis and calibration.
     """
     if (workdir / REPORT).exists():
         raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
@@ -88,7 +88,7 @@ def score(
 
 
 def _content(lora: LoRA) -> str:
-    """The first 16 hex digits of the SHA-256 of an adapter's numbers: the work directory belongs to them."""
+    """The first 16 hex digits of the SHA-256 of an adapter's weights, a part of the work directory's identity."""
     digest = sha256()
     for leaf in jax.tree.leaves(lora):
         digest.update(np.asarray(leaf).tobytes())
@@ -104,7 +104,7 @@ def _routed(
     split: Split,
     tasks: Sequence[int],
 ) -> tuple[RouteTable, Routing]:
-    """The table, and where its router sends each task."""
+    """The table, and the adapter that its router chooses for each task."""
     router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
@@ -113,7 +113,7 @@ def _routed(
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Score what the flags name."""
+    """Score the adapters and the route table of the flags."""
     paths = [epath.Path(path) for path in ADAPTERS.value]
     manifests = [(path, read_document(path, AdapterManifest)) for path in paths]
     table = epath.Path(ROUTE_TABLE.value) if ROUTE_TABLE.value else None

@@ -1,4 +1,4 @@
-"""A pipeline run on the held-out tasks: every method side by side, and what the report shows of the way there."""
+"""Evaluates a pipeline run on the held-out tasks: all methods, and the GRPO baseline during its training."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def evaluate_run(
         writer.extend(decisions[ROUTED].values())
 
     if (root / REPORT).exists():
-        read_report(root / REPORT)  # were its episodes changed?
+        read_report(root / REPORT)  # raises if its episodes were changed
     paths = [epath.Path(root / "adapters" / adapter.name / MANIFEST) for adapter in adapters]
     place = root / "baselines" / baseline.name
     early = snapshots(place, baseline)
@@ -106,14 +106,14 @@ def evaluate_run(
 
 
 def snapshots(directory: Path, adapter: AdapterManifest) -> dict[Path, AdapterManifest]:
-    """The manifests of ``adapter`` that its training left below ``directory`` on the way, fewest rollouts first."""
+    """Snapshots that the training of ``adapter`` left below ``directory``: path → manifest, fewest rollouts first."""
     found = {}
     for path in sorted(directory.glob(f"snapshots/*/{MANIFEST}")):
         manifest = read_document(path, AdapterManifest)
         if manifest.name == f"{adapter.name}-{path.parent.name}":
             found[path] = manifest
         else:
-            log.warning("%s: no snapshot of %s, but adapter %s: left out", path, adapter.name, manifest.name)
+            log.warning("%s: adapter %s, not a snapshot of %s: left out", path, manifest.name, adapter.name)
     return found
 
 
@@ -123,24 +123,27 @@ def held_out_tasks(settings: RunSettings, target: Target) -> tuple[int, ...]:
 
 
 def owners(target: Labelled, tasks: Sequence[int], adapters: Sequence[AdapterManifest]) -> dict[int, str]:
-    """The adapter of the capability that each task turns on first (``""`` is the base): what an oracle would choose."""
+    """The adapter that an oracle chooses for each task: that of the first capability it needs; ``""`` is the base."""
     trained = {capability: adapter.name for adapter in adapters for capability in adapter.capabilities}
     return {task: trained.get(target.turns_on(task), BASE) for task in tasks}
 
 
 def result(report: EvaluationReport, method: str, temperature: float) -> MethodResult:
-    """The row of a method."""
+    """The result of a method at a temperature."""
     return next(m for m in report.methods if (m.method, m.temperature) == (method, temperature))
 
 
 def with_rows(report: EvaluationReport, rows: Sequence[MethodResult], notes: Mapping[str, str]) -> EvaluationReport:
-    """The report with more rows, on the same tasks and random numbers; the comparisons are made anew."""
+    """The report with further methods, played on the same tasks and random numbers. Comparisons are computed again."""
     methods = (*report.methods, *rows)
     return report.replace(methods=methods, comparisons=compare(methods, BASELINES), notes={**report.notes, **notes})
 
 
 def with_best_single(report: EvaluationReport, singles: Sequence[str]) -> EvaluationReport:
-    """Adds the best of the ``singles`` by its sampled pass rate on these very tasks: an upper bound on one adapter."""
+    """The report with the best of the ``singles`` added, chosen by its sampled pass rate on the same tasks.
+
+    It is an upper bound for a single adapter.
+    """
     hot = max(m.temperature for m in report.methods)
     best = max(singles, key=lambda name: result(report, name, hot).pass_rate.mean)
     rows = [m.replace(method=BEST_SINGLE) for m in report.methods if m.method == best]
@@ -154,9 +157,9 @@ def _partial(
     spent: int,
     temperature: float,
 ) -> list[MethodResult]:
-    """TRACE with only the first k adapters trained: tasks that need one of the others stay with the base.
+    """TRACE with only the first k adapters trained. Tasks that need another adapter are served by the base.
 
-    A lower bound where adapters are merged: a merge with some of its parts missing may do better than the base.
+    If adapters are merged this is a lower bound, because a merge without some of its parts may be better than the base.
     """
     routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
     results = []

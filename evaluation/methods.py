@@ -1,4 +1,4 @@
-"""Methods side by side: all play the same tasks, with the same random numbers, and are counted the same way."""
+"""Compares methods. All methods play the same tasks with the same random numbers and are scored in the same way."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from trace_jax.rollout.agent import EpisodeSpec
 
 @dataclass(frozen=True)
 class Method:
-    """A way to serve the target: which adapter (None: the base) takes which task, at which temperature."""
+    """A way to serve the target: the adapter of each task (None is the base), and the temperature."""
 
     name: str
     temperature: float
-    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; asked once a task
-    rollouts_spent: int  # rollouts used to make it
+    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; called once a task
+    rollouts_spent: int  # rollouts that were used to make the method
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The report and the episodes behind it; methods that chose alike share episodes."""
+    """The report and its episodes. Methods that chose the same adapter for a task share its episodes."""
 
     report: EvaluationReport
     trajectories: tuple[Trajectory, ...]
@@ -50,19 +50,19 @@ def evaluate_methods(
 ) -> Evaluation:
     """Play ``tasks`` × ``trials`` with every method.
 
-    The sampling seed depends on (``seed``, task, trial) alone: common random numbers, so that differences between
-    methods are not blurred by luck. Methods that send a task to the same adapter at the same temperature would play
-    the very same episode, so it is played once and counted for each.
+    The sampling seed depends on (``seed``, task, trial) alone. These common random numbers reduce the variance of the
+    differences between methods. Methods that send a task to the same adapter at the same temperature would play the
+    same episode, so it is played once and counts for each of them.
 
     Args:
-        run: plays episodes, or knows what was played of them before.
-        max_tokens: bounds one turn.
-        greedy_trials: trials at temperature 0; one is enough for an engine whose greedy output does not vary.
-        baselines: methods to compare the others with, at the same temperature.
+        run: plays episodes, or returns recorded ones; keeps their order.
+        max_tokens: the most tokens of one turn.
+        greedy_trials: trials at temperature 0. One is enough for an engine whose greedy output does not vary.
+        baselines: methods with which the others are compared, at the same temperature.
 
     Raises:
-        UserError: no tasks, methods of one name and temperature, an unknown baseline, or every episode of a
-            method broken.
+        UserError: there are no tasks, two methods have the same name and temperature, a baseline is unknown, or all
+            episodes of a method broke.
     """
     _check(methods, tasks, trials, greedy_trials, baselines)
     episodes = plan_episodes(methods, tasks, trials, greedy_trials)
@@ -96,7 +96,7 @@ def evaluate_methods(
 def plan_episodes(
     methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy_trials: int = 1
 ) -> dict[Episode, list[int]]:
-    """The episodes to play, each with the indices of the methods that it counts for, trials in ascending order."""
+    """The episodes to play, each with the indices of the methods for which it counts. Trials are in ascending order."""
     episodes: dict[Episode, list[int]] = {}
     for i, method in enumerate(methods):
         for task in tasks:
@@ -109,7 +109,7 @@ def plan_episodes(
 def method_result(
     name: str, temperature: float, rollouts_spent: int, rewards: Mapping[str, tuple[float | None, ...]]
 ) -> MethodResult:
-    """The record of one method, its intervals computed from ``rewards[task][trial]``."""
+    """The record of one method. Its intervals are computed from ``rewards[task][trial]``."""
     try:
         return MethodResult(
             method=name,
@@ -125,7 +125,7 @@ def method_result(
 
 
 def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
-    """Paired differences of the other methods and each baseline, at equal temperature; two baselines pair once."""
+    """Paired differences between the methods and each baseline, at equal temperature; two baselines pair only once."""
     rank = {name: i for i, name in enumerate(baselines)}
     return tuple(
         Comparison(
@@ -168,26 +168,26 @@ def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy:
             "an evaluation needs at least one of each"
         )
     if len(set(tasks)) != len(tasks):
-        raise UserError("a task is listed twice; list each once and raise the number of trials instead")
+        raise UserError("a task is listed twice: list each task once and raise the number of trials instead")
     keys = [(method.name, method.temperature) for method in methods]
     for name, temperature in keys:
         if keys.count((name, temperature)) > 1:
-            raise UserError(f"method {name!r} is listed twice at temperature {temperature:g}; names are unique")
+            raise UserError(f"method {name!r} is listed twice at temperature {temperature:g}: rename one of them")
     for baseline in baselines:
         if baseline not in {method.name for method in methods}:
-            raise UserError(f"baseline {baseline!r} is not among the methods; add it or drop the comparison")
+            raise UserError(f"baseline {baseline!r} is not among the methods: add it or drop the comparison")
 
 
 def _notes(results: Sequence[MethodResult], greedy_trials: int, played: int) -> dict[str, str]:
     notes = {
         "random_numbers": "common to all methods: the sampling seed depends on seed, task and trial alone",
-        "episodes": f"{played} played; methods that chose alike share them; {greedy_trials} greedy trial(s) a task",
+        "episodes": f"{played} played; methods with the same choice share them; {greedy_trials} greedy trial(s) a task",
     }
     for result in results:
         if statistics.broken_too_often(result.rewards):
             episodes = sum(len(row) for row in result.rewards.values())
             notes[f"broken:{result.method}@{result.temperature:g}"] = (
                 f"{result.broken} of {episodes} episodes broke, more than {statistics.BROKEN_LIMIT:.0%}: "
-                "its figures rest on the rest, which may be a biased sample"
+                "its figures come from the others, which may be a biased sample"
             )
     return notes

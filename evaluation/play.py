@@ -1,4 +1,4 @@
-"""Episodes of several methods on one engine, kept as they end, so that an interrupted evaluation goes on."""
+"""Plays the episodes of several methods on one engine. Each is recorded as it ends, so an evaluation can be resumed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -45,10 +45,10 @@ def play(
     path: PathLike,
     baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """``evaluate_methods`` with an engine that holds ``loras``, under a progress bar called ``label``.
+    """``evaluate_methods`` with an engine that holds ``loras``, and a progress bar called ``label``.
 
-    Episodes are appended to ``path`` as they end; graded episodes that it holds already are not played again. The
-    caller ensures, with ``open_workdir``, that they are of the same base, adapters and settings.
+    Episodes are appended to ``path`` as they end. Graded episodes that ``path`` already holds are not played again;
+    call ``open_workdir`` before, which ensures that they belong to the same base, adapters and settings.
     """
     recording, total = Recording(path), len(plan_episodes(methods, tasks, trials))
     graded = sum(not episode.broken for episode in recording.episodes.values())

@@ -1,4 +1,4 @@
-"""The report's plots: each a function from records to a figure."""
+"""The plots of the report. Each is a function from records to a figure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 
 
 def pass_rates(report: EvaluationReport) -> Figure:
-    """Pass rate by method with 95 % intervals, one panel a temperature; methods keep the report's order."""
+    """Pass rate by method with 95 % intervals, one panel a temperature. Methods keep the order of the report."""
     temperatures = sorted({m.temperature for m in report.methods})
     names = list(dict.fromkeys(m.method for m in report.methods))
     canvas, axes = figure(4.1 * len(temperatures) + 1.3, 0.42 * len(names) + 1.0, len(temperatures))
@@ -63,7 +63,7 @@ def _bar(axis: Axes, y: int, result: MethodResult, widest: float) -> None:
 
 
 def family(method: str) -> str:
-    """``trace``, ``grpo`` or ``other``: which colour a method wears."""
+    """``trace``, ``grpo`` or ``other``; it decides the colour of a method."""
     words = re.findall("[a-z]+", method.lower())
     return "trace" if "trace" in words or "routed" in words[:1] else "grpo" if "grpo" in words else "other"
 
@@ -158,7 +158,10 @@ def _dot(axis: Axes, y: int, interval: Interval, selected: bool) -> None:
 
 
 def confusion_matrix(confusion: Confusion) -> Figure:
-    """Where conversations belong (rows) and went (columns): counts, shaded by their share of the row."""
+    """Counts of conversations by the adapter they belong to (rows) and the adapter chosen (columns).
+
+    Cells are shaded by their share of the row.
+    """
     counts = np.array(confusion.counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(confusion.choices)
@@ -207,7 +210,7 @@ def duration(seconds: float) -> str:
 
 
 def _colors(names: Sequence[str]) -> list[str]:
-    """TRACE and GRPO wear their own colours where there is one of each; other lines take the rest in order."""
+    """Colours of lines. A single TRACE line and a single GRPO line have their own; the others share the rest."""
     own = {"trace": ACCENT, "grpo": CONTRAST}
     first = {family(name): name for name in reversed(names)}
     spare = [color for color in SERIES if color not in {own[f] for f in first if f in own}]

@@ -1,4 +1,4 @@
-"""Programs that read finished work and need no configuration."""
+"""Entry point of programs that read finished work and need no configuration."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,7 +15,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def required(flag: "flags.FlagHolder[str | None]") -> str:
-    """The flag's value; exits with status 2 when it was not given."""
+    """The flag's value. Exits with status 2 if the flag is missing."""
     if not flag.value:
         fail(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}", 2)
     return flag.value

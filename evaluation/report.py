@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run; ``python -m evaluation.report --workdir=DIR`` builds it again."""
+"""Writes one self-contained HTML page about a run; ``python -m evaluation.report --workdir=DIR`` builds it again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class Row:
     pass_rate: Interval
     mean_reward: Interval
     k: int
-    any_of_k: float | None  # pass@k; None where there is one trial
+    any_of_k: float | None  # pass@k; None if there is only one trial
     all_of_k: float | None  # pass^k
     rollouts_spent: int
     broken: int
@@ -38,12 +38,12 @@ class Row:
 
 
 def write_report(data: ReportData, path: PathLike) -> None:
-    """Write the page to ``path``, whole or not at all."""
+    """Write the page to ``path`` atomically."""
     replace_bytes(path, render(data).encode())
 
 
 def render(data: ReportData) -> str:
-    """The page as HTML that refers to nothing outside itself; equal for equal data."""
+    """The page as HTML without references to other files. Equal data give equal pages."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(["j2"], default=True),
@@ -64,7 +64,7 @@ def render(data: ReportData) -> str:
 
 
 def draw(data: ReportData) -> dict[str, str]:
-    """Every plot that the data allow, as SVG, by the name of its function in ``evaluation.plots``."""
+    """All plots for which there are data, as SVG, by the name of the function in ``evaluation.plots``."""
     with styled():
         found = {"pass_rates": plots.pass_rates(data.evaluation)}
         if data.budget:
@@ -81,7 +81,7 @@ def draw(data: ReportData) -> dict[str, str]:
 
 
 def table_row(result: MethodResult) -> Row:
-    """One method with pass@k and pass^k at the largest k that most of its tasks have."""
+    """One method, with pass@k and pass^k at the largest k for which most of its tasks have enough trials."""
     k = max(len(row) for row in result.rewards.values())
     any_of_k = all_of_k = None
     if k > 1:
@@ -111,7 +111,7 @@ def headline(report: EvaluationReport) -> list[Comparison]:
 
 
 def differences(report: EvaluationReport) -> dict[tuple[str, float], dict[str, Interval]]:
-    """The comparisons as one line a (method, temperature) and one cell a baseline."""
+    """The comparisons as a table: one line for each (method, temperature), one cell for each baseline."""
     lines: dict[tuple[str, float], dict[str, Interval]] = {}
     for item in report.comparisons:
         lines.setdefault((item.method, item.temperature), {})[item.baseline] = item.difference

@@ -1,7 +1,7 @@
-"""What the report shows, gathered from the files of a work directory.
+"""The data of the report, gathered from the files of a work directory.
 
-``run_summary.json`` names the files of the run, with their digests, and adds what no stage's own record holds. Other
-manifests that lie in the directory are left out of the report, with a warning.
+``run_summary.json`` names the files of the run, with their digests, and holds the data that no stage records. Other
+manifests in the directory are left out of the report, with a warning.
 """
 
 import json
@@ -47,7 +47,7 @@ class BudgetPoint(Part):
 
 
 class Confusion(Part):
-    """``counts[i][j]``: conversations of ``choices[i]`` that were sent to ``choices[j]``; ``""`` is the base."""
+    """``counts[i][j]`` conversations belong to ``choices[i]`` and were sent to ``choices[j]``; ``""`` is the base."""
 
     choices: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -61,13 +61,13 @@ class Confusion(Part):
 
     @property
     def accuracy(self) -> float:
-        """Share of the conversations that went where they belong."""
+        """Share of the conversations that were sent to the adapter they belong to; 0 if there are none."""
         total = sum(map(sum, self.counts))
         return sum(self.counts[i][i] for i in range(len(self.choices))) / total if total else 0.0
 
 
 class RunSummary(Record):
-    """What a run adds to its stages' files: which files are its own, how long stages took, and more.
+    """The record of a finished run: the files that belong to it, the times of its stages, and further results.
 
     Paths are relative to the work directory.
     """
@@ -86,14 +86,14 @@ class RunSummary(Record):
 
     @property
     def files(self) -> tuple[FileReference, ...]:
-        """All files that it names."""
+        """All files that the summary names."""
         single = (self.evaluation, self.analysis, self.table)
         return (*(reference for reference in single if reference is not None), *self.environments, *self.adapters)
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything on the report's page; absent parts leave their section out."""
+    """The data of the report's page. A part that is absent leaves its section out."""
 
     title: str
     evaluation: EvaluationReport
@@ -109,9 +109,9 @@ class ReportData:
 
 
 def load_report_data(workdir: PathLike) -> ReportData:
-    """Gather a finished run.
+    """Read the data of a finished run.
 
-    Raises UserError when the summary is missing, or a file that it names is missing, damaged or changed.
+    Raises UserError if the summary is missing, or if a file that it names is missing, damaged or changed.
     """
     directory = epath.Path(workdir)
     path = directory / SUMMARY
@@ -121,7 +121,7 @@ def load_report_data(workdir: PathLike) -> ReportData:
         return read_document(read_named(directory, reference, path), model)
 
     for stranger in strangers(directory, summary):
-        log.warning("%s: %s does not name it, so it is not of this run: left out of the report", stranger, SUMMARY)
+        log.warning("%s: not part of this run, because %s does not name it: left out of the report", stranger, SUMMARY)
     if summary.analysis is not None:
         check_labels((directory / summary.analysis.path).parent)
     adapters = [(directory / named.path, read(named, AdapterManifest)) for named in summary.adapters]
@@ -141,9 +141,9 @@ def load_report_data(workdir: PathLike) -> ReportData:
 
 
 def strangers(directory: epath.Path, summary: RunSummary) -> list[epath.Path]:
-    """Manifests, tables and reports in ``directory`` that the ``summary`` of its run does not name, by path.
+    """Manifests, tables and reports in ``directory`` that the ``summary`` of its run does not name, sorted by path.
 
-    Snapshots of an adapter that it names are of the run. A file that should be JSON and is not counts as a stranger.
+    Snapshots of a named adapter belong to the run. A ``.json`` file that is not JSON is listed as well.
     """
     named = {directory / reference.path for reference in summary.files}
     found = []
@@ -156,13 +156,13 @@ def strangers(directory: epath.Path, summary: RunSummary) -> list[epath.Path]:
 
 
 def find_documents(directory: PathLike, model: type[R]) -> list[tuple[epath.Path, R]]:
-    """All documents of type ``model`` under ``directory``, by path.
+    """All documents of type ``model`` under ``directory``, sorted by path.
 
-    Raises UserError for one of another version or damaged, and for any file that should be JSON and is not.
+    Raises UserError for a document that is damaged or has another version, and for a ``.json`` file that is not JSON.
     """
     root = epath.Path(directory)
     if not root.is_dir():
-        raise UserError(f"{root}: no such directory; give the work directory of a run")
+        raise UserError(f"{root}: no such directory: give the work directory of a run")
     found = []
     for path in sorted(_json_files(root)):
         if _required(model) <= _keys(path):
@@ -183,7 +183,7 @@ def _required(model: type[Record]) -> set[str]:
 
 
 def _json_files(directory: epath.Path) -> Iterator[epath.Path]:
-    """JSON files at any depth, checkpoints aside; step by step, because object stores know no recursive pattern."""
+    """JSON files at any depth, without checkpoints. It lists each level, as object stores have no recursive pattern."""
     for entry in directory.iterdir():
         if entry.is_dir():
             if entry.name != "checkpoints":
@@ -193,7 +193,7 @@ def _json_files(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _keys(path: epath.Path) -> set[str]:
-    """The top-level keys of a JSON object; none for another value. What is no JSON may be a torn document: refused."""
+    """The top-level keys of a JSON object; none for another value. Raises UserError for a file that is not JSON."""
     try:
         value: Any = json.loads(path.read_bytes())
     except ValueError as error:

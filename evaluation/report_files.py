@@ -1,4 +1,4 @@
-"""Reports and summaries as they are read back: with the files that they were made from, or refused."""
+"""Reads reports and summaries, and refuses those whose files were changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,12 @@ ANALYSIS, ENVIRONMENTS, TABLE = f"analysis/{ANALYSIS_REPORT}", "environments", "
 
 
 def with_episodes(report: EvaluationReport, path: PathLike) -> EvaluationReport:
-    """The report, vouching for the log of episodes at ``path`` that it was made from and will lie beside."""
+    """The report with the digest of its episodes, the log at ``path``, which will be in the same directory."""
     return report.replace(episodes={epath.Path(path).name: log_checksum(path)})
 
 
 def read_report(path: PathLike) -> EvaluationReport:
-    """The report at ``path``. Raises UserError where its episodes are not those that it was made from."""
+    """The report at ``path``. Raises UserError if its episodes were changed."""
     report = read_document(path, EvaluationReport)
     for name, expected in report.episodes.items():
         remedy = "episodes were changed after the report: restore the file, or remove both and evaluate again"
@@ -30,7 +30,7 @@ def read_report(path: PathLike) -> EvaluationReport:
 
 
 def read_named(directory: epath.Path, reference: FileReference, named_by: PathLike) -> epath.Path:
-    """The path of a file that the document ``named_by`` in ``directory`` names. Raises UserError if it was changed."""
+    """The path in ``directory`` of a file that the document ``named_by`` names. Raises UserError if it was changed."""
     path = directory / reference.path
     remedy = "the file was changed after the run: restore it, or remove the summary and start the run again"
     check_file(path, reference.sha256, named_by, remedy)
@@ -41,7 +41,7 @@ def run_files(root: PathLike, report: str, adapters: Sequence[PathLike]) -> dict
     """The fields of a ``RunSummary`` that name the files of the run in ``root``.
 
     These are the evaluation ``report`` (relative to ``root``), the manifests of its ``adapters`` and of their
-    environments, and the analysis and the route table, where the run has them.
+    environments, and, if the run has them, the analysis and the route table.
     """
     directory = epath.Path(root)
     manifests = [read_document(path, AdapterManifest) for path in adapters]

@@ -1,4 +1,4 @@
-"""Routing a target's tasks ahead of their evaluation."""
+"""Routes the tasks of a target before they are evaluated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,32 +18,32 @@ from trace_jax.routing.router import BASE, Router, RouteRequest
 
 @dataclass(frozen=True)
 class Routing:
-    """Which adapter serves each task (None: the base), and the merged adapters that this needs."""
+    """The adapter of each task (None is the base), and the merged adapters among them."""
 
     adapter: Mapping[int, str | None]
     merged: Mapping[str, LoRA]
 
 
 def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[int]) -> dict[int, RouteDecision]:
-    """The router's decision on the first messages of each task; conversations are named by the task's seed.
+    """The router's decision on the first messages of each task. The seed of a task names its conversation.
 
-    Raises UserError, naming target and task, where the environment cannot open it.
+    Raises UserError, with target and task, if the environment cannot open the task.
     """
     requests = []
     for task in tasks:
         try:
             environment = target.environment(split)
             requests.append(RouteRequest(str(task), environment.reset(task).messages, environment.tools))
-        except Exception as error:  # anything may come out of an environment
+        except Exception as error:  # an environment may raise anything
             raise UserError(
-                f"target {target.name!r}: {split} task {task} cannot be opened to route it ({one_line(error)}): mend "
+                f"target {target.name!r}: {split} task {task} cannot be opened to route it ({one_line(error)}): fix "
                 "its environment, or leave the task out"
             ) from error
     return dict(zip(tasks, router.decide_batch(requests), strict=True))
 
 
 def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
-    """Name the adapter of each task; equal merges share one name, made of their parts and weights."""
+    """The adapter of each task. The name of a merge consists of its parts and weights, so equal merges share a name."""
     names: dict[int, str | None] = {}
     merged: dict[str, LoRA] = {}
     for task, decision in decisions.items():
@@ -61,7 +61,10 @@ def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA])
 
 
 def confusion_of(decisions: Mapping[int, RouteDecision], truth: Mapping[int, str], choices: Sequence[str]) -> Confusion:
-    """Count where tasks belong (``truth[task]``, ``""`` the base) against the choice of the largest merge weight."""
+    """Counts of tasks by the adapter they belong to (``truth[task]``, ``""`` is the base) and the adapter chosen.
+
+    The choice of a merge is its part with the largest weight.
+    """
     counts = np.zeros((len(choices), len(choices)), np.int64)
     for task, decision in decisions.items():
         sent = max(decision.adapters, key=lambda name: decision.adapters[name]) if decision.adapters else BASE

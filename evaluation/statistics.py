@@ -1,8 +1,8 @@
 """Pass rates with intervals, pass@k and pass^k, and paired differences of methods.
 
-Rewards are ``{task: (reward of trial 0, ...)}`` with None where the episode broke: broken episodes are left out of
-every figure, never counted as 0. Tasks weigh the same, however many of their trials broke. Intervals are percentile
-bootstraps with tasks as the unit of resampling, for trials of one task are not independent.
+Rewards are ``{task: (reward of trial 0, ...)}``; a broken episode is None. Broken episodes are left out of every figure
+and never count as 0. All tasks have the same weight, even if some of their trials broke. Intervals are percentile
+bootstraps that resample tasks, because the trials of one task are not independent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,20 +22,20 @@ BROKEN_LIMIT = 0.05  # a method with a larger broken share is flagged
 
 
 def task_pass_rates(rewards: Rewards) -> dict[str, float]:
-    """Share of a task's graded trials whose reward is exactly 1; tasks whose trials all broke are left out."""
+    """Share of each task's graded trials whose reward is exactly 1. Tasks without graded trials are left out."""
     return {task: float(np.mean([r == 1.0 for r in row])) for task, row in _graded(rewards).items()}
 
 
 def task_rewards(rewards: Rewards) -> dict[str, float]:
-    """Mean reward of a task's graded trials; tasks whose trials all broke are left out."""
+    """Mean reward of each task's graded trials. Tasks without graded trials are left out."""
     return {task: float(np.mean(row)) for task, row in _graded(rewards).items()}
 
 
 def pass_rate(rewards: Rewards, seed: int = 0) -> Interval:
     """Mean over tasks of their pass rates, with its 95 % interval.
 
-    Where every task passed always, or none ever, the bootstrap knows no spread; then the Clopper-Pearson bound for that
-    many tasks stands in.
+    If all trials passed, or none, the bootstrap has no spread. The interval is then the Clopper-Pearson bound for that
+    number of tasks.
     """
     values = np.array(list(task_pass_rates(rewards).values()))
     interval = _mean_interval(values, seed)
@@ -53,7 +53,7 @@ def mean_reward(rewards: Rewards, seed: int = 0) -> Interval:
 
 
 def broken_episodes(rewards: Rewards) -> int:
-    """How many episodes broke."""
+    """The number of broken episodes."""
     return sum(reward is None for row in rewards.values() for reward in row)
 
 
@@ -64,7 +64,7 @@ def broken_too_often(rewards: Rewards) -> bool:
 
 
 def pass_at_k(rewards: Rewards, k: int) -> float:
-    """Probability that one of k trials passes at least: mean over tasks of ``1 - C(n-c, k) / C(n, k)``.
+    """Probability that at least one of k trials passes: mean over tasks of ``1 - C(n-c, k) / C(n, k)``.
 
     Unbiased; see ``trace_jax.synthesis.calibration.pass_at_k``. Tasks with fewer than k graded trials are left out.
     """
@@ -80,20 +80,20 @@ def pass_hat_k(rewards: Rewards, k: int) -> float:
 
 
 def paired_difference(method: Rewards, baseline: Rewards, seed: int = 0) -> Interval:
-    """Difference of pass rates, ``method`` - ``baseline``, bootstrapped over the tasks that both have graded."""
+    """Difference of pass rates, ``method`` - ``baseline``, bootstrapped over the tasks with graded trials of both."""
     return _mean_interval(np.array(list(_differences(method, baseline).values())), seed)
 
 
 def paired_difference_over_seeds(pairs: Sequence[tuple[Rewards, Rewards]], seed: int = 0) -> Interval:
-    """Mean difference of pass rates over several pipeline seeds, one (method, baseline) pair each.
+    """Mean difference of pass rates over several pipeline seeds; ``pairs`` has one (method, baseline) for each seed.
 
-    Seeds are resampled, and tasks are resampled within them. A task that several seeds share is drawn for all of them
-    together, because its difficulty is shared too: the pigeonhole bootstrap of Owen 2007 (section 4), which is
-    the nested bootstrap where the seeds have different tasks, and is conservative otherwise.
+    This is the pigeonhole bootstrap of Owen 2007 (section 4). Seeds are resampled, and tasks are resampled within them.
+    A task that several seeds share is drawn for all of them together, because they share its difficulty. If the seeds
+    have different tasks this equals the nested bootstrap; otherwise it is conservative.
     """
     rows = [_differences(method, baseline) for method, baseline in pairs]
     if not rows:
-        raise UserError("no pipeline seeds to compare; give at least one (method, baseline) pair")
+        raise UserError("no pipeline seeds to compare: give at least one (method, baseline) pair")
     tasks = sorted(set().union(*rows))
     difference_ST = np.array([[row.get(task, 0.0) for task in tasks] for row in rows])
     present_ST = np.array([[task in row for task in tasks] for row in rows], np.float64)
@@ -103,7 +103,7 @@ def paired_difference_over_seeds(pairs: Sequence[tuple[Rewards, Rewards]], seed:
     tasks_BT = rng.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), RESAMPLES).astype(np.float64)
     drawn_BS = tasks_BT @ present_ST.T
     means_BS = np.divide(tasks_BT @ difference_ST.T, drawn_BS, out=np.zeros_like(drawn_BS), where=drawn_BS > 0)
-    weight_BS = seeds_BS * (drawn_BS > 0)  # a seed none of whose tasks were drawn has no say in that replicate
+    weight_BS = seeds_BS * (drawn_BS > 0)  # a seed without drawn tasks does not count in that replicate
     kept = weight_BS.sum(axis=1) > 0
     return _interval(mean, (weight_BS * means_BS).sum(axis=1)[kept] / weight_BS.sum(axis=1)[kept])
 
@@ -120,7 +120,7 @@ def _differences(method: Rewards, baseline: Rewards) -> dict[str, float]:
     if set(method) != set(baseline):
         odd = sorted(set(method) ^ set(baseline))
         raise UserError(
-            f"task {odd[0]!r} was given to one of the two methods only; a paired comparison needs the same tasks"
+            f"task {odd[0]!r} was given to only one of the two methods: a paired comparison needs the same tasks"
         )
     ours, theirs = task_pass_rates(method), task_pass_rates(baseline)
     return {task: ours[task] - theirs[task] for task in ours if task in theirs}
@@ -130,13 +130,13 @@ def _over_k(rewards: Rewards, k: int, estimate: Callable[[int, int], float]) -> 
     counts = [(len(row), sum(r == 1.0 for r in row)) for row in _graded(rewards).values()]
     usable = [(n, c) for n, c in counts if n >= k]
     if k < 1 or not usable:
-        raise UserError(f"no task has {k} graded trials; run more trials or ask for a smaller k")
+        raise UserError(f"no task has {k} graded trials: run more trials or choose a smaller k")
     return float(np.mean([estimate(n, c) for n, c in usable]))
 
 
 def _mean_interval(values: np.ndarray, seed: int) -> Interval:
     if not len(values):
-        raise UserError("no task has a graded trial; every episode broke: see the errors in the trajectories")
+        raise UserError("no task has a graded trial, because every episode broke: see the errors in the trajectories")
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(values), size=(RESAMPLES, len(values)))
     return _interval(float(values.mean()), values[draws].mean(axis=1))

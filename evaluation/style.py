@@ -1,4 +1,4 @@
-"""How the report's plots look: one quiet palette, thin axes, SVG that repeats byte for byte."""
+"""The style of the report's plots: a small palette, thin axes, and SVG that is byte for byte reproducible."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e4e8ec"
-ACCENT, ACCENT_LIGHT = "#0f766e", "#8cc5bf"  # ours
-CONTRAST = "#b45309"  # what we compare with
+ACCENT, ACCENT_LIGHT = "#0f766e", "#8cc5bf"  # TRACE
+CONTRAST = "#b45309"  # baselines
 NEUTRAL, NEUTRAL_LIGHT = "#64748b", "#c3ccd6"
 SERIES = ("#0f766e", "#b45309", "#475d8f", "#9d4b6c", "#6b8e23", "#7c6f64", "#2f7fa3", "#a3802f")
 
@@ -51,7 +51,7 @@ def styled() -> Iterator[None]:
 
 
 def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of inches with ``columns`` axes side by side, drawn without pyplot's global state."""
+    """A figure of ``width`` × ``height`` inches with ``columns`` axes in a row, without pyplot's global state."""
     canvas = Figure(figsize=(width, height), layout="constrained")
     return canvas, list(canvas.subplots(1, columns, squeeze=False)[0])
 
@@ -70,10 +70,10 @@ def label(name: str) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of pass rates in points, with its sign."""
+    """A difference of pass rates in percentage points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def decoding(temperature: float) -> str:
-    """How the tokens were chosen."""
+    """The decoding method of a temperature, in words."""
     return "greedy" if temperature == 0 else f"T = {temperature:g}"

@@ -1,4 +1,4 @@
-"""Score every adapter found under a directory, snapshots of unfinished training included.
+"""Score every adapter under a directory, including snapshots of unfinished training.
 
 python -m evaluation.sweep --config=configs/base.py --config.base.path=MODEL --directory=RUN --workdir=OUT
 """
@@ -20,16 +20,16 @@ from trace_jax.run_settings import RunSettings, read_settings
 
 
 def sweep(settings: RunSettings, directory: epath.Path, split: Split, workdir: epath.Path) -> None:
-    """Evaluate all adapter manifests under ``directory``, fewest rollouts first; none is an error."""
+    """Evaluate all adapter manifests under ``directory``, fewest rollouts first. Raises UserError if there are none."""
     manifests = sorted(find_documents(directory, AdapterManifest), key=lambda found: (found[1].rollouts, found[1].name))
     if not manifests:
-        raise UserError(f"{directory}: holds no adapter manifest; name the directory of a training run")
+        raise UserError(f"{directory}: holds no adapter manifest: name the directory of a training run")
     print_evaluation(score(settings, manifests, None, split, workdir).report)
     print(f"report: {workdir / REPORT}")
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Sweep what the flags name."""
+    """Score the adapters below --directory."""
     if not DIRECTORY.value:
         raise UserError("--directory is missing: name the directory of a training run")
     sweep(read_settings(config), epath.Path(DIRECTORY.value), cast(Split, SPLIT.value), workdir)

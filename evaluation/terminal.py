@@ -1,4 +1,4 @@
-"""The table of methods on the terminal."""
+"""Prints the table of methods on the terminal."""
 
 import numpy as np
 from rich.console import Console
@@ -14,7 +14,7 @@ _LEARNING = ("reward/mean", "reward/success", "groups/live", "rollout/distinct")
 
 
 def print_evaluation(report: EvaluationReport, console: Console | None = None) -> None:
-    """Methods with their pass rates and intervals, then the paired differences, then what to be wary of."""
+    """Print the methods with their pass rates and intervals, then the paired differences, then the warnings."""
     out = console or Console(highlight=False)
     table = Table(title=f"{report.target}, {report.split}: {len(report.tasks)} tasks", title_justify="left", box=None)
     for name in ("method", "decoding", "pass %", "95 % interval", "reward", "rollouts", "broken"):
@@ -40,7 +40,7 @@ def print_evaluation(report: EvaluationReport, console: Console | None = None) -
 
 
 def print_differences(comparisons: tuple[Comparison, ...], console: Console | None = None) -> None:
-    """Paired differences in points of pass rate."""
+    """Print paired differences of pass rates, in percentage points."""
     if not comparisons:
         return
     table = Table(title="differences in points, paired by task", title_justify="left", box=None)
@@ -60,7 +60,7 @@ def print_differences(comparisons: tuple[Comparison, ...], console: Console | No
 
 
 def print_learning(metrics: Metrics, console: Console | None = None, window: int = 10) -> None:
-    """Means over every ``window`` steps of a training run, and the least of live groups and of diversity."""
+    """Print means over every ``window`` steps of a training run, with the minima of live groups and of diversity."""
     table = Table(title=f"training, means over {window} steps", title_justify="left", box=None)
     for name in ("steps", "reward", "success %", "live groups %", "least", "distinct %", "least"):
         table.add_column(name, justify="right", header_style="bold")
@@ -78,5 +78,5 @@ def print_learning(metrics: Metrics, console: Console | None = None, window: int
 
 
 def interval(value: Interval) -> str:
-    """Both ends in points."""
+    """Both ends of an interval in percent, as text."""
     return f"{points(value.low)} to {points(value.high)}"

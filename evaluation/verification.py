@@ -1,4 +1,4 @@
-"""A whole work directory, checked: every record against the contract and its seal, every file against its digest."""
+"""Checks a whole work directory: every record against the contract and its seal, every file against its digest."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -31,26 +31,27 @@ from trace_jax.telemetry.metrics import read_metrics
 
 Check = Callable[[epath.Path], None]  # raises UserError
 RESTORE = "restore the file"
-_SKIPPED = ("checkpoints", "published")  # directories: Orbax's own, and adapters on their way to a server
+_SKIPPED = ("checkpoints", "published")  # directories of Orbax, and of adapters that are sent to servers
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One file: what it is, and its first problem; None if it has none."""
+    """One file: its kind, and its first problem; None if it has none."""
 
-    path: str  # from the work directory
+    path: str  # relative to the work directory
     what: str
     problem: str | None = None
     note: str = ""
 
 
 def verify(workdir: epath.Path, found: Callable[[Finding, int], None]) -> list[Finding]:
-    """Check all JSON files below ``workdir`` and what they vouch for; ``found`` is told each, and how many there are.
+    """Check all JSON files below ``workdir``, and the files whose digests they hold.
 
-    Raises UserError if there is no such directory. A file that is wrong is a finding, and does not end the check.
+    ``found(finding, total)`` is called for each file, with the total number of files. A file with a problem is a
+    finding and does not end the check. Raises UserError if there is no such directory.
     """
     if not workdir.is_dir():
-        raise UserError(f"{workdir}: no such directory; give the work directory of a run")
+        raise UserError(f"{workdir}: no such directory: give the work directory of a run")
     paths, findings = sorted(_files(workdir)), []
     foreign = _foreign(workdir)
     for path in paths:
@@ -67,7 +68,7 @@ def verify(workdir: epath.Path, found: Callable[[Finding, int], None]) -> list[F
 
 
 def _files(directory: epath.Path) -> Iterator[epath.Path]:
-    """The files to check; those of an adapter's PEFT directory are checked with its manifest."""
+    """The files to check. The files of an adapter's PEFT directory are checked with its manifest."""
     for entry in directory.iterdir():
         if entry.name.startswith("."):
             continue
@@ -81,7 +82,7 @@ def _files(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _foreign(workdir: epath.Path) -> set[epath.Path]:
-    """What does not belong to the run, if it has ended and its summary can be read."""
+    """The files that do not belong to the run. Empty if the run has not ended or its summary cannot be read."""
     try:
         return set(strangers(workdir, read_document(workdir / SUMMARY, RunSummary)))
     except UserError:
@@ -131,7 +132,7 @@ def _table(path: epath.Path) -> None:
     for route in table.routes:
         place = path.parent.parent / "adapters" / route.adapter / MANIFEST
         if not place.exists():
-            continue  # an ablation routes to adapters of the run that it is compared with
+            continue  # the adapters of an ablation are in the work directory of the original run
         manifest = read_document(place, AdapterManifest)
         if (manifest.name, manifest.base) != (route.adapter, table.base):
             raise UserError(
@@ -183,7 +184,7 @@ def _json(path: epath.Path) -> None:
 
 
 def _object(where: str, data: bytes) -> None:
-    """A record of a model that is not known here: JSON that fits its seal, if it has one."""
+    """Check a record of an unknown model: it must be JSON and fit its seal, if it has one."""
     body, stated, found = unsealed(data)
     try:
         json.loads(body)
@@ -192,7 +193,7 @@ def _object(where: str, data: bytes) -> None:
     check_seal(where, stated, found)
 
 
-# A file is what the first pattern says that its path, from the work directory, fits.
+# The first pattern that fits a file's path, relative to the work directory, gives the file's kind and check.
 _KINDS: tuple[tuple[str, str, Check], ...] = (
     (f"/{FILE}", "work directory", _work_directory),
     (f"/{SUMMARY}", "summary", _summary),

@@ -195,7 +195,7 @@ def test_a_report_given_twice_is_refused(evaluation, tmp_path):
         write_document(path, evaluation.replace(seed=seed))
     assert [report.seed for report in read_reports(paths[:2])] == [0, 1]
     for twice in (paths[0], str(tmp_path / "." / "a.json"), paths[2]):
-        with pytest.raises(UserError, match=r"the same report as .*a\.json: give each seed's once"):
+        with pytest.raises(UserError, match=r"the same report as .*a\.json: give each seed's report once"):
             read_reports([*paths[:2], twice])
 
 

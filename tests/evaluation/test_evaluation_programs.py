@@ -204,7 +204,7 @@ def test_only_so_many_held_out_tasks_are_scored_as_the_settings_say(run, setting
         (["evaluation.evaluate", "--config=configs/base.py", "--workdir=x"], 1, "error: config.base.path is empty"),
         (["evaluation.report"], 2, "error: --workdir is missing"),
         (["evaluation.report", "--workdir=nowhere"], 1, "error: nowhere/run_summary.json: no such file"),
-        (["evaluation.aggregate", "--reports="], 1, "error: the reports are of different targets or splits"),
+        (["evaluation.aggregate", "--reports="], 1, "error: the reports have different targets or splits"),
     ],
 )
 def test_programs_fail_in_one_line(arguments, status, message):

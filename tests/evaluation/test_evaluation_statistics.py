@@ -75,7 +75,7 @@ def test_paired_difference_is_narrower_than_unpaired_and_matches_scipy():
 
 
 def test_pairs_need_the_same_tasks_and_skip_what_broke():
-    with pytest.raises(UserError, match="task 'b' was given to one of the two"):
+    with pytest.raises(UserError, match="task 'b' was given to only one of the two"):
         statistics.paired_difference({"a": (1.0,), "b": (1.0,)}, {"a": (1.0,)})
     found = statistics.paired_difference({"a": (1.0,), "b": (None,)}, {"a": (0.0,), "b": (1.0,)})
     assert found.mean == 1.0

@@ -66,7 +66,7 @@ def _listed(text: str) -> Groups:
 
 
 def _along(mesh: str, chosen: str) -> Groups:
-    """Groups along the axes ``chosen`` of ``mesh``. ``'x':(2)4`` is a part of axis x: 4 indices for each of 2 before."""
+    """Groups along the axes ``chosen`` of ``mesh``. ``'x':(2)4`` is a part of axis x: 4 indices in each of 2 blocks."""
     axes = [(name.strip("'"), int(size)) for name, _, size in (part.partition("=") for part in split(mesh))]
     shape: list[int] = []  # three axes for every axis of the mesh: before, part, after
     taken: list[int] = []
