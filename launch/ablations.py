@@ -1,11 +1,11 @@
-"""Where the gain comes from: a finished pipeline run again with one part replaced.
+"""Ablations: repeats a finished pipeline run with one part replaced, to show where the gain comes from.
 
     python -m launch.ablations --config=configs/quickstart.py --run=runs/quickstart --workdir=runs/ablations
 
-Trains one adapter on the mixture of the run's environments, one adapter for each of as many capabilities drawn at
-random from the analysis' dictionary, and GRPO on the target at other learning rates; evaluates them beside the run's
-own methods (routing by gate, oracle and chance among them), on the same tasks and random numbers. Interrupted, the same
-command goes on.
+The program trains three kinds of adapters: one adapter on the mixture of the run's environments; one adapter for each
+of several random capabilities from the analysis' dictionary, as many as the run selected; and GRPO on the target at
+other learning rates. It evaluates them on the same tasks and random numbers as the run's own methods, and reports both.
+After an interruption the same command continues.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,13 +37,13 @@ from trace_jax.routing.router import Router
 from trace_jax.run_settings import read_settings
 from trace_jax.session import load_adapters, load_base
 
-Trained = tuple[Path, AdapterManifest]  # where an adapter lies, and its manifest
+Trained = tuple[Path, AdapterManifest]  # the path of a manifest, and the manifest
 RATES = (0.5, 2.0)  # learning rates of GRPO on the target, as multiples of the run's
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method of the comparison. Without a router its one adapter takes every task, or the base if it has none."""
+    """One method of the comparison. Without a router its only adapter serves all tasks, or the base if it has none."""
 
     name: str
     rollouts: int
@@ -52,12 +52,12 @@ class Arm:
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Train and evaluate what the run in --run did not."""
+    """Train and evaluate the arms that the run in --run does not contain."""
     finished = Path(RUN.value)
     summary = read_document(finished / SUMMARY, RunSummary)
     report = read_report(read_named(epath.Path(finished), summary.evaluation, finished / SUMMARY))
     settings = read_settings(config)
-    open_run(epath.Path(finished), settings, load_base(settings))  # is it of these settings and this base?
+    open_run(epath.Path(finished), settings, load_base(settings))  # raises for a run of other settings or another base
     pipeline = Pipeline(settings, workdir)
     with pipeline.progress:
         arms = [
@@ -91,14 +91,14 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
                 label="evaluation",
                 path=pipeline.root / "evaluation" / "trajectories.jsonl",
             )
-    report = beside(report, played.report)
+    report = with_arms(report, played.report)
     write_document(pipeline.root / REPORT, report)
     print_evaluation(report)
     print(f"report: {pipeline.root / REPORT}")
 
 
-def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
-    """The run's report with the arms' rows, and what to be wary of in them."""
+def with_arms(report: EvaluationReport, added: EvaluationReport) -> EvaluationReport:
+    """The run's report with the rows of the arms, and with the warnings about their broken episodes."""
     warnings = {name: note for name, note in added.notes.items() if name.startswith("broken:")}
     return with_rows(report, added.methods, warnings).replace(episodes=added.episodes)
 
@@ -106,7 +106,7 @@ def beside(report: EvaluationReport, added: EvaluationReport) -> EvaluationRepor
 def mixture(pipeline: Pipeline, finished: Path) -> Arm:
     """One adapter on all of the run's environments, with as many rollouts as the run's adapters had together.
 
-    It has spent what TRACE has before the training: what went into capabilities that FAILED as well.
+    Its ``spent`` includes all rollouts that TRACE uses before training, those for capabilities that FAILED among them.
     """
     trained = specialists(finished).values()
     manifests = [manifest for manifest, _ in trained]
@@ -132,7 +132,7 @@ def other_rates(pipeline: Pipeline, rollouts: int) -> Iterator[Arm]:
 
 
 def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
-    """As many capabilities as were selected, drawn from the dictionary; adapters that the run has are used again."""
+    """Capabilities drawn from the dictionary, as many as the run selected. Adapters that the run has are used again."""
     found = read_document(finished / "analysis" / ANALYSIS_REPORT, AnalysisReport)
     candidates = read_document(finished / "analysis" / CANDIDATES, Candidates)
     selected = [report for report in found.capabilities if report.selected and not report.distractor]
@@ -170,14 +170,14 @@ def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
 
 
 def draw(capabilities: Sequence[CapabilityReport], number: int, seed: int) -> list[CapabilityReport]:
-    """``number`` capabilities of the dictionary, distractors included, whatever the analysis said of them."""
+    """``number`` random capabilities of the dictionary, distractors included, without regard to the analysis."""
     by_name = sorted(capabilities, key=lambda report: report.capability.name)
     chosen = np.random.default_rng(seed).choice(len(by_name), number, replace=False)
     return [by_name[i] for i in chosen]
 
 
 def specialists(finished: Path) -> dict[str, tuple[EnvironmentManifest, Trained]]:
-    """The run's environments and adapters by capability: those that its summary names, the baseline aside."""
+    """Environments and adapters that the run's summary names, by capability. The baseline is left out."""
     summary, root = finished / SUMMARY, epath.Path(finished)
     found = {}
     for reference in read_document(summary, RunSummary).adapters:

@@ -1,9 +1,9 @@
-"""Analyse trajectories on their own: which capabilities did the agent lack?
+"""Runs the analysis alone: finds the capabilities that an agent lacked in given trajectories.
 
     python -m launch.analyze --config=configs/analyze_tau_bench.py --config.source.path=FILE --workdir=DIR
 
-Writes candidates, label runs, report and selected capabilities to DIR and prints the report as a Markdown table, then
-up to two failed episodes of each selected capability. Interrupted, the same command goes on.
+The program writes candidates, label runs, report and selected capabilities to DIR. It prints the report as a Markdown
+table, then up to two failed episodes of each selected capability. After an interruption the same command continues.
 """
 
 from etils import epath
@@ -22,7 +22,7 @@ from trace_jax.errors import UserError
 from trace_jax.program import run
 from trace_jax.run_settings import read_settings
 
-_QUOTED = 2  # failed episodes that are printed of each selected capability
+_QUOTED = 2  # failed episodes that are printed for each selected capability
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:

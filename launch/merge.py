@@ -1,9 +1,9 @@
-"""Merge an adapter into its base, as a Hugging Face model that needs no adapter.
+"""Merges an adapter into its base and writes a Hugging Face model that needs no adapter.
 
     python -m launch.merge --base=DIR --adapter=DIR --out=DIR
 
-``--adapter`` is a PEFT directory, such as the ``peft`` directory of a trained adapter, whose manifest then vouches for
-its files. Memory for one tensor suffices.
+``--adapter`` is a PEFT directory, such as the ``peft`` directory of a trained adapter. The manifest of a trained
+adapter holds the digests of these files, which are then checked. The program needs memory for one tensor.
 """
 
 from absl import app, flags
@@ -21,7 +21,7 @@ FLAGS = (
 
 
 def main() -> None:
-    """Merge, and show how far it is."""
+    """Merge, with a progress bar."""
     base, adapter, out = (str(flag.value) for flag in FLAGS)
     if (found := manifest_of(adapter)) is not None:
         check_adapter(*found)

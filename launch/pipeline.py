@@ -1,10 +1,11 @@
-"""The whole method: failures in, routed adapters out, and what it gained.
+"""The whole method: from failures of the base to routed adapters, with their evaluation.
 
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
-Rolls the base out, analyses, synthesises, trains one adapter a capability and the router, trains GRPO on the target
-with as many rollouts, evaluates all of them on held-out tasks and writes DIR/report.html. Interrupted, the same command
-goes on. With --verify it runs nothing, and checks what is in DIR (see launch.verify).
+The stages are: rollouts of the base, analysis, synthesis, training of one adapter for each capability and of the
+router, GRPO on the target with as many rollouts, and the evaluation of all of them on held-out tasks. The program
+writes DIR/report.html. After an interruption the same command continues. With --verify the program runs no stage and
+checks the files in DIR (see launch.verify).
 """
 
 from absl import flags
@@ -25,7 +26,7 @@ VERIFY = flags.DEFINE_bool("verify", False, "check every file of the work direct
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Run every stage that is not done yet, then write the report."""
+    """Run all stages that are not done yet, then write the report."""
     if VERIFY.value:
         check(workdir)
         return

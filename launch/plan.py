@@ -1,19 +1,19 @@
-"""Know before you rent: the memory, work and time of a configured job on chips that this machine does not have.
+"""Plans a configured job: its memory, work and time on chips that this machine does not have.
 
     python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:4x4x4
 
-Compiles the trainer's own programs ahead of time for the topology (trace_jax.planning.topology has the spellings) and
-prints, for each chip: memory against what there is, FLOPs, memory traffic, every kind of collective and what each is
-for, and a roofline estimate of the step. The config's sections ``mesh``, ``training`` and ``plan`` say what is run;
-``plan.decode_slots`` adds the engine's decode step, whose layers are compiled one by one (8 s each for experts).
-``--json=FILE`` keeps it as a PlanReport. ``--programs=module:function`` plans other programs. Exit status 1, and what
-to change, if a program does not fit.
+The program compiles the trainer's own programs ahead of time for the topology (for its spelling see
+trace_jax.planning.topology). For each chip it prints needed and available memory, FLOPs, memory traffic, and the
+collectives with their purpose; then a roofline estimate of the step. The sections ``mesh``, ``training`` and ``plan``
+of the configuration describe the job. ``plan.decode_slots`` adds the engine's decode step, whose layers are compiled
+one by one (8 s each for experts). ``--json=FILE`` writes a PlanReport. ``--programs=module:function`` plans other
+programs. If a program does not fit, the exit status is 1 and a remedy is printed.
 
     python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v6e:8x8 --sweep=runs/sweep
 
-plans the configured run on ``--meshes`` meshes, the best of them also with micro-batches of half to twice the size and
-with each policy of rematerialisation, and ranks all by speed. Every plan is a file in that directory, and the same
-command goes on from there.
+This plans the configured run on ``--meshes`` meshes. The best mesh is also planned with micro-batches of half to twice
+the size and with each policy of rematerialisation. All plans are ranked by speed. Every plan is a file in that
+directory, so the same command continues after an interruption.
 """
 
 import importlib
@@ -36,7 +36,7 @@ TOPOLOGY = flags.DEFINE_string("topology", None, "chips, for instance v5p:4x4x4,
 PROGRAMS = flags.DEFINE_string(
     "programs", "launch.plan_config:training", "module:function that makes a Job of (config, topology)"
 )
-LEVEL = flags.DEFINE_string("level", "O0", "optimisation of the compiler: O0 (fast), O1, O2, O3 or default")
+LEVEL = flags.DEFINE_string("level", "O0", "optimisation level of the compiler: O0 (fast), O1, O2, O3 or default")
 JSON = flags.DEFINE_string("json", None, "file for the report")
 SWEEP = flags.DEFINE_string("sweep", None, "directory for the plans of a sweep")
 MESHES = flags.DEFINE_integer("meshes", 8, "meshes of a sweep, those with the least traffic", lower_bound=1)
@@ -44,8 +44,8 @@ WORKERS = flags.DEFINE_integer("workers", 1, "plans of a sweep that are compiled
 
 
 def main(config: ConfigDict) -> None:
-    """Compile, print, and refuse what does not fit."""
-    from trace_jax.contract.files import write_document  # these import JAX
+    """Compile and print. Raises UserError if a program does not fit."""
+    from trace_jax.contract.files import write_document  # these modules import JAX
     from trace_jax.planning.planner import plan
     from trace_jax.planning.table import print_plan
 
@@ -65,7 +65,7 @@ def main(config: ConfigDict) -> None:
 
 
 def sweep_run(config: ConfigDict, topology: Topology, directory: Path) -> None:
-    """Plan the run in many ways, and print how they compare."""
+    """Plan the run on many meshes and with other settings, and print the ranking."""
     from launch.plan_config import configured
     from trace_jax.planning.sweep import Candidate, on_meshes, speed, sweep, variants
     from trace_jax.planning.table import print_ranking

@@ -1,4 +1,4 @@
-"""Turns a config into the run, and the programs, that ``launch.plan`` compiles."""
+"""Turns a configuration into the run, and the programs, that ``launch.plan`` compiles."""
 
 from ml_collections import ConfigDict
 
@@ -18,7 +18,7 @@ def training(config: ConfigDict, topology: Topology) -> Job:
 
 
 def configured(config: ConfigDict) -> Run:
-    """The run that a config describes. Raises UserError for a setting that it cannot have."""
+    """The run that a configuration describes. Raises UserError for an invalid setting."""
     settings, planned = read_settings(config), read_section(config, PlanSettings)
     return Run(
         model=_model(planned.model or settings.base.path),

@@ -1,20 +1,20 @@
-"""Bring adapters to an SGLang server whose disk the trainer does not share.
+"""Brings adapters to an SGLang server that shares no disk with the trainer.
 
     python -m launch.relay --server=http://127.0.0.1:30001 --directory=/var/adapters --host=10.0.0.5 --port=31001
 
-It runs on the server's machine, with a local directory of its own. It takes adapters by HTTP, or fetches them from
-object stores below ``--sources``. It checks them, places them whole or not at all, and loads, unloads and removes them
-on the server (``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image with SGLang it runs from a
-checkout after
+The relay runs on the server's machine and has a local directory of its own. It receives adapters by HTTP, or fetches
+them from object stores below ``--sources``. It checks each adapter and writes it completely or not at all. It loads,
+unloads and removes adapters on the server (``trace_jax/relay/app.py`` lists the requests). It needs no JAX. In an image
+with SGLang it runs from a checkout after
 
     pip install absl-py aiohttp etils[epath] fsspec lazy-loader ml_collections
     pip install numpy pydantic safetensors starlette uvicorn
 
-All adapters together take at most ``--max_disk_gib``. If one more has no room, those that the server has not loaded are
-removed, used longest ago first; if that is not enough, it is refused.
+All adapters together take at most ``--max_disk_gib``. If there is no room for another adapter, the relay removes
+adapters that the server has not loaded, the least recently used first. If that is not enough, the adapter is refused.
 
-The secret that it shares with the trainer is the environment variable TRACE_RELAY_KEY on both sides; the server's own
---api-key, if it has one, is SGLANG_API_KEY.
+Trainer and relay share a secret, the environment variable TRACE_RELAY_KEY on both sides. SGLANG_API_KEY is the server's
+own --api-key, if it has one.
 """
 
 import logging
@@ -47,7 +47,7 @@ MAX_DISK_GIB = flags.DEFINE_float(
     lower_bound=0.0,
 )
 
-_SECONDS_TO_FINISH = 10  # of transfers, when the relay is told to end
+_SECONDS_TO_FINISH = 10  # that running transfers get after SIGINT or SIGTERM
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     listener = socket.create_server((HOST.value, PORT.value))
     host, port = listener.getsockname()[:2]
     if key is None and not host.startswith("127."):
-        logging.warning("%s is not set: whoever reaches %s:%d may place adapters", KEY, host, port)
+        logging.warning("%s is not set: every client that reaches %s:%d may place adapters", KEY, host, port)
     print(f"relay on http://{host}:{port}: {store.directory} for {SERVER.value}", flush=True)
     config = uvicorn.Config(
         relay, access_log=False, log_config=None, timeout_graceful_shutdown=_SECONDS_TO_FINISH, lifespan="on"
@@ -77,7 +77,7 @@ def _parse(arguments: list[str]) -> list[str]:
             if not math.isfinite(limit.value):
                 raise flags.Error(f"--{limit.name}={limit.value}: write a number of GiB")
         if not str(SERVER.value).startswith(("http://", "https://")):
-            raise flags.Error(f"--server={SERVER.value} is no URL: write http://HOST:PORT")
+            raise flags.Error(f"--server={SERVER.value} is not a URL: write http://HOST:PORT")
     except flags.Error as error:
         fail(str(error), 2)
     return rest

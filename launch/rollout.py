@@ -1,12 +1,13 @@
-"""Collect trajectories: an agent plays an environment, and every episode goes to DIR/trajectories.jsonl as it ends.
+"""Collects trajectories: an agent plays an environment, and each episode is written to DIR/trajectories.jsonl.
 
     python -m launch.rollout --config=configs/quickstart.py --workdir=DIR
     python -m launch.rollout --config=configs/quickstart.py --workdir=DIR --split=held_out \
         --environment=RUN/environments/NAME.json --adapter=RUN/adapters/NAME/adapter.json
 
-Plays ``rollout.trials`` episodes on each of the first ``target.train_tasks`` tasks (``target.held_out_tasks`` of those
-held out). Interrupted, the same command goes on; asked for more tasks or trials, it plays those that are missing.
-Episodes that broke are played again by the next start. What the base played on training tasks can be analysed:
+The program plays ``rollout.trials`` episodes on each of the first ``target.train_tasks`` tasks, or with
+``--split=held_out`` of the first ``target.held_out_tasks`` held-out tasks. After an interruption the same command
+continues. With more tasks or trials it plays the missing episodes. The next start plays broken episodes again. Episodes
+of the base on training tasks can be analysed:
 
     python -m launch.analyze --config=configs/quickstart.py --config.source.path=DIR/trajectories.jsonl --workdir=OUT
 """
@@ -47,7 +48,7 @@ _FIXED = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens", "
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Play what is not recorded yet, or broke."""
+    """Play the episodes that are not recorded yet, or that broke."""
     split = cast(Split, SPLIT.value)
     settings = read_settings(config)
     target = settings.target
@@ -78,7 +79,7 @@ def _manifests() -> Manifests:
 
 
 def _identity(settings: RunSettings, base: Base, source: Source, manifests: Manifests) -> dict[str, Any]:
-    """What a work directory belongs to. Engine and concurrency may change, and tasks and trials become more."""
+    """The identity of a work directory. Engine and concurrency are not part of it; tasks and trials may increase."""
     return {
         "seed": settings.seed,
         "base": {"revision": base.revision, "dtype": settings.base.dtype},
@@ -90,16 +91,16 @@ def _identity(settings: RunSettings, base: Base, source: Source, manifests: Mani
 
 
 def _report(path: PathLike, episodes: Sequence[Trajectory]) -> None:
-    """Print what came of it. Raises UserError when not one episode could be graded."""
+    """Print a summary. Raises UserError if no episode could be graded."""
     rewards = [episode.reward for episode in episodes if episode.reward is not None]
     errors = [episode.error for episode in episodes if episode.error is not None]
-    remedy = "mend that, and the same command plays them again"
+    remedy = "fix the cause, and the same command plays them again"
     if not rewards:
-        raise UserError(f"{path}: all {len(errors)} episodes broke, the first by {errors[0]}: {remedy}")
+        raise UserError(f"{path}: all {len(errors)} episodes broke, the first with {errors[0]}: {remedy}")
     passed, mean = sum(episode.passed for episode in episodes), sum(rewards) / len(rewards)
     print(f"{path}: {len(episodes)} episodes, {passed} passed, {len(errors)} broken, mean reward {mean:.3f}")
     if errors:
-        print(f"the first broke by {errors[0]}: {remedy}")
+        print(f"the first error is {errors[0]}: {remedy}")
 
 
 if __name__ == "__main__":

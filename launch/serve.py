@@ -1,34 +1,37 @@
-"""Serve the adapters of a finished run behind one OpenAI-compatible address.
+"""Serves the adapters of a finished run behind one OpenAI-compatible address.
 
     python -m launch.serve --config=configs/quickstart.py --workdir=RUN
     python -m launch.serve --config=configs/qwen3_8b.py --workdir=RUN \
         --config.engine.kind=sglang --config.engine.url=http://10.0.0.5:30000,http://10.0.0.6:30000
 
-An agent changes its base_url to http://HOST:PORT/v1, and nothing else:
+An agent only changes its base_url to http://HOST:PORT/v1:
 
     OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="tiny_agent", messages=…)
 
-The model named like the base is routed: the run's router decides at a conversation's first request which adapters serve
-it, and later turns keep to that. Conversations are told apart by the header X-Trace-Conversation, else by what they
-begin with: all up to the first user message, and the tools. "base" and the adapters' own names are models that are not
-routed. /v1/models lists all of them. The answer's headers X-Trace-Adapter, X-Trace-Router and X-Trace-Conversation tell
-what served it, X-Trace-Prompt (of SGLang) who wrote its prompt, and RUN/gateway/decisions.jsonl keeps the decisions.
+Routing. The model with the name of the base is routed: the run's router decides at a conversation's first request which
+adapters serve it, and later requests keep this decision. The header X-Trace-Conversation identifies a conversation.
+Without the header, its beginning does: all messages up to the first user message, and the tools. "base" and the names
+of the adapters are models that are not routed. /v1/models lists all models. RUN/gateway/decisions.jsonl records the
+decisions. The response headers X-Trace-Adapter, X-Trace-Router and X-Trace-Conversation name the adapter, the router
+and the conversation. With SGLang, X-Trace-Prompt is "training" if the gateway wrote the prompt, and "server" if the server did.
 
-The embedded engine answers in this process. With engine.kind sglang each call is passed on to an SGLang server instead
-(--enable-lora, --lora-target-modules as the adapters have them, --max-lora-rank for the sum of merged ranks); adapters
-are on all servers and verified there, as for rollouts: by the path of RUN, or with engine.relay_port_offset through the
-relay beside each server. A server gets engine.slots requests at a time. The routing classifier asks the servers too; a
-gate reads prompts with the base in this process. Tool calls and thinking come back as fields of a message if servers
-have a --tool-call-parser and a --reasoning-parser. Chats go to them with the prompt's tokens, written as in training
-(with rollout.thinking), since SGLang's own differ where there are tools; a call that sets chat_template_kwargs,
-reasoning_effort or the one tool to call, or that holds pictures, has its prompt written by the server.
+Engines. The embedded engine answers in this process. With engine.kind sglang each request goes to an SGLang server. The
+servers need --enable-lora, the adapters' modules as --lora-target-modules, and the sum of the merged ranks as
+--max-lora-rank. As for rollouts, every server has all adapters, verified: it reads them below the path of RUN, or, with
+engine.relay_port_offset, gets them from a relay on its machine. A server gets engine.slots requests at a time. The
+routing classifier uses the servers as well. A gate reads prompts with the base in this process.
 
-API keys of clients: --api_keys=FILE, or $TRACE_API_KEYS. The servers' own key: $SGLANG_API_KEY.
-/health and /metrics (Prometheus) ask for none. SIGTERM lets responses end, for --drain_seconds at most.
+Prompts. Chats are sent to the servers as tokens, written as in training (with rollout.thinking), because SGLang's own
+prompts differ if there are tools. The server's template writes the prompt of a request that sets chat_template_kwargs,
+reasoning_effort or the name of a tool to call, that contains images, or that has other fields which change the prompt.
+trace_gateway_prompts_total{writer="server"} in /metrics counts these requests.
 
-Tool calls are in a response only if the request offers tools, also for agents whose chat form does not show the tools
-to the model: they send their tools all the same. A chat whose request says more of its prompt than messages and tools
-is written by the server's template; trace_gateway_prompts_total{writer="server"} in /metrics counts these.
+Responses. A response contains tool calls only if the request offers tools. This is also true of agents whose chat
+format does not show the tools to the model; they must send their tools nevertheless. Tool calls and thinking are fields
+of a message if the servers have a --tool-call-parser and a --reasoning-parser.
+
+Keys. --api_keys=FILE or $TRACE_API_KEYS holds the API keys of clients, $SGLANG_API_KEY the key of the servers. /health
+and /metrics (Prometheus) need no key. After SIGTERM running responses may end, for at most --drain_seconds.
 """
 
 import asyncio
@@ -91,29 +94,29 @@ from trace_jax.session import load_base, sglang_engine
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
 ALIASES = flags.DEFINE_list(
-    "aliases", [], "further names of the routed model, such as the one that an agent sends already"
+    "aliases", [], "further names of the routed model, for instance the name that an agent already sends"
 )
-API_KEYS = flags.DEFINE_string("api_keys", "", "file with the keys of clients, one a line; none: $TRACE_API_KEYS")
+API_KEYS = flags.DEFINE_string("api_keys", "", "file with the keys of clients, one a line; empty: $TRACE_API_KEYS")
 MAX_BODY = flags.DEFINE_integer("max_body_mb", 16, "MiB of a request's body")
-MAX_REQUESTS = flags.DEFINE_integer("max_requests", 512, "requests served at a time; more are told to try again (429)")
+MAX_REQUESTS = flags.DEFINE_integer("max_requests", 512, "requests served at a time; further ones get status 429")
 MAX_CONNECTIONS = flags.DEFINE_integer(
-    "max_connections", 1024, "open connections; a new one then closes the one that has waited longest for a request"
+    "max_connections", 1024, "open connections; a further one closes the connection that has been idle longest"
 )
-SECONDS = flags.DEFINE_float("request_seconds", 600.0, "until a response must have ended, its stream included")
-DRAIN = flags.DEFINE_integer("drain_seconds", 30, "until the program has ended after SIGTERM")
+SECONDS = flags.DEFINE_float("request_seconds", 600.0, "longest time of a request, its stream included, in seconds")
+DRAIN = flags.DEFINE_integer("drain_seconds", 30, "longest time from SIGTERM to the end of the program, in seconds")
 CONVERSATIONS = flags.DEFINE_integer("max_conversations", 100_000, "conversations whose decision is remembered")
-IDLE = flags.DEFINE_float("conversation_hours", 24.0, "that a decision is remembered without being used")
+IDLE = flags.DEFINE_float("conversation_hours", 24.0, "time after which an unused decision is forgotten, in hours")
 MAX_MERGED = flags.DEFINE_integer("max_merged", 16, "merges of several adapters that an engine holds at a time")
 CORS_ORIGINS = flags.DEFINE_list(
-    "cors_origins", [], "origins whose pages may ask from a browser, such as https://example.com; * for all"
+    "cors_origins", [], "origins whose pages may send requests from a browser, such as https://example.com; * for all"
 )
-LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "write the bodies of requests to the log: they hold messages")
+LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "log the bodies of requests, which contain messages")
 
 
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_OTHER_FILES = 256  # open files beside connections: models, logs, libraries
+_OTHER_FILES = 256  # open files other than connections: models, logs, libraries
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
@@ -125,7 +128,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 
 @dataclass(frozen=True)
 class _Engines:
-    """What answers, what decides, and the base that both are of."""
+    """The backend that answers, the router that decides, and the shape and revision of their base."""
 
     backend: Backend
     router: Router
@@ -138,7 +141,7 @@ async def _serve(settings: RunSettings, root: Path) -> None:
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     if not keys and HOST.value not in _LOOPBACK:
         logger.warning(
-            "listening at %s without API keys: everybody who reaches it is served; set --api_keys or $%s",
+            "listening at %s without API keys: every client that reaches it is served; set --api_keys or $%s",
             HOST.value,
             KEYS_VARIABLE,
         )
@@ -207,24 +210,26 @@ def _allow_open_files(number: int) -> None:
 
 
 def _held(root: Path, table: RouteTable) -> dict[str, Held]:
-    """The adapters of the table. Raises UserError for one that is missing, changed, swapped, or of another base."""
+    """The adapters of the table. Raises UserError if one is missing, was changed or swapped, or has another base."""
     held = {}
     for route in table.routes:
         path = root / "adapters" / route.adapter / MANIFEST
         manifest = read_document(path, AdapterManifest)
         if manifest.base != table.base:
-            raise UserError(f"{path}: adapter of base {manifest.base}, the route table's is {table.base}")
+            raise UserError(
+                f"{path}: adapter of base {manifest.base}, but the route table is of {table.base}: restore the file"
+            )
         if manifest.name != route.adapter:
             raise UserError(
-                f"{path}: manifest of adapter {manifest.name!r}, the table routes to {route.adapter!r}: the adapters' "
-                "directories were swapped: restore them"
+                f"{path}: manifest of adapter {manifest.name!r}, but the table routes to {route.adapter!r}: the "
+                "directories of the adapters were swapped: restore them"
             )
         held[route.adapter] = Held(Path(check_adapter(path, manifest)), manifest.rank, manifest.files)
     return held
 
 
 def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, held: Mapping[str, Held]) -> _Engines:
-    """The engine of this process, with room for every adapter and for the merge of all of them."""
+    """The embedded engine, with room for every adapter and for the merge of all of them."""
     base, rank = load_base(settings), max(1, sum(adapter.rank for adapter in held.values()))
     router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(settings))
     engine = EmbeddedEngine(
@@ -249,7 +254,7 @@ def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, he
 
 
 async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, metrics: Metrics) -> _Engines:
-    """SGLang servers; the base is loaded here only for a gate, which reads its hidden states."""
+    """The SGLang servers. This process loads the base only for a gate, which reads its hidden states."""
     path = Path(settings.base.path)
     shape = read_config(path)
     impatient = replace(settings.engine, wait_seconds=WAIT_SECONDS)
@@ -273,7 +278,7 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
 
 
 def _forms(path: Path, renderer: Renderer) -> dict[bool, Renderer]:
-    """The renderers of a hybrid model by whether it thinks; empty for a model that leaves no choice."""
+    """The renderers of a hybrid model, with and without thinking; empty for a model without that choice."""
     if "enable_thinking" not in renderer.chat_template_kwargs:
         return {}
     return {thinking: load_renderer(path, thinking) for thinking in (False, True)}
@@ -284,4 +289,4 @@ def _policy(settings: RunSettings) -> SelectionPolicy:
 
 
 if __name__ == "__main__":
-    run(main, exclusive=False)  # it locks its own part of the work directory, the gateway's
+    run(main, exclusive=False)  # it locks only its part of the work directory, RUN/gateway

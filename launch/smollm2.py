@@ -1,8 +1,9 @@
-"""A real model learns: ``python -m launch.smollm2 --config=configs/smollm2.py --workdir=DIR``.
+"""Trains a small real model: ``python -m launch.smollm2 --config=configs/smollm2.py --workdir=DIR``.
 
-SmolLM2-135M-Instruct is converted (once), shown some demonstrations of the target's practice tickets, and trained by
-GRPO with LoRA on the target's training tickets; held-out tickets are played before and after, greedily and sampled.
-Writes DIR/report.html and the files behind it. Interrupted, the same command goes on.
+The program converts SmolLM2-135M-Instruct (once), warms it up on demonstrations of the target's practice tickets, and
+trains it by GRPO with LoRA on the target's training tickets. It plays held-out tickets before and after the training,
+greedily and sampled. It writes DIR/report.html and the files behind it. After an interruption the same command
+continues.
 """
 
 from dataclasses import asdict, replace
@@ -46,7 +47,7 @@ REPORT = "evaluation.json"
 
 
 def demonstrations(settings: WarmStartSettings, seed: int, renderer: Renderer) -> list[Demonstration]:
-    """Practice tickets done right, ``passes`` times over, shuffled anew each time; other tickets for every seed."""
+    """Correct solutions of practice tickets, ``passes`` times, in a new order each time. The seed picks the tickets."""
     desk, shown = ShortDesk("practice"), []
     count = settings.demonstrations
     for ticket in range(seed * count, (seed + 1) * count):
@@ -57,7 +58,7 @@ def demonstrations(settings: WarmStartSettings, seed: int, renderer: Renderer) -
 
 
 class Run:
-    """The stages of one seed, each of which goes on from what its files hold."""
+    """The stages of one seed. Each stage continues from its files."""
 
     def __init__(self, config: ConfigDict, workdir: epath.Path) -> None:
         settings, warm = read_settings(config), read_section(config, WarmStartSettings)
@@ -82,7 +83,7 @@ class Run:
         self.base = load_base(self.settings)
 
     def _teach(self, warm: WarmStartSettings, seed: int, untaught: Base) -> Decoder:
-        """The base with all its weights taught by demonstrations."""
+        """The base after its warm start: all its weights are trained on demonstrations."""
         steps = -(-warm.demonstrations * warm.passes // warm.rows)
         supervised = SupervisedConfig(
             learning_rate=warm.learning_rate, rows=warm.rows, weight_decay=0.0, context_weight=0.0
@@ -145,7 +146,7 @@ class Run:
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Every stage that is not done yet."""
+    """Run all stages that are not done yet."""
     if not (workdir / SUMMARY).exists():
         stages = Run(config, workdir)
         with stages.progress:

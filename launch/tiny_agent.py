@@ -1,7 +1,8 @@
-"""Make the quick start's base agent: ``python -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=DIR``.
+"""Makes the quick start's base agent: ``python -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=DIR``.
 
-A small Qwen3 model and its tokenizer, taught from scratch on demonstrations of helpdesk in which some capabilities are
-systematically lacking; written as a Hugging Face directory. A demonstration agent: it can do nothing else.
+The program trains a small Qwen3 model and its tokenizer from scratch, on demonstrations of helpdesk that systematically
+lack some capabilities, and writes a Hugging Face directory. The agent is for demonstration only: it can do nothing
+else.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from trace_jax.training.supervised import SupervisedConfig, train_supervised
 
 
 def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
-    """The curriculum, tickets with the demonstrator's wrong share: skills first, then habits, short and long mixed."""
+    """The curriculum: tickets, each with the demonstrator's wrong share. Skills come first, then habits, mixed."""
     first = config.seed * number_of_lessons(config)
     for seed in range(first, first + config.skills):
         yield draw_lesson(1, seed), 0.0
@@ -44,7 +45,7 @@ def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
 
 
 def number_of_lessons(config: ConfigDict) -> int:
-    """How many tickets are shown."""
+    """The number of tickets in the curriculum."""
     return config.skills + sum(config.habits) + config.tickets
 
 
@@ -56,7 +57,7 @@ def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) ->
 
 
 def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
-    """What the tokenizer learns from: every piece of text of a demonstration."""
+    """All texts of a demonstration, from which the tokenizer learns."""
     for message in (*opening, *(m for said, answer in turns for m in (said, *answer))):
         if message.content:
             yield message.content
@@ -76,8 +77,8 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = [word for word in (*ORDERS, *PRODUCTS, *CUSTOMERS) if len(tokenizer.encode(word).ids) > 1]
     if split:
         raise UserError(
-            f"config.vocab_size={config.vocab_size} leaves {len(split)} ids such as {split[0]} in pieces, which a "
-            "small model does not learn to copy: raise it"
+            f"config.vocab_size={config.vocab_size} splits {len(split)} ids such as {split[0]} into several tokens, and "
+            "a small model does not learn to copy these: raise it"
         )
     renderer = TinyRenderer(tokenizer)
     demonstrations = [tokenized(opening, (), turns, renderer) for opening, turns in shown]
@@ -106,7 +107,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     directory = Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, directory)
-    save(decoder, shape, directory)  # writes config.json last, which says that the model is whole
+    save(decoder, shape, directory)  # writes config.json last; its presence means that the model is complete
 
 
 if __name__ == "__main__":

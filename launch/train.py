@@ -1,15 +1,17 @@
-"""Train adapters, all together on one frozen base, on one device or on a mesh of many machines.
+"""Trains adapters, all together on one frozen base, on one device or on a mesh of many machines.
 
     python -m launch.train --config=configs/X.py --workdir=DIR --environments=RUN/environments
     python -m launch.train --config=configs/X.py --workdir=DIR --target=helpdesk
 
-One adapter for each environment manifest (files, or directories of them), and one for the tasks of ``--target``, each
-in DIR/adapters/NAME. On several machines the same command runs on each with ``--distributed``; on GPUs and CPUs it says
-who it is as well: --coordinator_address=HOST:PORT --num_processes=N --process_id=I. The first process plays and writes;
-DIR is one that all share.
+There is one adapter for each environment manifest (files, or directories of them), and one for the tasks of
+``--target``. Each is written to DIR/adapters/NAME.
 
-SIGTERM gives up the rollouts of a step, or lets its update finish; when the last checkpoint is whole the program ends
-with status 143. The same command goes on from there: on another ``--config.mesh`` or number of processes, if need be.
+On several machines, run the same command on each with ``--distributed``. On GPUs and CPUs each process also needs
+--coordinator_address=HOST:PORT --num_processes=N --process_id=I. The first process plays episodes and writes files. All
+processes share DIR.
+
+After SIGTERM the program gives up the rollouts of a step, or finishes its update. It ends with status 143 when the last
+checkpoint is complete. The same command then continues, also on another ``--config.mesh`` or number of processes.
 """
 
 import json
@@ -50,11 +52,12 @@ ENVIRONMENTS = flags.DEFINE_list("environments", [], "environment manifests, or 
 TARGET = flags.DEFINE_string("target", None, "train on this target's own tasks: a registered name, or module:Class")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join other processes that run the same command")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0; TPUs find it by themselves")
-PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes; TPUs find it by themselves")
-PROCESS = flags.DEFINE_integer("process_id", None, "which one this is, from 0; TPUs find it by themselves")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes; TPUs find it by themselves")
+PROCESS = flags.DEFINE_integer("process_id", None, "number of this process, from 0; TPUs find it by themselves")
 TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "seconds in which all processes must have joined")
 
-# Settings that may change when a run goes on: they change how fast it is, what is kept, and rounding.
+# Settings that may change when a run continues. They affect only its speed, the checkpoints that it keeps, and
+# rounding.
 _FREE = (
     "keep_best",
     "keep_period",
@@ -69,15 +72,15 @@ _ROLLOUT = ("temperature", "max_turns", "max_episode_tokens", "max_turn_tokens",
 
 
 def main(config: ConfigDict, workdir: epath.Path) -> None:
-    """Train what is not trained yet."""
+    """Train the adapters that are not trained yet."""
     settings = read_settings(config)
     check_sampling(settings.rollout)
     _check()
     if DISTRIBUTED.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, TIMEOUT.value)
     with Termination() as termination, ExitStack() as stack:
-        asked = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
-        processes.require_same("the command line", json.dumps(asked).encode())
+        command_line = [config.to_json_best_effort(), str(workdir), ENVIRONMENTS.value, TARGET.value]
+        processes.require_same("the command line", json.dumps(command_line).encode())
         processes.require_shared(workdir)
         processes.from_first(lambda: stack.enter_context(locked(workdir)) or b"")
         mesh = make_mesh(settings.mesh)
@@ -111,7 +114,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 def _check() -> None:
-    """What can be refused before anything is loaded."""
+    """Refuse invalid flags before anything is loaded."""
     if not ENVIRONMENTS.value and TARGET.value is None:
         raise UserError("nothing to train on: give --environments=MANIFEST,… or --target=NAME")
     given = [flag.name for flag in (COORDINATOR, PROCESSES, PROCESS) if flag.value is not None]
@@ -120,7 +123,7 @@ def _check() -> None:
 
 
 def _fixed(settings: RunSettings, base: Base) -> dict[str, object]:
-    """The settings that a work directory belongs to: mesh, engine and number of processes are not among them."""
+    """The settings that identify a work directory. Mesh, engine and number of processes are not among them."""
     training = {name: value for name, value in asdict(settings.training).items() if name not in _FREE}
     rollout = {name: getattr(settings.rollout, name) for name in _ROLLOUT}
     model = {"revision": base.revision, "dtype": settings.base.dtype}
@@ -128,14 +131,14 @@ def _fixed(settings: RunSettings, base: Base) -> dict[str, object]:
 
 
 def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
-    """One for each environment, then the target's."""
+    """The jobs: one for each environment, then the target's."""
     jobs: list[Job] = []
     for path in _manifests(ENVIRONMENTS.value):
         manifest = read_document(path, EnvironmentManifest)
         calibrated_by = _calibrated_by(manifest, path)
         here = calibrated_by == base.revision
         if calibrated_by is not None and not here and processes.is_first():
-            print(f"{manifest.name}: calibrated by another base: nothing is learnt from that")
+            print(f"{manifest.name}: calibrated by another base; its calibration rollouts are not trained on")
         directory = workdir / "adapters" / manifest.name
         jobs.append(adapter_job([manifest], path.parent, manifest.name, directory, calibrated_here=here))
     if TARGET.value is not None:
@@ -146,7 +149,7 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
     names = [job.name for job in jobs]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two environments are called {name}: adapters go by their names, so leave one out")
+            raise UserError(f"two environments are called {name}: adapters have the same names, so leave one out")
     seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.recorded]) for job in jobs]
     processes.require_same("what --environments holds", json.dumps(seen).encode())
     return jobs
@@ -164,7 +167,7 @@ def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
 
 
 def _calibrated_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:
-    """The base that calibrated an environment, if the rollouts lie beside the manifest."""
+    """The base that calibrated an environment; None without the calibration rollouts in the manifest's directory."""
     rollouts = calibration_path(path.parent, manifest.capability)
     return next(read_records(rollouts, Trajectory)).policy.base if rollouts.exists() else None
 
@@ -177,7 +180,7 @@ def _unfinished(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _engine(settings: RunSettings, base: Base, mesh: Mesh, adapters: int) -> Engine:
-    """An embedded one decodes on the first device: where the base is split, with a second, whole copy there."""
+    """The engine. An embedded engine decodes on the first device; on a mesh it loads a second, whole base there."""
     if mesh.size > 1 and settings.engine.kind == "embedded":
         base = replace(base, decoder=load(settings.base.path, settings.base.dtype)[0])
     return open_session(settings, base, adapters=adapters).engine

@@ -1,10 +1,11 @@
-"""Check a work directory: is every file what it was when it was written?
+"""Checks whether the files of a work directory are as they were written.
 
     python -m launch.verify --workdir=DIR
 
-Reads every record in DIR, checks it against the contract and its own digest, computes the digests of adapter weights,
-gates, labels and episodes again, and prints a table: file, what it is, ok or its first problem. Exit status 1 if
-something is wrong. ``python -m launch.pipeline … --verify`` does the same. Nothing is changed.
+The program reads every record in DIR and checks it against the contract and its own digest. It computes the digests of
+adapter weights, gates, labels and episodes again. It prints a table with each file, its kind, and ok or its first
+problem. The exit status is 1 if there is a problem. ``python -m launch.pipeline … --verify`` does the same. No file is
+changed.
 """
 
 from etils import epath
@@ -19,7 +20,7 @@ from trace_jax.telemetry.progress import Progress, Stage
 
 
 def check(workdir: epath.Path) -> None:
-    """Verify ``workdir`` and print the table. Raises UserError if something is wrong."""
+    """Verify ``workdir`` and print the table. Raises UserError if a file has a problem."""
     bar: Stage | None = None
     with Progress() as progress:
 
@@ -42,7 +43,7 @@ def check(workdir: epath.Path) -> None:
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """One line a file."""
+    """Print one line for each file."""
     table = Table(box=None, title_justify="left")
     for name in ("file", "what", "finding"):
         table.add_column(name, header_style="bold", overflow="fold")
@@ -51,12 +52,12 @@ def print_findings(findings: list[Finding]) -> None:
         table.add_row(finding.path, finding.what, good if finding.problem is None else finding.problem)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 10_000  # a file has room for whole lines
+        console.width = 10_000  # lines in a file are not wrapped
     console.print(table)
 
 
 def main() -> None:
-    """Check what --workdir names."""
+    """Check the directory of --workdir."""
     check(epath.Path(required(WORKDIR)))
 
 

@@ -9,7 +9,7 @@ from adapter_files import FILES
 from evaluation.held_out import BASE_METHOD, GRPO
 from evaluation.methods import method_result
 from evaluation.report_data import SUMMARY, RunSummary
-from launch.ablations import beside, mixture, random_capabilities
+from launch.ablations import mixture, random_capabilities, with_arms
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import (
     AnalysisReport,
@@ -176,7 +176,7 @@ def test_a_warning_about_an_arm_stands_in_the_report() -> None:
 
     run = report(GRPO, {"episodes": "9 played", "broken:base@1": "many"})
     run = run.replace(methods=(report(BASE_METHOD, {}).methods[0], *run.methods))
-    both = beside(run, report("arm", {"episodes": "2 played", "broken:arm@0": "one of two"}))
+    both = with_arms(run, report("arm", {"episodes": "2 played", "broken:arm@0": "one of two"}))
     assert [method.method for method in both.methods] == [BASE_METHOD, GRPO, "arm"]
     assert both.notes == {"episodes": "9 played", "broken:base@1": "many", "broken:arm@0": "one of two"}
     assert {c.baseline for c in both.comparisons if c.method == "arm"} == {BASE_METHOD, GRPO}

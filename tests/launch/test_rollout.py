@@ -210,7 +210,7 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
     (tmp_path / "shop.py").write_text(SHOP)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     workdir, flag = tmp_path / "run", "--environment=shop:Shop"
-    why = "broke, the first by EnvironmentFault: RuntimeError: database is down: mend that, and the same command"
+    why = "broke, the first with EnvironmentFault: RuntimeError: database is down: fix the cause, and the same command"
     monkeypatch.setenv("DOWN", "012")
     for starts in (1, 2):
         refused = rollout(workdir, flag, trials=1)
@@ -219,7 +219,7 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
     monkeypatch.setenv("DOWN", "1")
     partly = rollout(workdir, flag, trials=1)
     assert partly.returncode == 0 and "3 episodes, 2 passed, 1 broken, mean reward 1.000" in partly.stdout
-    assert "the first broke by EnvironmentFault" in partly.stdout
+    assert "the first error is EnvironmentFault" in partly.stdout
     monkeypatch.setenv("DOWN", "")
     mended = rollout(workdir, flag, trials=1)
     assert mended.returncode == 0 and "3 episodes, 3 passed, 0 broken" in mended.stdout

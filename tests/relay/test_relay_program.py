@@ -110,7 +110,7 @@ def test_a_relay_without_a_key_on_a_reachable_address_warns(
     [
         (("--directory=x",), "--server is missing"),
         (("--server=http://x",), "--directory is missing"),
-        (("--server=127.0.0.1:30000", "--directory=x"), "is no URL: write http://HOST:PORT"),
+        (("--server=127.0.0.1:30000", "--directory=x"), "is not a URL: write http://HOST:PORT"),
         (("--server=http://x", "--directory=x", "--port=99999"), "port"),
         (("--server=http://x", "--directory=x", "--max_disk_gib=inf"), "--max_disk_gib=inf: write a number of GiB"),
         (("--server=http://x", "--directory=x", "--max_gib=nan"), "--max_gib=nan: write a number of GiB"),
