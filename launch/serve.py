@@ -13,7 +13,8 @@ adapters serve it, and later requests keep this decision. The header X-Trace-Con
 Without the header, its beginning does: all messages up to the first user message, and the tools. "base" and the names
 of the adapters are models that are not routed. /v1/models lists all models. RUN/gateway/decisions.jsonl records the
 decisions. The response headers X-Trace-Adapter, X-Trace-Router and X-Trace-Conversation name the adapter, the router
-and the conversation. With SGLang, X-Trace-Prompt is "training" if the gateway wrote the prompt, and "server" if the server did.
+and the conversation. With SGLang, X-Trace-Prompt is "training" if the gateway wrote the prompt, and "server" if the
+server did.
 
 Engines. The embedded engine answers in this process. With engine.kind sglang each request goes to an SGLang server. The
 servers need --enable-lora, the adapters' modules as --lora-target-modules, and the sum of the merged ranks as

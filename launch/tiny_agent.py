@@ -77,8 +77,8 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = [word for word in (*ORDERS, *PRODUCTS, *CUSTOMERS) if len(tokenizer.encode(word).ids) > 1]
     if split:
         raise UserError(
-            f"config.vocab_size={config.vocab_size} splits {len(split)} ids such as {split[0]} into several tokens, and "
-            "a small model does not learn to copy these: raise it"
+            f"config.vocab_size={config.vocab_size} splits {len(split)} ids such as {split[0]} into several tokens, "
+            "which a small model does not learn to copy: raise it"
         )
     renderer = TinyRenderer(tokenizer)
     demonstrations = [tokenized(opening, (), turns, renderer) for opening, turns in shown]
