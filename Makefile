@@ -1,11 +1,11 @@
-# Two commands do everything, set-up included: `make quickstart` and `make test`.
-# The newest Python >= 3.11 is found by itself; `make PYTHON=/path/to/python …` chooses another.
+# `make quickstart` and `make test` do everything, including the set-up.
+# They use the newest Python >= 3.11 that they find; `make PYTHON=/path/to/python …` chooses another one.
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKDIR ?= runs/quickstart
 
-# SkyPilot without what it depends on: the tests hold rendered tasks against its schema.
+# SkyPilot, installed without its dependencies. The tests check rendered tasks against its schema.
 SKYPILOT := 0.14.1
 
 .PHONY: quickstart base smollm2 bench-peers test test-sglang clean
@@ -14,11 +14,11 @@ SKYPILOT := 0.14.1
 quickstart: $(VENV)/installed assets/tiny_agent/config.json
 	$(PY) -m launch.pipeline --config=configs/quickstart.py --workdir=$(WORKDIR)
 
-# The quick start's base agent, taught from scratch.
+# Trains the quick start's base agent from scratch.
 base: $(VENV)/installed
 	JAX_PLATFORMS=cpu $(PY) -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=assets/tiny_agent
 
-# The systems that benchmarks/train_step.py compares with, each in an environment of its own.
+# The peers of benchmarks/train_step.py, each in a virtual environment of its own.
 bench-peers: .venv-trl/installed .venv-tunix/installed
 
 .venv-%/installed: benchmarks/peers/%.txt
@@ -29,7 +29,7 @@ bench-peers: .venv-trl/installed .venv-tunix/installed
 assets/tiny_agent/config.json:
 	$(MAKE) base
 
-# A real model learns: one run a seed, then all of them side by side. SEEDS="0" takes a third of the time.
+# Trains a small real model: one run for each seed, then a comparison of all. SEEDS="0" takes a third of the time.
 SEEDS ?= 0 1 2
 SMOLLM2 ?= runs/smollm2
 
@@ -41,7 +41,7 @@ smollm2: $(VENV)/installed-smollm2
 	$(PY) -m evaluation.aggregate --baselines="warm start" \
 	    --reports=$$(printf '$(SMOLLM2)/seed%s/evaluation.json,' $(SEEDS) | sed 's/,$$//')
 
-# Processes that share the test files; 0: none but pytest's own. Each takes up to 5 GB.
+# Processes that share the test files; 0 means only pytest's own process. Each takes up to 5 GB.
 WORKERS ?= 2
 
 test: export JAX_PLATFORMS := cpu
@@ -52,12 +52,12 @@ test: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile
 
-# The tests that ask real SGLang servers: on the CPU, in an environment of their own (2.8 GB).
+# The tests with real SGLang servers. They run on the CPU, in a virtual environment of their own (2.8 GB).
 test-sglang: export JAX_PLATFORMS := cpu
 test-sglang: $(VENV)/installed-dev .venv-sglang/installed
 	$(PY) -m pytest -m sglang tests/sglang
 
-# Python 3.11 if there is one, where this was found to work. SGLang without what it depends on: that is for GPUs.
+# Uses Python 3.11 if there is one, because this was tested. SGLang is installed without its dependencies for GPUs.
 .venv-sglang/installed: tests/sglang/requirements.txt
 	python=$$(PYTHON="$(PYTHON)" sh .ci/find_python 3.11 2>/dev/null || PYTHON="$(PYTHON)" sh .ci/find_python 3.13) && \
 	    $$python -m venv .venv-sglang
@@ -66,7 +66,7 @@ test-sglang: $(VENV)/installed-dev .venv-sglang/installed
 	    sglang==0.5.23 sglang-router==0.3.2 torchvision==0.28.0 triton==3.9.0
 	@touch $@
 
-# Run results in runs/ are not removed.
+# Removes everything but the results in runs/.
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,15 +1,16 @@
-"""Rollouts beside updates against the lock-step loop: the same job both ways, interleaved in one run.
+"""Compares the asynchronous loop (rollouts during updates) with the synchronous one, on the same job.
 
     python -m benchmarks.async_loop [--steps=8] [--repeats=3] [--staleness=1] [--milliseconds_per_token=10]
 
-GRPO of the quick start's base agent on the helpdesk, whole runs from the first rollout to the last checkpoint, after
-one of each to warm up. The engines:
+The job is GRPO of the quick start's base agent on the helpdesk. A run goes from the first rollout to the last
+checkpoint.
+The loops take turns, after one run of each to warm up. The engines:
 
-- ``embedded``: in this process, on the same cores as the updates. There is nothing to gain but what either leaves idle.
-- ``remote``: the same, but every request takes so many milliseconds more for each token that it samples, as if it were
-  computed on another machine: what is waited for can be had beside updates.
+- ``embedded``: the engine in this process, on the same cores as the updates. Only idle time can be gained.
+- ``remote``: the same engine, but each request waits further milliseconds for each sampled token, as if another machine
+  computed it. Updates can use this waiting time.
 
-Prints one JSON object an engine and loop (medians of the repeats), and the ratios.
+The program prints one JSON object for each engine and loop (medians of the repeats), and the ratios.
 """
 
 import asyncio
@@ -42,11 +43,11 @@ from trace_jax.training.trainer import train
 STEPS = flags.DEFINE_integer("steps", 8, "optimiser steps of a run")
 REPEATS = flags.DEFINE_integer("repeats", 3, "measured runs of each engine and loop")
 STALENESS = flags.DEFINE_integer("staleness", 1, "max_staleness of the asynchronous loop")
-DELAY = flags.DEFINE_float("milliseconds_per_token", 10.0, "that the remote engine takes more")
+DELAY = flags.DEFINE_float("milliseconds_per_token", 10.0, "further time of the remote engine for each token")
 
 
 class Remote:
-    """The embedded engine as it would answer from another machine."""
+    """The embedded engine with the delay of an engine on another machine."""
 
     def __init__(self, engine: EmbeddedEngine, seconds_per_token: float) -> None:
         self._engine, self._seconds = engine, seconds_per_token
@@ -75,7 +76,7 @@ class Remote:
 
 
 def measure(base: Base, engine: Any, training: GRPOConfig, settings: RunSettings) -> dict[str, float]:
-    """One whole run."""
+    """The times of one whole run."""
     name = settings.target.environment
     target = load_target(name)
     tasks = target_source(target, name, "train", settings.target.train_tasks).tasks
@@ -117,7 +118,7 @@ def both(settings: RunSettings) -> Iterator[tuple[str, GRPOConfig]]:
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # of checkpoints
+    logging.set_verbosity(logging.WARNING)  # checkpoints log at INFO
     settings = read_settings(quickstart.get_config())
     base = load_base(settings)
     rank = settings.training.rank

@@ -1,15 +1,16 @@
-"""Sampled tokens per second of the embedded engine, side by side with ``transformers.generate`` in the same run.
+"""Sampled tokens per second of the embedded engine, compared with ``transformers.generate`` in the same run.
 
     python -m benchmarks.decode [--repeats=5] [--nopeer]
 
-A random-weight model of the quick start's size; nothing but the time is of interest. The rows:
+The model has random weights and the quick start's size, because only the time matters. The rows:
 
-- ``steady``: 64 prompts of equal length, all completions of equal length. This is all that the peer can do, too.
-- ``one adapter``, ``mixed adapters``: the same with one LoRA adapter on all rows, with a different one on each.
-- ``episodes``: 192 conversations of 6 turns, 64 at a time, groups of 8 with a common prompt, completions of 4 to 40
-  tokens; the time includes every prompt token. The peer would recompute the history at every turn.
+- ``steady``: 64 prompts of equal length, all completions of equal length. Only this row is measured for the peer.
+- ``one adapter``, ``mixed adapters``: the same, with one LoRA adapter for all rows or a different one for each.
+- ``episodes``: 192 conversations of 6 turns, 64 at a time, in groups of 8 with a common prompt, with completions of 4
+  to 40 tokens. The time includes all prompt tokens. The peer would recompute the history at every turn.
 
-Prints one JSON object a row: tokens per second (median and best of the repeats) and per CPU-second, ratio to the peer.
+The program prints one JSON object a row: tokens per second (median and best of the repeats), tokens per CPU-second, and
+the ratio to the peer.
 """
 
 import asyncio
@@ -47,14 +48,14 @@ Requests = list[tuple[tuple[int, ...], Sampling, str | None]]
 
 
 def adapter(seed: int) -> LoRA:
-    """Rank 16 on all projections, far enough from zero to matter."""
+    """An adapter of rank 16 on all projections, with weights far enough from zero to have an effect."""
     fresh = init_lora(CONFIG, 16, 16.0, key=jax.random.key(seed))
     rng = np.random.default_rng(seed)
     return LoRA(jax.tree.map(lambda x: 0.05 * rng.standard_normal(x.shape, np.float32), fresh.weights), fresh.scale)
 
 
 def measure(work: Callable[[], int], repeats: int) -> dict[str, float]:
-    """Run ``work``, which returns its number of sampled tokens, once more than ``repeats``."""
+    """Figures of ``work``, which returns its number of sampled tokens. It runs ``repeats`` times, after one warm-up."""
     work()
     rates, per_cpu = [], []
     for _ in range(repeats):

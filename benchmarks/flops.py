@@ -1,4 +1,4 @@
-"""Floating-point operations that an update of the benchmark's shapes cannot do without, and what a core can do."""
+"""The floating-point operations that an update of the benchmark's shapes needs, and the peak of a core."""
 
 import statistics
 import time
@@ -12,10 +12,10 @@ from benchmarks.peers import common
 def update_flops(shape: common.Shape) -> dict[str, float]:
     """FLOPs of one LoRA update on a group, by part.
 
-    A multiplication and an addition are two. The base is frozen: a projection costs its forward product and the
-    gradient of its input, 4 P a token; LoRA those and its own gradient, 6 P. The prompt is counted once for the whole
-    group. Attention counts pairs that see each other: 2 products forward, 4 backward, nothing recomputed. The head
-    counts trained tokens only, forward and gradient.
+    A multiplication and an addition are two. The base is frozen, so a projection with P parameters costs its forward
+    product and the gradient of its input, 4 P a token. LoRA also has the gradient of its weights, 6 P. The prompt
+    counts once for the whole group. Attention counts the visible pairs: 2 products forward, 4 backward, without
+    recomputation. The head counts only trained tokens, forward and gradient.
     """
     heads, kv_heads = common.HEADS * common.HEAD_WIDTH, common.KV_HEADS * common.HEAD_WIDTH
     projections = {
@@ -38,7 +38,7 @@ def update_flops(shape: common.Shape) -> dict[str, float]:
 
 
 def matmul_peak(width: int = 1024, seconds: float = 2.0) -> float:
-    """FLOPs per CPU-second of float32 products of this width: the best of many."""
+    """FLOPs per CPU-second of float32 matrix products of this width, the best of many runs."""
     weight = jnp.ones((width, width)) / width
     product = jax.jit(lambda x, w: x @ w)
     x = jax.block_until_ready(product(weight, weight))

@@ -1,17 +1,18 @@
-"""What the gateway adds to a request: the same calls to a server directly and through it, in turns.
+"""The time that the gateway adds to a request: the same calls go to a server directly and through it, in turns.
 
-    python -m benchmarks.gateway [--requests=300]                       # before a stand-in that answers at once
-    python -m benchmarks.gateway --server=http://127.0.0.1:30000        # before a running SGLang server on this machine
+    python -m benchmarks.gateway [--requests=300]                       # with a stand-in that answers at once
+    python -m benchmarks.gateway --server=http://127.0.0.1:30000        # with a running SGLang server on this machine
 
-Gateway and stand-in are processes of their own; one client asks one call after the other over connections that stay
-open, so that nothing waits for anything but the work on its own call. The rows:
+Gateway and stand-in are separate processes. One client sends one call after the other over connections that stay open,
+so
+that a call waits only for its own work. The rows:
 
-- ``later turn``: the conversation is known, as nearly all calls of an agent are.
+- ``later turn``: the conversation is known, as for nearly all calls of an agent.
 - ``first request``: the gate of a random base of the quick start's size reads the prompt and decides.
-- ``stream``: a later turn, streamed, to its last byte.
+- ``stream``: a later turn, streamed to its last byte.
 
-Prints one JSON object a row: milliseconds (p50, p99) directly and through the gateway, and the p50 and p99 of their
-differences, call by call.
+The program prints one JSON object a row: milliseconds (p50, p99) directly and through the gateway, and the p50 and p99
+of the differences between two corresponding calls.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ TOKENS = flags.DEFINE_integer("max_tokens", 4, "tokens that a server samples a c
 
 
 def figures(direct: list[float], through: list[float]) -> dict[str, float]:
-    """Milliseconds of both, and of what the second took longer."""
+    """Milliseconds of both, and of their differences."""
     rows = {"direct": np.array(direct), "gateway": np.array(through), "added": np.subtract(through, direct)}
     return {f"{n}_p{q}_ms": round(1e3 * float(np.percentile(row, q)), 3) for n, row in rows.items() for q in (50, 99)}
 

@@ -1,15 +1,15 @@
-"""What clients that misbehave cost another client: the time of its ``/health``, idle and under their load.
+"""The cost of hostile clients for another client: its response times of ``/health``, idle and under their load.
 
     python -m benchmarks.gateway_hostile [--streams=200] [--half_open=300] [--body_mb=15] [--seconds=20]
 
-Before the gateway stands a server that answers at once, and streams ten events a second. Gateway, server and hostile
-clients are processes of their own, all on this machine. First the gateway is idle; then, all at the same time, streams
-are read, connections send half a head and then nothing, and large bodies come one after the other: a long text, a list
-of empty lists, and a text in chunks of one byte.
+The server behind the gateway answers at once and streams ten events a second. Gateway, server and hostile clients are
+separate processes on this machine. First the gateway is idle. Then three loads run at the same time: clients read
+streams; connections send half a head and then nothing; large bodies are sent one after the other. The bodies are a long
+text, a list of empty lists, and a text in chunks of one byte.
 
-Prints one JSON object: milliseconds of ``/health`` (p50, p99, worst) idle and loaded, the number of requests behind
-them, the statuses of the large bodies, the resident memory of the gateway before, during and after the load in MiB, and
-the load average of the machine.
+The program prints one JSON object: milliseconds of ``/health`` (p50, p99, worst) idle and loaded, the number of
+requests behind them, the statuses of the large bodies, the resident memory of the gateway before, during and after the
+load in MiB, and the load average of the machine.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from benchmarks.gateway_stage import base_card, started
 STREAMS = flags.DEFINE_integer("streams", 200, "streams that are read at a time")
 HALF_OPEN = flags.DEFINE_integer("half_open", 300, "connections that send half a head")
 BODY = flags.DEFINE_integer("body_mb", 15, "MB of each large body")
-SECONDS = flags.DEFINE_float("seconds", 20.0, "of each of the two measurements")
+SECONDS = flags.DEFINE_float("seconds", 20.0, "seconds of each of the two measurements")
 
 CHAT = "/v1/chat/completions"
 PAUSE = 0.02  # seconds between two requests to /health
@@ -45,7 +45,7 @@ def request(body: bytes, chunked: bool) -> bytes:
 
 
 def large_bodies(size: int) -> list[tuple[str, bytes]]:
-    """Bodies of ``size`` bytes, and one that has as many on the wire."""
+    """Requests of about ``size`` bytes: two with a large body, and one with a chunked body of a sixth of the size."""
     begin = b'{"model":"routed","messages":[{"role":"user","content":'
     text = begin + b'"' + b"please cancel the order, " * (size // 25) + b'"}]}'
     lists = begin + b"[" + b"[]," * (size // 3) + b"0]}]}"
@@ -57,7 +57,7 @@ def large_bodies(size: int) -> list[tuple[str, bytes]]:
 
 
 async def stream(session: aiohttp.ClientSession, url: str, name: str, begun: asyncio.Semaphore) -> None:
-    """Ask for streams, one after the other; the semaphore is released at the first event of each."""
+    """Read streams, one after the other. The semaphore is released at the first event of each."""
     body = {"model": "base", "stream": True, "messages": [{"role": "user", "content": f"{name} cancel"}]}
     while True:
         with suppress(aiohttp.ClientError):
@@ -78,7 +78,7 @@ async def half_open(url: str) -> None:
 
 
 async def send_large(url: str, wire: bytes) -> str:
-    """The status of the response, or what the connection met."""
+    """The status of the response, or the error of the connection."""
     place = urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
@@ -102,7 +102,7 @@ def attack(url: str, streams: int, half: int, size: int, results: "multiprocessi
             for number in range(streams):
                 group.create_task(stream(session, url, str(number), begun[number]))
             for semaphore in begun:
-                await semaphore.acquire()  # all have begun
+                await semaphore.acquire()  # wait until all streams have begun
             for _ in range(half):
                 group.create_task(half_open(url))
             results.put(("streams", "begun"))
@@ -115,7 +115,7 @@ def attack(url: str, streams: int, half: int, size: int, results: "multiprocessi
 
 
 async def health_times(url: str, seconds: float) -> AsyncIterator[float]:
-    """Seconds of each request to /health, on a connection of its own and on one that stays open, by turns."""
+    """Seconds of each request to /health, alternately on a new connection and on one that stays open."""
     end = time.perf_counter() + seconds
     async with aiohttp.ClientSession() as kept:
         while time.perf_counter() < end:
@@ -157,7 +157,7 @@ async def measure() -> None:
         arguments = (url, STREAMS.value, HALF_OPEN.value, BODY.value * 1_000_000, results)
         hostile = context.Process(target=attack, args=arguments, daemon=True)
         hostile.start()
-        results.get()  # all are at work
+        results.get()  # wait until all hostile clients are running
         loaded = [seconds async for seconds in health_times(url, SECONDS.value)]
         memory.append(resident_mib(process))
         hostile.kill()

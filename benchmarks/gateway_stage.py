@@ -1,4 +1,4 @@
-"""A gateway and a stand-in for a server, in processes of their own, for the benchmarks."""
+"""A gateway and a stand-in for a server, in separate processes, for the benchmarks."""
 
 import asyncio
 import multiprocessing
@@ -60,7 +60,7 @@ class Started:
 
 
 def stand_in(pause: float) -> ASGIApp:
-    """Answers as a server that has nothing to compute. With a ``pause`` between events a stream has a hundred."""
+    """A server that computes nothing. With a ``pause`` between events, a stream has a hundred events."""
     message = {"role": "assistant", "content": "The order was cancelled."}
     whole = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
     event = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"The order "}}]}\n\n'
@@ -103,9 +103,10 @@ def stand_in(pause: float) -> ASGIApp:
 
 
 async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
-    """A gateway whose gate reads every prompt and always finds that the base suffices.
+    """A gateway whose gate reads every prompt and always chooses the base.
 
-    Prompts are written for the server's ``model``, a directory; for the stand-in, which has none, by the tiny renderer.
+    Prompts are written for the server's ``model``, a directory. The stand-in has no model, so the tiny renderer writes
+    its prompts.
     """
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json") if model else train_tokenizer([SAID], CONFIG.vocab_size)
     renderer = load_renderer(Path(model), None) if model else TinyRenderer(tokenizer)
@@ -136,7 +137,7 @@ async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
 
 
 def serve(listener: socket.socket, server: str | None, model: str, pause: float) -> None:
-    """Run a gateway before ``server``, or the stand-in for one."""
+    """Run a gateway in front of ``server``; without a server run the stand-in."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -148,7 +149,7 @@ def serve(listener: socket.socket, server: str | None, model: str, pause: float)
 
 
 def started(stack: AsyncExitStack, server: str | None, model: str = "", pause: float = 0.0) -> Started:
-    """A new process; it ends with the stack."""
+    """A server in a new process, which ends with the stack."""
     listener = listen("127.0.0.1", 0)
     arguments = (listener, server, model, pause)
     process = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
@@ -159,7 +160,7 @@ def started(stack: AsyncExitStack, server: str | None, model: str = "", pause: f
 
 
 async def base_card(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    """What the server tells of its model; waits until it answers."""
+    """The server's description of its model. Waits until the server answers."""
     for _ in range(600):
         try:
             async with session.get(f"{url}/v1/models") as answer:

@@ -1,13 +1,13 @@
-"""The whole GRPO step (rollout, reward, update) side by side with TRL and Tunix, in CPU-seconds of one pinned core.
+"""The whole GRPO step (rollout, reward, update) compared with TRL and Tunix, in CPU-seconds of one pinned core.
 
     make bench-peers
     python -m benchmarks.train_step [--shapes=A,B,C] [--rounds=3] [--steps=12] [--core=0] [--json=runs/train_step.json]
 
-Every run is a process of its own on the same core, in turn (ours, TRL, Tunix, ours, …), with one thread and an empty
-compilation cache. All do the same work: a random float32 Qwen3 (``benchmarks/peers/common.py``), one prompt, 8
-completions of full length, LoRA of rank 16 on q, k, v and o, the clipped on-policy loss. Per shape the table shows
-medians: CPU-seconds of a step and of its rollout, of the first step (compilation), and peak memory; each system's share
-of the better peer; then how much of the core's matmul peak our update reaches, and where its time goes.
+Every run is a separate process on the same core, in turn (ours, TRL, Tunix, ours, …), with one thread and an empty
+compilation cache. All systems do the same work: a random float32 Qwen3 (``benchmarks/peers/common.py``), one prompt, 8
+completions of full length, LoRA of rank 16 on q, k, v and o, and the clipped on-policy loss. For each shape the table
+shows medians of CPU-seconds (a step, its rollout, the first step with its compilation) and of peak memory, with their
+ratios to the better peer. Then follow the share of the core's matmul peak that our update reaches, and its profile.
 """
 
 import json
@@ -29,19 +29,19 @@ SHAPES = flags.DEFINE_list("shapes", list(common.SHAPES), "of A, B, C (see bench
 ROUNDS = flags.DEFINE_integer("rounds", 3, "runs of every system, in turn", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 12, f"steps a run; the first {common.WARMUP} are not measured", lower_bound=5)
 CORE = flags.DEFINE_integer("core", 0, "the core that every run is pinned to")
-JSON = flags.DEFINE_string("json", "runs/train_step.json", "where the figures go")
+JSON = flags.DEFINE_string("json", "runs/train_step.json", "file for the figures")
 
 OURS, PEERS = "ours", ("TRL", "Tunix")
 MODULES = {OURS: "ours_step", "TRL": "trl_step", "Tunix": "tunix_step"}
 PYTHONS = {OURS: sys.executable, "TRL": ".venv-trl/bin/python", "Tunix": ".venv-tunix/bin/python"}
-GOALS = {"A": 0.5, "B": 0.4, "C": 0.5}  # of the better peer's CPU-seconds a step
+GOALS = {"A": 0.5, "B": 0.4, "C": 0.5}  # as shares of the better peer's CPU-seconds a step
 SHOWN_PARTS = 12
 
 Run = dict[str, Any]
 
 
 def run(python: str, module: str, shape: str, core: int, *arguments: str) -> Run:
-    """The JSON line that a module prints as its last, run alone on ``core`` with an empty compilation cache."""
+    """Run a module on ``core`` with an empty compilation cache. Returns its last line of output, which is JSON."""
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [python, "-m", module, f"--shape={shape}", *arguments],
@@ -56,12 +56,12 @@ def run(python: str, module: str, shape: str, core: int, *arguments: str) -> Run
 
 
 def check(line: Run, shape: str) -> None:
-    """Refuse a run that did less than the others."""
+    """End the program if a run did less work than the others."""
     length, parameters = common.SHAPES[shape].completion, line["lora_parameters"]
     if parameters != common.LORA_PARAMETERS or abs(line["completion_tokens"] - length) > 0.01 * length:
         sys.exit(
             f"{line['system']} on shape {shape} trained {parameters} LoRA parameters on completions of "
-            f"{line['completion_tokens']:.1f} tokens, not {common.LORA_PARAMETERS} on {length}: mend its script"
+            f"{line['completion_tokens']:.1f} tokens, not {common.LORA_PARAMETERS} on {length}: fix its script"
         )
 
 
@@ -76,7 +76,7 @@ def summary(lines: list[Run]) -> dict[str, float]:
 
 
 def comparison(systems: dict[str, dict[str, float]]) -> Table:
-    """One row a system; ratios to the better peer in each column, of first steps to the peer that compiles."""
+    """One row for each system. Ratios are to the better peer in each column; those of first steps to Tunix."""
     best = {name: min(systems[peer][name] for peer in PEERS) for name in systems[OURS]}
     best["first_step"] = systems["Tunix"]["first_step"]
     table = Table("", "step, CPU-s", "rollout", "first step, CPU-s", "peak RSS, MiB")
@@ -90,7 +90,7 @@ def comparison(systems: dict[str, dict[str, float]]) -> Table:
 
 
 def peak_line(profile: Run) -> str:
-    """The update against the matmul peak."""
+    """A line that compares the update with the matmul peak."""
     flops, update = profile["flops"], profile["update_cpu_seconds"]
     work = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in flops.items())
     return (

@@ -1,9 +1,9 @@
-"""Where an update's time goes: share of the core's matmul peak, and self time by the function that asked for it.
+"""Profiles an update: its share of the core's matmul peak, and the self time of each function.
 
     JAX_PLATFORMS=cpu taskset -c 0 python -m benchmarks.update_profile --shape=A
 
-Prints one JSON line. Every operation of the compiled programs is timed by JAX's profiler and put down to the function
-of this project in which it was written, found through the stack frames in XLA's own dump of the programs.
+The program prints one JSON line. JAX's profiler times every operation of the compiled programs. An operation counts for
+the function of this project that contains it, according to the stack frames in XLA's dump of the programs.
 """
 
 import collections
@@ -25,11 +25,11 @@ from benchmarks.peers import common
 from benchmarks.peers.ours_step import Step
 
 _STEPS, _TRACED = 8, 4
-Place = tuple[str, bool]  # "file.function" and whether the operation is of the backward pass
+Place = tuple[str, bool]  # "file.function", and whether the operation belongs to the backward pass
 
 
 def sources(dump: str) -> dict[tuple[str, str], Place]:
-    """Where each operation (module, name) of the dumped programs comes from."""
+    """The function of each operation (module, name) of the dumped programs."""
     found = {}
     for path in glob.glob(f"{dump}/*cpu_after_optimizations.txt"):
         text = Path(path).read_text()
@@ -44,7 +44,7 @@ def sources(dump: str) -> dict[tuple[str, str], Place]:
 
 
 def _places(text: str) -> dict[str, str]:
-    """Stack frame id to the innermost "file.function" of this project, from the tables at a dump's head."""
+    """Stack frame id → the innermost "file.function" of this project, from the tables at the head of a dump."""
 
     def table(name: str, row: str) -> dict[str, tuple[str, ...]]:
         section = re.search(rf"^{name}\n((?:\d.*\n)*)", text, re.MULTILINE)
@@ -93,7 +93,7 @@ def self_times(directory: str) -> collections.Counter[tuple[str, str]]:
 def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     dump = tempfile.TemporaryDirectory()
-    # Read when JAX makes its back-end, at the first array.
+    # JAX reads this when it makes its back-end, at the first array.
     os.environ["XLA_FLAGS"] = f"--xla_dump_to={dump.name} --xla_dump_hlo_as_text " + os.environ.get("XLA_FLAGS", "")
     shape = common.SHAPES[common.arguments().shape]
     step = Step(shape)
@@ -116,7 +116,7 @@ def main() -> None:
         place, backward = origin.get((module, name), ("other", False))
         if module == "jit_apply":
             place = "optimizer"
-        elif place == "other":  # what the compiler adds, such as the zeros and copies of a scan's residuals
+        elif place == "other":  # added by the compiler, such as the zeros and copies of a scan's residuals
             place = f"compiler: {name.split('.')[0]}"
         parts[place]["backward" if backward else "forward"] += spent / _TRACED
     flops, peak = update_flops(shape), matmul_peak()

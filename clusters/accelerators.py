@@ -1,7 +1,7 @@
-"""What the clouds call their accelerators, and which machines a TPU slice consists of.
+"""The clouds' names of accelerators, and the machines of a TPU slice.
 
-``trace_jax.planning`` knows the chips and the shapes of slices; this adds the names that GKE, Cloud TPU, XPK and
-SkyPilot want. Sources: the GKE page "Plan TPUs" (labels, machine sizes), the Cloud TPU pages of each generation (names,
+``trace_jax.planning`` knows the chips and the shapes of slices. This module adds the names that GKE, Cloud TPU, XPK and
+SkyPilot use. Sources: the GKE page "Plan TPUs" (labels, machine sizes), the Cloud TPU pages of each generation (names,
 runtime versions), XPK's table of systems, and the GKE page "GPU machine types".
 """
 
@@ -21,10 +21,10 @@ class Tpu:
     chip: Chip
     gke: str  # value of cloud.google.com/gke-tpu-accelerator
     cloud: str  # prefix of the Cloud TPU type
-    runtime: str  # Cloud TPU VM software version; empty where there are no such VMs
+    runtime: str  # Cloud TPU VM software version; empty if the generation has no such VMs
 
     def sides(self, topology: str) -> tuple[int, ...]:
-        """Chips along each axis. Raises UserError for a topology that does not exist, with the one that is meant."""
+        """Chips along each axis. Raises UserError, with the likely topology, for a topology that does not exist."""
         sides = tuple(map(int, topology.split("x"))) if re.fullmatch(r"[0-9]{1,5}(x[0-9]{1,5})*", topology) else ()
         if spelled(sides) == topology and exists(self.chip, sides):
             return sides
@@ -41,15 +41,15 @@ class Tpu:
         return prod(self.sides(topology))
 
     def chips_per_host(self, topology: str) -> tuple[int, ...]:
-        """The machine sizes that a slice of this topology can consist of, in chips."""
+        """The possible machine sizes, in chips, of a slice of this topology."""
         return {"1x1": (1,), "2x4": (4, 8)}.get(topology, (4,))
 
     def cloud_type(self, topology: str) -> str:
-        """Google's name of the slice, for instance v6e-64 (64 chips) or v5p-64 (32 chips: TensorCores count)."""
+        """Google's name of the slice, for instance v6e-64 (64 chips) or v5p-64 (64 TensorCores, 32 chips)."""
         return f"{self.cloud}-{slice_number(self.chip, self.sides(topology))}"
 
     def is_compact(self, topology: str) -> bool:
-        """True if ``cloud_type`` means this topology: of several with as many chips it is the most compact."""
+        """True if ``cloud_type`` means this topology, because it is the most compact one with its number of chips."""
         sides = self.sides(topology)
         return sides == compact_shape(self.chip, prod(sides))
 

@@ -1,4 +1,4 @@
-"""Reads a cluster and refuses one that cannot exist, each time with the remedy.
+"""Reads a cluster and refuses one that cannot exist, with a remedy.
 
 cluster = read_cluster(config.to_dict())      # UserError: the offending value and the remedy, in one line
 """

@@ -1,4 +1,4 @@
-"""The cluster that a configuration describes, typed and closed to unknown fields. ``check`` says if it can exist."""
+"""The cluster that a configuration describes. Fields are typed; unknown ones are refused. For limits see ``check``."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from trace_jax.relay.files import KEY
 Target = Literal["gke", "skypilot", "ssh"]
 Count = Annotated[int, Field(ge=0, lt=1 << 31)]  # Kubernetes has 32 bits for a number
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
-# Part of a path, an image or a name: nothing that a shell, YAML or Kubernetes would expand.
+# Part of a path, an image or a name. It has no character that a shell, YAML or Kubernetes would expand.
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+=,-]*$")]
 Flag = Annotated[str, Field(pattern=r"^[^\n]+$")]
 Zone = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
@@ -61,17 +61,17 @@ class Trainer(Part):
 
     @property
     def machines(self) -> int:
-        """Machines in all: the number of JAX processes."""
+        """All machines; this is the number of JAX processes."""
         return self.hosts_per_slice * self.slices
 
     @property
     def devices(self) -> int:
-        """JAX devices in all."""
+        """All JAX devices."""
         return self.machines * self.chips_per_host * (self.tpu.chip.devices if self.tpu else 1)
 
 
 class Rollout(Part):
-    """The GPU machines that generate."""
+    """The GPU machines that generate rollouts."""
 
     image: Plain
     accelerator: str
@@ -90,12 +90,12 @@ class Rollout(Part):
 
     @property
     def servers(self) -> int:
-        """SGLang servers in all."""
+        """All SGLang servers."""
         return self.machines * self.servers_per_machine
 
 
 class Gke(Part):
-    """The place in Kubernetes."""
+    """The GKE cluster, and the namespace and service account in it."""
 
     cluster: Plain
     namespace: Namespace
@@ -136,12 +136,12 @@ class Cluster(Part):
 
     @property
     def relay_secret_names(self) -> dict[str, str]:
-        """The secrets that the relays need as well: the key that they share with the trainer."""
+        """The secrets that relays need too, which is the key that they share with the trainer."""
         return {variable: name for variable, name in self.secret_names.items() if variable == KEY}
 
     @property
     def model_bucket(self) -> str:
-        """Bucket of the model; empty if it lies on the machines."""
+        """The bucket of the model; empty if the model is on the machines."""
         return self.model.removeprefix("gs://").split("/", 1)[0] if self.model.startswith("gs://") else ""
 
     @property

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from clusters.cluster import Cluster
 
 ROUTER_PORT = 30000
-SERVER_PORT = 30001  # the first server of a machine; its neighbours count up
+SERVER_PORT = 30001  # of the first server of a machine; the others have the next ports
 RELAY_OFFSET = 1000  # from a server's port to that of its relay
 COORDINATOR_PORT = 8476
 _ADAPTERS = "/tmp/adapters"  # in a server's container, which its relay shares
-# Arguments: number of the relay's words, these words, the server's. The container lives by the server.
+# Arguments: the number of the relay's words, the relay's words, the server's words. The container ends with the server.
 _WITH_RELAY = 'while kill -0 $$ 2> /dev/null; do "${@:2:$1}"; sleep 5; done & shift $(($1 + 1)); exec "$@"'
 _COLUMNS = 110
 _BREAK = " \\\n  "  # in the middle of a command
@@ -22,7 +22,7 @@ _BREAK = " \\\n  "  # in the middle of a command
 
 @dataclass(frozen=True)
 class Expanded:
-    """A word in which the shell expands variables, for instance ``--process_id=${RANK}``. Never a user's word."""
+    """A word in which the shell expands variables, for instance ``--process_id=${RANK}``. Users' words never are."""
 
     text: str
 
@@ -44,7 +44,7 @@ def shell(words: Sequence[Word]) -> str:
 
 @dataclass(frozen=True)
 class Process:
-    """The JAX process of a GPU machine. TPU machines find theirs by themselves."""
+    """The JAX process of a GPU machine. TPU machines find these values by themselves."""
 
     coordinator: Word  # host of process 0
     index: Word
@@ -82,7 +82,7 @@ def one_line(script: str) -> str:
 
 
 def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0") -> list[Word]:
-    """One SGLang server. ``host`` is the address to listen on; the server has no password, so it is never public."""
+    """One SGLang server. It listens on the address ``host``, which must not be public: the server has no password."""
     rollout = cluster.rollout
     return [
         *("python3", "-m", "sglang.launch_server", "--model-path", cluster.model_path),
@@ -94,9 +94,9 @@ def server_words(cluster: Cluster, host: Word, port: Word, first_gpu: Word = "0"
 
 
 def with_relay(server: Sequence[Word], where: Word, host: Word, port: Word) -> list[Word]:
-    """The command ``server``, which listens at ``where`` (HOST:PORT), and the relay that brings it its adapters.
+    """The command ``server``, which listens at ``where`` (HOST:PORT), with the relay that brings adapters to it.
 
-    Trainer and servers share no disk. The relay listens on ``host``, which is never public either, and ``port``.
+    Trainer and servers share no disk. The relay listens at ``host`` and ``port``; ``host`` must not be public either.
     """
     relay = ["python3", "-m", "launch.relay", join("--server=http://", where), f"--directory={_ADAPTERS}"]
     relay += [join("--host=", host), join("--port=", port)]
@@ -104,10 +104,10 @@ def with_relay(server: Sequence[Word], where: Word, host: Word, port: Word) -> l
 
 
 def router_words(cluster: Cluster, host: Word, servers: Sequence[Word]) -> list[Word]:
-    """The router before all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server.
+    """The router in front of all servers; ``servers`` are host:port. cache_aware keeps a group's prefix on one server.
 
-    The trainer asks the router for the list of servers, and sends every other request to the servers themselves: the
-    router does not hand adapters on.
+    The trainer gets the list of servers from the router. It sends all other requests directly to the servers, because
+    the router does not forward adapters.
     """
     return [
         *("python3", "-m", "sglang_router.launch_router", "--host", host, "--port", str(ROUTER_PORT)),

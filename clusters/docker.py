@@ -1,7 +1,7 @@
 """Containers on machines outside of Kubernetes (TPU VMs, GPU boxes, SkyPilot machines), as lines for bash.
 
-Every container has a fixed name: starting a role first ends the previous container of that role. Docker restarts
-servers and router when they die; the trainer ends with its command. Values of secrets stay in the environment.
+Every container has a fixed name, so that the start of a role first ends its previous container. Docker restarts servers
+and router when they die. The trainer ends with its command. Values of secrets stay in the environment.
 """
 
 import shlex
@@ -21,7 +21,7 @@ from clusters.commands import (
     with_relay,
 )
 
-_REGISTRY = ".pkg.dev"  # Artifact Registry; other registries are public or logged in to by the machine's image
+_REGISTRY = ".pkg.dev"  # Artifact Registry; other registries are public, or the machine's image has logged in to them
 
 
 def images(*names: str) -> str:
@@ -53,7 +53,7 @@ def secret_values(cluster: Cluster, names: Mapping[str, str]) -> str:
 
 
 def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
-    """End an earlier trainer, then run ``script`` in the foreground. ``variables`` of the shell are passed on."""
+    """End an earlier trainer, then run ``script`` in the foreground. The container gets ``variables`` of the shell."""
     name = f"{cluster.name}-trainer"
     words = [*_run([*variables, *cluster.secret_names]), "--rm", "--init", "--name", name, "--network", "host"]
     words += ["--stop-timeout", str(cluster.grace_seconds)]
@@ -68,7 +68,7 @@ def trainer(cluster: Cluster, script: str, variables: Sequence[str]) -> str:
 
 
 def servers(cluster: Cluster, host: Word) -> str:
-    """Start the servers of one machine in the background, each with a relay; they listen on ``host``."""
+    """Start the servers of one machine in the background, each with a relay. They listen on ``host``."""
     port = Expanded(f"$(({SERVER_PORT} + i))")
     server = server_words(cluster, host, port, Expanded(f"$((i * {cluster.rollout.tensor_parallel}))"))
     where = Expanded(f"{host.text if isinstance(host, Expanded) else host}:{port.text}")
@@ -81,7 +81,7 @@ def servers(cluster: Cluster, host: Word) -> str:
 
 
 def router(cluster: Cluster, host: Word, hosts: Sequence[Word]) -> str:
-    """Start the router in the background before the servers of all ``hosts``."""
+    """Start the router in the background, in front of the servers of all ``hosts``."""
     ports = [SERVER_PORT + index for index in range(cluster.rollout.servers_per_machine)]
     addresses = [join("", host_name, f":{port}") for host_name in hosts for port in ports]
     name = f"{cluster.name}-router"
@@ -101,7 +101,7 @@ def _background(
 
 
 def _run(variables: Iterable[str]) -> list[Word]:
-    """``docker run``; ``variables`` of the shell are passed on by name, so that no value is on a command line."""
+    """``docker run``. It passes ``variables`` of the shell by name, so that no value is on a command line."""
     names = list(variables)
     kept = [f"--preserve-env={','.join(names)}"] if names else []
     return ["sudo", *kept, "docker", "run", *(word for name in names for word in ("--env", name))]

@@ -1,4 +1,4 @@
-"""Rendered files of one target, shell templates, and YAML."""
+"""The rendered files of a target, shell templates, and YAML."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_TEMPLATES = Environment(  # shell, not HTML: values are quoted by the filter q
+_TEMPLATES = Environment(  # shell, not HTML: the filter q quotes values
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     keep_trailing_newline=True,
@@ -21,7 +21,7 @@ _TEMPLATES.filters["q"] = lambda value: shlex.quote(str(value))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Scripts as blocks, as one would write them."""
+    """Writes scripts as block scalars."""
 
 
 _Dumper.add_representer(
@@ -37,7 +37,7 @@ def to_yaml(documents: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Files of a target by name below ``directory``, and the commands that a user types next."""
+    """Files of a target, by name below ``directory``, and the next commands of the user."""
 
     directory: str
     files: dict[str, str]
@@ -45,5 +45,5 @@ class Rendered:
 
 
 def text(template: str, **values: Any) -> str:
-    """``template`` with ``values``; an unknown name raises."""
+    """``template`` filled with ``values``. Raises for an unknown name."""
     return _TEMPLATES.get_template(template).render(**values)

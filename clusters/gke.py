@@ -1,9 +1,9 @@
-"""GKE: one JobSet with trainer, servers and router; and for XPK the trainer as a workload, the others as a JobSet.
+"""GKE: one JobSet with trainer, servers and router. For XPK: the trainer as a workload, the others as a JobSet.
 
-A trainer's Job is one TPU slice (or all GPU machines). A slice cannot go on without one of its pods: the Job fails, the
-set is restarted, and the trainer resumes from its work directory. The condition ``DisruptionTarget`` marks preempted
-pods; only other failures count towards ``max_restarts``. A server that dies is replaced alone. Servers and router are
-reached inside the cluster only: they have host names and a ClusterIP service.
+A Job of the trainer is one TPU slice, or all GPU machines. A slice cannot continue if it loses a pod: the Job fails,
+the JobSet is restarted, and the trainer resumes from its work directory. The condition ``DisruptionTarget`` marks
+preempted pods; only other failures count towards ``max_restarts``. A server that dies is replaced by itself. Servers
+and router have host names and a ClusterIP service, so they can be reached only inside the cluster.
 """
 
 from collections.abc import Mapping
@@ -27,15 +27,15 @@ from clusters.commands import (
 )
 from clusters.files import Rendered, text, to_yaml
 
-_LIBTPU_PORT = 8471  # over which the hosts of a slice find one another
-_REPLACEMENTS = 1000  # of servers and routers: they may come and go without end
+_LIBTPU_PORT = 8471  # on which the hosts of a slice find each other
+_REPLACEMENTS = 1000  # of servers and routers; in effect no limit
 _POOL = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 Json = dict[str, Any]
 
 
 def render_gke(cluster: Cluster) -> Rendered:
-    """The files, and the commands that a user types next."""
+    """The files for GKE and XPK, and the next commands of the user."""
     roles = [_trainer(cluster), _servers(cluster, cluster.name), _router(cluster, cluster.name)]
     files = {"jobset.yaml": to_yaml([_service(cluster, cluster.name), _jobset(cluster, cluster.name, roles)])}
     where = f"--cluster={cluster.gke.cluster} --zone={cluster.zone} --project={cluster.project}"
@@ -122,7 +122,7 @@ def _trainer(cluster: Cluster) -> Json:
     if trainer.tpu:
         container["ports"] = [{"containerPort": _LIBTPU_PORT}]
         container["securityContext"] = {"privileged": True}
-    # Slices talk to one another over the machines' own network: a pod network would halve its speed.
+    # Slices communicate over the machines' own network, because a pod network would halve the speed.
     network: Json = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if trainer.slices > 1 else {}
     pod = _pod(cluster, container, trainer.spot, _trainer_nodes(cluster), memory=not trainer.tpu, **network)
     job = {
@@ -134,7 +134,7 @@ def _trainer(cluster: Cluster) -> Json:
         "template": {**pod, "spec": {"restartPolicy": "Never", **pod["spec"]}},
     }
     template: Json = {"spec": job}
-    if trainer.tpu:  # one slice, one node pool; the GPU roles of the set share theirs
+    if trainer.tpu:  # each slice has a node pool of its own; the GPU roles of the JobSet share one
         template = {"metadata": {"annotations": {_POOL: "cloud.google.com/gke-nodepool"}}, **template}
     return {"name": "trainer", "replicas": trainer.slices, "template": template}
 
@@ -185,7 +185,7 @@ def _router(cluster: Cluster, jobset: str) -> Json:
 
 
 def _service_role(name: str, pods: int, pod: Json) -> Json:
-    """A role that serves. Its containers are restarted when they end, its pods replaced when they are lost."""
+    """A role that serves. Its containers are restarted when they end; lost pods are replaced."""
     job = {**_pods(pods), "backoffLimit": _REPLACEMENTS}
     job["template"] = {**pod, "spec": {"restartPolicy": "OnFailure", **pod["spec"]}}
     return {"name": name, "replicas": 1, "template": {"spec": job}}

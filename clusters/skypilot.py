@@ -1,8 +1,8 @@
-"""SkyPilot: a managed job. After a preemption it is started again, and resumes from the work directory.
+"""SkyPilot: a managed job. It is started again after a preemption, and resumes from the work directory.
 
-On GPUs one task holds all roles: the first nodes train, the others serve, the router runs on the first trainer's node.
-With a TPU trainer the servers are a cluster of their own, started first, in the same network. No port is opened:
-machines reach one another at their internal addresses.
+With GPUs, one task has all roles: the first nodes train, the others serve, and the router runs on the first node. With
+a TPU trainer the servers are a separate cluster in the same network, which is started first. No port is opened, because
+machines reach each other at their internal addresses.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 def render_skypilot(cluster: Cluster) -> Rendered:
-    """The files, and the commands that a user types next."""
+    """The files for SkyPilot, and the next commands of the user."""
     secrets, relay_secrets = (
         "".join(f" --secret {variable}" for variable in names)
         for names in (cluster.secret_names, cluster.relay_secret_names)
@@ -95,13 +95,13 @@ def _task(
     region = cluster.zone.rsplit("-", 1)[0]
     resources = {"infra": f"gcp/{region}/{cluster.zone}" if cluster.zone else "gcp", **resources, "disk_size": _DISK}
     if managed:
-        # Capacity is short where it was just taken away, unless the zone is fixed.
+        # After a preemption the same zone is short of capacity, so another zone is tried unless the zone is fixed.
         strategy = "FAILOVER" if cluster.zone else "EAGER_NEXT_REGION"
         resources["job_recovery"] = {"strategy": strategy, "max_restarts_on_errors": cluster.max_restarts}
     task: Json = {"name": name, "num_nodes": nodes, "resources": resources}
     if envs:
         task["envs"] = envs
-    if secrets := cluster.secret_names if managed else cluster.relay_secret_names:  # only servers run unmanaged
+    if secrets := cluster.secret_names if managed else cluster.relay_secret_names:  # only servers are unmanaged
         task["secrets"] = dict.fromkeys(secrets)
     if cluster.model_bucket:
         task["file_mounts"] = {f"~{cluster.model_path}": cluster.model}

@@ -1,8 +1,8 @@
-"""Plain SSH: ``start.sh`` makes the TPU VMs (or takes GPU machines), starts all roles, and restarts the trainer.
+"""Plain SSH: ``start.sh`` creates TPU VMs (or uses GPU machines), starts all roles, and restarts the trainer.
 
-It runs on any machine that stays on and reaches the others, for instance on a small VM inside tmux. After a preemption
-it deletes the slice and requests a new one, where the trainer resumes from the work directory. Crashes are counted.
-Servers listen on internal addresses only.
+The script runs on any machine that stays on and reaches the others, for instance in tmux on a small VM. After a
+preemption it deletes the slice and requests a new one, on which the trainer resumes from the work directory. Crashes
+count towards ``max_restarts``. Servers listen on internal addresses only.
 """
 
 from clusters import docker
@@ -13,7 +13,7 @@ from clusters.files import Rendered, text
 
 
 def render_ssh(cluster: Cluster) -> Rendered:
-    """The scripts, and the commands that a user types next."""
+    """The scripts, and the next commands of the user."""
     trainer, rollout, hosts = cluster.trainer, cluster.rollout, cluster.ssh.rollout_hosts
     addresses = [address(host) for host in hosts]
     process = None
@@ -54,6 +54,6 @@ def render_ssh(cluster: Cluster) -> Rendered:
 
 
 def _nodes(cluster: Cluster) -> list[str]:
-    """Names of the TPU VMs, one for each slice. Queued resources number them if there are several."""
+    """Names of the TPU VMs, one for each slice. If there are several, queued resources number them."""
     slices = cluster.trainer.slices
     return [cluster.name] if slices == 1 else [f"{cluster.name}-{index}" for index in range(slices)]

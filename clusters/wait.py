@@ -1,8 +1,8 @@
-"""Wait until a URL answers 200: the trainer's first command, for servers take minutes to load a model.
+"""Waits until a URL answers 200. The trainer starts with this command, because servers need minutes to load a model.
 
     python -m clusters.wait --url=http://router:30000/readiness --seconds=1800
 
-Exit status 1 when the time is over: the job is then started anew.
+The exit status is 1 if the time runs out; the job is then started again.
 """
 
 import argparse
@@ -16,7 +16,7 @@ _TIMEOUT = 10.0  # seconds of one attempt
 
 
 def wait(url: str, seconds: float, pause: float = _PAUSE) -> bool:
-    """True as soon as ``url`` answers 200; False if it did not within ``seconds``."""
+    """Wait until ``url`` answers 200. Returns False if it has not done so within ``seconds``."""
     end = time.monotonic() + seconds
     while not _answers(url):
         if time.monotonic() + pause > end:
@@ -29,12 +29,12 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):  # refused, not resolved yet, 503 while no server is up
+    except (urllib.error.URLError, OSError):  # refused, name not resolved yet, 503 while no server is up
         return False
 
 
 def main() -> int:
-    """Exit status."""
+    """Wait as the arguments say. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Wait until a URL answers 200.")
     parser.add_argument("--url", required=True)
     parser.add_argument("--seconds", type=float, required=True)

@@ -1,4 +1,4 @@
-"""The whole loop on a laptop CPU: the tiny agent learns what it lacks at the helpdesk."""
+"""The whole method on a laptop CPU. The tiny agent learns the capabilities that it lacks at the helpdesk."""
 
 from ml_collections import ConfigDict
 

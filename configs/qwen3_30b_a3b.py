@@ -5,15 +5,15 @@
     v6e     TPU v6e-64 (8x8)                  a quarter of them
     h100    eight H100                        half of them
 
-What it takes, with no chip at hand: python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:2x4x4
+Memory and time, computed without a chip: python -m launch.plan --config=configs/qwen3_30b_a3b.py --topology=v5p:2x4x4
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-# Experts over as few chips as have room for them: the others repeat them, and fewer tokens travel. Tokens of a
-# micro-batch are two packed rows of a prompt and two completions each, or one.
+# Experts are split over the fewest chips that have room for them, because more copies of them mean fewer tokens on the
+# network. A micro-batch has two packed rows (v6e: one row), each with a prompt and two completions.
 _SETTINGS = {"v5p": (2, 12288, "attention"), "v6e": (4, 6144, "full"), "h100": (2, 12288, "attention")}
 
 

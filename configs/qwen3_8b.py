@@ -4,7 +4,7 @@
     v5e     TPU v5e-16 (4x4)       an eighth of the base (the default)
     h100    eight H100             all of it
 
-What it takes, with no chip at hand: python -m launch.plan --config=configs/qwen3_8b.py --topology=v5e:4x4
+Memory and time, computed without a chip: python -m launch.plan --config=configs/qwen3_8b.py --topology=v5e:4x4
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A real model learns: SmolLM2-135M-Instruct at the desk of one-request tickets, on two CPU cores."""
+"""SmolLM2-135M-Instruct on helpdesk tickets with one request each, on two CPU cores."""
 
 from ml_collections import ConfigDict
 
@@ -7,9 +7,9 @@ from trace_jax.run_settings import as_config
 
 
 def get_config() -> ConfigDict:
-    """Deltas over the defaults, the warm start's among them."""
+    """Deltas over the defaults, which include those of the warm start."""
     config = as_config(WarmStartSettings)
-    config.base.path = "runs/smollm2/model"  # made if it is missing
+    config.base.path = "runs/smollm2/model"  # the program makes it if it is missing
     config.target.environment = "helpdesk_short"
     config.target.train_tasks = 2000
     config.target.held_out_tasks = 140

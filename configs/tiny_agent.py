@@ -1,4 +1,4 @@
-"""The tiny agent of the quick start: taught helpdesk from scratch by an imperfect demonstrator."""
+"""The tiny agent of the quick start, trained from scratch on helpdesk by an imperfect demonstrator."""
 
 from ml_collections import ConfigDict
 
@@ -13,11 +13,11 @@ def get_config() -> ConfigDict:
     config.num_heads = 4  # int: N
     config.num_kv_heads = 2  # int: K
     config.intermediate_size = 352  # int: F
-    # The skills first, then the habits: shown wrong paths only, it would never learn the right ones.
+    # Skills come first, then habits. From wrong paths alone the agent would never learn the right ones.
     config.skills = 28000  # int, tickets of one request, every path right
     config.habits = (20000, 12000)  # tuple of int, tickets of one request, of two, …
     config.tickets = 12000  # int, tickets drawn like the target's, mixed with the habits'
-    config.wrong_share = 0.75  # float: how often these take the wrong path of a lacking capability
+    config.wrong_share = 0.75  # float: share of these tickets that take the wrong path of a lacking capability
     config.learning_rate = 2e-3  # float: of AdamW
     config.rows = 16  # int, tickets a step
     return config.lock()

@@ -1,5 +1,7 @@
-"""What the measured systems share: the shapes, the prompts, the reward, the clock. Standard library only: every system
-runs in a virtual environment of its own."""
+"""The common parts of the measured systems: shapes, prompts, reward, clock.
+
+The module needs only the standard library, because every system runs in a virtual environment of its own.
+"""
 
 import argparse
 import json
@@ -14,7 +16,7 @@ LAYERS, WIDTH, FEED_FORWARD, HEADS, KV_HEADS, HEAD_WIDTH = 4, 256, 768, 8, 4, 32
 RANK, TARGETS, LORA_PARAMETERS = 16, ("q_proj", "k_proj", "v_proj", "o_proj"), 114_688
 GROUP, LEARNING_RATE, CLIP, MAX_GRAD_NORM = 8, 1e-4, 0.2, 1.0
 PAD, BOS, EOS, UNKNOWN = range(4)
-WARMUP = 3  # steps before the measured ones: the first compiles
+WARMUP = 3  # steps before the measured ones; the first step compiles
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ SHAPES = {"A": Shape(2048, 64, 64), "B": Shape(32768, 64, 64), "C": Shape(2048, 
 
 
 def arguments() -> argparse.Namespace:
-    """Flags of a system's script: ``shape`` and the number of ``steps``, the first ``WARMUP`` of them not measured."""
+    """Flags of a system's script: ``shape`` and the number of ``steps``, of which the first ``WARMUP`` do not count."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--steps", type=int, default=12)
@@ -38,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def vocabulary(size: int) -> dict[str, int]:
-    """Word i is "w<i>"; the first four ids are special."""
+    """Word → id. Word i is "w<i>"; the first four ids are special."""
     return {"<pad>": PAD, "<bos>": BOS, "<eos>": EOS, "<unk>": UNKNOWN} | {f"w{i}": i for i in range(4, size)}
 
 
@@ -48,7 +50,7 @@ def prompt(number: int, words: int, vocab: int) -> str:
 
 
 def reward(completion: str, length: int) -> float:
-    """The share of odd words."""
+    """The share of odd words in a completion of ``length`` words."""
     return sum(int(word[1:]) % 2 for word in completion.split() if word.startswith("w")) / length
 
 
@@ -68,7 +70,7 @@ def fast_tokenizer(size: int) -> Any:
 
 
 class Clock:
-    """CPU seconds of this process: of whole steps, from mark to mark, and of named parts of them."""
+    """CPU seconds of this process, for whole steps (from mark to mark) and for named parts of them."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -79,7 +81,7 @@ class Clock:
         self.marks.append(time.process_time())
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, its seconds counted as ``part``."""
+        """``function``, wrapped so that its seconds count as ``part``."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             started = time.process_time()
@@ -92,8 +94,8 @@ class Clock:
     def report(self, system: str, lengths: Sequence[float], lora_parameters: int) -> None:
         """Print the run as one JSON line.
 
-        ``lengths``: mean tokens of each step's completions. With ``lora_parameters`` the caller sees that every system
-        did the work that was asked for.
+        ``lengths`` are the mean tokens of each step's completions. ``lengths`` and ``lora_parameters`` let the reader
+        check that all systems did the same work.
         """
         seconds = [after - before for before, after in zip(self.marks[:-1], self.marks[1:], strict=True)]
         line = {

@@ -28,7 +28,7 @@ from trace_jax.training.settings import GRPOConfig
 
 
 class Step:
-    """Everything that lives from step to step."""
+    """The state that is kept between steps."""
 
     def __init__(self, shape: common.Shape) -> None:
         self.shape = shape
@@ -60,7 +60,7 @@ class Step:
         self.publisher = Publisher(self.engine, model=self.config, base="random", directory="published")
 
     def rollout(self, number: int) -> tuple[tuple[int, ...], list[Completion]]:
-        """The prompt's tokens and a group of completions, sampled with the adapter as it is now."""
+        """The prompt's tokens and a group of completions, sampled with the current adapter."""
         name = f"bench@{number}"
         self.publisher.publish(name, self.learner.lora())
         text = common.prompt(number, self.shape.prompt, self.shape.vocab)

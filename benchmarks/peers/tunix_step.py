@@ -56,8 +56,8 @@ def main() -> None:
     lengths = []
 
     def reward(prompts: Any, completions: list[str], **_: Any) -> list[float]:
-        # A step ends here, after the rollout: from here to the next call lie one update and the next step's rollout.
-        # So the first step holds two rollouts, and the last update is not counted.
+        # A step ends here, after the rollout. Until the next call come one update and the rollout of the next step.
+        # The first step therefore contains two rollouts, and the last update is not counted.
         if lengths:
             clock.mark()
         lengths.append(sum(len(completion.split()) for completion in completions) / len(completions))
@@ -75,7 +75,7 @@ def main() -> None:
                 num_generations=common.GROUP, num_iterations=1, beta=0.0, epsilon=common.CLIP
             ),
         )
-        # Tunix puts a BOS in front, and rounds a prompt up to a power of two: one word fewer keeps the length.
+        # Tunix adds a BOS and rounds a prompt up to a power of two, so the prompt has one word fewer.
         prompts = [common.prompt(i, shape.prompt - 1, shape.vocab) for i in range(arguments.steps + 1)]
         clock.mark()
         learner.train([{"prompts": np.array([text])} for text in prompts])

@@ -7,10 +7,10 @@
         config.name = "trace-qwen3-30b"
         return config
 
-``python -m launch.clusters`` reads it. Secrets are named, never written: ``HF_TOKEN=hf-token`` puts the secret
-object ``hf-token`` into the trainer's variable ``HF_TOKEN``. GKE reads a Secret of the namespace, with the variable as
-its key; SSH machines read Google Cloud's Secret Manager; SkyPilot and XPK take the variables of the shell that starts
-the job. ``TRACE_RELAY_KEY``, without which relays take adapters from whoever reaches them, goes to the relays too:
+``python -m launch.clusters`` reads it. It contains names of secrets, never their values: ``HF_TOKEN=hf-token`` puts the
+secret object ``hf-token`` into the trainer's variable ``HF_TOKEN``. GKE reads a Secret of the namespace, with the
+variable as its key. SSH machines read Google Cloud's Secret Manager. SkyPilot and XPK take the variables of the shell
+that starts the job. Relays get ``TRACE_RELAY_KEY`` as well; without it they take adapters from every client:
 
     openssl rand -hex 32 | head -c 64 |    # no line break at the end
         kubectl create secret generic trace-relay-key --from-file=TRACE_RELAY_KEY=/dev/stdin
@@ -32,9 +32,9 @@ def get_config() -> ConfigDict:
     config.workdir = ""  # str: work directory of the run; gs://… unless one host that cannot be preempted trains
     config.environments = ()  # tuple of str, paths of the environment manifests to train on
     config.secrets = ()  # tuple of str, VARIABLE=name of the secret object
-    config.max_restarts = 20  # int, restarts after a crash; preemptions are not counted where they can be told apart
-    config.grace_seconds = 15  # int, seconds from SIGTERM to SIGKILL; GKE gives spot machines 15 unless configured
-    config.startup_seconds = 1800  # int, seconds that servers may take to load the model
+    config.max_restarts = 20  # int, restarts after a crash; preemptions that can be recognised are not counted
+    config.grace_seconds = 15  # int, seconds from SIGTERM to SIGKILL; by default GKE gives spot machines 15
+    config.startup_seconds = 1800  # int, longest time in which servers load the model, in seconds
 
     trainer = config.trainer = ConfigDict()
     trainer.config = ""  # str: configuration file of the run inside the image
@@ -42,10 +42,10 @@ def get_config() -> ConfigDict:
     trainer.accelerator = "v6e"  # str: v5e, v5p, v6e or tpu7x; A100-80GB, H100, H200 or B200
     trainer.topology = ""  # str: of one TPU slice, 8x8 for v6e-64, 2x4x4 for v5p-64; empty for GPUs
     trainer.slices = 1  # int, TPU slices; 1 for GPUs
-    trainer.hosts = 0  # int, machines of a GPU trainer; 0 for TPUs: the topology says it
+    trainer.hosts = 0  # int, machines of a GPU trainer; 0 for TPUs, where the topology determines it
     trainer.chips_per_host = 4  # int, chips or GPUs of one machine
     trainer.spot = False  # bool: spot (preemptible) machines
-    trainer.reservation = ""  # str: reservation that the machines come from
+    trainer.reservation = ""  # str: reservation of the machines; empty: none
 
     mesh = trainer.mesh = ConfigDict()
     mesh.data = 1  # int, devices along data; a multiple of the slices

@@ -1,4 +1,4 @@
-"""Qwen3-30B-A3B on one slice v5p-128 (64 chips, 4x4x4; the name counts TensorCores), else as ``qwen3_30b_v5p64``."""
+"""Qwen3-30B-A3B on one slice v5p-128 (64 chips, 4x4x4; the name counts TensorCores), otherwise ``qwen3_30b_v5p64``."""
 
 from ml_collections import ConfigDict
 
