@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import beta
 
 from trace_jax.contract.capability import Interval
+from trace_jax.contract.rewards import without_rounding
 from trace_jax.errors import UserError
 from trace_jax.synthesis import calibration
 
@@ -109,7 +110,7 @@ def paired_difference_over_seeds(pairs: Sequence[tuple[Rewards, Rewards]], seed:
 
 
 def _graded(rewards: Rewards) -> dict[str, list[float]]:
-    kept = {task: [r for r in row if r is not None] for task, row in rewards.items()}
+    kept = {task: [without_rounding(r) for r in row if r is not None] for task, row in rewards.items()}
     for task, row in kept.items():
         if not all(0.0 <= reward <= 1.0 for reward in row):  # a NaN fails this too
             raise UserError(f"task {task}: rewards {row} outside [0, 1]; a broken episode is None")

@@ -49,11 +49,14 @@ ODD_TAU: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (set_arguments({"reservation_id": "3RK2T9"}), r"traj\.\d+\.tool_calls\.0\.function\.arguments: {'res"),
     (set_arguments(None), r"tool_calls\.0\.function\.arguments: None"),
     (lambda episode: episode["traj"].insert(1, {"role": "developer", "content": "x"}), r"traj\.1\.role: 'developer'"),
+    (lambda episode: episode["traj"][0].update(content=float("nan")), r"NaN is neither a text .*traj\.0\.content"),
+    (lambda episode: episode["traj"][1].update(function_call={"name": "f"}), r"traj\.1\.function_call"),
     (lambda episode: episode["traj"][0].update(content=[{"type": "text", "text": "x"}]), r"traj\.0\.content"),
     (lambda episode: episode.update(traj=None), "traj: Input should be a valid list"),
     (lambda episode: episode.update(info="lost"), "info: "),
     (lambda episode: episode.update(trial="first"), "trial: "),
-    (lambda episode: episode.update(task_id={"id": 3}), "task_id"),
+    (lambda episode: episode.update(task_id={"id": 3}), "task_id: a task is named by"),
+    (lambda episode: episode.update(task_id=None), "task_id: a task is named by a text or a whole number"),
     (lambda episode: episode.clear(), "task_id: Field required"),
 ]
 
@@ -237,6 +240,8 @@ ODD_TAU2: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         ),
         "the infrastructure failed",
     ),
+    (lambda simulation: simulation.update(policy=float("nan")), "policy: NaN is neither a text nor a number of JSON"),
+    (lambda simulation: simulation["messages"][0].update(content=float("inf")), "content: Infinity is neither a text"),
     (lambda simulation: simulation.update(messages=None), "neither messages nor ticks"),
     (lambda simulation: simulation.update(messages=[None]), "messages.0"),
     (lambda simulation: simulation["messages"][0].update(role="developer"), "'developer'"),
@@ -377,7 +382,7 @@ def change(path: Path, **fields: Any) -> None:
     [
         (lambda path: (path / "s1.json").unlink(), "s1", "simulation_index names it, and its file is missing"),
         (lambda path: (path / "s1.json").write_text("{"), "s1", "its file cannot be read .*s1.json: not JSON"),
-        (lambda path: (path / "s1.json").write_text("[]"), "s1", "episode: Input should be"),
+        (lambda path: (path / "s1.json").write_text("[]"), "s1", "the episode: Input should be a valid dictionary \\("),
         (lambda path: change(path / "s1.json", reward_info={"reward": 1.0}), "s1", r"another reward \(0.0, the file 1"),
         (lambda path: change(path / "s1.json", trial=9), "s1", r"another trial \(1, the file 9"),
         (lambda path: change(path / "s1.json", task_id="never_run"), "s1", "another task_id"),
@@ -395,6 +400,45 @@ def test_the_directory_form_is_held_against_its_index(
     (error,) = (t.error for t in found if t.error and f"simulations/{name}.json: " in t.error)
     assert re.search(words, error), error
     assert {t.id for t in found if not t.broken} == {"s0", "s1", "s2"} - {name}
+
+
+def test_an_odd_entry_of_the_index_is_one_broken_episode(tmp_path: Path) -> None:
+    for number, odd in enumerate((None, {"task_id": 1}, {"id": 3}, "s0")):
+        path = directory_form(tmp_path / f"run{number}", result_file())
+        whole = json.loads((path / "results.json").read_text())
+        (path / "results.json").write_text(json.dumps({**whole, "simulation_index": [odd, *whole["simulation_index"]]}))
+        found = tau2_bench.load(path)
+        assert [t.id for t in found if not t.broken] == ["s0", "s1", "s2"]
+        (error,) = (t.error for t in found if t.error and "simulation_index.0: it names no simulation" in t.error)
+        assert "instance of" not in error
+
+
+def test_the_index_may_round_a_reward(tmp_path: Path) -> None:
+    path = directory_form(tmp_path / "run", result_file())
+    change(path / "simulations" / "s0.json", reward_info={"reward": 0.9999999999999999})
+    assert tau2_bench.load(path)[0].passed
+
+
+def test_simulations_of_an_index_are_those_of_the_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = directory_form(tmp_path / "run", result_file())
+    change(path / "results.json", simulations=[result_file()["simulations"][0]])
+    assert [t.id for t in tau2_bench.load(path) if not t.broken] == ["s0", "s1", "s2"]
+    assert "its own simulations are passed over" in caplog.text
+
+
+@pytest.mark.parametrize("noise", [1e-16, 1e-12, 1e-9, 1e-6])
+def test_a_reward_that_is_rounded_is_whole(noise: float, tmp_path: Path) -> None:
+    """τ-bench's own graders count a reward within 1e-6 of 1 as passed."""
+    episodes = json.loads(AIRLINE.read_text())[:4]
+    rewards = (1.0 - noise, 1.0 + max(noise, 3e-16), -noise, noise)
+    for episode, reward in zip(episodes, rewards, strict=True):
+        episode["reward"] = reward
+    found = tau_bench.load(written(tmp_path / "r.json", episodes), "airline", "m")
+    assert [t.reward for t in found] == [1.0, 1.0, 0.0, 0.0] and [t.passed for t in found] == [True, True, False, False]
+    assert [tau_bench.export(t) for t in found] == episodes
+    results = result_file()
+    results["simulations"][0]["reward_info"]["reward"] = 1.0 - noise
+    assert tau2_bench.load(written(tmp_path / "t.json", results))[0].passed
 
 
 def test_results_without_simulations_name_both_forms(tmp_path: Path) -> None:

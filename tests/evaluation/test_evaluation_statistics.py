@@ -41,6 +41,11 @@ def test_intervals_at_zero_and_one_are_not_points():
     assert (everything.mean, everything.low, everything.high) == pytest.approx((1.0, 1 - exact.high, 1.0))
 
 
+def test_a_reward_that_is_rounded_passes():
+    rounded = {"a": [1.0 - 1e-16, 1.0000000000000002], "b": [1.0 - 1e-9, -1e-17]}
+    assert statistics.pass_rate(rounded) == statistics.pass_rate({"a": [1.0, 1.0], "b": [1.0, 0.0]})
+
+
 def test_broken_episodes_are_left_out_never_zero():
     rewards = {"a": (1.0, None, None), "b": (0.0, 1.0, None), "c": (None, None, None), "d": (0.5, 0.5, 0.5)}
     assert statistics.task_pass_rates(rewards) == {"a": 1.0, "b": 0.5, "d": 0.0}

@@ -156,6 +156,11 @@ def test_experts_are_known_to_the_configuration():
         (WITHOUT_ROPE | {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
         ({"is_causal": False}, "is_causal False"),
         ({"is_causal": 0}, "is_causal 0"),
+        ({"is_causal": None}, "is_causal None"),  # transformers takes it for False
+        (
+            WITHOUT_ROPE | {"rope_scaling": LLAMA3, "original_max_position_embeddings": 4096},
+            "original_max_position_embeddings is 4096 in the file itself and 64 elsewhere",
+        ),
         ({"per_layer_config": {"0": {"hidden_size": 8}}}, "per_layer_config"),
         ({"hidden_size": 0}, "hidden_size 0 must be a whole number from 1"),
         ({"hidden_size": True}, "hidden_size True"),
@@ -173,6 +178,8 @@ def test_experts_are_known_to_the_configuration():
         ({"tie_word_embeddings": "no"}, "transformers refuses it as a Qwen3Config .*tie_word_embeddings"),
         ({"model_type": "llama", "num_attention_heads": 5}, "transformers refuses it as a LlamaConfig"),
         ({"model_type": "llama", "sliding_window": 64}, "sliding_window 64 .*'llama'"),
+        ({"model_type": "llama", "use_sliding_window": True}, "use_sliding_window True .*'llama'"),
+        ({"model_type": "llama", "layer_types": ["sliding_attention"] * 3}, "layer_types .*sliding.*'llama'"),
         ({"layer_types": ["full_attention", "full_attention", "sliding_attention"]}, "layer_types.*sliding"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
         ({"layer_types": ["linear_attention"] * 3}, "layer_types.*linear"),

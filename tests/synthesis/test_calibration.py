@@ -47,6 +47,8 @@ def test_statistics_equal_a_hand_count():
 def test_groups_that_differ_by_rounding_are_constant():
     found = calibrate([[1.0, 0.9999999999999999, 1.0], [0.3, 0.1 + 0.2, 0.3], [0.5, 0.500001, 0.5], [0.5, 0.51, 0.5]])
     assert found.constant_groups == 0.75
+    assert (found.all_success_groups, found.success_rate) == (0.25, 0.25)
+    assert calibrate([[1.0000000000000002, 1.0 - 1e-12]]).pass_at_k == {"1": 1.0}
 
 
 def test_a_broken_rollout_is_no_zero():

@@ -12,11 +12,13 @@ Every record is written with its seal (see ``trace_jax.contract.seal``), and ref
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from trace_jax.contract.lines import LineLog, read_lines
 from trace_jax.contract.reading import WRITTEN_BY_A_STAGE, read_bytes
@@ -115,6 +117,11 @@ def decode(where: str, data: bytes, model: type[R]) -> R:
     return record
 
 
+def plain_message(problem: ErrorDetails) -> str:
+    """The text of one problem of a validation error, without the names of classes of this program."""
+    return re.sub(r" or instance of \w+", "", problem["msg"].removeprefix("Value error, "))
+
+
 def one_line(error: Exception) -> str:
     """The first problem of a validation error as ``field: message (got value)``; of other errors the text."""
     if not isinstance(error, ValidationError):
@@ -125,4 +132,4 @@ def one_line(error: Exception) -> str:
     field = ".".join(str(part) for part in first["loc"])
     value = "" if first["type"] in ("value_error", "json_invalid", "missing") else f" (got {repr(first['input'])[:80]})"
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return " ".join(f"{field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}{value}{more}".split())
+    return " ".join(f"{field + ': ' if field else ''}{plain_message(first)}{value}{more}".split())

@@ -21,6 +21,13 @@ _MAX_DIGITS = 4300  # of an integer: Python parses no longer ones
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
+class NoNumber(str):
+    """What stands for a number in a file and is none that JSON knows: ``NaN``, ``-Infinity``, ``1e999``.
+
+    Free-form fields keep it as this text. Where a text is expected, it is none (see ``importers.episodes.Shape``).
+    """
+
+
 class TooDeepError(ValueError):
     """A value is nested deeper than the files of this program can hold."""
 
@@ -50,7 +57,7 @@ def read_json(path: PathLike, remedy: str) -> Any:
 def parse_json(where: str, data: bytes, remedy: str) -> Any:
     """The JSON value in ``data``, which stands at ``where``. Raises UserError that ends with ``remedy``.
 
-    NaN, the infinities, and numbers too long for Python come back as text, so that nobody takes them for numbers.
+    NaN, the infinities, and numbers too long for Python come back as ``NoNumber``: nobody takes them for numbers.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -59,7 +66,7 @@ def parse_json(where: str, data: bytes, remedy: str) -> Any:
     if not text.strip():
         raise UserError(f"{where}: empty: {remedy}")
     try:
-        return json.loads(text, parse_constant=str, parse_float=_finite, parse_int=_integer)
+        return json.loads(text, parse_constant=NoNumber, parse_float=_finite, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{where}: not JSON: {error.msg} (line {error.lineno}, column {error.colno}): {remedy}"
@@ -98,10 +105,10 @@ def storable(value: Any) -> tuple[Any, int]:
     return copy(value, 0), replaced
 
 
-def _finite(text: str) -> float | str:
+def _finite(text: str) -> float | NoNumber:
     number = float(text)
-    return number if math.isfinite(number) else text
+    return number if math.isfinite(number) else NoNumber(text)
 
 
-def _integer(text: str) -> int | str:
-    return int(text) if len(text) <= _MAX_DIGITS else text
+def _integer(text: str) -> int | NoNumber:
+    return int(text) if len(text) <= _MAX_DIGITS else NoNumber(text)

@@ -2,9 +2,10 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trace_jax.contract.record import Part, Record
+from trace_jax.contract.rewards import without_rounding
 
 Split = Literal["train", "held_out"]
 Termination = Literal["done", "max_turns", "max_tokens", "user_stop", "agent_stop", "error"]
@@ -89,6 +90,7 @@ class Trajectory(Record):
     """One episode. It either has a ``reward``, or is broken and says why in ``error``.
 
     A broken episode may be played again under its id. Its broken records in a file are ignored once it is graded.
+    A reward that differs from 0 or 1 by rounding alone (``without_rounding``) is 0 or 1.
     ``policy`` is the policy that the episode began with; each sampled segment names the adapter that sampled it.
     ``extra`` keeps what an importer found and what has no field here, so that nothing is lost.
     """
@@ -113,6 +115,11 @@ class Trajectory(Record):
     error: str | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _whole_where_it_is_rounded(cls, found: Any) -> Any:
+        return without_rounding(found) if isinstance(found, float) else found
+
     @model_validator(mode="after")
     def _graded_or_broken(self) -> Self:
         if (self.reward is None) == (self.error is None):
@@ -128,5 +135,5 @@ class Trajectory(Record):
 
     @property
     def passed(self) -> bool:
-        """True if the reward is exactly 1."""
+        """True if the reward is 1."""
         return self.reward == 1.0

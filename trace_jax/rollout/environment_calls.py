@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from trace_jax.chat.calls import read_object
 from trace_jax.contract.record import Part
+from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.rollout.deadline import DeadlineExceeded, deadline
@@ -64,7 +65,8 @@ def checked_outcome(value: Any) -> Outcome:
     """``value`` if it is an Outcome with a reward in [0, 1] and finite components. Raises EnvironmentFault."""
     if not isinstance(value, Outcome):
         raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
-    if not (isinstance(value.reward, Real) and 0.0 <= value.reward <= 1.0):  # false for NaN too
+    reward = without_rounding(float(value.reward)) if isinstance(value.reward, Real) else math.nan
+    if not 0.0 <= reward <= 1.0:  # true for NaN
         raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
     if not isinstance(value.components, Mapping):
         raise EnvironmentFault(f"reward components are {value.components!r}, not a mapping")
@@ -75,7 +77,7 @@ def checked_outcome(value: Any) -> Outcome:
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
-    return Outcome(float(value.reward), components, checked_parts(value.checks, Check))
+    return Outcome(reward, components, checked_parts(value.checks, Check))
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trace_jax.contract.environment import Calibration, Verdict
-from trace_jax.contract.rewards import rewards_differ
+from trace_jax.contract.rewards import rewards_differ, without_rounding
 from trace_jax.errors import UserError
 
 PASS_AT = (1, 4, 8, 16)
@@ -60,7 +60,7 @@ def calibrate(rewards: Sequence[Sequence[float | None]]) -> Calibration:
         raise UserError(
             f"calibration with groups of {sorted(sizes) or 'no'} rollouts: all groups need the same number > 0"
         )
-    kept = [[reward for reward in group if reward is not None] for group in rewards]
+    kept = [[without_rounding(reward) for reward in group if reward is not None] for group in rewards]
     groups = [np.array(group, dtype=np.float64) for group in kept if group]
     flat = np.concatenate(groups) if groups else np.zeros(0)
     if not np.all((flat >= 0.0) & (flat <= 1.0)):  # NaN fails too

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.environments.protocol import Outcome
 from trace_jax.synthesis.designer import GeneratedEnvironment
@@ -41,7 +42,7 @@ class ScriptedEpisode:
     def reward(self) -> float:
         """The reward. The episode must have been graded."""
         assert self.outcome is not None
-        return self.outcome.reward
+        return without_rounding(self.outcome.reward)
 
     def fingerprint(self) -> str:
         """Everything that the agent could see, the final state and the grade, as text."""

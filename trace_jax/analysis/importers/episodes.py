@@ -1,15 +1,18 @@
 """Reading a result file episode by episode: one that cannot be read is broken by name, and the others are read."""
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from trace_jax.contract.reading import TooDeepError, storable
+from trace_jax.contract.files import plain_message
+from trace_jax.contract.reading import NoNumber, TooDeepError, storable
+from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Policy, Trajectory
 
 _REMEDY = "correct it there, or leave the episode out"
@@ -26,6 +29,23 @@ class Shape(BaseModel):
     """What must hold of a part of a result file for it to be read. Fields that are not named here may be anything."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_no_text(cls, found: Any, info: ValidationInfo) -> Any:
+        """pandas writes NaN where a text is missing: it must not be read as the text "NaN"."""
+        if isinstance(found, NoNumber) and cls.model_fields[str(info.field_name)].annotation is not Any:
+            raise ValueError(f"{found} is neither a text nor a number of JSON")
+        return found
+
+
+def _task_id(found: Any) -> Any:
+    if isinstance(found, bool) or not isinstance(found, int | str):
+        raise ValueError("a task is named by a text or a whole number")
+    return found
+
+
+TaskId = Annotated[int | str, BeforeValidator(_task_id)]
 
 
 class Fault(Exception):
@@ -49,17 +69,12 @@ class Entry:
     fault: Fault | None = None
 
 
-_REWARD: TypeAdapter[float] = TypeAdapter(
-    Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)], config=ConfigDict(strict=True)
-)
-
-
 def reward_of(value: Any) -> float:
-    """``value`` if it is a number from 0 to 1; else raises Fault."""
-    try:
-        return _REWARD.validate_python(value)
-    except ValidationError:
-        raise Fault("the reward is not a number from 0 to 1", short(value)) from None
+    """``value`` if it is a number from 0 to 1, give or take rounding; else raises Fault."""
+    reward = without_rounding(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0.0 <= reward <= 1.0:  # true for NaN
+        raise Fault("the reward is not a number from 0 to 1", short(value))
+    return float(reward)
 
 
 def short(value: Any) -> str:
@@ -153,8 +168,8 @@ def _fault(error: Fault | ValidationError | TooDeepError) -> Fault:
     first = error.errors(include_url=False)[0]
     fields = ".".join(part for part in first["loc"] if isinstance(part, str))
     place = ".".join(str(part) for part in first["loc"])
-    value = "" if first["type"] == "missing" else f": {short(first['input'])}"
-    return Fault(f"{fields or 'episode'}: {first['msg'].removeprefix('Value error, ')}", f"{place}{value}")
+    value = "" if first["type"] == "missing" else short(first["input"])
+    return Fault(f"{fields or 'the episode'}: {plain_message(first)}", ": ".join(filter(None, (place, value))))
 
 
 def _stand_in(source: Source, place: str, raw: Any, error: str) -> Trajectory:

@@ -1,5 +1,6 @@
 """The two forms of τ²-bench results: one file, or a directory of ``results.json`` and ``simulations/*.json``."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from trace_jax.analysis.importers.episodes import Entry, Fault, short
 from trace_jax.analysis.importers.tau2_shapes import IndexEntry, ResultFile
 from trace_jax.contract.files import one_line
 from trace_jax.contract.reading import TooDeepError, read_json, storable
+from trace_jax.contract.rewards import rewards_differ
 from trace_jax.contract.storage import PathLike
 from trace_jax.errors import UserError
 
@@ -19,6 +21,8 @@ _REMEDY = (
     "give a τ²-bench result file (with info, tasks and simulations), or a directory of one (results.json beside "
     "simulations/*.json)"
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ def read_results(path: PathLike) -> Results:
         raise UserError(f"{name}: {error}: {_REMEDY}") from None
     except ValidationError as error:
         raise UserError(f"{name}: {one_line(error)}: {_REMEDY}") from None
-    if not simulations and directory.is_dir():
+    if directory.is_dir() and (not simulations or shape.simulation_index is not None):
+        if simulations:
+            log.warning("%s: its own simulations are passed over: its simulation_index is of %s", name, directory)
         entries = tuple(_from_directory(directory, shape.simulation_index))
     elif isinstance(simulations, list):
         entries = tuple(Entry(f"simulation {number}", found) for number, found in enumerate(simulations))
@@ -62,10 +68,20 @@ def read_results(path: PathLike) -> Results:
     return Results(name, raw, shape, entries)
 
 
-def _from_directory(directory: epath.Path, index: list[IndexEntry] | None) -> Iterator[Entry]:
-    """Every simulation in the order of the index, then the files that it does not name, in the order of names."""
+def _from_directory(directory: epath.Path, index: list[Any] | None) -> Iterator[Entry]:
+    """Every simulation in the order of the index, then the files that it does not name, in the order of names.
+
+    An entry of the index that cannot be read is an entry with a fault.
+    """
     files = {file.stem: file for file in sorted(directory.iterdir()) if file.suffix == ".json"}
-    noted = {entry.id: entry for entry in index or ()}
+    noted: dict[str, IndexEntry] = {}
+    for number, raw in enumerate(index or ()):
+        try:
+            entry = IndexEntry.model_validate(raw)
+        except ValidationError as error:
+            yield Entry(f"simulation_index.{number}", raw, Fault("it names no simulation", one_line(error)))
+        else:
+            noted[entry.id] = entry
     for name in dict.fromkeys([*noted, *files]):
         place = f"simulations/{name}.json"
         if name not in files:
@@ -95,9 +111,15 @@ def _disagreement(name: str, raw: Any, noted: IndexEntry | None) -> Fault | None
     }
     wanted = {**noted.model_dump(include=set(found)), "id": name, "task_id": _text(noted.task_id)}
     for key, value in wanted.items():
-        if value is not None and value != found[key]:
+        if value is not None and value != found[key] and not _are_alike(value, found[key]):
             return Fault(f"simulation_index gives another {key}", f"{short(value)}, the file {short(found[key])}")
     return None
+
+
+def _are_alike(noted: Any, found: Any) -> bool:
+    """True for two numbers that differ by rounding alone."""
+    numbers = isinstance(noted, float) and isinstance(found, float | int) and not isinstance(found, bool)
+    return numbers and not rewards_differ([noted, found])
 
 
 def _text(identifier: Any) -> Any:

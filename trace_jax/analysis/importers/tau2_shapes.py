@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from trace_jax.analysis.importers.episodes import Shape
+from trace_jax.analysis.importers.episodes import Shape, TaskId
 
 
 class ToolDefinition(Shape):
@@ -53,7 +53,7 @@ class ResultFile(Shape):
 
     info: Info
     tasks: list[Any]
-    simulation_index: list[IndexEntry] | None = None
+    simulation_index: list[Any] | None = None  # of IndexEntry; each is judged alone
 
 
 class Call(Shape):
@@ -175,7 +175,7 @@ class Simulation(Shape):
     """One episode. ``policy`` is what its agent saw in place of the domain's; voice simulations hold ``ticks``."""
 
     id: str
-    task_id: int | str
+    task_id: TaskId
     termination_reason: str | None = None
     duration: float | None = None
     reward_info: RewardInfo | None = None

@@ -7,7 +7,7 @@ has no field of its own stays in ``extra``; ``export`` rebuilds the original, va
 import os
 from typing import Any, Literal
 
-from trace_jax.analysis.importers.episodes import Entry, Shape, Source, read_each, reward_of, short
+from trace_jax.analysis.importers.episodes import Entry, Shape, Source, TaskId, read_each, reward_of, short
 from trace_jax.contract.reading import TooDeepError, parse_json, read_json, storable
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
@@ -34,6 +34,7 @@ class _ChatMessage(Shape):
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
     name: str | None = None
+    function_call: None = None  # the old form of tool_calls: a call must not go unseen
 
 
 class _Graded(Shape):
@@ -51,7 +52,7 @@ class _Info(Shape):
 
 
 class _Episode(Shape):
-    task_id: int | str
+    task_id: TaskId
     trial: int
     reward: Any
     info: _Info

@@ -34,13 +34,18 @@ _LARGEST = {
     **dict.fromkeys(("num_hidden_layers", "num_experts", "num_local_experts", "num_experts_per_tok"), LARGEST_COUNT),
     **dict.fromkeys(("max_position_embeddings", "sliding_window"), LARGEST_INT32),
 }
+_ROPE_BESIDE = (
+    "rope_theta",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+)  # may stand in the file itself
 _MAY_BE_ZERO = ("intermediate_size", "num_experts", "num_local_experts")  # of a mixture, and of a dense model
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "is_causal": (True,),
-    "per_layer_config": ({}, []),
-    "mlp_only_layers": ([],),
+    "per_layer_config": ({}, [], None),
+    "mlp_only_layers": ([], None),
     "decoder_sparse_step": (1,),
     "hidden_act": ("silu",),
 }
@@ -179,8 +184,8 @@ def _refuse_unsupported(data: Mapping[str, Any], family: Family) -> None:
     if experts and not family.experts:
         raise UserError(f"num_experts {experts!r} is not supported for model_type {family.model_type!r}")
     for name, neutral in _NEUTRAL.items():
-        value = data.get(name)
-        if value is not None and not any(value == same and type(value) is type(same) for same in neutral):
+        value = data.get(name, neutral[0])  # null is a value of its own: transformers takes is_causal null for False
+        if not any(value == same and type(value) is type(same) for same in neutral):
             raise UserError(f"{name} {shown(value)} is not supported; use a model with {neutral[0]!r}")
 
 
@@ -193,7 +198,7 @@ def _rope(data: Mapping[str, Any], read: Any) -> tuple[float, Llama3Scaling | No
             "give one rope_type and rope_theta for all layers"
         )
     given = [("rope_scaling", data.get("rope_scaling")), ("rope_parameters", data.get("rope_parameters"))]
-    named = {key: data.get(key) for key in ("rope_theta", "partial_rotary_factor")}
+    named = {key: data.get(key) for key in _ROPE_BESIDE}
     for source, values in [*given, ("the file itself", named)]:
         for key, value in (values or {}).items():
             key = "rope_type" if key == "type" else key
@@ -220,11 +225,16 @@ def _layer_windows(data: Mapping[str, Any], read: Any, family: Family) -> tuple[
     """The window of each layer as transformers decides; empty if none has one."""
     layers = read.num_hidden_layers
     if family.windows == "none":
-        if data.get("use_sliding_window") or data.get("sliding_window") is not None:
-            raise UserError(
-                f"sliding_window {shown(data.get('sliding_window'))} is not supported for model_type "
-                f"{family.model_type!r}; use full attention"
-            )
+        neutral = {
+            "use_sliding_window": (None, False),
+            "sliding_window": (None,),
+            "layer_types": (None, [_FULL] * layers),
+        }
+        for name, values in neutral.items():
+            if (given := data.get(name)) not in values:
+                raise UserError(
+                    f"{name} {shown(given)} is not supported for model_type {family.model_type!r}; use full attention"
+                )
         return ()
     window, kinds, first = read.sliding_window, getattr(read, "layer_types", None), data.get("max_window_layers")
     if kinds and (len(kinds) != layers or set(kinds) - {_FULL, _SLIDING} or (_SLIDING in kinds and window is None)):
