@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from trace_jax.base_agent import _group_id
+from trace_jax.pipeline.calibration import _group_id
 
 from evaluation.methods import Method, evaluate_methods
 from evaluation.report_data import SUMMARY, RunSummary

@@ -82,6 +82,10 @@ def test_dry_run_prints_the_resolved_config_and_stops(tmp_path):
         ((BASE,), "--workdir is missing"),
         (("--config=configs/absent.py", "--dry_run"), "configs/absent.py"),
         ((BASE, "--config.training.rnk=4", "--dry_run"), "unknown config key 'rnk'"),
+        ((BASE, "--config.trainin.rank=4", "--dry_run"), "unknown config key 'trainin', did you mean training?"),
+        ((BASE, "--config.training.rank.x=4", "--dry_run"), "unknown config key 'training.rank.x'"),
+        ((BASE, "--workdir="), "--workdir is missing"),
+        (("--config=configs/quickstart.py:fast", "--dry_run"), "--config=configs/quickstart.py:fast: TypeError"),
         ((BASE, "--config.seed=x", "--dry_run"), "--config.seed=x"),
         ((BASE, "--dry_run", "--colour=red"), "colour"),
         ((BASE, "--dry_run", "quickstart"), "unexpected argument 'quickstart'"),
@@ -89,6 +93,21 @@ def test_dry_run_prints_the_resolved_config_and_stops(tmp_path):
 )
 def test_a_wrong_command_line_is_one_line(arguments, words, tmp_path):
     assert words in one_line_error(call(tmp_path, *arguments), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "AttributeError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def get_config(): raise RuntimeError('no GPU')", "RuntimeError: no GPU"),
+    ],
+)
+def test_a_config_file_that_cannot_be_loaded_is_named_in_one_line(text, words, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    line = one_line_error(call(tmp_path, f"--config={tmp_path}/mine.py", "--dry_run"), 2)
+    assert f"{tmp_path}/mine.py" in line and words in line
 
 
 def test_an_unknown_key_in_a_config_file_is_refused(tmp_path):

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from absl import app, flags
 from etils import epath
@@ -127,10 +127,12 @@ def parse(arguments: Sequence[str], results: flags.FlagHolder | None) -> list[st
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
         _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
-        if results is not None and results.value is None and not DRY_RUN.value:
+        if results is not None and not results.value and not DRY_RUN.value:
             raise flags.Error(f"--{results.name} is missing: name a directory for the results, or use --dry_run")
-    except (flags.Error, *EXPECTED, AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        fail(_unknown_key(error) or str(error), 2)
+    except (flags.Error, *EXPECTED) as error:
+        fail(_unreadable_file(error) or str(error), 2)
+    except Exception as error:  # a configuration file is a program, which may raise anything
+        fail(_unknown_key(error) or f"{_config_file()}: {type(error).__name__}: {error}", 2)
     return rest
 
 
@@ -177,12 +179,23 @@ def _show_log() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
+def _unreadable_file(error: Exception) -> str | None:
+    """One line if ``error`` holds the traceback of a configuration file that could not be loaded: what it ends with."""
+    lines = str(error).strip().splitlines()
+    return f"{_config_file()}: {lines[-1].strip()}" if any(line.startswith("Traceback") for line in lines) else None
+
+
+def _config_file() -> str:
+    return next((word for word in sys.argv if re.match(r"--?config(=|$)", word)), "--config")
+
+
 def _unknown_key(error: Exception) -> str | None:
     """One line if ``error`` is about an unknown config key (ml_collections prints the whole config or only the key)."""
-    if not (isinstance(error, AttributeError) and error.args and isinstance(error.args[0], KeyError)):
+    cause: Any = error.args[0] if isinstance(error, AttributeError) and error.args else error
+    if not isinstance(cause, KeyError):
         return None
-    text = str(error.args[0].args[0])
-    key = re.search(r"[\"']([\w.]+)[\"']", text)
+    text = str(cause.args[0])
+    key = re.search(r"lookup: ([\w.]+)", text) or re.search(r"[\"']([\w.]+)[\"']", text)
     meant = re.search(r"Did you mean \"([\w.]+)\"", text)
     return (
         f"unknown config key {key.group(1) if key else text!r}"

@@ -60,6 +60,15 @@ def test_an_impossible_token_is_never_drawn(uniform: float) -> None:
         np.testing.assert_allclose(logprob, -np.log(len(possible)), atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-9, 1e-30, 1e-37, 5e-324])
+def test_a_temperature_close_to_zero_takes_the_likeliest_token(temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    logits = (30 * rng.standard_normal((64, 300))).astype(np.float32)
+    token, logprob = draw(logits, np.full(64, temperature, np.float32), rng.random(64, np.float32))
+    np.testing.assert_array_equal(token, logits.argmax(axis=-1))
+    assert np.isfinite(logprob).all() and (logprob <= 0).all()
+
+
 def test_random_numbers_depend_on_seed_and_position_alone() -> None:
     many = np.asarray(uniforms(jnp.array([3, 4, 3]), jnp.arange(8)[None] + jnp.array([[0], [0], [4]])))
     np.testing.assert_array_equal(many[0, 4:], many[2, :4])

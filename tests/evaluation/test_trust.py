@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import small_run
 from etils import epath
-from trace_jax.base_agent import calibration_groups
+from trace_jax.pipeline.calibration import calibration_groups
 
 from configs.base import get_config
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data

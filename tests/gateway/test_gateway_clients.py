@@ -11,6 +11,9 @@ from trace_jax.contract.trajectory import Message, ToolCall
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 TOOLS = [{"type": "function", "function": {"name": "refund", "parameters": {}}}]
+DEEP: dict = {}
+for _ in range(300):
+    DEEP = {"properties": DEEP}
 ORIGIN = "https://agents.example"
 
 
@@ -74,7 +77,7 @@ def test_calls_where_tools_are_offered_and_only_the_first_if_the_client_takes_on
 
 
 @pytest.mark.parametrize(
-    "function", [{}, {"arguments": None}, *({"arguments": a} for a in ("", " ", '""', "null", "{}"))]
+    "function", [{}, {"arguments": None}, *({"arguments": a} for a in ("", " ", '""', "null", "{}", {}))]
 )
 def test_a_call_without_arguments_comes_back_as_one_with_an_empty_object(ask, say, engine, renderer, function):
     say(content="done")
@@ -93,6 +96,30 @@ def test_a_call_without_arguments_comes_back_as_one_with_an_empty_object(ask, sa
         Message(role="tool", content="ok", tool_call_id="c"),
     ]
     assert engine.prompts[-1] == renderer.prompt(turns, ())
+
+
+def test_arguments_may_come_as_an_object(ask, say, engine, renderer):
+    say(content="done")
+    arguments = {"n": 1, "why": "zu spät", "items": [None, {"a": 0.5}]}
+    call = {"id": "c", "type": "function", "function": {"name": "refund", "arguments": arguments}}
+    said = {"role": "user", "content": "cancel"}
+    assert ask(messages=[said, {"role": "assistant", "tool_calls": [call]}, said], tools=TOOLS)[0] == 200
+    user = Message(role="user", content="cancel")
+    turns = [user, Message(role="assistant", tool_calls=(refund(arguments),)), user]
+    assert engine.prompts[-1] == renderer.prompt(turns, ())
+
+
+@pytest.mark.parametrize("prompt", ["cancel", ["cancel"], [5, 6], [[5, 6]]])
+def test_a_list_of_one_prompt_is_that_prompt(ask, say, prompt):
+    say(content="done")
+    assert ask(TEXT, prompt=prompt)[0] == 200
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[5], [6]], [["a"]], [True], [1.0], 5, {}, [None]])
+def test_other_prompts_are_refused_in_words(ask, prompt):
+    status, error = ask(TEXT, prompt=prompt)
+    assert (status, error["param"]) == (400, "prompt") and "send each prompt by itself" in error["message"]
+    assert ".str" not in error["message"]
 
 
 REPLAYED = {
@@ -161,13 +188,21 @@ def test_a_refusal_that_quotes_half_a_pair_is_a_refusal(ask, name):
         ({"tools": [{"type": "web_search"}]}, "tools", ["web_search", "only functions"]),
         ({"tools": [TOOLS[0], {"type": "file_search", "vector_store_ids": []}]}, "tools", ["tools[1]", "file_search"]),
         ({"tools": [{"type": "function"}]}, "tools", ["tools[0].function is missing"]),
+        ({"tools": [None]}, "tools", ["tools[0] is None: it should be an object"]),
+        ({"tools": [{"type": "function", "function": None}]}, "tools", ["function is None: it should be an object"]),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools", ["function.name is missing"]),
+        ({"tools": [{**TOOLS[0], "function": {"name": "f", "parameters": DEEP}}]}, "tools", ["more than 128 levels"]),
+        ({"messages": [None]}, "messages", ["messages[0] is None: it should be an object"]),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages", ["content part 'a' is no object"]),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]}, "messages", ["text is None"]),
+        ({"stream_options": 5}, "stream_options", ["stream_options is 5: it should be an object"]),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages", ["messages[0].role is 'robot'", "'system'"]),
         ({"messages": [{"content": "x"}]}, "messages", ["messages[0].role is missing"]),
         ({"messages": [{"role": "user", "content": 3}]}, "messages", ["messages[0].content is 3", "string"]),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, "messages", ["tool_calls[0].function"]),
-        ({"messages": []}, "messages", ["messages"]),
+        ({"messages": []}, "messages", ["messages is []: it should have at least 1 item"]),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs", ["leaves no choice"]),
-        ({"chat_template_kwargs": {"colour": 1}}, "chat_template_kwargs", ["colour"]),
+        ({"chat_template_kwargs": {"colour": 1}}, "chat_template_kwargs", ["colour is no field that is known here"]),
         ({"temperature": "hot"}, "temperature", ["'hot'", "number"]),
         ({"max_tokens": 0}, "max_tokens", ["0", "greater than or equal to 1"]),
     ],

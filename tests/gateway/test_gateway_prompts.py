@@ -1,12 +1,16 @@
 """Chats go to servers in the tokens of the training, unless a call says more of its prompt than messages and tools."""
 
 import json
+import math
+import random
+from unicodedata import normalize
 
 import pytest
 from qwen3_tokenizer import small_tokenizer
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
 from trace_jax.contract.trajectory import Message, Tool
+from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.prompt_limit import PromptLimit
 from trace_jax.gateway.prompts import server_prompt
 from trace_jax.gateway.request import CHAT, TEXT, read_request
@@ -112,3 +116,15 @@ def test_other_families_have_no_arguments():
     instruct = Qwen3Renderer(small_tokenizer(), "instruct")
     stops = list(instruct.stop_token_ids)
     assert members(instruct) == {"input_ids": instruct.prompt([HI], []), "stop_token_ids": stops}
+
+
+def test_characters_are_never_counted_twice_whatever_they_are_composed_of():
+    rng = random.Random(0)
+    letters = "aeo\u03b1\u0301\u0323\u0342\u0345\u0313\u1112\u1161\u11ab\u4e2d"
+    for _ in range(500):
+        text = "".join(rng.choices(letters, k=rng.randrange(1, 1500)))
+        composed = len(normalize("NFC", text))
+        tokens = math.ceil(composed / 4)
+        PromptLimit(tokens, 4.0, "").check_text(text, param="prompt")
+        with pytest.raises(ApiError, match="exceeds"):
+            PromptLimit(tokens - len(text) // 256 - 2, 4.0, "").check_text(text, param="prompt")

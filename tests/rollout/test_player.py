@@ -1,6 +1,7 @@
 """Episodes that go on while the caller works: when they advance, and what they leave behind."""
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -115,3 +116,40 @@ def test_sigterm_ends_a_wait_and_not_the_thread(engine, renderer) -> None:
         assert player.run_in_thread(lambda: time.sleep(0.3) or "whole") == "whole"
         with pytest.raises(Terminated):
             player.wait(lambda: asyncio.wait(episodes))
+
+
+class Interrupted:
+    """An engine whose third answer is cut short by a signal."""
+
+    def __init__(self, engine) -> None:
+        self._engine, self._left = engine, 3
+
+    async def generate(self, *arguments, **settings):
+        completion = await self._engine.generate(*arguments, **settings)
+        self._left -= 1
+        if self._left == 0:
+            raise Terminated  # as the handler of a signal, which runs between two instructions of an episode
+        return completion
+
+
+def test_an_interruption_within_an_episode_is_raised_once(engine, renderer, caplog) -> None:
+    with pytest.raises(Terminated) as error, new_player(Interrupted(engine), renderer, 4) as player:
+        episodes = player.start([spec(i) for i in range(6)])
+
+        async def waited() -> None:
+            await asyncio.wait(episodes, return_when=asyncio.FIRST_EXCEPTION)
+            for episode in episodes:
+                episode.result()
+
+        try:
+            player.run(waited())
+        finally:
+            player.cancel(episodes)  # cleans up without being interrupted again
+    assert error.value.__context__ is None and all(episode.done() for episode in episodes)
+    with pytest.raises(Terminated):
+        collect(
+            [spec(i) for i in range(6)], engine=Interrupted(engine), renderer=renderer, settings=settings(4), base=""
+        )
+    del episodes, player, waited
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from trace_jax.gateway.errors import ApiError
+from trace_jax.gateway.request import only_prompt
 from trace_jax.gateway.validation import invalid_field, quoted
 
 # Fields that may only say what the engine does anyway.
@@ -95,10 +96,18 @@ class ChatRequest(EngineRequest):
         return self.max_completion_tokens or self.max_tokens
 
 
+def _prompt(given: Any) -> Any:
+    """The one prompt of a request."""
+    prompt = only_prompt(given)
+    if isinstance(prompt, str) or (isinstance(prompt, list) and all(type(token) is int for token in prompt)):
+        return prompt
+    raise ValueError(f"{quoted(given)} is neither one text nor one list of token ids: send each prompt by itself")
+
+
 class TextRequest(EngineRequest):
     """A completion of one prompt, in text or in token ids."""
 
-    prompt: str | list[int]
+    prompt: Annotated[str | list[int], BeforeValidator(_prompt)]
     logprobs: Literal[0] | None = None
 
 

@@ -1,14 +1,18 @@
 """Messages and tools of a request, as the renderers take them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from trace_jax.chat.calls import read_arguments
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
-from trace_jax.gateway.request import TEXT, CompletionRequest
+from trace_jax.gateway.request import TEXT, CompletionRequest, only_prompt
 from trace_jax.gateway.validation import InvalidField, invalid_field, quoted
+
+
+_MAX_DEPTH = 128  # levels of a tool's schema; pydantic writes 255
 
 
 def _joined(content: Any) -> Any:
@@ -16,15 +20,23 @@ def _joined(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise ValueError(f"content part of type {quoted(kind)}: only text can be read")
+        if not isinstance(part, dict):
+            raise ValueError(f"content part {quoted(part)} is no object: send {{'type': 'text', 'text': …}}")
+        if part.get("type") != "text":
+            raise ValueError(f"content part of type {quoted(part.get('type'))}: only text can be read")
+        if not isinstance(part.get("text"), str):
+            raise ValueError(f"content part whose text is {quoted(part.get('text'))}: send a string")
     return "".join(part["text"] for part in content)
+
+
+def _as_text(arguments: Any) -> Any:
+    """Arguments that come as an object, as chat templates have them, in their text; anything else as it is."""
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
 
 
 class _Function(BaseModel):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Annotated[str | None, BeforeValidator(_as_text)] = None
 
 
 class _ToolCall(BaseModel):
@@ -79,14 +91,27 @@ class _Message(BaseModel):
         return cast(str, self.reasoning_content)
 
 
+def _is_flat(parameters: Any) -> Any:
+    level, depth = [parameters], 0
+    while level := [value for item in level if isinstance(item, dict | list) for value in _values(item)]:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"a schema of more than {_MAX_DEPTH} levels: send a flatter one")
+    return parameters
+
+
+def _values(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item
+
+
 class _FunctionSchema(BaseModel):
-    name: str | None = None
+    name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(_is_flat)] = None
 
 
 def _is_function(tool: Any) -> Any:
-    if isinstance(tool, dict) and tool.get("type", "function") != "function":
+    if isinstance(tool, dict) and tool.get("type") not in (None, "function"):
         raise ValueError(f"tool type {quoted(tool['type'])} is run by its provider: only functions can be offered here")
     return tool
 
@@ -96,9 +121,7 @@ class _Tool(BaseModel):
 
     def read(self) -> Tool:
         function = self.function
-        return Tool(
-            name=function.name or "", description=function.description or "", parameters=function.parameters or {}
-        )
+        return Tool(name=function.name, description=function.description or "", parameters=function.parameters or {})
 
 
 class _Chat(BaseModel):
@@ -113,7 +136,7 @@ def conversation(request: CompletionRequest) -> tuple[tuple[Message, ...], tuple
     tools that are no functions.
     """
     if request.path == TEXT:
-        prompt = request.fields.get("prompt")
+        prompt = only_prompt(request.fields.get("prompt"))
         if not isinstance(prompt, str):
             raise InvalidField("prompt", f"prompt is a {type(prompt).__name__}: only one text can be read")
         return (Message(role="user", content=prompt),), ()

@@ -89,6 +89,13 @@ def opening(request: CompletionRequest) -> CompletionRequest:
     return replace(request, fields={"messages": messages, "tools": request.fields.get("tools")})
 
 
+def only_prompt(prompt: Any) -> Any:
+    """The prompt of a completion; of a list that holds one prompt, as some clients always send it, that one."""
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        return prompt[0]
+    return prompt
+
+
 def with_members(text: str, members: Mapping[str, Any]) -> str:
     """``text``, a valid JSON object, with its own ``members`` set: replaced where they stand, else put in front."""
     parts, copied, found = [], 0, set()

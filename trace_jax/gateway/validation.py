@@ -1,9 +1,14 @@
 """Pydantic's errors in the words that a client gets: the place, what stands there, and what should."""
 
+import re
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from trace_jax.errors import UserError
+
+
+_OBJECT_TYPES = ("dict_type", "model_type", "model_attributes_type")  # pydantic's message would name our classes
 
 
 class InvalidField(UserError):
@@ -31,5 +36,12 @@ def _sentence(details: ErrorDetails) -> str:
         return f"{place}: {details['ctx']['error']}"
     if details["type"] == "missing":
         return f"{place} is missing: send it"
-    said = details["msg"].replace("Input should", "it should").replace("String should", "it should")
-    return f"{place} is {quoted(details['input'])}: {said.replace('List should', 'it should')}"
+    if details["type"] == "extra_forbidden":
+        return f"{place} is no field that is known here: leave it out"
+    if details["type"] in _OBJECT_TYPES:
+        said = "it should be an object"
+    elif details["type"] == "too_short":
+        said = f"it should have at least {details['ctx']['min_length']} item"
+    else:
+        said = re.sub("^(Input|String|List) should", "it should", details["msg"])
+    return f"{place} is {quoted(details['input'])}: {said}"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -54,8 +54,18 @@ class Player:
         return [self._runner.get_loop().create_task(self._play(spec, on_episode)) for spec in specs]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. All started episodes go on until then."""
-        return self._runner.run(work)
+        """The result of ``work``. All started episodes go on until then.
+
+        A signal's KeyboardInterrupt is raised where it meets the main thread, maybe within an episode. ``work`` has
+        ended then as well, so that it does not raise the episode's interruption again while the caller cleans up.
+        """
+        loop = self._runner.get_loop()
+        task = loop.create_task(work)
+        try:
+            return loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            _end(loop, task)
+            raise
 
     def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """``run``, which SIGTERM may interrupt: it then raises Terminated, at once or before the work begins."""
@@ -93,6 +103,16 @@ class Player:
     ) -> None:
         """Cancel all episodes, and wait for the work of ``run_in_thread``."""
         self._runner.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Cancel ``task`` and run ``loop`` until it has ended, whatever it raises."""
+    task.cancel()
+    while not task.done():
+        with suppress(KeyboardInterrupt):  # the episode's, once more
+            loop.run_until_complete(asyncio.wait([task]))
+    if not task.cancelled():
+        task.exception()  # asyncio writes the traceback of an exception that nobody has looked at
 
 
 def collect(

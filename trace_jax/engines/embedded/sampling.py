@@ -17,18 +17,20 @@ def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array
     """Tokens ``[B]`` int32 and their log-probabilities ``[B]`` float32 under ``logits / temperature``.
 
     The vocabulary comes in groups: token ``g · W + w`` has the logit ``[g, :, w]``; -inf marks what is no token.
-    Temperature 0 takes the most likely token, with its log-probability at temperature 1. Sampling inverts the
-    distribution function: the first token whose cumulative probability exceeds the row's uniform number.
+    Temperature 0 takes the most likely token, with its log-probability at temperature 1; so does one that is too small
+    for a normal float32. Sampling inverts the distribution function: the first token whose cumulative probability
+    exceeds the row's uniform number.
     """
     W = logits_GBW.shape[-1]
-    greedy_B = temperature_B == 0.0
-    scaled_GBW = logits_GBW / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
-    top_B = scaled_GBW.max(axis=(0, 2))
-    token_B, mass_B = _invert(jnp.exp(scaled_GBW - top_B[:, None]), uniform_B)  # the one pass of exponentials
-    best_B = jax.lax.cond(greedy_B.any(), _argmax, lambda *_: token_B, scaled_GBW, top_B)
+    greedy_B = temperature_B < jnp.finfo(jnp.float32).tiny
+    top_B = logits_GBW.max(axis=(0, 2))
+    # Below the top before it is divided: however small the temperature is, the top stays at 0 and nothing is above it.
+    scaled_GBW = (logits_GBW - top_B[:, None]) / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
+    token_B, mass_B = _invert(jnp.exp(scaled_GBW), uniform_B)  # the one pass of exponentials
+    best_B = jax.lax.cond(greedy_B.any(), _argmax, lambda *_: token_B, logits_GBW, top_B)
     token_B = jnp.where(greedy_B, best_B, token_B)
     chosen_B = scaled_GBW[token_B // W, jnp.arange(token_B.size), token_B % W]
-    return token_B, chosen_B - top_B - jnp.log(mass_B)
+    return token_B, chosen_B - jnp.log(mass_B)
 
 
 def _argmax(x_GBW: jax.Array, top_B: jax.Array) -> jax.Array:
