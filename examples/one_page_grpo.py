@@ -8,7 +8,7 @@ Every step of the loop below is one round of GRPO (arXiv 2402.03300):
     →  a clipped loss on the sampled tokens has a gradient  →  the optimiser moves the adapter  →  and again
 
 These are the functions that the full trainer (``trace_jax.training.train``) is made of. The trainer adds checkpoints
-that survive a kill, meshes of devices, several adapters at once, rollouts beside updates, and metrics.
+that survive a kill, meshes of devices, several adapters at once, rollouts during updates, and metrics.
 
 Shape letters: B batch rows, T time, D model width, M trained tokens of a micro-batch.
 """

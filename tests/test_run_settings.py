@@ -59,7 +59,7 @@ def test_a_value_of_another_type_is_refused_by_name(cls, name) -> None:
         ({"routing.top_p": 1.5}, "routing.top_p is 1.5"),
         ({"base.dtype": "float16"}, "base.dtype is 'float16': it should be 'float32' or 'bfloat16'"),
         ({"mesh.fsdp": 0}, "axes must be positive"),
-        ({"mesh.fsdp": -1}, "at most one -1"),
+        ({"mesh.fsdp": -1}, "at most one may be -1"),
         ({"seed": -1}, "seed is -1"),
         ({"source.format": "xml"}, "source.format is 'xml'"),
         ({"synthesis.calibration_groups": 0}, "synthesis.calibration_groups is 0"),

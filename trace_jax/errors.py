@@ -1,4 +1,4 @@
-"""The project's own errors: what a user can mend, told apart from what an engine or a server did.
+"""The project's own errors. UserError is for faults that a user can fix, EngineError for those of engines and servers.
 
 Every message is one line that names the offending value or file, then the remedy. A program ends with such a line and
 status 1; any other exception is a bug and keeps its traceback.

@@ -141,7 +141,7 @@ def make_engine(settings: EngineSettings, base: Base, *, max_adapters: int = 1, 
 async def sglang_engine(
     settings: EngineSettings, shape: DecoderConfig, stop_token_ids: Sequence[int], *, attempts: int = ATTEMPTS
 ) -> SGLangEngine:
-    """The engine of the servers in ``engine.url``, and of the relays beside them."""
+    """The engine of the servers in ``engine.url``, with their relays."""
     key, offset = os.environ.get(API_KEY), settings.relay_port_offset
     urls = await server_urls(settings.url, key)
     relays = () if offset is None else [relay_url(url, offset) for url in urls]

@@ -150,7 +150,7 @@ def refuse(workdir, changes=(), **given):
         ({"engine.wait_seconds": 0.0}, "engine.wait_seconds is 0.0: it should be greater than 0"),
         ({"mesh.data": 3}, "mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 8"),
         ({"mesh.data": 1, "mesh.tensor": 8}, "mesh axis tensor 8 does not divide vocab_size 743: use tensor 1"),
-        ({"mesh.fsdp": -1}, "at most one -1"),
+        ({"mesh.fsdp": -1}, "at most one may be -1"),
         ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
         ({"training.max_steps": None}, "training.max_steps and training.max_rollouts are both None"),
         ({"engine.capacity": 256}, "engine.capacity 256 is below"),

@@ -87,7 +87,7 @@ def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, words):
 
 
 def test_axes_must_be_positive():
-    with pytest.raises(UserError, match="at most one -1"):
+    with pytest.raises(UserError, match="at most one may be -1"):
         MeshSettings(data=-1, fsdp=-1)
     with pytest.raises(UserError, match="must be positive"):
         MeshSettings(tensor=0)

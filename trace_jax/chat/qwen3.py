@@ -34,7 +34,7 @@ class Qwen3Renderer:
     message makes it leave out something that stands in the context, ``continuation`` is None.
 
     Text cannot write ``<|im_start|>`` or ``<|im_end|>``: these are spelled out. The tags are ordinary vocabulary to the
-    template's tokenizer, and so to this one, whoever writes them.
+    template's tokenizer, and so to this one, in any message.
 
     Args:
         tokenizer: byte-level BPE that holds ``<|im_start|>`` and ``<|im_end|>`` as special tokens.

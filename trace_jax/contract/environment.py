@@ -77,7 +77,7 @@ class EnvironmentManifest(Record):
 
 
 def calibration_path(directory: PathLike, capability: str) -> epath.Path:
-    """Where the calibration rollouts of a capability are kept: beside the manifest of its environment."""
+    """The file of a capability's calibration rollouts, in the directory of its environment's manifest."""
     return epath.Path(directory) / f"{capability}.rollouts.jsonl"
 
 

@@ -85,7 +85,7 @@ def _acquire(place: Path) -> int:
 
 
 def _release(descriptor: int, place: Path, remove: bool) -> None:
-    (place / FILE).unlink(missing_ok=True)  # still held: whoever has opened it sees that it is gone, and starts anew
+    (place / FILE).unlink(missing_ok=True)  # still locked: a process that opened it sees this and retries
     if remove:
         with contextlib.suppress(OSError):  # as a rule it is not empty
             place.rmdir()

@@ -57,7 +57,7 @@ def read_json(path: PathLike, remedy: str) -> Any:
 def parse_json(where: str, data: bytes, remedy: str) -> Any:
     """The JSON value in ``data``, which stands at ``where``. Raises UserError that ends with ``remedy``.
 
-    NaN, the infinities, and numbers too long for Python come back as ``NoNumber``: nobody takes them for numbers.
+    NaN, the infinities, and numbers too long for Python come back as ``NoNumber``, which is not read as a number.
     """
     try:
         text = data.decode("utf-8-sig")

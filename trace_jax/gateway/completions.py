@@ -44,7 +44,7 @@ class _Outcome:
 class Completions:
     """An ASGI application, so that all that a request holds ends with it.
 
-    A request counts as in flight only when its body has come: one that never comes takes nobody's place.
+    A request counts as in flight only when its body has arrived, so an unfinished request does not block others.
     """
 
     def __init__(self, gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""The method, told once: failed trajectories in, a routed set of adapters out, on one work directory."""
+"""The method: failed trajectories in, a routed set of adapters out, on one work directory."""
 
 import lazy_loader
 

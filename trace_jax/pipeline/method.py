@@ -96,7 +96,7 @@ class Pipeline:
             )
 
     def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:
-        """Stage 2 for one capability: a manifest, or the capability as FAILED. Its rollouts are kept beside either."""
+        """Stage 2 for one capability: a manifest, or the FAILED capability. Its rollouts are in the same directory."""
         name, settings = selected.capability.name, self.settings.synthesis
         directory = self.root / "environments"
         with (

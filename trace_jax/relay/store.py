@@ -22,7 +22,7 @@ from trace_jax.relay.room import Room
 from trace_jax.relay.sources import Source
 
 STALL_SECONDS = 60.0  # without a byte of an upload
-DISK_BYTES = 64 << 30  # that all adapters together may take, unless told otherwise
+DISK_BYTES = 64 << 30  # that all adapters together may take by default
 _INCOMING = ".incoming"
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ ROUTERS: tuple[RouterKind, ...] = ("gate", "classifier")  # the kinds that a tab
 
 
 def load_router(path: PathLike, base: str, reader: PromptReader, renderer: Renderer, policy: SelectionPolicy) -> Router:
-    """The router of the table in ``path``; its gate lies beside it.
+    """The router of the table in ``path``. The table's directory contains its gate.
 
     Raises:
         UserError: a table or gate of another base, no gate file, another gate than the table was made with, or a kind

@@ -10,7 +10,7 @@ _LEARNT_STEPS = 2  # steps in a row at stop_reward after which a run ends
 
 @dataclass
 class Counters:
-    """What a checkpoint holds beside weights and optimiser.
+    """The part of a checkpoint other than the weights and the optimiser's state.
 
     With the run's seed this is all the RNG state: sampling seeds, tasks and their order are functions of these numbers.
     ``learnt`` counts the latest steps in a row whose mean reward reached ``stop_reward`` with the adapter itself.

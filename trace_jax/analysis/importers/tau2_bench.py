@@ -125,8 +125,8 @@ def _checks(graded: RewardInfo) -> tuple[Check, ...]:
         checks.append(Check(name="action", passed=action.action_match, detail=action.action.name))
     for statement in graded.nl_assertions or ():
         checks.append(Check(name="assertion", passed=statement.met, detail=statement.nl_assertion))
-    for told in graded.communicate_checks or ():
-        checks.append(Check(name="communication", passed=told.met, detail=told.info))
+    for required in graded.communicate_checks or ():
+        checks.append(Check(name="communication", passed=required.met, detail=required.info))
     return tuple(checks)
 
 

@@ -72,7 +72,7 @@ def _check_tokenizer(path: Path, config: DecoderConfig) -> None:
 
 
 def _token_ids(data: dict[str, Any]) -> Iterator[int]:
-    """The ids that a ``tokenizer.json`` mentions. What is odd in it is left to whoever loads the tokenizer."""
+    """The ids that a ``tokenizer.json`` mentions. Other errors in it are left to the tokenizer's loader."""
     model, added = data.get("model"), data.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, list):  # a Unigram model's, in the order of the ids
