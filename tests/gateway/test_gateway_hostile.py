@@ -167,7 +167,9 @@ def test_bodies_are_bounded_together(stage, monkeypatch):
 ACCENTS = "a" + "\u0301\u0323" * 200_000  # Python composes them in minutes, and nothing else runs meanwhile
 
 
-@pytest.mark.parametrize("said", ["please cancel the order " * 70, "x" * 200_000, ACCENTS], ids=["few", "many", "accents"])
+@pytest.mark.parametrize(
+    "said", ["please cancel the order " * 70, "x" * 200_000, ACCENTS], ids=["few", "many", "accents"]
+)
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 def test_a_prompt_far_beyond_the_capacity_is_refused_before_it_is_routed(renderer, tokenizer, tmp_path, said, path):
     engine, router = Scripted(), ByWord(())
