@@ -78,6 +78,7 @@ class RunSummary(Record):
     analysis: FileReference | None = None  # the AnalysisReport
     environments: tuple[FileReference, ...] = ()  # EnvironmentManifests
     adapters: tuple[FileReference, ...] = ()  # AdapterManifests, the baseline's included
+    metrics: tuple[FileReference, ...] = ()  # the adapters' training metrics
     table: FileReference | None = None  # the RouteTable
     stage_seconds: dict[str, float]  # in the order of the stages
     confusion: Confusion | None = None
@@ -88,7 +89,12 @@ class RunSummary(Record):
     def files(self) -> tuple[FileReference, ...]:
         """All files that the summary names."""
         single = (self.evaluation, self.analysis, self.table)
-        return (*(reference for reference in single if reference is not None), *self.environments, *self.adapters)
+        return (
+            *(reference for reference in single if reference is not None),
+            *self.environments,
+            *self.adapters,
+            *self.metrics,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,8 @@ def load_report_data(workdir: PathLike) -> ReportData:
     if summary.analysis is not None:
         check_labels((directory / summary.analysis.path).parent)
     adapters = [(directory / named.path, read(named, AdapterManifest)) for named in summary.adapters]
+    for reference in summary.metrics:
+        read_named(directory, reference, path)
     return ReportData(
         title=summary.title,
         evaluation=read_report(read_named(directory, summary.evaluation, path)),
@@ -196,6 +204,6 @@ def _keys(path: epath.Path) -> set[str]:
     """The top-level keys of a JSON object; none for another value. Raises UserError for a file that is not JSON."""
     try:
         value: Any = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}): make it again, or move it away") from None
     return set(value) if isinstance(value, dict) else set()

@@ -11,6 +11,7 @@ from trace_jax.contract.digest import FileReference, check_file, check_log, log_
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document
 from trace_jax.contract.storage import PathLike
+from trace_jax.telemetry.metrics import FILE as METRICS
 
 ANALYSIS, ENVIRONMENTS, TABLE = f"analysis/{ANALYSIS_REPORT}", "environments", "routing/route_table.json"
 
@@ -41,10 +42,11 @@ def run_files(root: PathLike, report: str, adapters: Sequence[PathLike]) -> dict
     """The fields of a ``RunSummary`` that name the files of the run in ``root``.
 
     These are the evaluation ``report`` (relative to ``root``), the manifests of its ``adapters`` and of their
-    environments, and, if the run has them, the analysis and the route table.
+    environments, and, if the run has them, the metrics of the adapters, the analysis and the route table.
     """
     directory = epath.Path(root)
     manifests = [read_document(path, AdapterManifest) for path in adapters]
+    metrics = [epath.Path(path).parent / METRICS for path in adapters]
     names = dict.fromkeys(name for manifest in manifests if manifest.capabilities for name in manifest.environments)
 
     def reference(path: str) -> FileReference | None:
@@ -55,5 +57,6 @@ def run_files(root: PathLike, report: str, adapters: Sequence[PathLike]) -> dict
         "analysis": reference(ANALYSIS),
         "environments": tuple(refer(directory / ENVIRONMENTS / f"{name}.json", directory) for name in names),
         "adapters": tuple(refer(path, directory) for path in adapters),
+        "metrics": tuple(refer(path, directory) for path in metrics if path.exists()),
         "table": reference(TABLE),
     }

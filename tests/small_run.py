@@ -126,7 +126,7 @@ def _adapter(directory: Path, name: str, base: str, seed: int) -> AdapterManifes
     )  # fmt: skip
     write_document(directory / name / "adapter.json", manifest)
     with MetricsWriter(directory / name, tensorboard=False) as writer:
-        writer.write(1, {"reward/mean": 0.5})
+        writer.write(1, {"reward/mean": 0.5, "loss": float(seed)})
     return manifest
 
 

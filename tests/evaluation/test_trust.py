@@ -32,11 +32,11 @@ from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters
-from trace_jax.pipeline import _trained
+from trace_jax.pipeline.method import _trained
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.load import load_router
-from trace_jax.routing.select import BestOne
+from trace_jax.routing.select import Best
 from trace_jax.session import load_adapters, load_base
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ WEIGHTS, CONFIG = "adapters/look/peft/adapter_model.safetensors", "adapters/look
 MANIFEST, TABLE, GATE = "adapters/look/adapter.json", "routing/route_table.json", "routing/gate.safetensors"
 ENVIRONMENT, CALIBRATION = "environments/look.json", "environments/look.rollouts.jsonl"
 LABELS, EPISODES, REPORT = "analysis/label_runs.jsonl", "evaluation/trajectories.jsonl", "evaluation/report.json"
-BASE = "base_rollouts.jsonl"
+BASE, METRICS = "base_rollouts.jsonl", "adapters/look/metrics.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def route(root: Path) -> None:
     config = get_config()
     config.base.path = str(root / "base")
     base = load_base(config)
-    load_router(root / TABLE, base.revision, PromptReader(base.decoder), base.renderer, BestOne())
+    load_router(root / TABLE, base.revision, PromptReader(base.decoder), base.renderer, Best())
 
 
 def take_calibration(root: Path) -> None:
@@ -183,6 +183,12 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str, tuple[Callable[[Path], 
     # what is done: how, the file that is named as wrong, the file of which the check says so, who refuses it
     "a bit of the weights": (lambda r: flip(r / WEIGHTS, -3), WEIGHTS, MANIFEST, (load_all_adapters, serve, merge)),
     "a bit of their header": (lambda r: flip(r / WEIGHTS, 30), WEIGHTS, MANIFEST, (load_all_adapters, serve)),
+    "a curve of the training": (
+        lambda r: edit(r / METRICS, "0.5", "0.9"), METRICS, SUMMARY, (report_again,),
+    ),
+    "swapped curves": (
+        lambda r: swap(r / METRICS, r / METRICS.replace("look", "finish")), METRICS, SUMMARY, (report_again,),
+    ),
     "an alpha times 100": (lambda r: alpha(r / CONFIG), CONFIG, MANIFEST, (load_all_adapters, serve, merge)),
     "an alpha of the manifest": (
         lambda r: edit(r / MANIFEST, '"alpha": 8.0', '"alpha": 800.0'), MANIFEST, MANIFEST,

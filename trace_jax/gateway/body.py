@@ -1,6 +1,7 @@
 """Bodies of requests: read within bounds of size and time, and given back to the system afterwards."""
 
 import asyncio
+import contextlib
 import ctypes
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from trace_jax.gateway.errors import ApiError
 from trace_jax.gateway.limits import ClientDisconnected
 
 _SECONDS = 60.0  # until the last byte of a body
+_PAUSE = 1.0  # seconds without a byte, after which no more of a refused body is awaited
+_THROWN_AWAY = 16  # times the largest body, of one that is refused
 _HELD = 16  # times the largest body, for all bodies that are held at a time
 
 
@@ -40,9 +43,10 @@ class Bodies:
             self._left += len(received)
 
     async def _receive(self, request: Request, received: bytearray) -> None:
-        # The rest of a body that is refused is read and thrown away, for clients that send it all before they read.
         too_large = ApiError(413, f"the body is larger than {self._limit} bytes, this gateway's limit: send less")
         if int(request.headers.get("content-length", 0)) > self._limit:
+            if "expect" not in request.headers:  # such a client waits before it sends its body
+                await _throw_away(request, _THROWN_AWAY * self._limit)
             raise too_large
         try:
             async with asyncio.timeout(_SECONDS):
@@ -50,6 +54,9 @@ class Bodies:
                     received += part
                     self._left -= len(part)
                     if len(received) > self._limit:
+                        self._left += len(received)
+                        received.clear()
+                        await _throw_away(request, _THROWN_AWAY * self._limit)
                         raise too_large
                     if self._left < 0:
                         raise ApiError(
@@ -63,6 +70,18 @@ class Bodies:
             raise ApiError(408, why, headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise ClientDisconnected from None
+
+
+async def _throw_away(request: Request, size: int) -> None:
+    """Read up to ``size`` bytes of a body that is refused: a client that sends it all first would not see why."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_SECONDS), asyncio.timeout(_PAUSE) as pause:
+            async for part in request.stream():
+                size -= len(part)
+                if size < 0:
+                    return
+                pause.reschedule(loop.time() + _PAUSE)
 
 
 def trim_memory() -> None:
