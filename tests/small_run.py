@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from trace_jax.pipeline.calibration import _group_id
 
 from evaluation.methods import Method, evaluate_methods
 from evaluation.report_data import SUMMARY, RunSummary
@@ -27,6 +26,7 @@ from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import revision, save
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
+from trace_jax.pipeline.calibration import _group_id
 from trace_jax.routing.gate import Gate, save_gate
 from trace_jax.routing.table import build_table
 from trace_jax.synthesis.calibration import calibrate

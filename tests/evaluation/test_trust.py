@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import small_run
 from etils import epath
-from trace_jax.pipeline.calibration import calibration_groups
 
 from configs.base import get_config
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
@@ -32,6 +31,7 @@ from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters
+from trace_jax.pipeline.calibration import calibration_groups
 from trace_jax.pipeline.method import _trained
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate

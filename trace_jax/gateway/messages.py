@@ -11,7 +11,6 @@ from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.gateway.request import TEXT, CompletionRequest, only_prompt
 from trace_jax.gateway.validation import InvalidField, invalid_field, quoted
 
-
 _MAX_DEPTH = 128  # levels of a tool's schema; pydantic writes 255
 
 

@@ -7,7 +7,6 @@ from pydantic_core import ErrorDetails
 
 from trace_jax.errors import UserError
 
-
 _OBJECT_TYPES = ("dict_type", "model_type", "model_attributes_type")  # pydantic's message would name our classes
 
 
