@@ -150,6 +150,6 @@ def test_an_interruption_within_an_episode_is_raised_once(engine, renderer, capl
         collect(
             [spec(i) for i in range(6)], engine=Interrupted(engine), renderer=renderer, settings=settings(4), base=""
         )
-    del episodes, player, waited
+    episodes.clear()
     gc.collect()
     assert "never retrieved" not in caplog.text
