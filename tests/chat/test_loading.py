@@ -121,7 +121,7 @@ SYSTEM_TURN = "{%- if messages[0].role == 'system' %}\n        {{- '<|im_start|>
 OTHER_QWENS = {
     "always thinks": (changed(HYBRID, HEADER, HEADER.replace("\\n' }}", "\\n<think>\\n' }}")), "<think>"),
     "never thinks": (changed(INSTRUCT, HEADER, HEADER + EMPTY_BLOCK), r"writes '<think>\\n\\n</think>"),
-    "keeps thinking": (changed(HYBRID, KEPT, "true"), "'thinking in the content'"),
+    "keeps thinking": (changed(HYBRID, KEPT, "true"), "writes '<think>"),
     "never shows thinking": (changed(HYBRID, KEPT, "false"), "'thinking in the content'"),
     "default system": (changed(INSTRUCT, ALL_MESSAGES, YOU_ARE_QWEN + ALL_MESSAGES), "You are Qwen"),
     "default system where there is none": (
@@ -141,6 +141,28 @@ OTHER_QWENS = {
         "'a call and its result'",
     ),
     "trims": (changed(INSTRUCT, "content = message.content", "content = message.content | trim"), "'odd texts'"),
+    "trims the system message beside tools": (
+        changed(HYBRID, "messages[0].content + '\\n\\n'", "messages[0].content | trim + '\\n\\n'"),
+        "'a long system message",
+    ),
+    "leaves tools out": (changed(INSTRUCT, "in tools", "in tools[:3]"), "'a long system message, four tools"),
+    "a space in the words about tools": (changed(HYBRID, "within <tools>", "within  <tools>"), "'a tool'"),
+    "trims thinking": (
+        changed(HYBRID, "reasoning_content.strip('\\n')", "reasoning_content.strip()"),
+        "'odd white space in thinking",
+    ),
+    "trims what follows thinking": (
+        changed(HYBRID, "content.split('</think>')[-1].lstrip('\\n')", "content.split('</think>')[-1].strip('\\n')"),
+        "'odd white space in thinking",
+    ),
+    "takes half a result for one": (
+        changed(HYBRID, ".startswith('<tool_response>') and", ".startswith('<tool_response>') or"),
+        "half a result",
+    ),
+    "needs a user first": (
+        changed(HYBRID, "last_query_index=messages|length - 1", "last_query_index=-1"),
+        "'the assistant begins'",
+    ),
     "leaves calls out": (changed(HYBRID, "in message.tool_calls", "in message.tool_calls[:1]"), "'several calls in a"),
     "today's date": (changed(INSTRUCT, ALL_MESSAGES, "{{- strftime_now('%Y') }}" + ALL_MESSAGES), "writes '20"),
     "off is something else": (

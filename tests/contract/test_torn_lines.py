@@ -129,3 +129,26 @@ def test_other_faults_of_a_disk_keep_their_names(tmp_path: Path, monkeypatch, ca
     with pytest.raises(OSError, match="Input/output error"):
         write_document(tmp_path / "document.json", FIRST)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_byte_order_mark_is_no_fault(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, [FIRST])
+    line = path.read_bytes().rstrip(b"\n")
+    path.write_bytes(b"\xef\xbb\xbf" + line + b"\n\xef\xbb\xbf" + line + end)
+    assert list(read_records(path, Candidates)) == [FIRST, FIRST]
+    append(path, [NEW])
+    assert list(read_records(path, Candidates)) == [FIRST, FIRST, NEW]
+    document = tmp_path / "document.json"
+    write_document(document, FIRST)
+    document.write_bytes(b"\xef\xbb\xbf" + document.read_bytes())
+    assert read_document(document, Candidates) == FIRST
+
+
+def test_a_line_that_cannot_be_read_names_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, [FIRST])
+    path.write_bytes(path.read_bytes().replace(b"first", b"fi\xf0\x9f", 1))
+    with pytest.raises(UserError, match=r"log.jsonl:1: not a valid Candidates: .*: correct it there, or restore"):
+        list(read_records(path, Candidates))

@@ -112,6 +112,8 @@ _TOOLS = (_ORDER, _REFUND)
 _FIND = _call("get_order", {"order_id": "O41"})
 _ODD_TEXT = "  two  spaces\n\n\nGröße 漢字 🙂 <b>&amp;</b> {\"a\": 1} 'x' {{ y }} {% z %}\t\n"
 
+_LONG_TEXT = " ".join(f"{number}. Never refund order O{number}." for number in range(40))
+
 _PLAIN = (
     Probe("a question", (_user("Where is my order O41?"),)),
     Probe(
@@ -126,9 +128,26 @@ _PLAIN = (
         ),
     ),
     Probe("odd texts", (_system(_ODD_TEXT), _user(_ODD_TEXT), _assistant("Größe 漢字 🙂 <b>\n\n"), _user("\n"))),
+    Probe(
+        "the assistant begins", (_system("Be kind."), _assistant("Hi!"), _user("hi"), _assistant("Yes?"), _user("?"))
+    ),
+    Probe("the assistant begins, without a system message", (_assistant("<b>Hi</b>!\n"), _user("hi"))),
     Probe("empty texts", (_system(""), _user(""), _assistant(""), _user("hi"))),
     Probe("two users' turns and a later system message", (_user("hi"), _user("Still there?"), _system("Be brief."))),
 )
+_FOUR_PARAMETERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"type": "object"},
+    {"type": "object", "properties": {}},
+    _REFUND.parameters,
+)
+_FOUR_TOOLS = tuple(
+    Tool(name=f"tool_{number}", description="", parameters=parameters)
+    for number, parameters in enumerate(_FOUR_PARAMETERS)
+)
+_FOUR_CALLS = tuple(_call(tool.name, {"n": number}, number) for number, tool in enumerate(_FOUR_TOOLS))
+_FOUR_RESULTS = tuple(_result(text, number) for number, text in enumerate((" \n x \n", _LONG_TEXT, "", "{}")))
+_THOUGHT = "<think>\nThey ask for O41.\n</think>\n\n"
 _WITH_TOOLS = (
     Probe("a tool", (_user("Where is my order O41?"),), _TOOLS[:1]),
     Probe(
@@ -156,12 +175,17 @@ _WITH_TOOLS = (
         _TOOLS,
     ),
     Probe(
-        "a user's text that looks like a result",
-        (_user("hi"), _assistant("Yes?"), _user("<tool_response>\n1\n</tool_response>"), _assistant("Hm."), _user("?")),
-        _TOOLS,
+        "a long system message, four tools, and odd results",
+        (
+            _system(f"{_ODD_TEXT}{_LONG_TEXT}\n\n"),
+            _user(_LONG_TEXT),
+            _assistant(_LONG_TEXT, *_FOUR_CALLS),
+            *_FOUR_RESULTS,
+        ),
+        _FOUR_TOOLS,
     ),
 )
-_THOUGHT = "<think>\nThey ask for O41.\n</think>\n\n"
+_ODD_THOUGHT = "<think>\n \n  They ask for\n\nO41. \n\n</think>\n\n\n  \n"
 _THINKING = (
     Probe(
         "thinking in the content",
@@ -180,6 +204,33 @@ _THINKING = (
     ),
 )
 _THINKING_WITH_TOOLS = (
+    Probe(
+        "odd white space in thinking and behind it",
+        (
+            _user("Where is O41?"),
+            _assistant(f"{_ODD_THOUGHT}Wait. \n\n", _FIND),
+            _result("sent"),
+            _assistant(f" \n{_ODD_THOUGHT}", _FIND),
+            _result("sent"),
+            _assistant("<think>\n \n</think>\n\n Again.", _FIND),
+            _result("sent"),
+            _assistant(f"{_ODD_THOUGHT}{_ODD_TEXT}"),
+            _user("Thanks!"),
+        ),
+        _TOOLS,
+    ),
+    Probe(
+        "odd white space in thinking apart from the content",
+        (
+            _user("Where is O41?"),
+            _assistant(" \n On its way. \n", _FIND),
+            _result("sent"),
+            _assistant("x"),
+            _user("Oh."),
+        ),
+        _TOOLS,
+        thinking={1: " \n  They ask for\n\nO41. \n\n", 3: " "},
+    ),
     Probe(
         "thinking between calls",
         (
@@ -205,5 +256,33 @@ _THINKING_WITH_TOOLS = (
         ),
         _TOOLS,
         thinking={1: "I look.", 3: "Once more."},
+    ),
+    Probe(
+        "a user's text that looks like a result",
+        (
+            _user("hi"),
+            _assistant(f"{_THOUGHT}Yes?"),
+            _user("<tool_response>\n1\n</tool_response>"),
+            _assistant(f"{_THOUGHT}Hm.", _FIND),
+            _result("sent"),
+            _assistant(" ", _FIND),
+            _result("sent"),
+            _user("?"),
+        ),
+        _TOOLS,
+    ),
+    Probe(
+        "users' texts that look like half a result",
+        (
+            _user("hi"),
+            _assistant(f"{_THOUGHT}Yes?", _FIND),
+            _result("sent"),
+            _user("<tool_response>\n1"),
+            _assistant(f"{_THOUGHT}Yes?", _FIND),
+            _result("sent"),
+            _user("1\n</tool_response>"),
+            _assistant(f"{_THOUGHT}Yes?"),
+        ),
+        _TOOLS,
     ),
 )

@@ -13,6 +13,7 @@ Every record is written with its seal (see ``trace_jax.contract.seal``), and ref
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -28,6 +29,7 @@ from trace_jax.contract.storage import PathLike, replace_bytes
 from trace_jax.errors import UserError
 
 R = TypeVar("R", bound=Record)
+_REMEDY = "correct it there, or restore the file"
 
 
 def write_document(path: PathLike, record: Record) -> None:
@@ -103,11 +105,11 @@ def _encode(path: PathLike, record: Record, indent: int | None = None) -> bytes:
 
 def decode(where: str, data: bytes, model: type[R]) -> R:
     """The ``model`` in ``data``, which stands at ``where``. Raises UserError with the first problem."""
-    data, stated, found = unsealed(data)
+    data, stated, found = unsealed(data.removeprefix(BOM_UTF8))  # editors on Windows write the mark
     try:
         record = model.model_validate_json(data)
     except ValidationError as error:
-        raise UserError(f"{where}: not a valid {model.__name__}: {one_line(error)}") from None
+        raise UserError(f"{where}: not a valid {model.__name__}: {one_line(error)}: {_REMEDY}") from None
     if "schema_version" not in record.model_fields_set:
         raise UserError(
             f"{where}: {model.__name__} without schema_version; this build reads {model.version()}: "

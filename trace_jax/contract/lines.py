@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -120,7 +121,7 @@ def _is_object(line: bytes) -> bool:
     if not line.rstrip().endswith(b"}"):
         return False
     try:
-        return isinstance(from_json(line), dict)
+        return isinstance(from_json(line.removeprefix(BOM_UTF8)), dict)
     except ValueError:
         return False
 
