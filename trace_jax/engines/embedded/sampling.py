@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_SMALLEST = 2.0**-126  # normal float32
+
 
 def uniforms(seed_B: jax.Array, position_BT: jax.Array) -> jax.Array:
     """A random number for each token: ``[B, T]`` float32 in [0, 1), from the request's seed and the position alone."""
@@ -23,7 +25,11 @@ def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array
     exceeds the row's uniform number.
     """
     W = logits_GBW.shape[-1]
+<<<<<<< HEAD
     greedy_B = temperature_B < np.finfo(np.float32).tiny
+=======
+    greedy_B = temperature_B < _SMALLEST
+>>>>>>> h/attackB
     top_B = logits_GBW.max(axis=(0, 2))
     # Below the top before it is divided: however small the temperature is, the top stays at 0 and nothing is above it.
     scaled_GBW = (logits_GBW - top_B[:, None]) / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
