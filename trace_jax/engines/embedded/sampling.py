@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _SMALLEST = 2.0**-126  # normal float32
 
@@ -25,11 +24,7 @@ def sample(logits_GBW: jax.Array, temperature_B: jax.Array, uniform_B: jax.Array
     exceeds the row's uniform number.
     """
     W = logits_GBW.shape[-1]
-<<<<<<< HEAD
-    greedy_B = temperature_B < np.finfo(np.float32).tiny
-=======
     greedy_B = temperature_B < _SMALLEST
->>>>>>> h/attackB
     top_B = logits_GBW.max(axis=(0, 2))
     # Below the top before it is divided: however small the temperature is, the top stays at 0 and nothing is above it.
     scaled_GBW = (logits_GBW - top_B[:, None]) / jnp.where(greedy_B, 1.0, temperature_B)[:, None]
