@@ -25,6 +25,7 @@ from trace_jax.contract.seal import check_seal, unsealed
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import FILE, WorkDirectory, fingerprint
 from trace_jax.errors import UserError
+from trace_jax.pipeline.method import BASE_ROLLOUTS
 from trace_jax.relay.files import CHECKSUMS, Checksums
 from trace_jax.telemetry.metrics import FILE as METRICS
 from trace_jax.telemetry.metrics import read_metrics
@@ -111,8 +112,16 @@ def _work_directory(path: epath.Path) -> None:
 
 
 def _summary(path: epath.Path) -> None:
-    for reference in read_document(path, RunSummary).files:
+    summary = read_document(path, RunSummary)
+    for reference in summary.files:
         read_named(path.parent, reference, path)
+    if summary.analysis is not None:
+        _require(path.parent / BASE_ROLLOUTS, path)
+
+
+def _require(path: epath.Path, named_by: epath.Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path}: no such file, but {named_by} was made from it: {RESTORE}")
 
 
 def _adapter(path: epath.Path) -> None:
@@ -142,12 +151,18 @@ def _table(path: epath.Path) -> None:
 
 
 def _analysis(path: epath.Path) -> None:
-    read_document(path, AnalysisReport)
-    check_labels(path.parent)
+    report, place = read_document(path, AnalysisReport), path.parent
+    for name in (SOURCE, CANDIDATES, RUNS, SELECTED):
+        _require(place / name, path)
+    check_labels(place)
+    expected = [found.capability.name for found in report.capabilities if found.selected and not found.distractor]
+    selected = [found.capability.name for found in read_records(place / SELECTED, SelectedCapability)]
+    if sorted(selected) != sorted(expected):
+        raise UserError(f"{place / SELECTED}: selects {selected}, {path} selects {expected}: {RESTORE}")
 
 
 def _source(path: epath.Path) -> None:
-    source, rollouts = read_document(path, Source), path.parent.parent / "base_rollouts.jsonl"
+    source, rollouts = read_document(path, Source), path.parent.parent / BASE_ROLLOUTS
     if not rollouts.exists():
         return
     found = source_of(read_episodes(rollouts))

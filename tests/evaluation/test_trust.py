@@ -20,10 +20,10 @@ from launch.serve import _held
 from launch.verify import check
 from trace_jax.analysis.stage import analyse
 from trace_jax.contract.adapter import AdapterManifest, check_adapter, manifest_of
-from trace_jax.contract.capability import LabelRun
+from trace_jax.contract.capability import Candidate, Interval, LabelRun, SelectedCapability
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.episodes import read_episodes
-from trace_jax.contract.files import read_document, read_records, write_document
+from trace_jax.contract.files import JsonLinesWriter, read_document, read_records, write_document
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.seal import unsealed
 from trace_jax.contract.trajectory import Trajectory
@@ -289,6 +289,28 @@ def test_what_was_changed_is_refused_by_whoever_loads_it_and_found(case, root):
     assert finder in problems and str(root / wrong) in problems[finder], problems
     with pytest.raises(UserError, match=rf"{root}: {len(problems)} of \d+ files are wrong, the first is"):
         check(epath.Path(root))
+
+
+@pytest.mark.parametrize(
+    "name", [BASE, LABELS, *(f"analysis/{n}" for n in ("candidates.json", "source.json", "selected.jsonl"))]
+)
+def test_a_file_of_the_analysis_that_is_gone_is_found(root, name):
+    (root / name).unlink()
+    with pytest.raises(UserError, match="files are wrong"):
+        check(epath.Path(root))
+    problems = [finding.problem for finding in verify(epath.Path(root), lambda *_: None) if finding.problem]
+    assert any(f"{name}: no such file" in problem for problem in problems)
+
+
+def test_a_selection_that_is_not_that_of_the_report_is_found(root):
+    point = Interval(mean=0.5, low=0.4, high=0.6)
+    added = SelectedCapability(
+        capability=Candidate(name="added", description="d"), rank=9, coverage=point, delta=point, failed_examples=()
+    )
+    with JsonLinesWriter(root / "analysis" / "selected.jsonl") as writer:
+        writer.append(added)
+    problems = [finding.problem for finding in verify(epath.Path(root), lambda *_: None) if finding.problem]
+    assert len(problems) == 1 and re.search(r"selected.jsonl: selects \[.*'added'\], .*restore", problems[0])
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, GATE, CALIBRATION, LABELS, EPISODES])

@@ -46,7 +46,7 @@ from trace_jax.training.job import Job
 from trace_jax.training.settings import GRPOConfig, check_sampling
 from trace_jax.training.trainer import train
 
-ROUTE_TABLE, GATE = "route_table.json", "gate.safetensors"
+BASE_ROLLOUTS, ROUTE_TABLE, GATE = "base_rollouts.jsonl", "route_table.json", "gate.safetensors"
 SNAPSHOTS = (0.25, 0.5, 0.75)  # of the baseline's rollouts, at which its adapter is kept for the report's curve
 
 
@@ -81,7 +81,7 @@ class Pipeline:
         settings, directory = self.settings, self.root / "analysis"
         with self.times.stage("rollouts of the base"):
             begun = (directory / SOURCE).exists()  # the analysis is of what was recorded, broken episodes included
-            recording = Recording(self.root / "base_rollouts.jsonl", keep_broken=begun)
+            recording = Recording(self.root / BASE_ROLLOUTS, keep_broken=begun)
             specs = plan_episodes(self.source, settings.rollout, seed=settings.seed)
             with self.progress.stage("rollouts of the base", len(specs)) as bar:
                 trajectories = self.session.play(specs, recording, bar.episode)
