@@ -169,7 +169,8 @@ def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
 def _calibrated_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:
     """The base that calibrated an environment; None without the calibration rollouts in the manifest's directory."""
     rollouts = calibration_path(path.parent, manifest.capability)
-    return next(read_records(rollouts, Trajectory)).policy.base if rollouts.exists() else None
+    first = next(read_records(rollouts, Trajectory), None) if rollouts.exists() else None
+    return None if first is None else first.policy.base
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[Job]:
