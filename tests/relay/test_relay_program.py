@@ -89,7 +89,7 @@ def test_a_delivery_outlives_a_relay_that_is_started_again(tmp_path: Path) -> No
 
 def test_it_starts_where_there_is_no_jax() -> None:
     heavy = ("jax", "torch", "transformers")
-    code = f"import launch.relay, trace_jax.relay.client, sys; print([m for m in {heavy} if sys.modules.get(m)])"
+    code = f"import launch.relay, trace_jax.relay.client, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout == "[]\n", done.stderr
 
