@@ -131,7 +131,7 @@ def test_more_adapters_than_the_server_holds(engine: SGLangEngine, server: RealS
         (("up_proj",), {}, "adapts up_proj without gate_proj, which SGLang ignores"),
         (QV, {"use_rslora": True}, "has use_rslora True, which is not supported"),
         (QV, {"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
-        (QV, {"target_modules": ".*proj"}, "target_modules '.*proj'"),
+        (QV, {"target_modules": ".*[qv]_proj"}, "SGLang needs a list"),
         (QV, {"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ],
 )
