@@ -1,6 +1,7 @@
 """All tests run on the CPU, as eight devices, with one persistent compilation cache: set before JAX is imported."""
 
 import os
+import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,7 +10,9 @@ CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Of the programs that tests start.
+# Of the programs that tests start. SIGINT interrupts them, even if the tests themselves run in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
 
 import jax  # noqa: E402
