@@ -240,7 +240,7 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
         (("--environment=nowhere.json",), "nowhere.json: no such file"),
         (("--adapter=nowhere/adapter.json",), "nowhere/adapter.json: no such file"),
         (("--config.rollout.trials=0",), "rollout.trials is 0"),
-        (("--config.target.train_tasks=0",), "0 train tasks of 'helpdesk'"),
+        (("--config.target.train_tasks=0",), "target.train_tasks is 0: it should be greater than or equal to 1"),
         (("--config.base.path=nowhere",), "nowhere/config.json is missing"),
     ],
 )

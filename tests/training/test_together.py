@@ -91,7 +91,7 @@ def test_adapters_that_cannot_be_brought_together_are_named(tmp_path):
     with pytest.raises(UserError, match="early has no checkpoint of step 1.*train them apart"):
         toy_job.run(tmp_path, ["late"], max_steps=1)
         toy_job.run(tmp_path, max_steps=6)
-    with pytest.raises(UserError, match="max_to_keep 1 is too few for 2 adapters"):
+    with pytest.raises(UserError, match="training.max_to_keep is 1, too few for 2 adapters"):
         toy_job.run(tmp_path / "one", max_to_keep=1)
 
 
