@@ -133,6 +133,8 @@ class Interrupted:
 
 
 def test_an_interruption_within_an_episode_is_raised_once(engine, renderer, caplog) -> None:
+    gc.collect()  # of earlier tests
+    caplog.clear()
     with pytest.raises(Terminated) as error, new_player(Interrupted(engine), renderer, 4) as player:
         episodes = player.start([spec(i) for i in range(6)])
 
