@@ -13,7 +13,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Of the programs that tests start. SIGINT interrupts them, even if the tests themselves run in the background.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -25,6 +24,12 @@ settings.load_profile("shared")
 
 
 _MOST_MAPS = 30_000  # of the 65,530 pieces of memory that Linux lets a process map: a module adds up to 20,000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_programs_do_without_torch():
+    """Set for tests only: the processes that share the test files are started earlier, and they need torch."""
+    os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
 
 
 @pytest.fixture(scope="module", autouse=True)

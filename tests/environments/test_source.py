@@ -29,19 +29,22 @@ def test_an_environment_is_told_from_a_target_and_is_fresh_every_time():
     assert one is not other and one.reset(1) == other.reset(1)
 
 
-def test_a_manifest_gives_its_design_and_seeds_that_no_stage_has_played(tmp_path):
-    design = Design(entry_point=FAMILY, parameters={"routine": 0})
-    manifest = EnvironmentManifest(
+def first_look(design: Design) -> EnvironmentManifest:
+    return EnvironmentManifest(
         name="first_look", capability="verify_before_acting", target="helpdesk", designer="rules", design=design,
         gates=(), calibration=None, rollouts=0,
     )  # fmt: skip
-    write_document(tmp_path / "e.json", manifest)
+
+
+def test_a_manifest_gives_its_design_and_seeds_that_no_stage_has_played(tmp_path):
+    design = Design(entry_point=FAMILY, parameters={"routine": 0})
+    write_document(tmp_path / "e.json", first_look(design))
     source = load_source(str(tmp_path / "e.json"), "held_out", 2)
     first = FIRST_SEED["held_out"]
     assert (source.name, source.target, source.design) == ("first_look", "helpdesk", design)
     assert source.tasks == (first, first + 1)
     source.environment().reset(first)
-    outside = manifest.replace(design=Design(entry_point="os:system", parameters={}))
+    outside = first_look(Design(entry_point="os:system", parameters={}))
     write_document(tmp_path / "outside.json", outside)
     with pytest.raises(UserError, match="lies outside trace_jax"):
         load_source(str(tmp_path / "outside.json"), "train", 2)

@@ -74,6 +74,21 @@ def said_by(renderer, completion):
     return renderer.parse(completion.token_ids)
 
 
+def test_an_engine_that_ends_lets_nobody_wait_and_logs_nothing(decoder, config, renderer, caplog):
+    prompt = renderer.prompt([Message(role="user", content="cancel")], ())
+
+    async def leave():
+        with EngineThread(new_engine(decoder, config, renderer)) as thread:
+            streams = [thread.stream(prompt, Sampling(160, 1.0, seed), None) for seed in range(20)]
+            waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            await waiting[0]
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    ended = asyncio.run(leave())
+    assert any(isinstance(outcome, asyncio.CancelledError) for outcome in ended)
+    assert not caplog.records
+
+
 def test_models_are_the_routed_one_its_base_and_the_adapters(client):
     assert [model.id for model in client.models.list()] == ["tiny", "gpt-4o", "base", "refunds", "orders", "sums"]
     assert client.models.retrieve("refunds").id == "refunds"

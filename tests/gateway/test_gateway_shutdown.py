@@ -1,4 +1,4 @@
-"""SIGTERM ends a server in time, also when a thread is at work that nothing can cancel."""
+"""SIGTERM ends a server in time, also if a thread is at work that nothing can cancel, or nobody reads the log."""
 
 import signal
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, logging, sys, time
 import uvicorn
 from trace_jax.gateway.connections import guarded, listen
 from trace_jax.gateway.shutdown import DrainingServer
@@ -20,6 +20,10 @@ async def answer(scope, receive, send):
     await send({"type": "http.response.body", "body": b"begun", "more_body": True})
     await WORK[sys.argv[1]]()
     await send({"type": "http.response.body", "body": b"done"})
+
+def log_on():
+    while True:
+        logging.warning("x" * 1000)
 
 async def never():
     while True:
@@ -33,6 +37,7 @@ WORK = {
     "long": lambda: asyncio.sleep(600),
     "thread": lambda: asyncio.to_thread(time.sleep, 600),
     "stubborn": never,
+    "log": lambda: asyncio.to_thread(log_on),
 }
 
 async def main():
@@ -48,11 +53,12 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(
     ("work", "seconds", "whole"),
-    [("short", 60, True), ("long", 2, False), ("thread", 2, False), ("stubborn", 2, False)],
+    [("short", 60, True), ("long", 2, False), ("thread", 2, False), ("stubborn", 2, False), ("log", 2, False)],
 )
 def test_sigterm_leaves_time_to_end_and_no_more(work, seconds, whole):
     command = [sys.executable, "-c", PROGRAM, work, str(seconds)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    ends = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE if work == "log" else None}
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], text=True, **ends)
     try:
         port = int(process.stdout.readline())
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:

@@ -35,6 +35,8 @@ class EngineThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Cancel what still runs, so that nobody waits for it, and end the thread."""
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -68,3 +70,11 @@ class EngineThread:
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+async def _cancel_others() -> None:
+    """Cancel all other tasks of the running loop, and await their ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

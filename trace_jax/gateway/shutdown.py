@@ -10,6 +10,8 @@ import uvicorn
 
 logger = logging.getLogger(__name__)
 
+_FAREWELL_SECONDS = 0.5
+
 
 class DrainingServer(uvicorn.Server):
     """Lets responses end for ``seconds`` after the first SIGTERM or SIGINT, and then ends the process.
@@ -32,7 +34,13 @@ class DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def _end(self) -> None:
+        farewell = threading.Thread(target=self._say_farewell, daemon=True)
+        farewell.start()
+        farewell.join(_FAREWELL_SECONDS)
+        os._exit(0)
+
+    def _say_farewell(self) -> None:
+        """Blocks for as long as nobody reads the log."""
         logger.warning("work goes on after the %d s that the signal left: ending without it", self._seconds)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
