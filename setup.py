@@ -33,6 +33,7 @@ setup(
         "pydantic>=2.10",
         "pyyaml>=6.0",
         "referencing>=0.31",
+        "regex>=2024.5",  # matches within a time limit
         "rich>=13.7",
         "safetensors>=0.5",
         "scipy>=1.14",

@@ -85,11 +85,11 @@ def test_the_config_is_locked() -> None:
 
 def test_a_work_directory_does_not_belong_to_its_servers() -> None:
     config = base.get_config()
-    one = read_settings(config).identity()
+    identity = read_settings(config).identity()
     config.engine.url, config.engine.wait_seconds = "http://elsewhere:1", 7.0
-    assert read_settings(config).identity() == one
+    assert read_settings(config).identity() == identity
     config.engine.capacity = 1024
-    assert read_settings(config).identity() != one
+    assert read_settings(config).identity() != identity
 
 
 def test_a_dry_run_and_the_help_need_no_jax() -> None:

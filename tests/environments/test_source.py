@@ -25,8 +25,8 @@ def test_a_target_gives_its_own_tasks_by_any_of_its_names(split):
 def test_an_environment_is_told_from_a_target_and_is_fresh_every_time():
     source = load_source(FAMILY, "train", 3)
     assert source.tasks == (0, 1, 2) and source.name == FAMILY
-    one, other = source.environment(), source.environment()
-    assert one is not other and one.reset(1) == other.reset(1)
+    first, other = source.environment(), source.environment()
+    assert first is not other and first.reset(1) == other.reset(1)
 
 
 def first_look(design: Design) -> EnvironmentManifest:

@@ -79,10 +79,10 @@ def run(tmp_path_factory):
         )
         write_document(root / "adapters" / name / "adapter.json", manifest)
         manifests.append(manifest)
-    zero, one = np.zeros(16), np.ones(16)
+    zero, ones = np.zeros(16), np.ones(16)
     choices, bias = ("", "look", "finish"), np.array([-9.0, 9.0])
     gate = root / "routing" / "gate.safetensors"
-    save_gate(gate, Gate(base, choices, "mean", zero, one, np.zeros((16, 2)), bias))
+    save_gate(gate, Gate(base, choices, "mean", zero, ones, np.zeros((16, 2)), bias))
     digest = checksum(gate).sha256
     table = build_table(
         base, "gate", manifests, {n: n for n in choices}, gate=gate.name, gate_sha256=digest, rollouts=5
