@@ -9,8 +9,8 @@ from trace_jax.chat.calls import read_object
 from trace_jax.contract.record import Part
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
+from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
 from trace_jax.environments.protocol import Observation, Outcome
-from trace_jax.rollout.deadline import DeadlineExceeded, deadline
 
 P = TypeVar("P", bound=Part)
 T = TypeVar("T")
