@@ -26,7 +26,7 @@ from trace_jax.environments.hosts.lines import LineFault, read_answers
 from trace_jax.errors import UserError
 
 _IN_FLIGHT = 1024  # requests of a worker that are not answered yet; further ones wait in this process
-_LONGEST = 64 << 20  # bytes of a line of answers
+_LONGEST = 72 << 20  # bytes of a line of answers
 _CHUNK = 1 << 18
 _WORKER = Path(__file__).with_name("worker.py")
 _ROOT = Path(trace_jax.__file__).parent
@@ -79,7 +79,7 @@ class Worker:
         self._in_flight: dict[int, _Request] = {}
         self._late: set[int] = set()  # requests that took too long, and may be answered yet
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._watching: asyncio.AbstractEventLoop | None = None  # the loop of the timer
+        self._watching: tuple[asyncio.AbstractEventLoop, float] | None = None  # the loop of the timer, and its time
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._unsent, self._unread, self._printed = bytearray(), bytearray(), b""
         plan = {"kind": self.plan.kind, "path": self.plan.path, "parameters": self.plan.parameters}
@@ -159,9 +159,11 @@ class Worker:
             loop.add_reader(self._answers, self._read_answers)
             loop.add_reader(self._output, self._read_output)
             self._loops.add(loop)
-        if self._watching is not loop and self._in_flight:
-            self._watching = loop
-            loop.call_at(next(iter(self._in_flight.values())).deadline, self._watch, loop)
+        if self._in_flight:
+            due = next(iter(self._in_flight.values())).deadline
+            if self._watching is None or self._watching[0] is not loop or due < self._watching[1]:
+                self._watching = (loop, due)
+                loop.call_at(due, self._watch, self._watching)
 
     def _flush(self) -> None:
         self._flushing = None
@@ -233,10 +235,10 @@ class Worker:
                 if request.future is not None and not request.future.done():
                     request.future.set_result(value)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _watch(self, watching: tuple[asyncio.AbstractEventLoop, float]) -> None:
         """Fail the requests that have taken too long, and have the worker replaced."""
-        if self._watching is not loop:
-            return
+        if self._watching is not watching:
+            return  # an earlier timer, or that of another loop, has taken over
         self._watching, now, limits = None, time.monotonic(), self.plan
         overdue = [number for number, request in self._in_flight.items() if request.deadline <= now]
         for number in overdue:

@@ -12,6 +12,7 @@ from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.protocol import Observation, Outcome, Task
 from trace_jax.errors import UserError
 
+
 class RemoteTarget:
     """The target that a pool of ``size`` workers runs. What it tells is asked of a worker once.
 
@@ -80,7 +81,6 @@ class RemoteEnvironment:
 
     def grade(self) -> Outcome:
         return self._runner.run(self._episode.grade())
-
 
 
 def _close(pool: Pool, runner: asyncio.Runner) -> None:

@@ -23,7 +23,7 @@ import threading
 import types
 from typing import Any
 
-LONGEST = 16 << 20  # bytes of an answer; a longer one breaks its episode
+LONGEST = 16 << 20  # characters of an answer; a longer one breaks its episode
 GROUPS = {"target": "trace_jax.targets", "environment": "trace_jax.environments"}
 
 
@@ -144,9 +144,13 @@ class Answers:
                 self._writing.release()
 
     def write(self, answers: "list[str]") -> None:
-        """Write one line."""
+        """Write the answers in one line, or in one each if they are long."""
         if os.getpid() != self._process:
             os._exit(0)  # an environment forked, and this is the child: the lines belong to its parent
+        if len(answers) > 1 and sum(map(len, answers)) > 1 << 20:
+            for answer in answers:
+                self.write([answer])
+            return
         data = memoryview(f"[{','.join(answers)}]\n".encode())
         while data:
             data = data[os.write(self._descriptor, data) :]
@@ -158,7 +162,7 @@ def answered(environments: Environments, request: "list[Any]") -> str:
     try:
         text = environments.answer(episode, operation, argument)
         if len(text) > LONGEST:
-            raise ValueError(f"{operation} returned {len(text)} bytes, more than {LONGEST}")
+            raise ValueError(f"{operation} returned {len(text)} characters, more than {LONGEST}")
         return f"[{number},{text}]"
     except BaseException as error:  # an environment may raise anything; it breaks this episode only
         return f"[{number},null,{json.dumps(_one_line(error))}]"
