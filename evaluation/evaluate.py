@@ -26,8 +26,8 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.protocol import Target
-from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
@@ -52,7 +52,7 @@ def score(
     """
     if (workdir / REPORT).exists():
         raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
-    target = load_target(settings.target.environment)
+    target = open_target(settings.target)
     tasks = target_source(target, settings.target.environment, split, settings.target.tasks(split)).tasks
     base = load_base(settings)
     adapters = load_adapters(manifests, base)

@@ -17,7 +17,7 @@ from trace_jax.environments.hosts.process import WorkerPlan
 
 @contextmanager
 def a_pool(workers=1, target="Desk", step_seconds=30.0, start_seconds=60.0, **parameters):
-    plan = WorkerPlan("target", f"odd_target:{target}", parameters, None, step_seconds, start_seconds)
+    plan = WorkerPlan(f"odd_target:{target}", parameters, None, step_seconds, start_seconds)
     pool = Pool(plan, workers)
     try:
         yield pool

@@ -7,8 +7,13 @@ from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.host import Host, host_of
 from trace_jax.environments.hosts.in_process import InProcess
+from trace_jax.environments.hosts.opened import in_workers, open_pool
+from trace_jax.environments.hosts.pool import PoolHost
+from trace_jax.environments.hosts.remote_target import NoTarget, RemoteTarget
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
+from trace_jax.environments.settings import TargetSettings
+from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
 
 # An environment has no splits of its own: training tasks begin where calibration begins, held-out ones beyond the seeds
@@ -31,8 +36,11 @@ class Source:
     design: Design | None = None
 
 
-def load_source(name: str, split: Split, tasks: int) -> Source:
+def load_source(name: str, split: Split, tasks: int, settings: TargetSettings | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
+
+    A target or environment runs where ``settings`` say, in this process without them. A manifest's environment is ours
+    and runs in this process.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -41,9 +49,21 @@ def load_source(name: str, split: Split, tasks: int) -> Source:
         seeds = _seeds(manifest.name, split, tasks)
         host = InProcess(environment_factory(manifest.design))
         return Source(manifest.name, manifest.target, split, seeds, host, manifest.design)
+    if settings is not None and in_workers(settings):
+        return _source_in_workers(name, split, tasks, settings)
     if is_environment(name):
         return Source(name, name, split, _seeds(name, split, tasks), InProcess(lambda: load_environment(name)))
     return target_source(load_target(name), name, split, tasks)
+
+
+def _source_in_workers(name: str, split: Split, tasks: int, settings: TargetSettings) -> Source:
+    pool = open_pool(settings, name)
+    try:
+        target = RemoteTarget(name, pool)
+    except NoTarget:
+        return Source(name, name, split, _seeds(name, split, tasks), PoolHost(pool, split))
+    check_splits(target, name)
+    return target_source(target, name, split, tasks)
 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:

@@ -14,7 +14,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +36,8 @@ _ROOT = Path(trace_jax.__file__).parent
 class WorkerPlan:
     """What a worker runs: a target or environment by path, its parameters, the interpreter, and its time limits."""
 
-    kind: str
     path: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     python: str | None = None  # None: this interpreter, with its sys.path
     step_seconds: float = 60.0
     start_seconds: float = 300.0
@@ -82,7 +81,7 @@ class Worker:
         self._watching: tuple[asyncio.AbstractEventLoop, float] | None = None  # the loop of the timer, and its time
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._unsent, self._unread, self._printed = bytearray(), bytearray(), b""
-        plan = {"kind": self.plan.kind, "path": self.plan.path, "parameters": self.plan.parameters}
+        plan = {"path": self.plan.path, "parameters": dict(self.plan.parameters)}
         self._unsent += json.dumps(plan).encode() + b"\n"
         self._starting: asyncio.Future[Any] | None = None
 

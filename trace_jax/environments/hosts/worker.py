@@ -4,7 +4,7 @@
 
 ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. A line of requests is a JSON list
 of ``[id, episode, operation, argument]``; a line of answers is a list of ``[id, value]`` or ``[id, null, error]``. The
-first line is ``{"kind": "target", "path": "module:name", "parameters": {…}}``. What environments print goes to standard
+first line is ``{"path": "module:name", "parameters": {…}}``. What environments print goes to standard
 output and standard error, never to these lines.
 
 Each episode has a thread of its own, so that a step may block. A target that declares ``quick = True`` promises that no
@@ -24,7 +24,8 @@ import types
 from typing import Any
 
 LONGEST = 16 << 20  # characters of an answer; a longer one breaks its episode
-GROUPS = {"target": "trace_jax.targets", "environment": "trace_jax.environments"}
+TOLD = ("name", "results", "version", "episodes_per_worker")  # attributes of a target that the pool asks for
+GROUPS = ("trace_jax.targets", "trace_jax.environments")  # of entry points
 
 
 def find_ours(root: str) -> None:
@@ -55,12 +56,13 @@ def _attach(package: str, submod_attrs: dict[str, list[str]]) -> Any:
     return get, lambda: sorted(modules), sorted(modules)
 
 
-def load(kind: str, path: str, parameters: dict[str, Any]) -> Any:
+def load(path: str, parameters: dict[str, Any]) -> Any:
     """What makes the target or the environments: a class or factory, with its parameters."""
     if ":" not in path:
-        found = [point.value for point in importlib.metadata.entry_points(group=GROUPS[kind]) if point.name == path]
+        points = [point for group in GROUPS for point in importlib.metadata.entry_points(group=group)]
+        found = [point.value for point in points if point.name == path]
         if not found:
-            raise LookupError(f"no {kind} {path!r} is installed in {sys.executable}: install it, or give module:Class")
+            raise LookupError(f"no target {path!r} is installed for {sys.executable}: install it, or give module:Class")
         path = found[0]
     module, _, name = path.partition(":")
     return functools.partial(getattr(importlib.import_module(module), name), **parameters)
@@ -69,15 +71,16 @@ def load(kind: str, path: str, parameters: dict[str, Any]) -> Any:
 class Environments:
     """The target of this process, and its open episodes."""
 
-    def __init__(self, kind: str, path: str, parameters: dict[str, Any]) -> None:
+    def __init__(self, path: str, parameters: dict[str, Any]) -> None:
         from trace_jax.contract.trajectory import Message
         from trace_jax.environments.protocol import Observation, Outcome
 
         self._message, self._observation, self._outcome = Message, Observation, Outcome
-        factory = load(kind, path, parameters)
-        self._target = factory() if kind == "target" else None
-        self._make = self._target.environment if kind == "target" else lambda split: factory()
-        self.quick = bool(getattr(self._target if kind == "target" else factory.func, "quick", False))
+        factory = load(path, parameters)
+        made = factory()
+        self._target = made if hasattr(made, "tasks") else None
+        self._make = (lambda split: factory()) if self._target is None else made.environment
+        self.quick = bool(getattr(made, "quick", False))
         self._open: dict[int, Any] = {}
 
     def answer(self, episode: int, operation: str, argument: Any) -> str:
@@ -102,9 +105,10 @@ class Environments:
         return json.dumps(self._described())
 
     def _described(self) -> dict[str, Any]:
-        target = self._target
-        wanted = ("name", "results", "version", "episodes_per_worker")
-        return {name: getattr(target, name) for name in wanted if hasattr(target, name)}
+        if self._target is None:
+            return {"kind": "environment"}
+        told = {name: getattr(self._target, name) for name in TOLD if hasattr(self._target, name)}
+        return {"kind": "target", **told}
 
     def _observed(self, value: Any) -> str:
         if not isinstance(value, self._observation):
@@ -127,7 +131,7 @@ class Answers:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._process = descriptor, os.getpid()
-        self._ready: "queue.SimpleQueue[str]" = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._writing = threading.Lock()
 
     def add(self, answer: str) -> None:
@@ -196,7 +200,7 @@ def main() -> None:
     except BaseException as error:
         answers.write([f"[0,null,{json.dumps(_one_line(error))}]"])
         os._exit(1)
-    threads: "dict[int, queue.SimpleQueue[Any]]" = {}
+    threads: dict[int, queue.SimpleQueue[Any]] = {}
     for line in lines:
         batch = json.loads(line)
         if environments.quick:
