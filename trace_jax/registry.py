@@ -9,12 +9,11 @@ A name is that of a built-in thing, that of an entry point of an installed packa
 """
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -76,15 +75,17 @@ class Registry:
         return found[0]
 
     def _checked(self, name: str, found: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-        signature = inspect.signature(found)
+        signature = _signature(found)
         try:
             signature.bind(**given)
         except TypeError as error:
             raise UserError(f"{self.kind} {name!r}: {error}: its parameters are {signature}") from None
-        types = _types(found)
-        for key in given.keys() & types.keys():
+        for key in given.keys() & signature.parameters.keys():
+            kind = signature.parameters[key].annotation
+            if kind is inspect.Parameter.empty or isinstance(kind, str):
+                continue
             try:
-                given[key] = _adapter(types[key]).validate_json(to_json(given[key]), strict=True)
+                given[key] = _adapter(kind).validate_json(to_json(given[key]), strict=True)
             except ValidationError as error:
                 why = error.errors(include_url=False)[0]["msg"].replace("Input should", "it should")
                 raise UserError(f"{self.kind} {name!r}: its parameter {key} is {given[key]!r}: {why}") from None
@@ -95,16 +96,18 @@ class Registry:
 
 def returned_type(function: Callable[..., Any]) -> Any:
     """What a class or function makes when it is called: the class, or the annotated type; None if there is none."""
-    return function if isinstance(function, type) else _types(function).get("return")
+    if isinstance(function, type):
+        return function
+    returned = _signature(function).return_annotation
+    return None if returned is inspect.Signature.empty else returned
 
 
-def _types(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotated types of the parameters; empty if they cannot be told."""
-    called = function.__init__ if isinstance(function, type) else function
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature. Annotations that cannot be resolved stay the text that they are."""
     try:
-        return typing.get_type_hints(called, include_extras=True)
-    except (NameError, TypeError):
-        return {}
+        return inspect.signature(function, eval_str=True)
+    except NameError:
+        return inspect.signature(function)
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -127,4 +130,4 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
     if not callable(found):
         own = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise UserError(f"{kind} {path!r}: {module_name} has no class or function {name!r}: it has {', '.join(own)}")
-    return typing.cast(Callable[..., Any], found)
+    return cast(Callable[..., Any], found)
