@@ -114,7 +114,7 @@ class Desk:
             raise RuntimeError(load)
 
     def tasks(self, split):
-        return (1, 2, 3) if split == "train" else (4, 5)
+        return (1, 2, 3) if split == "train" else ("a", "b")
 
     def environment(self, split):
         return Odd(split)

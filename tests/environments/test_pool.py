@@ -243,9 +243,9 @@ def test_a_worker_holds_no_more_episodes_than_its_target_allows_and_the_wait_is_
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ({"load": "no data"}, "the worker could not load 'odd_target:Desk': RuntimeError: no data"),
+        ({"load": "no data"}, "a worker cannot start: RuntimeError: no data"),
         ({"load": "exit"}, "SystemExit: no licence"),
-        ({"colour": 1}, "TypeError: Desk.__init__() got an unexpected keyword argument 'colour'"),
+        ({"colour": 1}, "a worker cannot start: target 'odd_target:Desk': got an unexpected keyword argument 'colour'"),
     ],
 )
 def test_a_target_that_cannot_be_loaded_breaks_each_episode_with_its_reason(parameters, expected):

@@ -10,10 +10,15 @@ from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.hosts.opened import in_workers, open_pool
 from trace_jax.environments.hosts.pool import PoolHost
 from trace_jax.environments.hosts.remote_target import NoTarget, RemoteTarget
-from trace_jax.environments.protocol import Target
-from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
+from trace_jax.environments.protocol import Target, Task
+from trace_jax.environments.registry import (
+    check_target,
+    environment_factory,
+    is_environment,
+    load_environment,
+    load_target,
+)
 from trace_jax.environments.settings import TargetSettings
-from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
 
 # An environment has no splits of its own: training tasks begin where calibration begins, held-out ones beyond the seeds
@@ -23,7 +28,7 @@ FIRST_SEED: dict[Split, int] = {"train": 0, "held_out": 3_000_000}
 
 @dataclass(frozen=True)
 class Source:
-    """Tasks, each the seed of a new environment. ``target`` is the target name in the trajectories.
+    """Tasks, each an episode of a new environment. ``target`` is the target name in the trajectories.
 
     ``design`` is that of the manifest, or None if ``name`` is a target or an environment.
     """
@@ -31,7 +36,7 @@ class Source:
     name: str
     target: str
     split: Split
-    tasks: tuple[int, ...]
+    tasks: tuple[Task, ...]
     host: Host
     design: Design | None = None
 
@@ -62,16 +67,16 @@ def _source_in_workers(name: str, split: Split, tasks: int, settings: TargetSett
         target = RemoteTarget(name, pool)
     except NoTarget:
         return Source(name, name, split, _seeds(name, split, tasks), PoolHost(pool, split))
-    check_splits(target, name)
+    check_target(target, name)
     return target_source(target, name, split, tasks)
 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:
     """The first ``tasks`` tasks of ``split`` of a target that is registered as ``name``."""
-    seeds = target.tasks(split)
-    if tasks < 1 or not seeds:
-        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
-    return Source(name, name, split, seeds[:tasks], host_of(target, split))
+    listed = target.tasks(split)
+    if tasks < 1 or not listed:
+        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(listed)}: at least 1 is needed")
+    return Source(name, name, split, listed[:tasks], host_of(target, split))
 
 
 def _seeds(name: str, split: Split, tasks: int) -> tuple[int, ...]:

@@ -4,9 +4,8 @@ from trace_jax.environments.hosts.pool import Pool
 from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.hosts.remote_target import RemoteTarget
 from trace_jax.environments.protocol import Target
-from trace_jax.environments.registry import ENVIRONMENTS, TARGETS, load_target, path_of
+from trace_jax.environments.registry import TARGETS, check_target, load_target
 from trace_jax.environments.settings import TargetSettings
-from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
 
 
@@ -16,7 +15,7 @@ def open_target(settings: TargetSettings, name: str | None = None) -> Target:
     if not in_workers(settings):
         return load_target(name)
     target = RemoteTarget(name, open_pool(settings, name))
-    check_splits(target, name)
+    check_target(target, name)
     return target
 
 
@@ -31,5 +30,5 @@ def in_workers(settings: TargetSettings) -> bool:
 
 def open_pool(settings: TargetSettings, name: str) -> Pool:
     """The workers of ``settings`` for the target or environment called ``name``. None is started yet."""
-    path = path_of(ENVIRONMENTS, path_of(TARGETS, name))
+    path = TARGETS.built_in.get(name, name)
     return Pool(WorkerPlan(path, {}, settings.python, settings.step_seconds, settings.start_seconds), settings.workers)

@@ -226,7 +226,7 @@ class Worker:
                 self._late.discard(number)
             elif error is not None:
                 if number == 0:
-                    self.fault = f"the worker could not load {self.plan.path!r}: {error}"
+                    self.fault = f"a worker cannot start: {error}"
                 self._fail(request, error)
             else:
                 if number == 0:

@@ -44,7 +44,10 @@ class RemoteTarget:
     def tasks(self, split: Split) -> tuple[Task, ...]:
         """The tasks of a split."""
         if split not in self._tasks:
-            self._tasks[split] = tuple(self._ask("tasks", split))
+            told = self._ask("tasks", split)
+            if not isinstance(told, list):
+                raise UserError(f"target {self._registered!r}: its {split} tasks are {told!r}, not a list")
+            self._tasks[split] = tuple(told)
         return self._tasks[split]
 
     def environment(self, split: Split) -> "RemoteEnvironment":

@@ -2,18 +2,16 @@
 
     python worker.py ROOT REQUESTS ANSWERS
 
-ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. A line of requests is a JSON list
-of ``[id, episode, operation, argument]``; a line of answers is a list of ``[id, value]`` or ``[id, null, error]``. The
-first line is ``{"path": "module:name", "parameters": {…}}``. What environments print goes to standard
-output and standard error, never to these lines.
+ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. The first line of requests is
+``{"path": "module:name", "parameters": {…}}``; any other is a JSON list of ``[id, episode, operation, argument]``. A
+line of answers is a list of ``[id, value]`` or ``[id, null, error]``. What environments print goes to standard output
+and standard error, never to these lines.
 
 Each episode has a thread of its own, so that a step may block. A target that declares ``quick = True`` promises that no
 step blocks: its episodes then share the main thread, which is three times as fast.
 """
 
-import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,11 +23,10 @@ from typing import Any
 
 LONGEST = 16 << 20  # characters of an answer; a longer one breaks its episode
 TOLD = ("name", "results", "version", "episodes_per_worker")  # attributes of a target that the pool asks for
-GROUPS = ("trace_jax.targets", "trace_jax.environments")  # of entry points
 
 
 def find_ours(root: str) -> None:
-    """Make ``trace_jax`` importable from ``root``, and nothing else there: its neighbours are of another environment."""
+    """Make ``trace_jax`` importable from ``root``, but none of its neighbours, which may belong to another Python."""
     sys.path[:] = ["", *(path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__)))]
     try:
         import lazy_loader  # noqa: F401
@@ -58,14 +55,14 @@ def _attach(package: str, submod_attrs: dict[str, list[str]]) -> Any:
 
 def load(path: str, parameters: dict[str, Any]) -> Any:
     """What makes the target or the environments: a class or factory, with its parameters."""
-    if ":" not in path:
-        points = [point for group in GROUPS for point in importlib.metadata.entry_points(group=group)]
-        found = [point.value for point in points if point.name == path]
-        if not found:
-            raise LookupError(f"no target {path!r} is installed for {sys.executable}: install it, or give module:Class")
-        path = found[0]
-    module, _, name = path.partition(":")
-    return functools.partial(getattr(importlib.import_module(module), name), **parameters)
+    from trace_jax.registry import Registry
+
+    targets, environments = (
+        Registry("target", "trace_jax.targets", {}),
+        Registry("environment", "trace_jax.environments", {}),
+    )
+    known = environments if path in environments.names() and path not in targets.names() else targets
+    return known.factory(path, parameters)
 
 
 class Environments:
@@ -78,7 +75,7 @@ class Environments:
         self._message, self._observation, self._outcome = Message, Observation, Outcome
         factory = load(path, parameters)
         made = factory()
-        self._target = made if hasattr(made, "tasks") else None
+        self._target: Any = made if hasattr(made, "tasks") else None
         self._make = (lambda split: factory()) if self._target is None else made.environment
         self.quick = bool(getattr(made, "quick", False))
         self._open: dict[int, Any] = {}
@@ -173,8 +170,10 @@ def answered(environments: Environments, request: "list[Any]") -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:2000]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, kind = " ".join(str(error).split())[:2000], type(error).__name__
+    if kind == "UserError":
+        return text
+    return f"{kind}: {text}" if text else kind
 
 
 def run_episode(environments: Environments, requests: "queue.SimpleQueue[Any]", answers: Answers) -> None:
@@ -191,7 +190,7 @@ def main() -> None:
     root, requests, descriptor = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     for inherited in (requests, descriptor):
         os.set_inheritable(inherited, False)
-    os.register_at_fork(after_in_child=lambda: (os.close(requests), os.close(descriptor)))
+    os.register_at_fork(after_in_child=lambda: os.closerange(min(requests, descriptor), max(requests, descriptor) + 1))
     lines, answers = open(requests, "rb", buffering=1 << 16, closefd=False), Answers(descriptor)
     try:
         find_ours(root)
