@@ -116,7 +116,7 @@ def test_environments_that_are_dropped_are_forgotten_by_their_worker():
     for _ in range(20):
         target.environment("train").reset(1)
     gc.collect()
-    (worker,) = target._pool._sound
+    (worker,) = target._pool.workers()
     assert not worker.episodes
 
 

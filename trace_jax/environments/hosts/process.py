@@ -149,6 +149,11 @@ class Worker:
         self.on_end(self)
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
     def _ended(self) -> bool:
         return self._requests == -1
 

@@ -57,10 +57,8 @@ def load(path: str, parameters: dict[str, Any]) -> Any:
     """What makes the target or the environments: a class or factory, with its parameters."""
     from trace_jax.registry import Registry
 
-    targets, environments = (
-        Registry("target", "trace_jax.targets", {}),
-        Registry("environment", "trace_jax.environments", {}),
-    )
+    targets = Registry("target", "trace_jax.targets", {})
+    environments = Registry("environment", "trace_jax.environments", {})
     known = environments if path in environments.names() and path not in targets.names() else targets
     return known.factory(path, parameters)
 
