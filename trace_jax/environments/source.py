@@ -1,7 +1,8 @@
 """What a user can name to be played: a target, an environment, or an environment manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
@@ -30,8 +31,10 @@ class Source:
     design: Design | None = None
 
 
-def load_source(name: str, split: Split, tasks: int) -> Source:
+def load_source(name: str, split: Split, tasks: int, parameters: Mapping[str, Any] | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
+
+    ``parameters`` are those of the target or environment; a manifest has its own.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -42,8 +45,8 @@ def load_source(name: str, split: Split, tasks: int) -> Source:
             manifest.name, manifest.target, split, seeds, environment_factory(manifest.design), manifest.design
         )
     if is_environment(name):
-        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name))
-    return target_source(load_target(name), name, split, tasks)
+        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name, parameters))
+    return target_source(load_target(name, parameters), name, split, tasks)
 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:
