@@ -105,7 +105,8 @@ def _routed(
     tasks: Sequence[Task],
 ) -> tuple[RouteTable, Routing]:
     """The table, and the adapter that its router chooses for each task."""
-    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))
+    reader, policy = PromptReader(base.decoder), make_policy(settings.routing)
+    router = load_router(path, base.revision, reader, base.renderer, policy, configured=settings.routing.router)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")

@@ -44,8 +44,8 @@ class Source:
 def load_source(name: str, split: Split, tasks: int, settings: TargetSettings | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
 
-    A target or environment runs where ``settings`` say, in this process without them. A manifest's environment is ours
-    and runs in this process.
+    A target or environment is made with the parameters of ``settings`` and runs where these say: in this process
+    without them. A manifest has its own parameters; its environment is ours and runs in this process.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -56,9 +56,10 @@ def load_source(name: str, split: Split, tasks: int, settings: TargetSettings | 
         return Source(manifest.name, manifest.target, split, seeds, host, manifest.design)
     if settings is not None and in_workers(settings):
         return _source_in_workers(name, split, tasks, settings)
+    given = None if settings is None else settings.arguments()
     if is_environment(name):
-        return Source(name, name, split, _seeds(name, split, tasks), InProcess(lambda: load_environment(name)))
-    return target_source(load_target(name), name, split, tasks)
+        return Source(name, name, split, _seeds(name, split, tasks), InProcess(lambda: load_environment(name, given)))
+    return target_source(load_target(name, given), name, split, tasks)
 
 
 def _source_in_workers(name: str, split: Split, tasks: int, settings: TargetSettings) -> Source:

@@ -13,7 +13,7 @@ def open_target(settings: TargetSettings, name: str | None = None) -> Target:
     """The target of ``settings``, or the one called ``name`` with its other settings. Raises UserError."""
     name = settings.environment if name is None else name
     if not in_workers(settings):
-        return load_target(name)
+        return load_target(name, settings.arguments())
     target = RemoteTarget(name, open_pool(settings, name))
     check_target(target, name)
     return target
@@ -31,4 +31,5 @@ def in_workers(settings: TargetSettings) -> bool:
 def open_pool(settings: TargetSettings, name: str) -> Pool:
     """The workers of ``settings`` for the target or environment called ``name``. None is started yet."""
     path = TARGETS.built_in.get(name, name)
-    return Pool(WorkerPlan(path, {}, settings.python, settings.step_seconds, settings.start_seconds), settings.workers)
+    plan = WorkerPlan(path, settings.arguments(), settings.python, settings.step_seconds, settings.start_seconds)
+    return Pool(plan, settings.workers)
