@@ -11,6 +11,7 @@ PACKAGES = [
     "trace_jax.engines.embedded",
     "trace_jax.engines.sglang",
     "trace_jax.environments",
+    "trace_jax.environments.adapters",
     "trace_jax.environments.helpdesk",
     "trace_jax.environments.hosts",
     "trace_jax.environments.helpdesk.practice",

@@ -1,5 +1,6 @@
 """The target that the settings name, in this process or in workers."""
 
+from trace_jax.environments.adapters.schemes import expand
 from trace_jax.environments.hosts.pool import Pool
 from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.hosts.remote_target import RemoteTarget
@@ -30,6 +31,6 @@ def in_workers(settings: TargetSettings) -> bool:
 
 def open_pool(settings: TargetSettings, name: str) -> Pool:
     """The workers of ``settings`` for the target or environment called ``name``. None is started yet."""
-    path = TARGETS.built_in.get(name, name)
-    plan = WorkerPlan(path, settings.arguments(), settings.python, settings.step_seconds, settings.start_seconds)
+    path, parameters = expand(TARGETS.built_in.get(name, name), settings.arguments())
+    plan = WorkerPlan(path, parameters, settings.python, settings.step_seconds, settings.start_seconds)
     return Pool(plan, settings.workers)
