@@ -11,8 +11,8 @@ import pytest
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.pool import Pool, PoolHost
-from trace_jax.environments.hosts.process import WorkerPlan
 
 
 @contextmanager
