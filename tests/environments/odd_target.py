@@ -77,6 +77,12 @@ class Odd:
             return say("I am the child")
         return say("forked")
 
+    def on_linger(self):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        return say("forked")
+
     def on_lines(self, *words):
         """Write a line where the worker writes its answers."""
         os.write(int(sys.argv[3]), " ".join(words).encode() + b"\n")

@@ -183,12 +183,18 @@ def run_episode(environments: Environments, requests: "queue.SimpleQueue[Any]", 
             return
 
 
+def close(*descriptors: int) -> None:
+    """Let a forked child have no part in the lines, and let it not keep them open after the worker's end."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def main() -> None:
     """Answer requests until the pool closes the pipe."""
     root, requests, descriptor = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     for inherited in (requests, descriptor):
         os.set_inheritable(inherited, False)
-    os.register_at_fork(after_in_child=lambda: os.closerange(min(requests, descriptor), max(requests, descriptor) + 1))
+    os.register_at_fork(after_in_child=lambda: close(requests, descriptor))
     lines, answers = open(requests, "rb", buffering=1 << 16, closefd=False), Answers(descriptor)
     try:
         find_ours(root)
