@@ -1,0 +1,168 @@
+"""All checks of a target."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from trace_jax.contract.trajectory import Split
+from trace_jax.environments.checks.finding import Finding, judged
+from trace_jax.environments.checks.quick import answers_fit, plays, static_findings
+from trace_jax.environments.checks.scripted import Played, Player, Script, at_random, bad_calls, do_nothing, play
+from trace_jax.environments.protocol import Target, Task
+from trace_jax.environments.splits import SPLITS
+
+DETERMINISM = 8  # tasks of each split that are played again, here and in another process
+_NAMED = 6  # tasks that are named in a line
+_SECONDS = 600.0  # for the other process
+
+Progress = Callable[[int, int], None]  # episodes done, of all
+
+
+def check_all(
+    target: Target, name: str, parameters: Mapping[str, Any], tasks: int, progress: Progress = lambda done, all: None
+) -> Iterator[Finding]:
+    """The findings, the static ones first. At most ``tasks`` tasks of each split are played.
+
+    ``name`` and ``parameters`` are those that the target was loaded by: another process loads it again.
+    """
+    static = list(static_findings(target, name))
+    yield from static
+    if any(finding.verdict == "fail" and finding.check != "splits disjoint" for finding in static):
+        return
+    chosen = {split: target.tasks(split)[:tasks] for split in SPLITS}
+    played: dict[tuple[Split, str], list[Played]] = {}
+    total, done = 3 * sum(map(len, chosen.values())), 0
+    started = time.perf_counter()
+    for split, listed in chosen.items():
+        for script_name, script in (("do-nothing", do_nothing), ("random", at_random()), ("bad", bad_calls)):
+            for task in listed:
+                played.setdefault((split, script_name), []).append(
+                    play(partial(target.environment, split), task, script)
+                )
+                done += 1
+                progress(done, total)
+    seconds = time.perf_counter() - started
+    episodes = [episode for group in played.values() for episode in group]
+    yield plays(episodes)
+    yield answers_fit(episodes, target.results)
+    yield bad_calls_answered([episode for split in SPLITS for episode in played[split, "bad"]])
+    yield deterministic(target, name, parameters, chosen)
+    yield no_leaks(target, chosen)
+    if hasattr(target.environment("train"), "solution"):
+        yield solved(target, chosen)
+    for script_name in ("do-nothing", "random"):
+        for split in SPLITS:
+            yield score(script_name, split, played[split, script_name], len(target.tasks(split)))
+    steps = sum(episode.steps for episode in episodes)
+    detail = f"{steps / seconds:,.0f} steps/s, {len(episodes) / seconds:,.0f} episodes/s, one after the other"
+    yield Finding("speed", "ok", detail)
+
+
+def bad_calls_answered(episodes: Sequence[Played]) -> Finding:
+    """Whether unknown tools and arguments that are no JSON get an error for an answer."""
+    exchanges = [(episode.task, *exchange) for episode in episodes for exchange in episode.exchanges]
+    problems = [
+        f"task {task!r}: a call of {call.name}{'' if call.arguments is not None else ' whose arguments are no JSON'} was "
+        f"answered {(answer.content or '')[:60]!r}, without the word 'error'"
+        for task, call, answer in exchanges
+        if "error" not in (answer.content or "").lower()
+    ]
+    remedy = "answer as trace_jax.environments.call_error words it, so that an agent can mend its call"
+    return judged("bad calls answered", problems, f"{len(exchanges)} bad calls", remedy)
+
+
+def fingerprints(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> list[str]:
+    """A digest of an episode with random calls on the first tasks of each split."""
+    return [
+        play(partial(target.environment, split), task, at_random(1)).fingerprint()
+        for split, listed in chosen.items()
+        for task in listed[:DETERMINISM]
+    ]
+
+
+def deterministic(
+    target: Target, name: str, parameters: Mapping[str, Any], chosen: Mapping[Split, Sequence[Task]]
+) -> Finding:
+    """Whether the same task gives the same episode, again in this process and in another one."""
+    remedy = "draw from a generator seeded by the task alone; no clock, no global state, no order of a set or of hash()"
+    first = fingerprints(target, chosen)
+    names = [f"{split} task {task!r}" for split, listed in chosen.items() for task in listed[:DETERMINISM]]
+    again = fingerprints(target, chosen)
+    problems = [
+        f"{who} differs when it is played again" for who, a, b in zip(names, first, again, strict=True) if a != b
+    ]
+    request = {"name": name, "parameters": dict(parameters), "chosen": {split: list(t) for split, t in chosen.items()}}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "trace_jax.environments.checks.other_process"]
+    try:
+        other = subprocess.run(
+            command, input=json.dumps(request), env=environment, capture_output=True, text=True, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return judged("deterministic", [f"another process is not through after {_SECONDS:g} s"], "", remedy)
+    if other.returncode != 0:
+        last = (other.stderr.strip().splitlines() or [f"exit status {other.returncode}"])[-1]
+        return judged("deterministic", [f"another process could not play it: {last}"], "", remedy)
+    for who, ours, theirs in zip(names, first, json.loads(other.stdout), strict=True):
+        if ours != theirs and not problems:
+            problems.append(f"{who} differs in another process")
+    return judged("deterministic", problems, f"{len(names)} episodes, in two processes", remedy)
+
+
+def no_leaks(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> Finding:
+    """Whether two episodes that take turns are what each of them is alone."""
+    problems, count = [], 0
+    for split, listed in chosen.items():
+        for one, other in zip(listed[:DETERMINISM:2], (listed[1:DETERMINISM:2] or listed[:1]), strict=False):
+            make = partial(target.environment, split)
+            alone = [play(make, one, at_random(2)), play(make, other, at_random(3))]
+            players = [Player(make, one, at_random(2)), Player(make, other, at_random(3))]
+            while any([player.advance() for player in players]):
+                pass
+            count += 1
+            for player, played in zip(players, alone, strict=True):
+                if player.played.fingerprint() != played.fingerprint():
+                    problems.append(f"{split} task {played.task!r} differs while another episode is played")
+    remedy = "keep all state in the environment object: no class attribute, no module variable, no shared list"
+    return judged("episodes apart", problems, f"{count} pairs took turns", remedy)
+
+
+def solved(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> Finding:
+    """Whether the environment's own solution earns 1."""
+    problems, count = [], 0
+    for split, listed in chosen.items():
+        for task in listed:
+            environment: Any = target.environment(split)
+            environment.reset(task)
+            played = play(lambda: environment, task, _following(environment.solution()))  # noqa: B023
+            count += 1
+            if played.outcome is None or played.outcome.reward != 1.0:
+                earned = played.error or (played.outcome and f"earns {played.outcome.reward:g}")
+                problems.append(f"{split} task {task!r}: its solution {earned}")
+    return judged("solutions earn 1", problems, f"{count} tasks", "mend the solution, or the grader")
+
+
+def score(script: str, split: Split, episodes: Sequence[Played], listed: int) -> Finding:
+    """What a trivial script earns. Tasks that it passes say nothing of an agent."""
+    graded = [episode for episode in episodes if episode.outcome is not None]
+    if not graded:
+        return Finding(f"{script}, {split}", "fail", "no episode was graded", "see the line 'episodes play'")
+    rewards = [episode.outcome.reward for episode in graded if episode.outcome is not None]
+    passed = [episode.task for episode, reward in zip(graded, rewards, strict=True) if reward == 1.0]
+    named = ", ".join(map(repr, passed[:_NAMED])) + (", …" if len(passed) > _NAMED else "")
+    detail = f"mean {sum(rewards) / len(rewards):.3f}, passes {len(passed)} of {len(graded)}"
+    detail += f" (of {listed})" if listed > len(episodes) else ""
+    if len(passed) == len(graded):
+        return Finding(f"{script}, {split}", "fail", detail, "the grader passes an agent that does nothing of use")
+    if not passed:
+        return Finding(f"{script}, {split}", "ok", detail)
+    return Finding(f"{script}, {split}", "note", f"{detail}: {named}", "look at these tasks: they tell nothing apart")
+
+
+def _following(messages: Sequence[Any]) -> Script:
+    return lambda played, tools: iter(messages)
