@@ -69,10 +69,9 @@ def at_random(stream: int = 0) -> Script:
 
 def bad_calls(played: Played, tools: tuple[Tool, ...]) -> Iterator[Message]:
     """A call of an unknown tool, and one call of each tool whose arguments are no JSON, in one message."""
-    malformed = [
-        ToolCall(id=f"m{n}", name=tool.name, arguments=None, raw_arguments="{") for n, tool in enumerate(tools)
-    ]
-    yield calling(ToolCall(id="unknown", name="no_such_tool", arguments={}), *malformed)
+    names = [tool.name for tool in tools]
+    malformed = [ToolCall(id=f"bad_{name}", name=name, arguments=None, raw_arguments="{") for name in names]
+    yield calling(ToolCall(id="bad_name", name="no_such_tool", arguments={}), *malformed)
 
 
 def calling(*calls: ToolCall) -> Message:

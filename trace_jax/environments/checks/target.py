@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from trace_jax.contract.trajectory import Split
@@ -18,13 +19,17 @@ from trace_jax.environments.splits import SPLITS
 
 DETERMINISM = 8  # tasks of each split that are played again, here and in another process
 _NAMED = 6  # tasks that are named in a line
+_TRIVIAL = {  # script → what it means that it passes a task
+    "do-nothing": "an agent passes these tasks if it does nothing: keep that in mind when you read scores",
+    "random": "these tasks can be passed by chance",
+}
 _SECONDS = 600.0  # for the other process
 
 Progress = Callable[[int, int], None]  # episodes done, of all
 
 
 def check_all(
-    target: Target, name: str, parameters: Mapping[str, Any], tasks: int, progress: Progress = lambda done, all: None
+    target: Target, name: str, parameters: Mapping[str, Any], tasks: int, progress: Progress
 ) -> Iterator[Finding]:
     """The findings, the static ones first. At most ``tasks`` tasks of each split are played.
 
@@ -35,29 +40,25 @@ def check_all(
     if any(finding.verdict == "fail" and finding.check != "splits disjoint" for finding in static):
         return
     chosen = {split: target.tasks(split)[:tasks] for split in SPLITS}
-    played: dict[tuple[Split, str], list[Played]] = {}
-    total, done = 3 * sum(map(len, chosen.values())), 0
-    started = time.perf_counter()
-    for split, listed in chosen.items():
-        for script_name, script in (("do-nothing", do_nothing), ("random", at_random()), ("bad", bad_calls)):
-            for task in listed:
-                played.setdefault((split, script_name), []).append(
-                    play(partial(target.environment, split), task, script)
-                )
-                done += 1
-                progress(done, total)
+    scripts = {"do-nothing": do_nothing, "random": at_random(), "bad calls": bad_calls}
+    played: dict[tuple[str, Split], list[Played]] = {(kind, split): [] for kind in scripts for split in SPLITS}
+    total, started = sum(len(chosen[split]) for _, split in played), time.perf_counter()
+    for (kind, split), group in played.items():
+        for task in chosen[split]:
+            group.append(play(partial(target.environment, split), task, scripts[kind]))
+            progress(sum(map(len, played.values())), total)
     seconds = time.perf_counter() - started
-    episodes = [episode for group in played.values() for episode in group]
+    episodes = list(chain(*played.values()))
     yield plays(episodes)
     yield answers_fit(episodes, target.results)
-    yield bad_calls_answered([episode for split in SPLITS for episode in played[split, "bad"]])
+    yield bad_calls_answered([episode for split in SPLITS for episode in played["bad calls", split]])
     yield deterministic(target, name, parameters, chosen)
     yield no_leaks(target, chosen)
     if hasattr(target.environment("train"), "solution"):
         yield solved(target, chosen)
-    for script_name in ("do-nothing", "random"):
+    for kind, remedy in _TRIVIAL.items():
         for split in SPLITS:
-            yield score(script_name, split, played[split, script_name], len(target.tasks(split)))
+            yield score(f"{kind}, {split}", remedy, played[kind, split], len(target.tasks(split)))
     steps = sum(episode.steps for episode in episodes)
     detail = f"{steps / seconds:,.0f} steps/s, {len(episodes) / seconds:,.0f} episodes/s, one after the other"
     yield Finding("speed", "ok", detail)
@@ -67,8 +68,7 @@ def bad_calls_answered(episodes: Sequence[Played]) -> Finding:
     """Whether unknown tools and arguments that are no JSON get an error for an answer."""
     exchanges = [(episode.task, *exchange) for episode in episodes for exchange in episode.exchanges]
     problems = [
-        f"task {task!r}: a call of {call.name}{'' if call.arguments is not None else ' whose arguments are no JSON'} was "
-        f"answered {(answer.content or '')[:60]!r}, without the word 'error'"
+        f"task {task!r}: a bad call of {call.name} was answered {(answer.content or '')[:60]!r}, without the word 'error'"
         for task, call, answer in exchanges
         if "error" not in (answer.content or "").lower()
     ]
@@ -147,21 +147,18 @@ def solved(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> Finding:
     return judged("solutions earn 1", problems, f"{count} tasks", "mend the solution, or the grader")
 
 
-def score(script: str, split: Split, episodes: Sequence[Played], listed: int) -> Finding:
-    """What a trivial script earns. Tasks that it passes say nothing of an agent."""
-    graded = [episode for episode in episodes if episode.outcome is not None]
-    if not graded:
-        return Finding(f"{script}, {split}", "fail", "no episode was graded", "see the line 'episodes play'")
-    rewards = [episode.outcome.reward for episode in graded if episode.outcome is not None]
-    passed = [episode.task for episode, reward in zip(graded, rewards, strict=True) if reward == 1.0]
+def score(check: str, remedy: str, episodes: Sequence[Played], listed: int) -> Finding:
+    """What a trivial script earns in the episodes, of ``listed`` tasks; the tasks that it passes are named."""
+    rewards = {episode.task: episode.outcome.reward for episode in episodes if episode.outcome is not None}
+    if not rewards:
+        return Finding(check, "fail", "no episode was graded", "see the line 'episodes play'")
+    passed = [task for task, reward in rewards.items() if reward == 1.0]
     named = ", ".join(map(repr, passed[:_NAMED])) + (", …" if len(passed) > _NAMED else "")
-    detail = f"mean {sum(rewards) / len(rewards):.3f}, passes {len(passed)} of {len(graded)}"
-    detail += f" (of {listed})" if listed > len(episodes) else ""
-    if len(passed) == len(graded):
-        return Finding(f"{script}, {split}", "fail", detail, "the grader passes an agent that does nothing of use")
-    if not passed:
-        return Finding(f"{script}, {split}", "ok", detail)
-    return Finding(f"{script}, {split}", "note", f"{detail}: {named}", "look at these tasks: they tell nothing apart")
+    detail = f"mean {sum(rewards.values()) / len(rewards):.3f}, passes {len(passed)} of {len(rewards)}"
+    detail += f" (the target has {listed})" if listed > len(episodes) else ""
+    if len(passed) == len(rewards):
+        return Finding(check, "fail", detail, "the grader passes an agent that does nothing of use")
+    return Finding(check, "note", f"{detail}: {named}", remedy) if passed else Finding(check, "ok", detail)
 
 
 def _following(messages: Sequence[Any]) -> Script:
