@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,12 +23,13 @@ class ProtocolBreach(Exception):
 
 @dataclass
 class Played:
-    """One episode. ``seen`` is the text of all messages; ``error`` is what the environment raised, in one line."""
+    """One episode. ``error`` is what the environment raised, in one line; ``seconds`` were spent in its methods."""
 
     task: Task
     messages: list[Message] = field(default_factory=list)
     exchanges: list[tuple[ToolCall, Message]] = field(default_factory=list)
     steps: int = 0
+    seconds: float = 0.0
     done: bool = False
     outcome: Outcome | None = None
     error: str | None = None
@@ -95,17 +97,20 @@ class Player:
         played = self.played
         if played.outcome is not None or played.error is not None:
             return False
+        message = None
+        if self._next is not None and not played.done and played.steps < MAX_STEPS:
+            message = next(self._next, None)
+        started = time.perf_counter()
         try:
             if self._next is None:
                 self._open()
+            elif message is None:
+                played.outcome = _graded(self._environment.grade())
             else:
-                message = None if played.done or played.steps == MAX_STEPS else next(self._next, None)
-                if message is None:
-                    played.outcome = _graded(self._environment.grade())
-                else:
-                    self._step(message)
+                self._step(message)
         except Exception as error:  # a target is foreign code
             played.error = one_line(error)
+        played.seconds += time.perf_counter() - started
         return True
 
     def _open(self) -> None:
@@ -118,11 +123,9 @@ class Player:
         observation = _observed(self._environment.step(message))
         self.played.steps += 1
         answers = [each for each in observation.messages if each.role == "tool"]
-        if [each.tool_call_id for each in answers] != [call.id for call in message.tool_calls]:
-            raise ProtocolBreach(
-                f"calls {[call.id for call in message.tool_calls]} were answered by tool messages for "
-                f"{[each.tool_call_id for each in answers]}"
-            )
+        made, answered = [call.id for call in message.tool_calls], [each.tool_call_id for each in answers]
+        if made != answered:
+            raise ProtocolBreach(f"calls {made} were answered by tool messages for {answered}")
         self.played.exchanges += zip(message.tool_calls, answers, strict=True)
         self.played.messages += observation.messages
         self.played.done = observation.done
