@@ -154,7 +154,6 @@ class Shared(Calendar):
     def step(self, message: Message):
         self.common.append("x")
         observation = super().step(message)
-        observation = super().step(message)
         heard = f"({len(self.common)} so far)"
         return Observation(
             tuple(m.replace(content=f"{m.content} {heard}") if m.role == "user" else m for m in observation.messages),
