@@ -213,6 +213,17 @@ def test_what_the_quick_half_finds_ends_the_pipeline_before_it_begins(target, ch
     assert words in failing(findings(made))[check]
 
 
+def test_one_broken_task_does_not_keep_the_pipeline_from_the_others():
+    class Odd(Calendar):
+        def reset(self, task):
+            if task == 0 and self.source == "train":
+                raise ValueError("odd")
+            return super().reset(task)
+
+    require_sound(Faulty(Odd), "target")
+    assert failing(findings(Faulty(Odd)))["episodes play"].startswith("task 0: ValueError: odd (and 2 more)")
+
+
 @pytest.mark.parametrize(
     ("environment", "check", "words"),
     [

@@ -97,16 +97,14 @@ class Player:
         played = self.played
         if played.outcome is not None or played.error is not None:
             return False
-        message = None
-        if self._next is not None and not played.done and played.steps < MAX_STEPS:
-            message = next(self._next, None)
         started = time.perf_counter()
         try:
             if self._next is None:
                 self._open()
-            elif message is None:
+            elif played.done or played.steps == MAX_STEPS or (message := next(self._next, None)) is None:
                 played.outcome = _graded(self._environment.grade())
             else:
+                started = time.perf_counter()  # without the script's own work
                 self._step(message)
         except Exception as error:  # a target is foreign code
             played.error = one_line(error)

@@ -12,7 +12,7 @@ from typing import Any
 from trace_jax.contract.trajectory import Split
 from trace_jax.environments.checks.finding import Finding, judged
 from trace_jax.environments.checks.quick import answers_fit, plays, static_findings
-from trace_jax.environments.checks.scripted import Played, Player, Script, at_random, bad_calls, do_nothing, play
+from trace_jax.environments.checks.scripted import Played, Player, at_random, bad_calls, do_nothing, play
 from trace_jax.environments.protocol import Target, Task
 from trace_jax.environments.splits import SPLITS
 
@@ -136,11 +136,10 @@ def solved(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> Finding:
     for split, listed in chosen.items():
         for task in listed:
             environment: Any = target.environment(split)
-            environment.reset(task)
-            played = play(lambda: environment, task, _following(environment.solution()))  # noqa: B023
+            played = play(lambda: environment, task, lambda *_: iter(environment.solution()))  # noqa: B023
             count += 1
             if played.outcome is None or played.outcome.reward != 1.0:
-                earned = played.error or (played.outcome and f"earns {played.outcome.reward:g}")
+                earned = f"earns {played.outcome.reward:g}" if played.outcome else f"cannot be played: {played.error}"
                 problems.append(f"{split} task {task!r}: its solution {earned}")
     return judged("solutions earn 1", problems, f"{count} tasks", "mend the solution, or the grader")
 
@@ -157,7 +156,3 @@ def score(check: str, remedy: str, episodes: Sequence[Played], listed: int) -> F
     if len(passed) == len(rewards):
         return Finding(check, "fail", detail, "the grader passes an agent that does nothing of use")
     return Finding(check, "note", f"{detail}: {named}", remedy) if passed else Finding(check, "ok", detail)
-
-
-def _following(messages: Sequence[Any]) -> Script:
-    return lambda played, tools: iter(messages)
