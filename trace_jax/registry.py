@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from trace_jax.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """What can be made by name.
 

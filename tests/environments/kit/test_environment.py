@@ -55,6 +55,7 @@ class Lights(kit.Environment[Lamps]):
 def test_the_calendar_is_a_target_in_a_hundred_lines():
     target = load_target("examples.calendar:calendar", {"train": 12})
     assert len(target.tasks("train")) == 12 and len(target.tasks("held_out")) == 60
+    assert not set(target.tasks("train")) & set(target.tasks("held_out"))
     kinds = Counter()
     for split in ("train", "held_out"):
         environment = target.environment(split)
