@@ -8,7 +8,7 @@ import threading
 import time
 
 from trace_jax.contract.trajectory import Check, Message, Tool
-from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments import Observation, Outcome
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"x": {"type": "integer"}}})
 

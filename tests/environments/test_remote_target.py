@@ -147,6 +147,9 @@ def test_another_python_needs_pydantic_alone(bare_python, monkeypatch, tmp_path)
     code = f"import pydantic; from importlib.util import find_spec; print(*filter(find_spec, {others}))"
     assert subprocess.check_output([bare_python, "-c", code], text=True) == "\n"
     monkeypatch.setenv("PYTHONPATH", here)
+    calendar = replace(IN_WORKERS, environment="examples.calendar:calendar", python=str(bare_python))
+    opening = open_target(calendar).environment("train").reset(3)
+    assert opening == open_target(replace(calendar, python=None, workers=0)).environment("train").reset(3)
     target = open_target(replace(IN_WORKERS, environment="odd_target:Desk", python=str(bare_python)))
     assert isinstance(target, RemoteTarget)
     check_splits(target, "odd")
