@@ -8,7 +8,8 @@ from evaluation import statistics
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.host import Host, host_of
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 
@@ -19,7 +20,7 @@ class Method:
 
     name: str
     temperature: float
-    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; called once a task
+    adapter_for: Callable[[Task], str | None]  # task → adapter that the engine holds; called once a task
     rollouts_spent: int  # rollouts that were used to make the method
 
 
@@ -31,7 +32,7 @@ class Evaluation:
     trajectories: tuple[Trajectory, ...]
 
 
-Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+Episode = tuple[Task, str | None, float, int]  # task, adapter, temperature, trial
 Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # keeps their order
 
 
@@ -39,7 +40,7 @@ def evaluate_methods(
     methods: Sequence[Method],
     target: Target,
     split: Split,
-    tasks: Sequence[int],
+    tasks: Sequence[Task],
     trials: int,
     run: Runner,
     *,
@@ -69,7 +70,8 @@ def evaluate_methods(
     order = sorted(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
-    specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
+    host = host_of(target, split)
+    specs = [_spec(episode, target, split, host, seed, max_tokens) for episode in order]
     trajectories = run(specs)
     reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
     rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
@@ -94,7 +96,7 @@ def evaluate_methods(
 
 
 def plan_episodes(
-    methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy_trials: int = 1
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy_trials: int = 1
 ) -> dict[Episode, list[int]]:
     """The episodes to play, each with the indices of the methods for which it counts. Trials are in ascending order."""
     episodes: dict[Episode, list[int]] = {}
@@ -141,16 +143,16 @@ def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[
     )
 
 
-def sampling_seed(seed: int, task: int, trial: int) -> int:
+def sampling_seed(seed: int, task: Task, trial: int) -> int:
     """The seed of one episode's sampling, in [0, 2^31): the same for every method."""
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
+def _spec(episode: Episode, target: Target, split: Split, host: Host, seed: int, max_tokens: int) -> EpisodeSpec:
     task, adapter, temperature, trial = episode
     return EpisodeSpec(
         id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
-        environment=lambda: target.environment(split),
+        host=host,
         target=target.name,
         task=str(task),
         split=split,
@@ -161,7 +163,9 @@ def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens:
     )
 
 
-def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy: int, baselines: Sequence[str]) -> None:
+def _check(
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy: int, baselines: Sequence[str]
+) -> None:
     if not methods or not tasks or trials < 1 or greedy < 1:
         raise UserError(
             f"{len(methods)} methods, {len(tasks)} tasks, {trials} trials, {greedy} greedy trials: "

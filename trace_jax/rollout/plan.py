@@ -1,6 +1,7 @@
 """Which episodes a collection plays."""
 
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.protocol import seed_of
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -17,13 +18,15 @@ def plan_episodes(
     return [
         EpisodeSpec(
             id=f"{adapter or 'base'}/{source.name}/{source.split}/{task}/{trial}",
-            environment=source.environment,
+            host=source.host,
             target=source.target,
             task=str(task),
             split=source.split,
             seed=task,
             trial=trial,
-            sampling=Sampling(settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + task),
+            sampling=Sampling(
+                settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + seed_of(task)
+            ),
             adapter=adapter,
         )
         for task in source.tasks
