@@ -118,13 +118,28 @@ def test_the_user_makes_one_request_a_turn():
 
 def test_a_user_may_react_to_the_reply():
     class Stubborn(Lights):
+        """Insists once, and gives up if the agent is rude."""
+
         def user(self, reply: str) -> str | None:
-            return super().user(reply) if "sorry" in reply or len(self.replies) == 2 else "What?"
+            if reply == "no":
+                return None
+            return super().user(reply) if "sorry" in reply else "What?"
 
     environment = Stubborn()
     environment.reset(0)
-    assert environment.step(say("no")).messages[0].content == "What?"
+    assert environment.step(say("hall")).messages[0].content == "What?"
+    assert environment.step(say("sorry")).messages[0].content.startswith("The bath")
+    assert environment.step(say("sorry, bath")).done
+    said = {check.detail: check.passed for check in environment.grade().checks if check.name != "on"}
+    assert said == {
+        "request 1: wanted 'hall', found 'hall\\nsorry'": True,
+        "request 2: wanted 'bath', found 'sorry, bath'": True,
+        "2 of 2 requests": True,
+    }
+    environment.reset(0)
+    environment.step(say("What hall?"))
     assert environment.step(say("no")).done
+    assert {c.name for c in environment.grade().checks if not c.passed} == {"on", "reply", "answered"}
 
 
 def test_checks_may_be_chosen_and_graded():
@@ -182,6 +197,8 @@ def test_an_environment_that_cannot_be_graded_or_drawn_says_so():
 
     with pytest.raises(NotImplementedError, match="Undrawn has no draw"):
         Undrawn().reset(0)
+    with pytest.raises(UserError, match="environment Plain: its state_type .* is no dataclass"):
+        type("Plain", (kit.Environment,), {"state_type": type("State", (), {})})
 
 
 def test_sources_share_no_conversation_and_tasks_differ():
