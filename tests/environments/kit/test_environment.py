@@ -90,6 +90,13 @@ def test_a_change_that_nobody_asked_for_fails_and_names_the_row():
     assert set(found) == {"on", "note"} and not any(check.passed for check in found.values())
     assert found["on"].detail == "cellar: expected nothing, found True"
     assert not list(state_checks(before, before, Lamps({"hall": False})))
+    environment = Lights()
+    environment.reset(0)
+    extra = kit.call("switch", room="attic", on=not environment.world.on["attic"])
+    messages = (Message(role="assistant", tool_calls=(extra,)), *environment.solution())
+    outcome = play(environment, 0, messages)
+    assert outcome.reward == 0.0
+    assert [c.detail[:6] for c in outcome.checks if not c.passed] == ["attic:"]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +215,7 @@ def test_sources_share_no_conversation_and_tasks_differ():
         environment.source = source
         for task in (*range(100), "a name"):
             environment.reset(task)
+            assert source_of(environment.scenario) == source
             said.setdefault(source, set()).add("\n".join(r.text for r in environment.scenario.requests))
     assert all(len(texts) == 101 for texts in said.values())
     assert len(set.union(*said.values())) == 303
