@@ -1,10 +1,5 @@
 """An endpoint for each test."""
 
-import pytest
-from scripted_endpoint import Endpoint, endpoint
+from scripted_endpoint import served
 
-
-@pytest.fixture
-def served() -> Endpoint:
-    with endpoint() as found:
-        yield found
+__all__ = ["served"]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -87,3 +88,10 @@ def endpoint() -> Iterator[Endpoint]:
     finally:
         server.should_exit = server.force_exit = True
         thread.join(10)
+
+
+@pytest.fixture
+def served() -> Iterator[Endpoint]:
+    """An endpoint for one test."""
+    with endpoint() as found:
+        yield found
