@@ -8,6 +8,7 @@ from evaluation import statistics
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.host import Host, host_of
 from trace_jax.environments.protocol import Target
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
@@ -69,7 +70,8 @@ def evaluate_methods(
     order = sorted(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
-    specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
+    host = host_of(target, split)
+    specs = [_spec(episode, target, split, host, seed, max_tokens) for episode in order]
     trajectories = run(specs)
     reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
     rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
@@ -146,11 +148,11 @@ def sampling_seed(seed: int, task: int, trial: int) -> int:
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
+def _spec(episode: Episode, target: Target, split: Split, host: Host, seed: int, max_tokens: int) -> EpisodeSpec:
     task, adapter, temperature, trial = episode
     return EpisodeSpec(
         id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
-        environment=lambda: target.environment(split),
+        host=host,
         target=target.name,
         task=str(task),
         split=split,

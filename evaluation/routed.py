@@ -8,10 +8,10 @@ import numpy as np
 from evaluation.report_data import Confusion
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Split
+from trace_jax.environments.hosts.checks import one_line
 from trace_jax.environments.protocol import Target
 from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
-from trace_jax.rollout.environment_calls import one_line
 from trace_jax.routing.merge import materialise
 from trace_jax.routing.router import BASE, Router, RouteRequest
 

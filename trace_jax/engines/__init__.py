@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "chat": ["ChatEngine", "ChatReply"],
         "embedded.engine": ["EmbeddedEngine"],
-        "episode_clock": ["off_the_clock"],
         "protocol": ["Completion", "Engine", "Sampling"],
         "settings": ["EngineSettings"],
         "sglang.engine": ["SGLangEngine"],

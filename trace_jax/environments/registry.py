@@ -49,6 +49,11 @@ def load_environment(name: str, parameters: Mapping[str, Any] | None = None) -> 
     return environment
 
 
+def path_of(group: str, name: str) -> str:
+    """``module:Class`` of a built-in name. Any other name is returned as it is."""
+    return _BUILT_IN[group].get(name, name)
+
+
 def is_environment(name: str) -> bool:
     """Whether ``name`` names an environment, not a target. ``module:Class`` is an environment if it has the methods."""
     if ":" in name:

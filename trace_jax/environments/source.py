@@ -1,12 +1,13 @@
 """What a user can name to be played: a target, an environment, or an environment manifest."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.host import Host, host_of
+from trace_jax.environments.hosts.in_process import InProcess
+from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
 from trace_jax.errors import UserError
 
@@ -26,7 +27,7 @@ class Source:
     target: str
     split: Split
     tasks: tuple[int, ...]
-    environment: Callable[[], Environment]
+    host: Host
     design: Design | None = None
 
 
@@ -38,11 +39,10 @@ def load_source(name: str, split: Split, tasks: int) -> Source:
     if name.endswith(".json"):
         manifest = read_document(name, EnvironmentManifest)
         seeds = _seeds(manifest.name, split, tasks)
-        return Source(
-            manifest.name, manifest.target, split, seeds, environment_factory(manifest.design), manifest.design
-        )
+        host = InProcess(environment_factory(manifest.design))
+        return Source(manifest.name, manifest.target, split, seeds, host, manifest.design)
     if is_environment(name):
-        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name))
+        return Source(name, name, split, _seeds(name, split, tasks), InProcess(lambda: load_environment(name)))
     return target_source(load_target(name), name, split, tasks)
 
 
@@ -51,7 +51,7 @@ def target_source(target: Target, name: str, split: Split, tasks: int) -> Source
     seeds = target.tasks(split)
     if tasks < 1 or not seeds:
         raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
-    return Source(name, name, split, seeds[:tasks], lambda: target.environment(split))
+    return Source(name, name, split, seeds[:tasks], host_of(target, split))
 
 
 def _seeds(name: str, split: Split, tasks: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ def plan_episodes(
     return [
         EpisodeSpec(
             id=f"{adapter or 'base'}/{source.name}/{source.split}/{task}/{trial}",
-            environment=source.environment,
+            host=source.host,
             target=source.target,
             task=str(task),
             split=source.split,
