@@ -7,12 +7,19 @@ import time
 import pytest
 from scripted_endpoint import Endpoint, raw, refusal, said
 
-from trace_jax.contract.trajectory import Message
-from trace_jax.engines.protocol import Completion
+from trace_jax.chat.tiny import TinyRenderer
+from trace_jax.chat.tokenizer import train_tokenizer
+from trace_jax.contract.trajectory import Message, Trajectory
+from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.users import ScriptedUser, SimulatedUser, SimulatedUserSettings, UserFault, UserTurn
 from trace_jax.errors import UserError
 from trace_jax.llm import LanguageModelSettings, LLMError
+from trace_jax.rollout.agent import EpisodeSpec, run_episode
+from trace_jax.rollout.settings import RolloutSettings
+
+RENDERER = TinyRenderer(train_tokenizer(["please thanks refund order"] * 3, 300))
 
 
 def model(served: Endpoint, **changes: object) -> LanguageModelSettings:
@@ -142,30 +149,40 @@ class Desk:
 
 
 class Agent:
-    """An engine that always samples the same tokens."""
+    """An engine that always says thanks."""
+
+    def __init__(self, renderer: TinyRenderer) -> None:
+        self.thanks = renderer.assistant(Message(role="assistant", content="thanks"))
 
     async def generate(self, token_ids, sampling, adapter=None, *, affinity=""):
-        self.prompt = token_ids
-        return Completion(self.says, (0.0,) * len(self.says), "stop")
+        return Completion(self.thanks, (0.0,) * len(self.thanks), "stop")
 
 
-def played(served: Endpoint, max_seconds: float = 30.0):
-    from tiny_chat import VOCABULARY
-
-    from trace_jax.chat.tiny import TinyRenderer
-    from trace_jax.chat.tokenizer import train_tokenizer
-    from trace_jax.engines.protocol import Sampling
-    from trace_jax.rollout.agent import EpisodeSpec, run_episode
-    from trace_jax.rollout.settings import RolloutSettings
-
-    renderer, agent = TinyRenderer(train_tokenizer(["please thanks refund order"] * 3, VOCABULARY)), Agent()
-    agent.says = renderer.encode_turn("thanks") if hasattr(renderer, "encode_turn") else ()
+def played(served: Endpoint, max_seconds: float = 30.0) -> Trajectory:
     spec = EpisodeSpec(
-        id="e", environment=lambda: Desk(served), target="desk", task="1", split="train", seed=1, trial=0,
+        id="e", host=InProcess(lambda: Desk(served)), target="desk", task="1", split="train", seed=1, trial=0,
         sampling=Sampling(8),
     )  # fmt: skip
     settings = RolloutSettings(max_turns=4, max_seconds=max_seconds, max_episode_tokens=400)
-    return asyncio.run(run_episode(spec, engine=agent, renderer=renderer, settings=settings, base="b"))
+    return asyncio.run(run_episode(spec, engine=Agent(RENDERER), renderer=RENDERER, settings=settings, base="b"))
+
+
+def test_its_words_are_not_trained_and_its_tokens_are_in_the_trajectory(served: Endpoint) -> None:
+    served.script = [said("refund", usage=(20, 2)), said("order", usage=None), said("###STOP###", usage=(30, 4))]
+    episode = played(served)
+    assert [message.content for message in episode.messages] == ["refund", "thanks", "order", "thanks"]
+    trained = {segment.tokens for segment in episode.segments if segment.trained}
+    assert trained == {Agent(RENDERER).thanks} and episode.reward == 1.0
+    usage = episode.extra["user_usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["unknown"]) == (50, 6, 1)
+    assert usage["dollars"] is None
+
+
+def test_a_fault_of_its_model_breaks_the_episode_and_is_no_reward(served: Endpoint) -> None:
+    served.script = [said("refund")]
+    served.reply = lambda body: refusal(500, "out of memory")
+    episode = played(served)
+    assert episode.reward is None and "LLMError: " in str(episode.error) and "out of memory" in str(episode.error)
 
 
 def test_a_hanging_user_breaks_the_episode_in_time(served: Endpoint) -> None:

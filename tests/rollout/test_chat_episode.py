@@ -13,6 +13,7 @@ from trace_jax.contract.trajectory import Message, Tool, ToolCall, Trajectory, U
 from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone, UserError
 from trace_jax.rollout.agent import EpisodeSpec, turn_seed
@@ -54,7 +55,14 @@ class Sums:
 
 def spec(number: int = 0, **changes: Any) -> EpisodeSpec:
     sampling = Sampling(64, 0.5, 100 + number)
-    common = {"environment": Sums, "target": "sums", "task": str(number), "split": "train", "seed": number, "trial": 0}
+    common = {
+        "host": InProcess(Sums),
+        "target": "sums",
+        "task": str(number),
+        "split": "train",
+        "seed": number,
+        "trial": 0,
+    }
     return EpisodeSpec(**{"id": f"base/sums/train/{number}/0", "sampling": sampling, **common, **changes})
 
 
@@ -176,7 +184,7 @@ def test_waits_of_the_endpoint_are_not_the_episodes_time(served: Endpoint) -> No
 def test_bounds_are_graded_as_it_stands(served: Endpoint, rollout, replies, termination: str, turns: int) -> None:
     served.script = list(replies)
     settings = RolloutSettings(**{"max_turns": 12, "max_episode_tokens": 1000, **rollout})
-    (episode,) = play(served, [spec(environment=lambda: Sums(9))], settings)
+    (episode,) = play(served, [spec(host=InProcess(lambda: Sums(9)))], settings)
     assert (episode.termination, episode.reward, episode.extra["turns"]) == (termination, 0.0, turns)
 
 
@@ -201,7 +209,7 @@ def test_extra_that_no_file_holds_breaks_the_episode(served: Endpoint, extra: An
         def grade(self) -> Outcome:
             return Outcome(1.0, extra=extra)
 
-    (episode,) = play(served, [spec(environment=Odd)])
+    (episode,) = play(served, [spec(host=InProcess(Odd))])
     assert "extra of an Outcome" in str(episode.error) and episode.reward is None
 
 

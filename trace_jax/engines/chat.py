@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from trace_jax.chat.calls import call_of
 from trace_jax.chat.openai_form import message_objects, tool_objects
 from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.engines.episode_clock import off_the_clock
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.environments.episode_clock import off_the_clock
 from trace_jax.errors import EngineGone
 from trace_jax.llm.answer import Answer, TokenUsage
 from trace_jax.llm.errors import EndpointRefused, EndpointUnreachable, LLMError

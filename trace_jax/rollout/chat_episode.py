@@ -1,29 +1,19 @@
 """One episode that an endpoint plays: messages, and no tokens."""
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from trace_jax.contract.trajectory import Message, Policy, Termination, Tool, Trajectory, Usage
 from trace_jax.engines.chat import ChatEngine, ChatReply, PromptTooLong
-from trace_jax.engines.episode_clock import episode_clock
+from trace_jax.environments.episode_clock import episode_clock
+from trace_jax.environments.host import Episode
+from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
 from trace_jax.environments.protocol import Outcome
 from trace_jax.errors import EngineError, EngineGone
 from trace_jax.rollout.agent import EpisodeSpec, turn_seed
-from trace_jax.rollout.environment_calls import (
-    EnvironmentFault,
-    call,
-    checked_observation,
-    checked_outcome,
-    checked_parts,
-    one_line,
-)
 from trace_jax.rollout.settings import RolloutSettings
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -66,8 +56,12 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
     error: str | None = None
     termination: Termination = "error"
     try:
-        async with episode_clock(settings.max_seconds) as clock:
-            termination, outcome = await _play(spec, engine, settings, state, clock)
+        async with episode_clock(settings.max_seconds):
+            episode = await spec.host.open()
+            try:
+                termination, outcome = await _play(spec, episode, engine, settings, state)
+            finally:
+                await episode.close()
     except TimeoutError:
         error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
     except EngineGone:
@@ -96,16 +90,10 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
 
 
 async def _play(
-    spec: EpisodeSpec, engine: ChatEngine, settings: RolloutSettings, state: _EpisodeState, clock: asyncio.Timeout
+    spec: EpisodeSpec, episode: Episode, engine: ChatEngine, settings: RolloutSettings, state: _EpisodeState
 ) -> tuple[Termination, Outcome]:
-    def in_time(function: Callable[[], T]) -> T:
-        end = clock.when()
-        assert end is not None, "the clock stands still only while the engine waits"
-        return call(end - asyncio.get_running_loop().time(), function)
-
-    environment = in_time(spec.environment)
-    state.tools = in_time(lambda: checked_parts(environment.tools, Tool))
-    observation = in_time(lambda: checked_observation(environment.reset(spec.seed)))
+    state.tools = episode.tools
+    observation = await episode.reset(spec.seed)
     state.messages.extend(observation.messages)
     termination: Termination = "done"
     for turn in range(settings.max_turns + 1):
@@ -126,11 +114,10 @@ async def _play(
             termination = "max_tokens"
             break
         state.replies.append(reply)
-        message = in_time(lambda: checked_parts((reply.message,), Message)[0])  # noqa: B023 (called at once)
-        state.messages.append(message)
-        observation = in_time(lambda: checked_observation(environment.step(message)))  # noqa: B023
+        state.messages.append(reply.message)
+        observation = await episode.step(reply.message)
         state.messages.extend(observation.messages)
-    return termination, in_time(lambda: checked_outcome(environment.grade()))
+    return termination, await episode.grade()
 
 
 def _tokens(state: _EpisodeState) -> int:

@@ -23,17 +23,17 @@ class UserTurn:
 class User(Protocol):
     """The user of one conversation at a time.
 
-        class Desk:
-            def reset(self, seed):
-                return self.user.begin(seed).observation()
+    class Desk:
+        def reset(self, seed):
+            return self.user.begin(seed).observation()
 
-            def step(self, message):
-                if message.tool_calls:
-                    return Observation(self._results(message))
-                return self.user.answer(message.content or "").observation()
+        def step(self, message):
+            if message.tool_calls:
+                return Observation(self._results(message))
+            return self.user.answer(message.content or "").observation()
 
-            def grade(self):
-                return Outcome(self._reward(), extra=self.user.extra)
+        def grade(self):
+            return Outcome(self._reward(), extra=self.user.extra)
     """
 
     @property

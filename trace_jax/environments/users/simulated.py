@@ -51,8 +51,8 @@ class SimulatedUser:
             "You are Ana. You want a refund for order A12, which came broken.",
         )
 
-    Calls block until the model has answered, so let an environment with such a user run in workers (``target.workers``).
-    A request that fails raises LLMError, and a model that keeps saying nothing UserFault: both break the episode. The
+    Calls block until the model has answered, so such an environment belongs into workers (``target.workers``). A
+    request that fails raises LLMError, and a model that keeps saying nothing UserFault: both break the episode. The
     user's messages are the environment's, so no token of theirs is trained.
 
     Args:
