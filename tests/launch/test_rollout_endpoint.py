@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 KEY = "sk-a-secret-of-the-test"
 
 
-def program(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", f"launch.{name}", "--config=configs/endpoint.py", *flags]
+def program(name: str, *flags: str, config: str = "endpoint") -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", f"launch.{name}", f"--config=configs/{config}.py", *flags]
     environment = {**os.environ, "OPENAI_API_KEY": KEY}
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
 
@@ -58,7 +58,7 @@ def test_an_endpoint_plays_a_target(served: Endpoint, workdir: Path, tmp_path: P
         assert path.is_dir() or KEY not in path.read_text()
 
     source = f"--config.source.path={workdir / 'trajectories.jsonl'}"
-    analysed = program("analyze", f"--workdir={tmp_path / 'out'}", source, "--config.analysis.runs=2")
+    analysed = program("analyze", f"--workdir={tmp_path / 'out'}", source, "--config.analysis.runs=2", config="base")
     assert analysed.returncode == 0 and " 0 broken." in analysed.stdout, analysed.stderr
 
     other = program("rollout", *chat(served.url, workdir, "--config.engine.model=other"))

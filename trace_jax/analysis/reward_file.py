@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from trace_jax.contract.lines import read_lines
-from trace_jax.contract.reading import parse_json
+from trace_jax.contract.reading import NoNumber, parse_json
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.storage import PathLike
 from trace_jax.errors import UserError
@@ -94,6 +94,6 @@ def _label(where: str, line: bytes) -> Label:
         raise UserError(f"{where}: conversation is {str(conversation)[:60]!r}, no text: {_REMEDY}")
     number = without_rounding(reward) if isinstance(reward, int | float) and not isinstance(reward, bool) else math.nan
     if not 0.0 <= number <= 1.0:  # true for NaN
-        shown = str(reward)[:60]
+        shown = (str(reward) if isinstance(reward, NoNumber) else repr(reward))[:60]
         raise UserError(f"{where}: the reward of {conversation!r} is {shown}, no number from 0 to 1: {_REMEDY}")
     return Label(conversation, float(number), where)
