@@ -66,7 +66,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = cast(Split, SPLIT.value)
     settings = read_settings(config)
     target = settings.target
-    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split))
+    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split), target)
     manifests = _manifests()
     opened, revision, adapter = _session(settings, manifests, workdir)
     open_workdir(workdir, _identity(settings, revision, source, manifests))
@@ -122,7 +122,11 @@ def _identity(settings: RunSettings, revision: str, source: Source, manifests: M
         "seed": settings.seed,
         "base": {"revision": revision, "dtype": settings.base.dtype},
         "adapter": [checksums(Path(path.parent / manifest.peft)).model_dump() for path, manifest in manifests],
-        "environment": {"name": source.name, "design": None if source.design is None else source.design.model_dump()},
+        "environment": {
+            "name": source.name,
+            "design": None if source.design is None else source.design.model_dump(),
+            "parameters": settings.target.parameters,
+        },
         "split": source.split,
         "rollout": {name: getattr(settings.rollout, name) for name in _FIXED},
     }

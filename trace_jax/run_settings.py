@@ -69,8 +69,10 @@ class RunSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What a work directory belongs to: all settings except where the servers are, since servers may move."""
+        """What a work directory belongs to: all settings except where servers and workers are, since these may move."""
         found = asdict(self)
+        for name in ("workers", "python", "step_seconds", "start_seconds"):
+            del found["target"][name]
         for name in _WHERE_SERVERS_ARE:
             del found["engine"][name]
         return found

@@ -1,6 +1,5 @@
 """Conversations that the gateway recorded: from the records of their requests to trajectories, once they are judged."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from trace_jax.contract.same_message import same_text
 from trace_jax.contract.served import ServedAnswer, ServedRequest
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Message, Termination, Tool, Trajectory, Usage
+from trace_jax.environments.protocol import seed_of
 
 _BRANCHED = (
     "its requests do not continue one another (request {number} of {total} begins otherwise): give every conversation "
@@ -66,7 +66,7 @@ class ServedConversation:
             target=target,
             task=self.name,
             split="train",
-            seed=zlib.crc32(self.name.encode()),
+            seed=seed_of(self.name),
             trial=0,
             policy=first.policy,
             messages=(*self.sent, *(answer.message for answer in self.answers)),

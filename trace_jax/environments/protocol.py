@@ -1,5 +1,6 @@
 """The protocols of environments and targets, used by synthesis, calibration, training and evaluation alike."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,6 +11,11 @@ if TYPE_CHECKING:  # a worker in another Python environment has pydantic alone
     from trace_jax.contract.environment import Design
 
 Task = int | str  # the id of a task: the seed of an episode, or the name that a benchmark gives it
+
+
+def seed_of(task: Task) -> int:
+    """The number of a task in records and random streams: a seed itself, else a CRC-32 of the task's name."""
+    return task if isinstance(task, int) else zlib.crc32(task.encode())
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from trace_jax.engines.protocol import Completion, Engine, Sampling
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.host import Episode, Host
 from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
-from trace_jax.environments.protocol import Outcome
+from trace_jax.environments.protocol import Outcome, Task, seed_of
 from trace_jax.errors import EngineError, EngineGone
 from trace_jax.rollout.settings import RolloutSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """Which episode to play. ``host`` opens a new environment; ``sampling.max_tokens`` bounds one turn.
+    """Which episode to play. ``host`` opens a new environment, whose ``reset`` gets ``seed``.
+
+    ``task`` names the task in the trajectory. ``sampling.max_tokens`` bounds one turn.
 
     ``adapter`` may be a function. It is called at the start and before each turn, so that a long episode goes on with
     newer versions of an adapter.
@@ -31,7 +33,7 @@ class EpisodeSpec:
     target: str
     task: str
     split: Split
-    seed: int
+    seed: Task
     trial: int
     sampling: Sampling
     adapter: str | None | Callable[[], str | None] = None
@@ -105,7 +107,7 @@ async def run_episode(
         target=spec.target,
         task=spec.task,
         split=spec.split,
-        seed=spec.seed,
+        seed=seed_of(spec.seed),
         trial=spec.trial,
         policy=Policy(base=base, adapter=adapter),
         messages=tuple(state.messages),

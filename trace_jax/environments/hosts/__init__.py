@@ -7,5 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checks": ["EnvironmentFault"],
         "in_process": ["InProcess"],
+        "opened": ["open_target"],
+        "pool": ["Pool", "PoolHost"],
+        "process": ["WorkerPlan"],
+        "remote_target": ["RemoteTarget"],
     },
 )

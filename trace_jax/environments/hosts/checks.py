@@ -13,6 +13,7 @@ from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
 from trace_jax.environments.protocol import Observation, Outcome
 
+_FIELDS = frozenset(Message.model_fields)
 _ROLES = frozenset(get_args(Message.model_fields["role"].annotation))
 P = TypeVar("P", bound=Part)
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def checked_parts(parts: Any, kind: type[P]) -> tuple[P, ...]:
 
 def _is_plain_text(part: Any) -> bool:
     """True for a message of text alone, which needs no trial to be read back equal. Most messages are such."""
-    if type(part) is not Message or part.__dict__.keys() != Message.model_fields.keys():
+    if type(part) is not Message or part.__dict__.keys() != _FIELDS:
         return False
     role, texts = part.role, (part.content, part.tool_call_id, part.name)
     if part.tool_calls != () or type(role) is not str or role not in _ROLES:
@@ -113,7 +114,12 @@ def _checked_extra(extra: Any) -> dict[str, Any]:
     return read
 
 
+def writable(text: str) -> str:
+    """``text`` without line breaks and lone surrogates, which no file can hold."""
+    return " ".join(text.split()).encode(errors="backslashreplace").decode()
+
+
 def one_line(error: BaseException) -> str:
     """``Type: text`` without line breaks, in characters that a file can hold."""
-    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()  # a lone surrogate cannot be written
+    text = writable(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

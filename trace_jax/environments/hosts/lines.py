@@ -6,7 +6,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from trace_jax.contract.trajectory import Check, Message, Tool
-from trace_jax.environments.hosts.checks import EnvironmentFault, checked_observation, checked_outcome, checked_parts
+from trace_jax.environments.hosts.checks import (
+    EnvironmentFault,
+    checked_observation,
+    checked_outcome,
+    checked_parts,
+    writable,
+)
 from trace_jax.environments.protocol import Observation, Outcome
 
 Answer = tuple[int, Any, str | None]  # the request's id, the value, and the error if there is one
@@ -38,7 +44,7 @@ def read_answers(line: bytes) -> list[Answer]:
             case [int(number), value]:
                 found.append((number, value, None))
             case [int(number), None, str(error)]:
-                found.append((number, None, error))
+                found.append((number, None, writable(error)))
             case _:
                 raise LineFault(f"it wrote {_shown(line)} among its answers")
     return found

@@ -53,6 +53,10 @@ class Pool:
         await worker.start()
         return worker.description if operation == "describe" else await worker.request(0, operation, argument)
 
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers that take new episodes."""
+        return tuple(self._sound)
+
     def release(self, worker: Worker, number: int) -> None:
         """End an episode. Needs no event loop."""
         if number in worker.episodes:

@@ -14,7 +14,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from trace_jax.environments.hosts.lines import LineFault, read_answers
 from trace_jax.errors import UserError
 
 _IN_FLIGHT = 1024  # requests of a worker that are not answered yet; further ones wait in this process
-_LONGEST = 64 << 20  # bytes of a line of answers
+_LONGEST = 72 << 20  # bytes of a line of answers
 _CHUNK = 1 << 18
 _WORKER = Path(__file__).with_name("worker.py")
 _ROOT = Path(trace_jax.__file__).parent
@@ -36,9 +36,8 @@ _ROOT = Path(trace_jax.__file__).parent
 class WorkerPlan:
     """What a worker runs: a target or environment by path, its parameters, the interpreter, and its time limits."""
 
-    kind: str
     path: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     python: str | None = None  # None: this interpreter, with its sys.path
     step_seconds: float = 60.0
     start_seconds: float = 300.0
@@ -79,10 +78,10 @@ class Worker:
         self._in_flight: dict[int, _Request] = {}
         self._late: set[int] = set()  # requests that took too long, and may be answered yet
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._watching: asyncio.AbstractEventLoop | None = None  # the loop of the timer
+        self._watching: tuple[asyncio.AbstractEventLoop, float] | None = None  # the loop of the timer, and its time
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._unsent, self._unread, self._printed = bytearray(), bytearray(), b""
-        plan = {"kind": self.plan.kind, "path": self.plan.path, "parameters": self.plan.parameters}
+        plan = {"path": self.plan.path, "parameters": dict(self.plan.parameters)}
         self._unsent += json.dumps(plan).encode() + b"\n"
         self._starting: asyncio.Future[Any] | None = None
 
@@ -150,6 +149,11 @@ class Worker:
         self.on_end(self)
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
     def _ended(self) -> bool:
         return self._requests == -1
 
@@ -159,9 +163,11 @@ class Worker:
             loop.add_reader(self._answers, self._read_answers)
             loop.add_reader(self._output, self._read_output)
             self._loops.add(loop)
-        if self._watching is not loop and self._in_flight:
-            self._watching = loop
-            loop.call_at(next(iter(self._in_flight.values())).deadline, self._watch, loop)
+        if self._in_flight:
+            due = next(iter(self._in_flight.values())).deadline
+            if self._watching is None or self._watching[0] is not loop or due < self._watching[1]:
+                self._watching = (loop, due)
+                loop.call_at(due, self._watch, self._watching)
 
     def _flush(self) -> None:
         self._flushing = None
@@ -225,7 +231,7 @@ class Worker:
                 self._late.discard(number)
             elif error is not None:
                 if number == 0:
-                    self.fault = f"the worker could not load {self.plan.path!r}: {error}"
+                    self.fault = f"a worker cannot start: {error}"
                 self._fail(request, error)
             else:
                 if number == 0:
@@ -233,10 +239,10 @@ class Worker:
                 if request.future is not None and not request.future.done():
                     request.future.set_result(value)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _watch(self, watching: tuple[asyncio.AbstractEventLoop, float]) -> None:
         """Fail the requests that have taken too long, and have the worker replaced."""
-        if self._watching is not loop:
-            return
+        if self._watching is not watching:
+            return  # an earlier timer, or that of another loop, has taken over
         self._watching, now, limits = None, time.monotonic(), self.plan
         overdue = [number for number, request in self._in_flight.items() if request.deadline <= now]
         for number in overdue:

@@ -8,24 +8,30 @@ from typing import Any
 from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.hosts.checks import EnvironmentFault
 from trace_jax.environments.hosts.pool import Pool, PoolHost, RemoteEpisode
-from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.protocol import Observation, Outcome, Task
 from trace_jax.errors import UserError
 
+
+class NoTarget(UserError):
+    """What the workers run is an environment."""
+
+
 class RemoteTarget:
-    """The target that a pool of ``size`` workers runs. What it tells is asked of a worker once.
+    """The target that the workers of a pool run. What it tells is asked of a worker once.
 
     ``environment`` gives environments for callers that do not await, and ``host`` the host for the agent loop.
 
     Raises:
-        UserError: the target cannot be loaded, has no results or has tasks that are neither numbers nor names.
+        UserError: there is no such target, it cannot be made, it has no results, or it is an environment.
     """
 
-    def __init__(self, name: str, plan: WorkerPlan, size: int) -> None:
-        self._pool, self._registered = Pool(plan, size), name
+    def __init__(self, name: str, pool: Pool) -> None:
+        self._pool, self._registered = pool, name
         self._runner = asyncio.Runner()
-        self._close = weakref.finalize(self, _close, self._pool, self._runner)
+        weakref.finalize(self, self._runner.close)
         told = self._ask("describe", None)
+        if told.get("kind") == "environment":
+            raise NoTarget(f"{name!r} is an environment, which has no tasks of its own: give a target")
         self.name = str(told.get("name", name))
         if not isinstance(told.get("results"), dict):
             raise UserError(
@@ -38,7 +44,10 @@ class RemoteTarget:
     def tasks(self, split: Split) -> tuple[Task, ...]:
         """The tasks of a split."""
         if split not in self._tasks:
-            self._tasks[split] = tuple(self._ask("tasks", split))
+            told = self._ask("tasks", split)
+            if not isinstance(told, list):
+                raise UserError(f"target {self._registered!r}: its {split} tasks are {told!r}, not a list")
+            self._tasks[split] = tuple(told)
         return self._tasks[split]
 
     def environment(self, split: Split) -> "RemoteEnvironment":
@@ -51,7 +60,7 @@ class RemoteTarget:
 
     def close(self) -> None:
         """Kill the workers."""
-        self._close()
+        self._pool.close()
 
     def _ask(self, operation: str, argument: str | None) -> Any:
         try:
@@ -80,9 +89,3 @@ class RemoteEnvironment:
 
     def grade(self) -> Outcome:
         return self._runner.run(self._episode.grade())
-
-
-
-def _close(pool: Pool, runner: asyncio.Runner) -> None:
-    pool.close()
-    runner.close()

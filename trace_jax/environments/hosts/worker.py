@@ -2,18 +2,16 @@
 
     python worker.py ROOT REQUESTS ANSWERS
 
-ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. A line of requests is a JSON list
-of ``[id, episode, operation, argument]``; a line of answers is a list of ``[id, value]`` or ``[id, null, error]``. The
-first line is ``{"kind": "target", "path": "module:name", "parameters": {…}}``. What environments print goes to standard
-output and standard error, never to these lines.
+ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. The first line of requests is
+``{"path": "module:name", "parameters": {…}}``; any other is a JSON list of ``[id, episode, operation, argument]``. A
+line of answers is a list of ``[id, value]`` or ``[id, null, error]``. What environments print goes to standard output
+and standard error, never to these lines.
 
 Each episode has a thread of its own, so that a step may block. A target that declares ``quick = True`` promises that no
 step blocks: its episodes then share the main thread, which is three times as fast.
 """
 
-import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -23,12 +21,12 @@ import threading
 import types
 from typing import Any
 
-LONGEST = 16 << 20  # bytes of an answer; a longer one breaks its episode
-GROUPS = {"target": "trace_jax.targets", "environment": "trace_jax.environments"}
+LONGEST = 16 << 20  # characters of an answer; a longer one breaks its episode
+TOLD = ("name", "results", "version", "episodes_per_worker")  # attributes of a target that the pool asks for
 
 
 def find_ours(root: str) -> None:
-    """Make ``trace_jax`` importable from ``root``, and nothing else there: its neighbours are of another environment."""
+    """Make ``trace_jax`` importable from ``root``, but none of its neighbours, which may belong to another Python."""
     sys.path[:] = ["", *(path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__)))]
     try:
         import lazy_loader  # noqa: F401
@@ -55,29 +53,29 @@ def _attach(package: str, submod_attrs: dict[str, list[str]]) -> Any:
     return get, lambda: sorted(modules), sorted(modules)
 
 
-def load(kind: str, path: str, parameters: dict[str, Any]) -> Any:
+def load(path: str, parameters: dict[str, Any]) -> Any:
     """What makes the target or the environments: a class or factory, with its parameters."""
-    if ":" not in path:
-        found = [point.value for point in importlib.metadata.entry_points(group=GROUPS[kind]) if point.name == path]
-        if not found:
-            raise LookupError(f"no {kind} {path!r} is installed in {sys.executable}: install it, or give module:Class")
-        path = found[0]
-    module, _, name = path.partition(":")
-    return functools.partial(getattr(importlib.import_module(module), name), **parameters)
+    from trace_jax.registry import Registry
+
+    targets = Registry("target", "trace_jax.targets", {})
+    environments = Registry("environment", "trace_jax.environments", {})
+    known = environments if path in environments.names() and path not in targets.names() else targets
+    return known.factory(path, parameters)
 
 
 class Environments:
     """The target of this process, and its open episodes."""
 
-    def __init__(self, kind: str, path: str, parameters: dict[str, Any]) -> None:
+    def __init__(self, path: str, parameters: dict[str, Any]) -> None:
         from trace_jax.contract.trajectory import Message
         from trace_jax.environments.protocol import Observation, Outcome
 
         self._message, self._observation, self._outcome = Message, Observation, Outcome
-        factory = load(kind, path, parameters)
-        self._target = factory() if kind == "target" else None
-        self._make = self._target.environment if kind == "target" else lambda split: factory()
-        self.quick = bool(getattr(self._target if kind == "target" else factory.func, "quick", False))
+        factory = load(path, parameters)
+        made = factory()
+        self._target: Any = made if hasattr(made, "tasks") else None
+        self._make = (lambda split: factory()) if self._target is None else made.environment
+        self.quick = bool(getattr(made, "quick", False))
         self._open: dict[int, Any] = {}
 
     def answer(self, episode: int, operation: str, argument: Any) -> str:
@@ -102,9 +100,10 @@ class Environments:
         return json.dumps(self._described())
 
     def _described(self) -> dict[str, Any]:
-        target = self._target
-        wanted = ("name", "results", "version", "episodes_per_worker")
-        return {name: getattr(target, name) for name in wanted if hasattr(target, name)}
+        if self._target is None:
+            return {"kind": "environment"}
+        told = {name: getattr(self._target, name) for name in TOLD if hasattr(self._target, name)}
+        return {"kind": "target", **told}
 
     def _observed(self, value: Any) -> str:
         if not isinstance(value, self._observation):
@@ -127,7 +126,7 @@ class Answers:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._process = descriptor, os.getpid()
-        self._ready: "queue.SimpleQueue[str]" = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._writing = threading.Lock()
 
     def add(self, answer: str) -> None:
@@ -144,9 +143,13 @@ class Answers:
                 self._writing.release()
 
     def write(self, answers: "list[str]") -> None:
-        """Write one line."""
+        """Write the answers in one line, or in one each if they are long."""
         if os.getpid() != self._process:
             os._exit(0)  # an environment forked, and this is the child: the lines belong to its parent
+        if len(answers) > 1 and sum(map(len, answers)) > 1 << 20:
+            for answer in answers:
+                self.write([answer])
+            return
         data = memoryview(f"[{','.join(answers)}]\n".encode())
         while data:
             data = data[os.write(self._descriptor, data) :]
@@ -158,15 +161,17 @@ def answered(environments: Environments, request: "list[Any]") -> str:
     try:
         text = environments.answer(episode, operation, argument)
         if len(text) > LONGEST:
-            raise ValueError(f"{operation} returned {len(text)} bytes, more than {LONGEST}")
+            raise ValueError(f"{operation} returned {len(text)} characters, more than {LONGEST}")
         return f"[{number},{text}]"
     except BaseException as error:  # an environment may raise anything; it breaks this episode only
         return f"[{number},null,{json.dumps(_one_line(error))}]"
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:2000]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, kind = " ".join(str(error).split())[:2000], type(error).__name__
+    if kind == "UserError":
+        return text
+    return f"{kind}: {text}" if text else kind
 
 
 def run_episode(environments: Environments, requests: "queue.SimpleQueue[Any]", answers: Answers) -> None:
@@ -183,7 +188,7 @@ def main() -> None:
     root, requests, descriptor = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     for inherited in (requests, descriptor):
         os.set_inheritable(inherited, False)
-    os.register_at_fork(after_in_child=lambda: (os.close(requests), os.close(descriptor)))
+    os.register_at_fork(after_in_child=lambda: os.closerange(min(requests, descriptor), max(requests, descriptor) + 1))
     lines, answers = open(requests, "rb", buffering=1 << 16, closefd=False), Answers(descriptor)
     try:
         find_ours(root)
@@ -192,7 +197,7 @@ def main() -> None:
     except BaseException as error:
         answers.write([f"[0,null,{json.dumps(_one_line(error))}]"])
         os._exit(1)
-    threads: "dict[int, queue.SimpleQueue[Any]]" = {}
+    threads: dict[int, queue.SimpleQueue[Any]] = {}
     for line in lines:
         batch = json.loads(line)
         if environments.quick:
