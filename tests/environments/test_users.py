@@ -11,7 +11,10 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.environments.hosts.checks import EnvironmentFault
 from trace_jax.environments.hosts.in_process import InProcess
+from trace_jax.environments.hosts.pool import Pool, PoolHost
+from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.users import ScriptedUser, SimulatedUser, SimulatedUserSettings, UserFault, UserTurn
 from trace_jax.errors import UserError
@@ -190,3 +193,30 @@ def test_a_hanging_user_breaks_the_episode_in_time(served: Endpoint) -> None:
     started = time.monotonic()
     episode = played(served, max_seconds=1.0)
     assert episode.reward is None and "TimeoutError" in str(episode.error) and time.monotonic() - started < 8
+
+
+def test_in_a_worker_it_waits_for_its_model_and_holds_up_nobody(served: Endpoint) -> None:
+    served.delay = 0.5
+    pool = Pool(WorkerPlan("talking_target:Talking", {"url": served.url}, None, 30.0, 60.0), 1)
+
+    async def play(task: int) -> tuple[Observation, Outcome]:
+        episode = await PoolHost(pool, "train").open()
+        first = await episode.reset(task)
+        return first, await episode.grade()
+
+    async def play_all() -> list[tuple[Observation, Outcome]]:
+        await play(0)  # the worker has imported what it needs then
+        started = time.monotonic()
+        played = await asyncio.gather(*(play(task) for task in range(8)))
+        assert time.monotonic() - started < 4
+        return played
+
+    try:
+        for first, outcome in asyncio.run(play_all()):
+            assert first == Observation((Message(role="user", content="hello"),))
+            assert outcome.extra["user_usage"]["prompt_tokens"] == 7
+        served.reply = lambda body: refusal(500, "down")
+        with pytest.raises(EnvironmentFault, match="LLMError: .* status 500 after 2 attempts: down"):
+            asyncio.run(play(1))
+    finally:
+        pool.close()
