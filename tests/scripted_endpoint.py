@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 Reply = Response | dict[str, Any] | float  # a body as it is, a completion, or seconds to hang
@@ -40,6 +40,17 @@ def refusal(status: int, message: str = "no", code: str | None = None, **headers
 
 def raw(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
+
+
+def dripping(seconds: float = 60.0) -> Response:
+    """A body that comes byte by byte, ten a second, and never ends in time."""
+
+    async def bytes_() -> AsyncIterator[bytes]:
+        for _ in range(int(seconds * 10)):
+            yield b" "
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(bytes_(), media_type="application/json")
 
 
 @dataclass

@@ -7,7 +7,7 @@ import logging
 import time
 
 import pytest
-from scripted_endpoint import Endpoint, raw, refusal, said
+from scripted_endpoint import Endpoint, dripping, raw, refusal, said
 
 from trace_jax.errors import EngineError, UserError
 from trace_jax.llm import (
@@ -119,6 +119,14 @@ def test_a_lasting_fault_ends_in_one_line(served: Endpoint, fault: object, statu
     assert (model.spending.answers, model.spending.retries, model.spending.failures) == (0, 2, 1)
 
 
+def test_an_answer_that_drips_has_no_more_time_than_one_that_hangs(served: Endpoint) -> None:
+    served.reply = lambda body: dripping()
+    started = time.monotonic()
+    with pytest.raises(LLMError, match=r"no answer within 0\.5 s after 2 attempts"):
+        ask(LanguageModel(settings(served, request_seconds=0.5, attempts=2)))
+    assert time.monotonic() - started < 20
+
+
 @pytest.mark.parametrize(
     "fault,words",
     [
@@ -175,7 +183,7 @@ def test_a_wait_beyond_the_bound_ends_it_at_once(served: Endpoint) -> None:
     served.script = [refusal(429, "come back tomorrow", Retry_After="86400")]
     started = time.monotonic()
     with pytest.raises(LLMError, match="status 429: come back tomorrow"):
-        ask(LanguageModel(settings(served)))
+        asyncio.run(asyncio.wait_for(LanguageModel(settings(served)).complete(HELLO), 5.0))
     assert time.monotonic() - started < 5 and len(served.bodies) == 1
 
 
