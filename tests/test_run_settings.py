@@ -46,7 +46,7 @@ def test_a_value_of_another_type_is_refused_by_name(cls, name) -> None:
     "changes,words",
     [
         ({"engine.slots": 0}, "engine.slots is 0: it should be greater than or equal to 1"),
-        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded' or 'sglang'"),
+        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded', 'sglang' or 'chat'"),
         ({"engine.kind": "sglang"}, "engine.url '' names no servers"),
         ({"engine.kind": "sglang", "engine.url": "localhost:3000"}, "engine.url 'localhost:3000' names no servers"),
         ({"engine.wait_seconds": float("inf")}, "engine.wait_seconds is inf: it should be a finite number"),

@@ -42,6 +42,11 @@ class EpisodeSpec:
         """The adapter of the next turn."""
         return self.adapter() if callable(self.adapter) else self.adapter
 
+    def extra(self, outcome: Outcome | None) -> dict[str, Any]:
+        """What has no field of a trajectory: what the grader adds, and the version of the target if it tells one."""
+        added = {} if outcome is None else outcome.extra
+        return added if self.host.version is None else {**added, "target_version": self.host.version}
+
 
 @dataclass
 class _EpisodeState:
@@ -120,7 +125,7 @@ async def run_episode(
         usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
-        extra={} if spec.host.version is None else {"target_version": spec.host.version},
+        extra=spec.extra(outcome),
     )
 
 
