@@ -5,8 +5,20 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
 from trace_jax.analysis.importers.chat_messages import text_of
-from trace_jax.analysis.importers.episodes import Entry, Fault, Shape, Source, TaskId, read_each, reward_of, scrub, short
+from trace_jax.analysis.importers.episodes import (
+    Entry,
+    Fault,
+    Shape,
+    Source,
+    TaskId,
+    read_each,
+    reward_of,
+    scrub,
+)
+from trace_jax.contract.reading import parse_json
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Check, Message, Policy, Termination, Tool, ToolCall, Trajectory, Usage
 from trace_jax.errors import UserError
@@ -94,14 +106,17 @@ def _samples(log: Any, name: str, model: str) -> Iterator[dict[str, Any]]:
     for sample in log.read_eval_log_samples(name, all_samples_required=False, resolve_attachments=True):
         offered = next((event.tools for event in sample.events if event.event == "model"), ())
         used = sample.model_usage.get(model)
-        yield {
+        found = {
             **sample.model_dump(mode="json", include=_READ),
             "tools": [tool.model_dump(mode="json", exclude_none=True) for tool in offered],
             "usage": {} if used is None else used.model_dump(mode="json"),
         }
+        yield parse_json(name, to_json(found, inf_nan_mode="constants"), "restore the log")  # NaN is no number
 
 
-def trajectories_of(name: str, header: dict[str, Any], samples: list[dict[str, Any]], score: str) -> tuple[Trajectory, ...]:
+def trajectories_of(
+    name: str, header: dict[str, Any], samples: list[dict[str, Any]], score: str
+) -> tuple[Trajectory, ...]:
     """The trajectories of ``samples``, JSON values that ``load`` read from the log called ``name``."""
     if not samples:
         raise UserError(f"{name}: holds no samples: give the log of an evaluation that has run")
@@ -146,7 +161,9 @@ def _reward(scores: dict[str, _Score], name: str) -> float:
     if name and name not in scores:
         raise Fault(f"it has no score {name!r}", ", ".join(scores))
     value = scores[name or next(iter(scores))].value
-    return reward_of(_GRADES.get(value, value) if isinstance(value, str) else float(value) if value in (True, False) else value)
+    return reward_of(
+        _GRADES.get(value, value) if isinstance(value, str) else float(value) if value in (True, False) else value
+    )
 
 
 def _checks(scores: dict[str, _Score], chosen: str) -> Iterator[Check]:

@@ -49,12 +49,12 @@ class _Episode(Shape):
 
 
 def load(path: PathLike, domain: str, model: str) -> tuple[Trajectory, ...]:
-    """Read a log of the agent ``model`` in the environment ``domain``.
+    """Read a log of the agent ``model`` in the environment ``domain``, which may be empty.
 
     A line that cannot be read is a broken episode and says why (see ``read_each``). So is one without a reward. Raises
     UserError where the file as a whole cannot be read, and if it is empty.
     """
-    name, target = os.fspath(path), f"openai_chat/{domain}"
+    name, target = os.fspath(path), f"openai_chat/{domain}".rstrip("/")
     policy = Policy(base=model)
     source = Source(
         name, target, policy,
