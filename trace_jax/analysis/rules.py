@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from trace_jax.analysis.tool_names import name_words
 from trace_jax.analysis.values import argument_ids, leaves, records, same_object, stem, words
 
 _SYNONYMS = (
@@ -61,7 +62,7 @@ class Rule:
 
 def same_action(tool: str, verb: str) -> bool:
     """True if a tool named ``tool`` does what ``verb`` says: same stem, or synonyms."""
-    wanted, named = stem(verb.lower()), {stem(word) for word in words(tool)}
+    wanted, named = stem(verb.lower()), {stem(word) for word in name_words(tool)}
     return wanted in named or any(wanted in group and named & group for group in _SYNONYMS)
 
 
@@ -106,7 +107,7 @@ def _by_value(policy: str, tool: str, arguments: dict[str, Any], record: dict[st
             for key, flag in record.items():
                 if stem(key.split("_")[-1]) in rule.condition and (flag is False or str(flag).lower() in _NO):
                     return Verdict(True, f"{rule.text!r}, and the record says {value}, {key}: {flag}")
-        elif any(same_object(rule.noun, part) for part in [*words(tool), *arguments]):
+        elif any(same_object(rule.noun, part) for part in [*name_words(tool), *arguments]):
             # "flights cannot be modified" speaks of the tool that changes flights, not of the one for passengers.
             if _permitted_part(policy, value, arguments, record):
                 return Verdict(False, "an exception of the policy allows it")
