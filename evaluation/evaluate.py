@@ -26,7 +26,7 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
@@ -52,7 +52,7 @@ def score(
     """
     if (workdir / REPORT).exists():
         raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
-    target = load_target(settings.target.environment)
+    target = load_target(settings.target.environment, settings.target.arguments())
     tasks = target_source(target, settings.target.environment, split, settings.target.tasks(split)).tasks
     base = load_base(settings)
     adapters = load_adapters(manifests, base)
@@ -102,10 +102,11 @@ def _routed(
     path: epath.Path,
     target: Target,
     split: Split,
-    tasks: Sequence[int],
+    tasks: Sequence[Task],
 ) -> tuple[RouteTable, Routing]:
     """The table, and the adapter that its router chooses for each task."""
-    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))
+    reader, policy = PromptReader(base.decoder), make_policy(settings.routing)
+    router = load_router(path, base.revision, reader, base.renderer, policy, configured=settings.routing.router)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")

@@ -1,12 +1,13 @@
 """What a user can name to be played: a target, an environment, or an environment manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.protocol import Environment, Target, Task
 from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
 from trace_jax.errors import UserError
 
@@ -17,7 +18,7 @@ FIRST_SEED: dict[Split, int] = {"train": 0, "held_out": 3_000_000}
 
 @dataclass(frozen=True)
 class Source:
-    """Tasks, each the seed of a new environment. ``target`` is the target name in the trajectories.
+    """Tasks, each an episode of a new environment. ``target`` is the target name in the trajectories.
 
     ``design`` is that of the manifest, or None if ``name`` is a target or an environment.
     """
@@ -25,13 +26,15 @@ class Source:
     name: str
     target: str
     split: Split
-    tasks: tuple[int, ...]
+    tasks: tuple[Task, ...]
     environment: Callable[[], Environment]
     design: Design | None = None
 
 
-def load_source(name: str, split: Split, tasks: int) -> Source:
+def load_source(name: str, split: Split, tasks: int, parameters: Mapping[str, Any] | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
+
+    ``parameters`` are those of the target or environment; a manifest has its own.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -42,16 +45,16 @@ def load_source(name: str, split: Split, tasks: int) -> Source:
             manifest.name, manifest.target, split, seeds, environment_factory(manifest.design), manifest.design
         )
     if is_environment(name):
-        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name))
-    return target_source(load_target(name), name, split, tasks)
+        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name, parameters))
+    return target_source(load_target(name, parameters), name, split, tasks)
 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:
     """The first ``tasks`` tasks of ``split`` of a target that is registered as ``name``."""
-    seeds = target.tasks(split)
-    if tasks < 1 or not seeds:
-        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
-    return Source(name, name, split, seeds[:tasks], lambda: target.environment(split))
+    listed = target.tasks(split)
+    if tasks < 1 or not listed:
+        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(listed)}: at least 1 is needed")
+    return Source(name, name, split, listed[:tasks], lambda: target.environment(split))
 
 
 def _seeds(name: str, split: Split, tasks: int) -> tuple[int, ...]:
