@@ -12,13 +12,14 @@ from absl import app, flags
 
 from benchmarks.planted.bank import BANK
 from benchmarks.planted.calendar import CALENDAR
+from benchmarks.planted.planner import PLANNER
 from benchmarks.planted.score import STYLES, Verdict, judge
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "draws of each target", lower_bound=1)
 _EPISODES = flags.DEFINE_integer("episodes", 120, "episodes of a draw", lower_bound=1)
 _STYLES = flags.DEFINE_list("style", list(STYLES), "graders: aspects, coarse, none")
 
-TARGETS = (CALENDAR, BANK)
+TARGETS = (CALENDAR, BANK, PLANNER)
 
 
 def main(_: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A bank desk. Its agent takes euros for cents, closes what it must not, pays the first bill only, and adds up wrong."""
+"""A bank desk. Its agent takes euros for cents, closes what it must not, pays one bill only, and adds up wrong."""
 
 from typing import Any
 

@@ -19,13 +19,17 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Planted:
-    """A target: its tools, its policy, the faults that its agent has, and the function that plays one episode."""
+    """A target: its tools, its policy, the faults that its agent has, and the function that plays one episode.
+
+    ``rate``: how often the agent takes a faulty path where there is one.
+    """
 
     name: str
     policy: str
     tools: tuple[Tool, ...]
     faults: tuple[str, ...]
     episode: Callable[["Play"], None]
+    rate: float = 0.7
 
 
 @dataclass
@@ -102,20 +106,20 @@ class Play:
 
 @dataclass(frozen=True)
 class Played:
-    """A trajectory with what nobody but the test bed knows: faults that cost something, and habits that cost nothing."""
+    """A trajectory, and what the test bed alone knows: faults that cost something, and habits that cost nothing."""
 
     trajectory: Trajectory
     faults: frozenset[str]
     habits: frozenset[str]
 
 
-def play(target: Planted, seed: int, count: int, rate: float = 0.7) -> tuple[Played, ...]:
+def play(target: Planted, seed: int, count: int) -> tuple[Played, ...]:
     """``count`` episodes of ``target``, each on a task of its own. The same arguments give the same episodes."""
-    return tuple(_played(target, seed, number, rate) for number in range(count))
+    return tuple(_played(target, seed, number) for number in range(count))
 
 
-def _played(target: Planted, seed: int, number: int, rate: float) -> Played:
-    episode = Play(np.random.default_rng([seed, number]), rate)
+def _played(target: Planted, seed: int, number: int) -> Played:
+    episode = Play(np.random.default_rng([seed, number]), target.rate)
     episode.messages.append(Message(role="system", content=target.policy))
     target.episode(episode)
     passed = all(episode.graded)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from mutations import damage_value, dumps, mutations
 from tau2_results import result_file, spoken_results
+from trace_jax.analysis.mining import patterns
 
 from trace_jax.analysis.compact import compact
 from trace_jax.analysis.detectors.library import DETECTORS
 from trace_jax.analysis.episode import read_episodes
 from trace_jax.analysis.importers import tau2_bench, tau_bench
-from trace_jax.analysis.mining import patterns
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import TraceError
 

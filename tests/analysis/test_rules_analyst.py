@@ -4,11 +4,13 @@ from desk_rollouts import demonstrator_episodes, shuffled, with_rewards
 
 from trace_jax.analysis.agreement import krippendorff_alpha
 from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.apart import goes_with
 from trace_jax.analysis.detectors.distractors import DISTRACTORS
-from trace_jax.analysis.discovery import believed, tabulate
+from trace_jax.analysis.discovery import tabulate
 from trace_jax.analysis.episode import read_episodes
 from trace_jax.analysis.partition import code_table, partition_fault
 from trace_jax.analysis.patterns.library import find_patterns
+from trace_jax.analysis.patterns.names import is_check, is_pattern
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
 from trace_jax.errors import UserError
@@ -105,12 +107,12 @@ def planted(seed: int) -> tuple[Trajectory, ...]:
     return tuple(episodes)
 
 
-def mined(episodes: tuple[Trajectory, ...]) -> tuple[str, ...]:
+def mined(episodes: tuple[Trajectory, ...]) -> list[str]:
     tables = find_patterns(read_episodes(episodes), [episode.checks for episode in episodes])
-    names = sorted({name for table in tables for name in table})
+    names = sorted({name for table in tables for name in table if is_pattern(name) and not is_check(name)})
     failed = np.array([not episode.passed for episode in episodes])
     patterns = tabulate(tables, names, failed)
-    return believed(patterns, np.zeros_like(failed), [episode.task for episode in episodes]).names
+    return list(goes_with(patterns, np.zeros_like(failed), [episode.task for episode in episodes]))
 
 
 def test_mining_finds_the_planted_order_and_not_the_check_that_is_the_reward() -> None:
@@ -121,7 +123,7 @@ def test_mining_finds_the_planted_order_and_not_the_check_that_is_the_reward() -
 
 
 def test_mining_finds_nothing_in_shuffled_outcomes() -> None:
-    assert [mined(shuffled(planted(0), seed)) for seed in range(10)] == [()] * 10
+    assert [mined(shuffled(planted(0), seed)) for seed in range(10)] == [[]] * 10
 
 
 def test_mined_candidates_are_labelled_by_their_name() -> None:

@@ -22,17 +22,50 @@ _ROWS = 100  # shuffles at a time, to bound memory
 
 @dataclass(frozen=True)
 class Table:
-    """Which episodes needed each pattern (``needed_NP``), which lacked it (``lacking_NP``), and which failed."""
+    """Which episodes needed each pattern (``needed_NP``), which lacked it (``lacking_NP``), and which failed.
+
+    ``turns_NP`` has a bit for each turn in which the pattern was lacking; all bits where the turn is not known.
+    """
 
     names: tuple[str, ...]
     needed_NP: Flags
     lacking_NP: Flags
+    turns_NP: NDArray[np.int32]
     failed_N: Flags
 
     def only(self, columns: NDArray[np.int64] | Flags) -> "Table":
         """The patterns in ``columns`` alone."""
         names = tuple(np.array(self.names, dtype=object)[columns])
-        return Table(names, self.needed_NP[:, columns], self.lacking_NP[:, columns], self.failed_N)
+        parts = (self.needed_NP[:, columns], self.lacking_NP[:, columns], self.turns_NP[:, columns])
+        return Table(names, *parts, self.failed_N)
+
+    def named(self, names: Sequence[str]) -> "Table":
+        """The patterns in ``names`` alone, in that order."""
+        return self.only(np.array([self.names.index(name) for name in names], dtype=np.int64))
+
+    def rows(self, kept_N: Flags) -> "Table":
+        """The episodes in ``kept_N`` alone."""
+        parts = (self.needed_NP[kept_N], self.lacking_NP[kept_N], self.turns_NP[kept_N])
+        return Table(self.names, *parts, self.failed_N[kept_N])
+
+    def beside(self, other: "Table") -> "Table":
+        """The patterns of both tables, which are of the same episodes."""
+        needed_NP = np.concatenate((self.needed_NP, other.needed_NP), axis=1)
+        lacking_NP = np.concatenate((self.lacking_NP, other.lacking_NP), axis=1)
+        turns_NP = np.concatenate((self.turns_NP, other.turns_NP), axis=1)
+        return Table(self.names + other.names, needed_NP, lacking_NP, turns_NP, self.failed_N)
+
+    def against(self, checks: "Table", name: str) -> "Table":
+        """The same patterns against the failures of the check ``name``: lacking only in the turns where it failed."""
+        hits_N = checks.hits(name)
+        turns_N = np.where(hits_N, checks.turns_NP[:, checks.names.index(name)], -1)
+        lacking_NP = self.lacking_NP & ((self.turns_NP & turns_N[:, None]) != 0)
+        return Table(self.names, self.needed_NP, lacking_NP, self.turns_NP, hits_N)
+
+    def hits(self, name: str) -> Flags:
+        """Failed episodes that lacked the pattern ``name``."""
+        found: Flags = self.hits_NP[:, self.names.index(name)]
+        return found
 
     @cached_property
     def hits_NP(self) -> Flags:
@@ -51,7 +84,7 @@ class Table:
 
     @cached_property
     def attributable_P(self) -> Floats:
-        """Share of the LACKING in failed episodes that goes beyond what passed ones have: 1 − rate passed / rate failed.
+        """Share of LACKING in failed episodes beyond what passed ones have: 1 − rate passed / rate failed.
 
         An estimate of how many of the failed episodes that a pattern marks have failed by it.
         """

@@ -6,8 +6,8 @@ their failures lie to one another:
 
 - *Restates the reward.* The check fails wherever the episode fails ("all", "task.complete"), and when it does no two
   other checks of the episode pass. It explains everything and therefore nothing.
-- *Explained by narrower ones.* Most failures of the check are failures of checks (or of behaviours) that are narrower
-  and fail hardly anywhere else: it sums up several causes. The narrower ones are taken.
+- *Explained by narrower ones.* Most failures of the check are failures of checks that are narrower and fail hardly
+  anywhere else: it sums up several causes. The narrower ones are taken.
 - *Cut off.* The check fails where the episode ended without the agent's last word: that is what running out of turns
   does to every grade.
 - *Says the same.* Two checks fail together: one of them stands for both, the one with the more specific name.
@@ -26,7 +26,7 @@ import numpy as np
 
 from trace_jax.analysis.association import Flags, Table
 from trace_jax.analysis.patterns.checks import full_name, groups, parts
-from trace_jax.analysis.patterns.names import CHECK
+from trace_jax.analysis.patterns.names import CHECK, GROUP, short
 from trace_jax.contract.trajectory import Check
 
 MIN_SUPPORT = 5
@@ -72,8 +72,8 @@ class _Sets:
 
 def choose_checks(
     table: Table, checks: Sequence[Sequence[Check]], cut_off_N: Flags, behaviours: Table
-) -> tuple[list[str], Reasons]:
-    """The patterns of checks in ``table`` that are causes, and why each other single check is left out.
+) -> tuple[list[str], list[str], Reasons]:
+    """The patterns of checks in ``table`` that are causes, those that sum up causes, and why others are left out.
 
     ``checks``: those of each episode; ``cut_off_N``: episodes that ended without the agent's last word; ``behaviours``:
     patterns of behaviour that go with failure.
@@ -91,16 +91,14 @@ def choose_checks(
     running = _distinct(sets, running, single, reasons)
     united = _united(sets, running, checks, behaviours, reasons)
     running = [name for name in running if name not in reasons]
-    for name in sorted(running, key=lambda name: -sets.size(name)):
+    sums = []
+    for name in sorted(running, key=lambda name: (-sets.size(name), name)):
         narrower = [other for other in running if other not in reasons and sets.inside(other, name)]
-        if name not in united and _explained(sets, name, narrower, behaviours):
-            reasons[name] = f"sums up {', '.join(_short(other) for other in narrower) or 'several behaviours'}"
-    kept = [name for name in running if name not in reasons]
-    return kept, {name: why for name, why in reasons.items() if name in single and sets.size(name)}
-
-
-def _short(name: str) -> str:
-    return name.removeprefix(CHECK)
+        if name not in united and _explained(sets, name, narrower):
+            sums.append(name)
+            reasons[name] = f"sums up {', '.join(short(other) for other in narrower)}"
+    failing = {name: why for name, why in reasons.items() if sets.size(name)}
+    return [name for name in running if name not in reasons], sums, failing
 
 
 def _fault(sets: _Sets, name: str, checks: Sequence[Sequence[Check]], cut_off_N: Flags) -> str:
@@ -113,10 +111,14 @@ def _fault(sets: _Sets, name: str, checks: Sequence[Sequence[Check]], cut_off_N:
         return "fails in passed episodes about as often: no part of the reward"
     if (hits_N & cut_off_N).sum() >= SAME * size and cut_off_N[failed_N].mean() < NARROWER:
         return "fails where the episode ended without the agent's last word"
-    generic = set(_short(name).split("_")) <= _GENERIC
-    if size >= _RESTATES * failed_N.sum() and (generic or _others_passed(name, checks, hits_N) < 2):
+    if size >= _RESTATES * failed_N.sum() and (_generic(name) or _others_passed(name, checks, hits_N) < 2):
         return "restates the reward: it fails in nearly all failed episodes, and no two others pass there"
     return ""
+
+
+def _generic(name: str) -> bool:
+    """True if the name says no more than that something went well."""
+    return set(name.removeprefix(CHECK).removeprefix(GROUP).split("_")) <= _GENERIC
 
 
 def _others_passed(name: str, checks: Sequence[Sequence[Check]], hits_N: Flags) -> float:
@@ -133,9 +135,8 @@ def _distinct(sets: _Sets, names: Sequence[str], single: set[str], reasons: Reas
     """One name for each set of failures: a specific one, needed by few episodes, of a single check."""
 
     def preference(name: str) -> tuple[bool, int, bool, int, str]:
-        generic = set(_short(name).split("_")) <= _GENERIC
         needed = int(sets.table.needed_NP[:, sets.column[name]].sum())
-        return generic, needed, name not in single, len(name), name
+        return _generic(name), needed, name not in single, len(name), name
 
     kept: list[str] = []
     for name in sorted(names, key=preference):
@@ -143,7 +144,7 @@ def _distinct(sets: _Sets, names: Sequence[str], single: set[str], reasons: Reas
         if twin is None:
             kept.append(name)
         else:
-            reasons[name] = f"fails together with {_short(twin)}"
+            reasons[name] = f"fails together with {short(twin)}"
     return kept
 
 
@@ -160,9 +161,9 @@ def _united(
         found = [name for name in running if name in names and name != aspect]
         if aspect not in running or len(found) < 2:
             continue
-        if _ACTS.search(_short(aspect)) or _goes_with_one_behaviour(sets, found, behaviours):
+        if _ACTS.search(aspect.removeprefix(GROUP)) or _goes_with_one_behaviour(sets, found, behaviours):
             united.add(aspect)
-            reasons.update({name: f"part of {_short(aspect)}, the same skill in other requests" for name in found})
+            reasons.update({name: f"part of {short(aspect)}, the same skill in other requests" for name in found})
     return united
 
 
@@ -181,21 +182,9 @@ def _mean(flags_NP: Flags, among_N: Flags) -> np.ndarray:
     return flags_NP[among_N].mean(axis=0) if among_N.any() else np.zeros(flags_NP.shape[1])
 
 
-def _explained(sets: _Sets, name: str, narrower: Sequence[str], behaviours: Table) -> bool:
+def _explained(sets: _Sets, name: str, narrower: Sequence[str]) -> bool:
     """True if two or more narrower causes make up most of the failures of ``name``."""
-    size, hits_N = sets.size(name), sets.hits(name)
-    covered_N = np.zeros_like(hits_N)
+    covered_N = np.zeros_like(sets.hits(name))
     for other in narrower:
         covered_N |= sets.hits(other)
-    if len(narrower) >= 2 and (covered_N & hits_N).sum() >= EXPLAINED * size:
-        return True
-    if size < 0.5 * sets.table.failed_N.sum():
-        return False
-    causes = len(narrower)
-    for column in range(len(behaviours.names)):
-        own_N = behaviours.hits_NP[:, column]
-        inside = (own_N & hits_N).sum() >= SAME * own_N.sum() and own_N.sum() <= NARROWER * size
-        if inside and (own_N & ~covered_N).sum() >= max(MIN_SUPPORT, own_N.sum() / 2):
-            causes += 1
-            covered_N = covered_N | own_N
-    return causes >= 2 and bool((covered_N & hits_N).sum() >= EXPLAINED * size)
+    return len(narrower) >= 2 and bool((covered_N & sets.hits(name)).sum() >= EXPLAINED * sets.size(name))

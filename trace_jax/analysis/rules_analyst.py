@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trace_jax.analysis.discovery import SURE, Findings, discover, tabulate
 from trace_jax.analysis.detectors.distractors import DISTRACTORS
 from trace_jax.analysis.detectors.finding import Finding
 from trace_jax.analysis.detectors.library import CAPABILITIES, DETECTORS
+from trace_jax.analysis.discovery import SURE, Findings, asked_or_not, discover, tabulate
 from trace_jax.analysis.episode import read_episodes
+from trace_jax.analysis.patterns.joint import findings_of, is_word
 from trace_jax.analysis.patterns.library import find_patterns
 from trace_jax.analysis.patterns.names import describe, is_pattern
 from trace_jax.contract.capability import Candidate, Candidates, Label, LabelRun, PairLabel
@@ -48,10 +49,12 @@ class RulesAnalyst:
         tables = self._tables(trajectories)
         failed_N = np.array([not trajectory.passed for trajectory in trajectories], dtype=bool)
         skills = tabulate(tables, [detector.name for detector in CAPABILITIES], failed_N)
-        found = sorted({name for table in tables for name in table if is_pattern(name)})
+        seen = {name for table in tables for name in table}
+        found, said = (sorted(filter(of, seen)) for of in (is_pattern, is_word))
         names, left_out = discover(
             skills,
             tabulate(tables, found, failed_N),
+            asked_or_not(tabulate(tables, said, failed_N)),
             [trajectory.checks for trajectory in trajectories],
             np.array([_cut_off(trajectory) for trajectory in trajectories], dtype=bool),
             [trajectory.task for trajectory in trajectories],
@@ -89,7 +92,7 @@ class RulesAnalyst:
             for candidate in candidates.all:
                 noticed = tuple(
                     found
-                    for found in table.get(candidate.name, ())
+                    for found in findings_of(candidate.name, table)
                     if rng.random() >= _OVERLOOKED or found.strength >= 1.0
                 )
                 label = _label(noticed, threshold)
@@ -136,8 +139,8 @@ def _label(findings: Sequence[Finding], threshold: float) -> Label:
 def _examples(name: str, tables: Sequence[Findings], trajectories: Sequence[Trajectory]) -> tuple[str, ...]:
     """Up to four failed episodes that lack ``name``, surest evidence first."""
     strength = {
-        trajectory.id: max(found.strength for found in table[name] if not found.shown)
+        trajectory.id: max(found.strength for found in findings_of(name, table) if not found.shown)
         for trajectory, table in zip(trajectories, tables, strict=True)
-        if not trajectory.passed and _label(table.get(name, ()), SURE) is Label.LACKING
+        if not trajectory.passed and _label(findings_of(name, table), SURE) is Label.LACKING
     }
     return tuple(sorted(strength, key=lambda name: (-strength[name], name))[:4])

@@ -61,10 +61,9 @@ def chosen(episode: Episode, turn: Turn) -> Iterator[tuple[str, int, int]]:
 
 def choices(episode: Episode) -> Iterator[tuple[str, Finding]]:
     """LACKING if the first option was taken; PRESENT if another one was."""
-    first: dict[str, bool] = {}
     for turn in episode.turns:
-        for tool, index, _ in chosen(episode, turn):
-            for pattern in ("compare_options", f"compare_options_of_{plain_name(tool)}"):
-                first[pattern] = first.get(pattern, False) or index == 0
-    for pattern, took_first in first.items():
-        yield pattern, lacking(0.8, "took the first option") if took_first else present(0.8, "took another option")
+        for tool, index, count in chosen(episode, turn):
+            evidence = f"turn {turn.number}: took number {index + 1} of {count}"
+            found = present(0.8, evidence) if index else lacking(0.8, evidence)
+            yield "compare_options", found
+            yield f"compare_options_of_{plain_name(tool)}", found

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from trace_jax.analysis.detectors.finding import Finding, lacking, present
+from trace_jax.analysis.detectors.finding import Finding
 from trace_jax.analysis.episode import Call, Episode
 from trace_jax.analysis.tool_names import plain_name
 from trace_jax.analysis.values import leaves
@@ -10,41 +10,58 @@ from trace_jax.analysis.values import leaves
 
 def errors(episode: Episode) -> Iterator[tuple[str, Finding]]:
     """avoid_errors_of_TOOL: LACKING if a call of the tool failed."""
-    for name in sorted({call.name for call in episode.calls}):
-        failed = [call for call in episode.calls if call.name == name and call.failed]
-        pattern = f"avoid_errors_of_{plain_name(name)}"
-        if failed:
-            yield pattern, lacking(0.8, f"{name} answered {failed[0].result[:80]}")
-        else:
-            yield pattern, present(0.8, f"{name} never failed")
+    for call in episode.calls:
+        evidence = f"turn {call.turn}: {call.name} answered {call.result[:80]}"
+        yield f"avoid_errors_of_{plain_name(call.name)}", Finding(not call.failed, 0.8, evidence)
 
 
 def order(episode: Episode) -> Iterator[tuple[str, Finding]]:
-    """call_READ_before_WRITE, avoid_TOOL_after_TOOL (at once, in one turn), follow_up_WRITE_with_WRITE."""
+    """call_TOOL_before_WRITE, follow_up_WRITE_with_WRITE (in one turn), avoid_TOOL_after_TOOL (at once, in one turn)."""
     calls = [call for call in episode.calls if not call.failed and call.kind in ("read", "write")]
-    writes = {call.name for call in calls if call.kind == "write"}
-    for write in sorted(writes):
-        made = [call for call in calls if call.name == write]
-        before = [_prepared(call, calls) for call in made]
-        for read, kind in episode.kinds.items():
-            if kind in ("read", "write") and read != write:
-                shown = all(read in names for names in before)
-                if kind == "read" or shown or any(call.name == read and call.turn == made[0].turn for call in calls):
-                    evidence = f"{read} before {write}: {shown}"
-                    yield f"call_{plain_name(read)}_before_{plain_name(write)}", Finding(shown, 0.8, evidence)
-        after = {call.name for call in calls if call.order > made[0].order and call.turn == made[0].turn}
-        for other in sorted(episode.write_tools - {write}):
-            shown = other in after
-            pattern = f"follow_up_{plain_name(write)}_with_{plain_name(other)}"
-            yield pattern, Finding(shown, 0.8, f"{other} after {write}: {shown}")
-    pairs = {(call.name, after.name) for call, after in zip(calls, calls[1:], strict=False) if call.turn == after.turn}
-    names = sorted({call.name for call in calls})
+    for turn in sorted({call.turn for call in calls}):
+        own = [call for call in calls if call.turn == turn]
+        yield from _before(episode, own, calls)
+        yield from _after(own)
+
+
+def _before(episode: Episode, own: list[Call], calls: list[Call]) -> Iterator[tuple[str, Finding]]:
+    """What was called before the first call of each write in a turn, and what was called after it."""
+    firsts: dict[str, Call] = {}
+    for call in own:
+        if call.kind == "write":
+            firsts.setdefault(call.name, call)
+    for write, call in firsts.items():
+        before, names = _prepared(call, calls), {other.name for other in own}
+        for tool, kind in episode.kinds.items():
+            if tool != write and (kind == "read" or tool in before | names and kind == "write"):
+                evidence = f"turn {call.turn}: {write}, {tool} before it: {tool in before}"
+                yield f"call_{plain_name(tool)}_before_{plain_name(write)}", Finding(tool in before, 0.8, evidence)
+        after = {other.name for other in own if other.order > call.order}
+        for tool in sorted(episode.write_tools - {write}):
+            evidence = f"turn {call.turn}: {write}, {tool} after it: {tool in after}"
+            yield f"follow_up_{plain_name(write)}_with_{plain_name(tool)}", Finding(tool in after, 0.8, evidence)
+
+
+def _after(own: list[Call]) -> Iterator[tuple[str, Finding]]:
+    """Which call came right after which, of the tools called in a turn."""
+    pairs = {(call.name, after.name) for call, after in zip(own, own[1:], strict=False)}
+    names = sorted({call.name for call in own})
     for earlier in names:
         for later in names:
             if earlier != later:
                 done = (earlier, later) in pairs
-                evidence = f"{later} right after {earlier}: {done}"
+                evidence = f"turn {own[0].turn}: {later} right after {earlier}: {done}"
                 yield f"avoid_{plain_name(later)}_after_{plain_name(earlier)}", Finding(not done, 0.8, evidence)
+
+
+def looks_up(episode: Episode) -> Iterator[tuple[str, Finding]]:
+    """look_up_before_changes: LACKING if a change was made with nothing read for it."""
+    calls = [call for call in episode.calls if not call.failed and call.kind in ("read", "write")]
+    for call in calls:
+        if call.kind == "write":
+            before = {name for name in _prepared(call, calls) if episode.kinds[name] == "read"}
+            evidence = f"turn {call.turn}: {call.name} after {', '.join(sorted(before)) or 'reading nothing'}"
+            yield "look_up_before_changes", Finding(bool(before), 0.8, evidence)
 
 
 def _prepared(write: Call, calls: list[Call]) -> set[str]:

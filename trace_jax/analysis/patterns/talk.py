@@ -15,14 +15,13 @@ _ALL = re.compile(r"\b(?:all|every|each|both|everything|everyone|them|any)\b", r
 
 def asks_first(episode: Episode) -> Iterator[tuple[str, Finding]]:
     """ask_before_WRITE: PRESENT if the agent had asked something, and the user had answered, before the change."""
-    unasked: dict[str, bool] = {}
     for before, turn in zip(episode.turns, episode.turns[1:], strict=False):
         asked = bool(before.replies) and "?" in before.replies[-1]
         for call in turn.writes:
-            for pattern in ("ask_before_changes", f"ask_before_{plain_name(call.name)}"):
-                unasked[pattern] = unasked.get(pattern, False) or not asked
-    for pattern, missed in unasked.items():
-        yield pattern, lacking(0.8, "changed without a word") if missed else present(0.8, "asked before the change")
+            evidence = f"turn {turn.number}: {call.name} {'after a question' if asked else 'without a word'}"
+            found = present(0.8, evidence) if asked else lacking(0.8, evidence)
+            yield "ask_before_changes", found
+            yield f"ask_before_{plain_name(call.name)}", found
 
 
 def every_part(episode: Episode) -> Iterator[tuple[str, Finding]]:
