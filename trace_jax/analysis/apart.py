@@ -17,6 +17,7 @@ from trace_jax.analysis.patterns.names import GENERAL, rank
 
 MIN_OCCASIONS = 5  # episodes that show a lapse, and that do not
 PRECISE = 0.5  # attributable share of a lapse that is believed
+_KIND = 0.25  # the same for words: all who ask for something say them, and only some of these requests fail
 LEVEL = 0.025  # chance that a lapse is believed falsely, in each family of lapses
 
 
@@ -45,14 +46,16 @@ def _best(table: Table, tasks: Sequence[str]) -> str | None:
     )
     word_P = np.array([name.startswith(ASKED) for name in usable.names], dtype=bool)
     general_P = np.array([name in GENERAL or name in DETECTORS for name in usable.names], dtype=bool)
-    found = [_family_best(usable.only(of), tasks) for of in (general_P, ~general_P & ~word_P)]
-    believed = [pair for pair in found if pair] or [pair for pair in [_family_best(usable.only(word_P), tasks)] if pair]
+    found = [_family_best(usable.only(of), PRECISE, tasks) for of in (general_P, ~general_P & ~word_P)]
+    believed = [pair for pair in found if pair]
+    if not believed:
+        believed = [pair for pair in [_family_best(usable.only(word_P), _KIND, tasks)] if pair]
     return max(believed)[1] if believed else None
 
 
-def _family_best(family: Table, tasks: Sequence[str]) -> tuple[float, str] | None:
+def _family_best(family: Table, least: float, tasks: Sequence[str]) -> tuple[float, str] | None:
     """The pattern of a family that separates best, with its score; None if the best could be so by chance."""
-    precise = family.only((family.attributable_P >= PRECISE) & (family.support_P >= MIN_OCCASIONS))
+    precise = family.only((family.attributable_P >= least) & (family.support_P >= MIN_OCCASIONS))
     if not precise.names:
         return None
     score_P = scores(precise, precise.failed_N[None].astype(float))[0]
