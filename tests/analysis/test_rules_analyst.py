@@ -69,7 +69,7 @@ def test_an_unknown_candidate_or_analyst_is_refused_by_name() -> None:
         analyst.label(EPISODES, strange, 0, 0)
     with pytest.raises(UserError, match="'llm': not in this build"):
         make_analyst("llm")
-    with pytest.raises(UserError, match="'gpt': unknown"):
+    with pytest.raises(UserError, match="no analyst 'gpt': known are rules"):
         make_analyst("gpt")
 
 

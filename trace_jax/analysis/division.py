@@ -23,6 +23,9 @@ from trace_jax.analysis.patterns.names import GENERAL, GROUP, short
 UNEXPLAINED = 0.1  # share of all failed episodes that a cause must explain anew
 _TOGETHER = 2.0  # standard errors by which a lapse is commoner where a check failed than in other failed episodes
 
+_MORE = 0.15  # by which known skills must make up a larger share of some failures than of others
+_NEARLY_ALL = 0.8
+
 
 @dataclass
 class Division:
@@ -61,7 +64,7 @@ class Division:
         for name in sorted(names, key=lambda n: (n.startswith(GROUP), self.graded.hits(n).sum(), n)):
             hits_N, against = self.graded.hits(name), self.lapses.against(self.graded, name)
             size, old_N = hits_N.sum(), self._explained(against)
-            if size - old_N.sum() < min(least, size / 2):
+            if size - old_N.sum() < min(least, size / 2) or self._known_explain(hits_N):
                 causes = ", ".join(map(short, [*self.known, *self.causes]))
                 self.reasons[name] = f"its failures are explained by {causes}"
                 continue
@@ -76,6 +79,13 @@ class Division:
                 self.reasons[name] = "fails for causes that are candidates already, and for others that are not clear"
             else:
                 self.causes[name] = hits_N
+
+    def _known_explain(self, hits_N: Flags) -> bool:
+        """True if the known skills make up most of these failures: more than of others, or most of all failures."""
+        known_N = self.lapses.named(self.known).hits_NP.any(axis=1)
+        others_N = self.graded.failed_N & ~hits_N
+        share, elsewhere = known_N[hits_N].mean(), known_N[others_N].mean() if others_N.any() else 0.0
+        return bool(share >= 0.5 and (share >= elsewhere + _MORE or elsewhere >= _NEARLY_ALL))
 
     def _explained(self, against: Table) -> Flags:
         """Failures of a check by a lapse that is a cause already, or with a narrower check that is one.
