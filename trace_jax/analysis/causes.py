@@ -6,6 +6,8 @@ their failures lie to one another:
 
 - *Restates the reward.* The check fails wherever the episode fails ("all", "task.complete"), and when it does no two
   other checks of the episode pass. It explains everything and therefore nothing.
+- *Vague.* The check is made in most episodes, and the grader checks hardly anything else there ("database"). It says
+  that something went wrong and not what. It is no candidate itself, but may be one together with a lapse of behaviour.
 - *Explained by narrower ones.* Most failures of the check are failures of checks that are narrower and fail hardly
   anywhere else: it sums up several causes. The narrower ones are taken.
 - *Cut off.* The check fails where the episode ended without the agent's last word: that is what running out of turns
@@ -32,6 +34,7 @@ from trace_jax.contract.trajectory import Check
 MIN_SUPPORT = 5
 SAME, INSIDE, NARROWER, EXPLAINED = 0.8, 0.9, 0.7, 0.6
 _RESTATES = 0.9
+_MOST = 0.5  # share of the episodes from which a check is one that is made in most
 _SHARED = 0.5  # difference of LACKING rates from which a behaviour goes with the failures of a check
 _PRECISE = 0.8  # attributable share from which a pattern is taken for a cause
 _GENERIC = frozenset(
@@ -119,6 +122,12 @@ def _fault(sets: _Sets, name: str, checks: Sequence[Sequence[Check]], cut_off_N:
 def _generic(name: str) -> bool:
     """True if the name says no more than that something went well."""
     return set(name.removeprefix(CHECK).removeprefix(GROUP).split("_")) <= _GENERIC
+
+
+def vague(table: Table, checks: Sequence[Sequence[Check]], name: str) -> bool:
+    """True if the check says that something went wrong and not what."""
+    needed_N = table.needed_NP[:, table.names.index(name)]
+    return bool(needed_N.mean() >= _MOST) and _others_passed(name, checks, table.hits(name)) < 2
 
 
 def _others_passed(name: str, checks: Sequence[Sequence[Check]], hits_N: Flags) -> float:

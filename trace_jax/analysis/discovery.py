@@ -13,7 +13,7 @@ import numpy as np
 
 from trace_jax.analysis.apart import goes_with
 from trace_jax.analysis.association import Flags, Table, scores
-from trace_jax.analysis.causes import MIN_SUPPORT, Reasons, choose_checks
+from trace_jax.analysis.causes import MIN_SUPPORT, Reasons, choose_checks, vague
 from trace_jax.analysis.detectors.finding import Finding
 from trace_jax.analysis.division import UNEXPLAINED, Division
 from trace_jax.analysis.patterns.checks import full_name
@@ -82,7 +82,8 @@ def discover(
     accepted = list(goes_with(behaviour, np.zeros_like(failed_N), tasks))
     kept, sums, reasons = choose_checks(graded, checks, cut_off_N, behaviour.named(accepted))
     lapses = skills.beside(behaviour).beside(words)
-    division = Division(graded, lapses, chosen, tasks, reasons)
+    unclear = frozenset(name for name in sums + kept if vague(graded, checks, name))
+    division = Division(graded, lapses, chosen, tasks, reasons, unclear)
     division.unite(sums + kept)
     division.divide(kept)
     explained_N = np.any([known_N, *division.causes.values()], axis=0)

@@ -32,7 +32,7 @@ class Division:
     """The causes found so far, ``causes``: name → failed episodes, and why checks are none of them, ``reasons``.
 
     ``graded`` are the patterns of checks and ``lapses`` all that may go with them: skills, patterns of behaviour and
-    words. ``known`` are skills of the library that will be candidates anyway.
+    words. ``known`` are skills of the library that will be candidates anyway. ``vague`` checks are never causes whole.
     """
 
     graded: Table
@@ -40,6 +40,7 @@ class Division:
     known: Sequence[str]
     tasks: Sequence[str]
     reasons: Reasons
+    vague: frozenset[str]
     causes: dict[str, Flags] = field(default_factory=dict)
 
     def unite(self, names: Sequence[str]) -> None:
@@ -72,9 +73,12 @@ class Division:
             together_N = np.any([old_N, *parts.values()], axis=0)
             mixed = old_N.sum() > (1 - SAME) * size
             whole = any(part.sum() >= SAME * size for part in parts.values())
-            if parts and (mixed or len(parts) >= 2) and not whole and together_N.sum() >= EXPLAINED * size:
+            several = (mixed or len(parts) >= 2) and not whole and together_N.sum() >= EXPLAINED * size
+            if parts and (several or name in self.vague):
                 self.reasons[name] = f"fails for several causes: {', '.join(map(short, parts))}"
                 self.causes |= parts
+            elif name in self.vague:
+                self.reasons[name] = "says that something went wrong and not what; no lapse goes with it beyond chance"
             elif mixed:
                 self.reasons[name] = "fails for causes that are candidates already, and for others that are not clear"
             else:
