@@ -50,7 +50,7 @@ def _best(table: Table, tasks: Sequence[str]) -> str | None:
     believed = [pair for pair in found if pair]
     if not believed:
         believed = [pair for pair in [_family_best(usable.only(word_P), _KIND, tasks)] if pair]
-    return max(believed)[1] if believed else None
+    return max(believed, key=lambda pair: pair[0])[1] if believed else None  # the general one of equals
 
 
 def _family_best(family: Table, least: float, tasks: Sequence[str]) -> tuple[float, str] | None:

@@ -100,7 +100,7 @@ def _is_error(text: str, value: Any) -> bool:
     if isinstance(value, dict):
         said = any(value.get(key) for key in ("error", "isError", "is_error", "exception"))
         return said or value.get("success") is False or value.get("ok") is False or value.get("status") == "error"
-    return _ERROR.match(text) is not None
+    return _ERROR.match(value if isinstance(value, str) else text) is not None
 
 
 def read_episode(trajectory: Trajectory, kinds: Mapping[str, Kind] | None = None) -> Episode:

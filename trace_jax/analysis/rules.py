@@ -63,6 +63,7 @@ class Rule:
     text: str
 
 
+@lru_cache(maxsize=65536)
 def same_action(tool: str, verb: str) -> bool:
     """True if a tool named ``tool`` does what ``verb`` says: same stem, or synonyms."""
     wanted, named = stem(verb.lower()), {stem(word) for word in name_words(tool)}

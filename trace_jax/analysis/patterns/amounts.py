@@ -117,8 +117,8 @@ def _follows(number: float, terms: list[float], given: list[float], lists: list[
     wholes = {value for found in lists if found for value in (sum(found), sum(found) / len(found), float(len(found)))}
     if any(math.isclose(number, value, rel_tol=1e-4) for value in wholes):
         return True
-    for first in terms:
-        for second in (*terms, *given, 7.0, 12.0, 24.0, 60.0, 100.0):
+    for index, first in enumerate(terms):
+        for second in (*terms[:index], *terms[index + 1 :], *given, 7.0, 12.0, 24.0, 60.0, 100.0):
             made = [first + second, abs(first - second), first * second, first * second / 100]
             made += [first / second] if second else []
             if any(math.isclose(number, value, rel_tol=1e-4, abs_tol=0.006) for value in made):
