@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
