@@ -144,16 +144,19 @@ def test_a_process_that_ends_breaks_its_episode_with_the_reason() -> None:
     assert environment.reset("weather").messages[-1].content == "How is the weather?"
 
 
-def test_the_process_ends_with_the_one_that_asks() -> None:
+def test_a_process_that_hangs_ends_with_the_one_that_asks() -> None:
     script = (
-        f"import os, sys\nsys.path.insert(0, {os.getcwd()!r})\n"
+        f"import json, os, sys\nsys.path.insert(0, {os.getcwd()!r})\n"
         "from trace_jax.targets.toolsandbox_episode import SandboxProcess\n"
-        f"process = SandboxProcess({STANDIN!r})\n"
-        "process.ask(do='describe')\nprint(process._process.pid)\nsys.stdout.flush()\nos.kill(os.getpid(), 9)\n"
+        f"sandbox = SandboxProcess({STANDIN!r})\n"
+        "sandbox.ask(do='reset', task='add_reminder', user=[])\n"
+        "hang = {'id': 'call_1', 'name': 'hang', 'arguments': '{}'}\n"
+        "sandbox._process.stdin.write(json.dumps({'do': 'step', 'text': '', 'calls': [hang]}) + '\\n')\n"
+        "sandbox._process.stdin.flush()\nprint(sandbox._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )
-    died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    died = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60)
     child = int(died.stdout)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()

@@ -61,7 +61,9 @@ def named_scenarios(preferred_tool_backend):
         "wifi_off_multiple_user_turn": _scenario(
             "Do something", ["set_wifi_status"], lambda c: c.world["wifi"] is False
         ),
-        "add_reminder": _scenario("Remind me of milk", ["add_reminder", "get_current_timestamp", "die"], *reminded),
+        "add_reminder": _scenario(
+            "Remind me of milk", ["add_reminder", "get_current_timestamp", "die", "hang"], *reminded
+        ),
         "cancel_nothing": _scenario(
             "Cancel my flight", ["add_reminder"], lambda c: True, minefield=lambda c: bool(c.world["reminders"])
         ),

@@ -1,6 +1,8 @@
 """Part of a stand-in of ToolSandbox: see README.md."""
 
 import datetime
+import os
+import time
 from uuid import uuid4
 
 from tool_sandbox.common.execution_context import RoleType, get_current_context
@@ -26,9 +28,12 @@ def get_current_timestamp():
 
 def die():
     """End the process."""
-    import os
-
     os._exit(3)
+
+
+def hang():
+    """Take a minute."""
+    time.sleep(60)
 
 
 def end_conversation():
@@ -37,5 +42,5 @@ def end_conversation():
 
 
 end_conversation.of = RoleType.USER
-_ALL = (set_wifi_status, add_reminder, get_current_timestamp, die, search_weather, end_conversation)
+_ALL = (set_wifi_status, add_reminder, get_current_timestamp, die, hang, search_weather, end_conversation)
 TOOLS = {tool.__name__: tool for tool in _ALL}
