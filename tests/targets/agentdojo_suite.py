@@ -95,3 +95,15 @@ def unlike() -> dict[str, Any]:
     states = [n for n in names if initial_environment(n) != load_suite(n).load_and_inject_default_environment({})]
     said = AgentDojo().environment("train").reset("slack/user_task_0").messages[0].content
     return {"states": states, "system": said != load_system_message(None)}
+
+
+def endless() -> dict[str, Any]:
+    """An agent that calls the same function until the episode is over."""
+    environment = AgentDojo().environment("train")
+    environment.reset("banking/user_task_0")
+    call = ToolCall(id="call", name="get_iban", arguments={})
+    messages = 1
+    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
+        messages += 1
+    checks = {check.name: check.passed for check in environment.grade().checks}
+    return {"messages": messages, "answered": checks["answered"]}

@@ -83,3 +83,44 @@ def results(target: Bfcl) -> dict[str, list[str]]:
                 if answer.role == "tool":
                     found.setdefault(answer.name, []).append(answer.content)
     return found
+
+
+def held_back() -> dict[str, Any]:
+    """Functions of the category miss_func: whether they are offered too early, or never."""
+    environment = Bfcl().environment("train")
+    early, never, text = [], [], ""
+    for entry, _ in _entries("miss_func").values():
+        environment.reset(entry["id"])
+        for turn, names in entry["missed_function"].items():
+            text = read_task(entry["id"]).users[int(turn)]
+            early += [name for name in names if name in {tool.name for tool in environment.tools}]
+            never += [name for name in names if f'"name": "{name}"' not in text]
+    return {"tasks": len(_entries("miss_func")), "offered_at_once": early, "never_shown": never, "text": text}
+
+
+def endless() -> dict[str, Any]:
+    """An agent that calls the same function until the episode is over."""
+    environment = Bfcl().environment("train")
+    environment.reset("multi_turn_base_0")
+    call = ToolCall(id="call", name="ls", arguments={})
+    messages = 1
+    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
+        messages += 1
+    return {"messages": messages, **_graded(environment)}
+
+
+def silent_second_turn() -> dict[str, Any]:
+    """The solution of a task without the calls of its second turn."""
+    environment = Bfcl().environment("train")
+    environment.reset("multi_turn_base_0")
+    script = solution("multi_turn_base_0")
+    spoken = [i for i, message in enumerate(script) if not message.tool_calls]
+    for message in [*script[: spoken[0] + 1], *script[spoken[1] :]]:
+        environment.step(message)
+    found = _graded(environment)
+    return {**found, "failed": [[c.name, c.detail] for c in environment.grade().checks if not c.passed]}
+
+
+def _graded(environment) -> dict[str, Any]:
+    grade = environment.grade()
+    return {"reward": grade.reward, "failed": [check.name for check in grade.checks if not check.passed]}

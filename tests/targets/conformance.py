@@ -1,10 +1,9 @@
 """What must hold of a benchmark's target. Runs in the Python that has its package, not in pytest.
 
-    python tests/targets/conformance.py bfcl gold          # one JSON line
-    python tests/targets/conformance.py agentdojo partial 200
+    python tests/targets/conformance.py bfcl gold partial=200      # one JSON line for each part
 
 The module ``TARGET_suite.py`` of this folder tells how to make the target, what its solutions are, and how the
-benchmark's own evaluator judges what an agent said.
+benchmark's own evaluator judges what an agent said. It may have parts of its own.
 """
 
 import hashlib
@@ -200,9 +199,16 @@ def _repeat(script, donor, rng):
     return [*script[:i], *[script[i]] * rng.choice((2, 22)), *script[i + 1 :]]
 
 
-if __name__ == "__main__":
-    name, part, *number = sys.argv[1:]
-    started = time.perf_counter()
+def main(name: str, *parts: str) -> None:
     suite = import_module(f"{name}_suite")
-    found = globals()[part](suite.make(), suite, int(number[0]) if number else 0)
-    print(json.dumps({**found, "seconds": round(time.perf_counter() - started, 1)}))
+    target = suite.make()
+    for part in parts:
+        function, _, count = part.partition("=")
+        arguments = (target, suite, int(count or 0)) if function in globals() else ()
+        started = time.process_time()
+        found = globals().get(function, getattr(suite, function, None))(*arguments)
+        print(json.dumps({**found, "seconds": round(time.process_time() - started, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

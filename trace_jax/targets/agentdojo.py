@@ -41,6 +41,7 @@ class AgentDojo:
     """
 
     name = "agentdojo"
+    quick = True  # no step waits for anything
 
     def __init__(self, suites: Sequence[str] = SUITES) -> None:
         unknown = [suite for suite in suites if suite not in SUITES]

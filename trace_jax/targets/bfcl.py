@@ -24,6 +24,7 @@ PACKAGE = BenchmarkPackage(
 )
 _TASKS = 200  # in each category
 _FAILURE = ({"type": "string"}, {"type": "object", "required": ["error"]})  # besides what the benchmark documents
+_DOCUMENTED_WRONGLY = ("get_stock_info", "send_message")
 
 
 class Bfcl:
@@ -34,6 +35,7 @@ class Bfcl:
     """
 
     name = "bfcl"
+    quick = True  # no step waits for anything
 
     def __init__(self, categories: Sequence[str] = CATEGORIES) -> None:
         unknown = [category for category in categories if category not in CATEGORIES]
@@ -45,9 +47,11 @@ class Bfcl:
 
     @cached_property
     def results(self) -> Mapping[str, dict[str, Any]]:
-        """What the benchmark documents for each function, or an error."""
+        """What the benchmark documents for each function, or a failure. Text that is no JSON counts as a string."""
         functions = (function for name in CLASSES for function in functions_of(name))
-        return {f["name"]: {"anyOf": [json_schema(f["response"]), *_FAILURE]} for f in functions}
+        schemas = {function["name"]: json_schema(function["response"]) for function in functions}
+        schemas.update({name: {"type": "object"} for name in _DOCUMENTED_WRONGLY})
+        return {name: {"anyOf": [schema, *_FAILURE]} for name, schema in schemas.items()}
 
     def tasks(self, split: Split) -> tuple[str, ...]:
         """Ids of a split."""

@@ -140,7 +140,7 @@ def execute(instances: Mapping[str, Any], name: str, arguments: Sequence[Any], k
 
 
 def _call(method: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """``method(…)`` with copies of arguments and defaults: a back-end keeps the lists that it gets, and adds to them."""
+    """``method(…)`` with copies of arguments and defaults: back-ends keep the lists that they get, and change them."""
     try:
         bound = inspect.signature(method).bind(*arguments, **keywords)
     except TypeError:
