@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import json
 from typing import Any
 
 from bfcl_eval.constants.default_prompts import MAXIMUM_STEP_LIMIT
@@ -119,6 +120,31 @@ def silent_second_turn() -> dict[str, Any]:
         environment.step(message)
     found = _graded(environment)
     return {**found, "failed": [[c.name, c.detail] for c in environment.grade().checks if not c.passed]}
+
+
+def shared() -> dict[str, Any]:
+    """What one episode leaves to the next where the benchmark's own runner lets it: default lists, and credit cards."""
+    first, second = Bfcl().environment("train"), Bfcl().environment("train")
+    task = next(id for id in Bfcl().tasks("train") if "TwitterAPI" in read_task(id).classes)
+    tweets = []
+    for environment in (first, second):
+        environment.reset(task)
+        user = read_task(task).configuration["TwitterAPI"]
+        _say(environment, "authenticate_twitter", username=user["username"], password=user["password"])
+        tweets.append(json.loads(_say(environment, "post_tweet", content="Hello")))
+        _say(environment, "mention", tweet_id=tweets[-1]["id"], mentioned_usernames=["@neighbour"])
+    travels = [id for id in Bfcl().tasks("train") if "long" in id and "TravelAPI" in read_task(id).classes]
+    one, other = (back_ends(read_task(travels[0]))["TravelAPI"].credit_card_list for _ in range(2))
+    return {
+        "mentions": [tweet["mentions"] for tweet in tweets],
+        "cards": len(one),
+        "same_cards": [number for number in one if one[number] is other[number]],
+    }
+
+
+def _say(environment, name: str, **arguments: Any) -> str:
+    call = ToolCall(id="call", name=name, arguments=arguments)
+    return environment.step(Message(role="assistant", tool_calls=(call,))).messages[0].content
 
 
 def _graded(environment) -> dict[str, Any]:

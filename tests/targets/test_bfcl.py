@@ -3,7 +3,7 @@
 import pytest
 from foreign import conformance
 
-PARTS = ("facts", "held_back", "endless", "silent_second_turn")
+PARTS = ("facts", "held_back", "endless", "silent_second_turn", "shared")
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,9 @@ def test_a_turn_ends_after_twenty_one_messages_with_calls(parts):
 def test_checks_name_the_turn_and_what_differs(parts):
     found = parts["silent_second_turn"]
     assert found["failed"] == [["empty_turn_model_response", "turn 1: 0 messages with calls"]]
+
+
+def test_episodes_share_neither_default_lists_nor_credit_cards(parts):
+    assert parts["shared"]["mentions"] == [[], []]
+    assert parts["shared"]["cards"] > 10
+    assert parts["shared"]["same_cards"] == []
