@@ -1,16 +1,20 @@
 """Compares methods. All methods play the same tasks with the same random numbers and are scored in the same way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from evaluation import statistics
+from evaluation.episode_counts import effort, error_counts
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
-from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.plan import episode_spec
+
+Task = int
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Method:
 
     name: str
     temperature: float
-    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; called once a task
+    adapter_for: Callable[[Task], str | None]  # task → adapter that the engine holds; called once a task
     rollouts_spent: int  # rollouts that were used to make the method
 
 
@@ -31,15 +35,13 @@ class Evaluation:
     trajectories: tuple[Trajectory, ...]
 
 
-Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+Episode = tuple[Task, str | None, float, int]  # task, adapter, temperature, trial
 Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # keeps their order
 
 
 def evaluate_methods(
     methods: Sequence[Method],
-    target: Target,
-    split: Split,
-    tasks: Sequence[int],
+    source: Source,
     trials: int,
     run: Runner,
     *,
@@ -48,7 +50,7 @@ def evaluate_methods(
     greedy_trials: int = 1,
     baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """Play ``tasks`` × ``trials`` with every method.
+    """Play the tasks of ``source`` × ``trials`` with every method.
 
     The sampling seed depends on (``seed``, task, trial) alone. These common random numbers reduce the variance of the
     differences between methods. Methods that send a task to the same adapter at the same temperature would play the
@@ -64,37 +66,34 @@ def evaluate_methods(
         UserError: there are no tasks, two methods have the same name and temperature, a baseline is unknown, or all
             episodes of a method broke.
     """
+    tasks = source.tasks
     _check(methods, tasks, trials, greedy_trials, baselines)
     episodes = plan_episodes(methods, tasks, trials, greedy_trials)
     order = sorted(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
-    specs = [_spec(episode, target, split, seed, max_tokens) for episode in order]
-    trajectories = run(specs)
-    reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
-    rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
+    specs = [_spec(episode, source, seed, max_tokens) for episode in order]
+    played = dict(zip(order, run(specs), strict=True))
+    own: list[list[tuple[Episode, Trajectory]]] = [[] for _ in methods]
     for episode, users in episodes.items():
         for i in users:
-            rewards[i][str(episode[0])].append(reward[episode])
-    results = [
-        method_result(m.name, m.temperature, m.rollouts_spent, {task: tuple(row) for task, row in rows.items()})
-        for m, rows in zip(methods, rewards, strict=True)
-    ]
+            own[i].append((episode, played[episode]))
+    results = [_result(method, tasks, pairs) for method, pairs in zip(methods, own, strict=True)]
     report = EvaluationReport(
-        target=target.name,
-        split=split,
+        target=source.target,
+        split=source.split,
         tasks=tuple(str(task) for task in tasks),
         trials=trials,
         seed=seed,
         methods=tuple(results),
         comparisons=compare(results, baselines),
-        notes=_notes(results, greedy_trials, len(specs)),
+        notes={**_notes(results, greedy_trials, len(specs)), **_version(played.values())},
     )
-    return Evaluation(report, tuple(trajectories))
+    return Evaluation(report, tuple(played[episode] for episode in order))
 
 
 def plan_episodes(
-    methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy_trials: int = 1
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy_trials: int = 1
 ) -> dict[Episode, list[int]]:
     """The episodes to play, each with the indices of the methods for which it counts. Trials are in ascending order."""
     episodes: dict[Episode, list[int]] = {}
@@ -107,9 +106,16 @@ def plan_episodes(
 
 
 def method_result(
-    name: str, temperature: float, rollouts_spent: int, rewards: Mapping[str, tuple[float | None, ...]]
+    name: str,
+    temperature: float,
+    rollouts_spent: int,
+    rewards: Mapping[str, tuple[float | None, ...]],
+    episodes: Sequence[Trajectory] = (),
 ) -> MethodResult:
-    """The record of one method. Its intervals are computed from ``rewards[task][trial]``."""
+    """The record of one method. Its intervals are computed from ``rewards[task][trial]``, its counts from ``episodes``.
+
+    Raises UserError, with the name of the method, if every episode broke.
+    """
     try:
         return MethodResult(
             method=name,
@@ -119,6 +125,10 @@ def method_result(
             pass_rate=statistics.pass_rate(rewards),
             mean_reward=statistics.mean_reward(rewards),
             broken=statistics.broken_episodes(rewards),
+            pass_at_k=statistics.pass_at_ks(rewards),
+            pass_hat_k=statistics.pass_hat_ks(rewards),
+            effort=effort(episodes) if episodes else None,
+            errors=error_counts(episodes) if episodes else None,
         )
     except UserError as error:
         raise UserError(f"method {name!r}: {error}") from None
@@ -141,27 +151,36 @@ def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[
     )
 
 
-def sampling_seed(seed: int, task: int, trial: int) -> int:
+def sampling_seed(seed: int, task: Task, trial: int) -> int:
     """The seed of one episode's sampling, in [0, 2^31): the same for every method."""
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens: int) -> EpisodeSpec:
+def _spec(episode: Episode, source: Source, seed: int, max_tokens: int) -> EpisodeSpec:
     task, adapter, temperature, trial = episode
-    return EpisodeSpec(
-        id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
-        environment=lambda: target.environment(split),
-        target=target.name,
-        task=str(task),
-        split=split,
-        seed=task,
+    return episode_spec(
+        source,
+        task,
+        id=f"evaluation/{source.target}/{source.split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
         trial=trial,
         sampling=Sampling(max_tokens=max_tokens, temperature=temperature, seed=sampling_seed(seed, task, trial)),
         adapter=adapter,
     )
 
 
-def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy: int, baselines: Sequence[str]) -> None:
+def _result(method: Method, tasks: Sequence[Task], played: Sequence[tuple[Episode, Trajectory]]) -> MethodResult:
+    rewards: dict[str, list[float | None]] = {str(task): [] for task in tasks}
+    for (task, *_), trajectory in played:
+        rewards[str(task)].append(trajectory.reward)
+    rows = {task: tuple(row) for task, row in rewards.items()}
+    return method_result(
+        method.name, method.temperature, method.rollouts_spent, rows, [trajectory for _, trajectory in played]
+    )
+
+
+def _check(
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy: int, baselines: Sequence[str]
+) -> None:
     if not methods or not tasks or trials < 1 or greedy < 1:
         raise UserError(
             f"{len(methods)} methods, {len(tasks)} tasks, {trials} trials, {greedy} greedy trials: "
@@ -191,3 +210,11 @@ def _notes(results: Sequence[MethodResult], greedy_trials: int, played: int) -> 
                 "its figures come from the others, which may be a biased sample"
             )
     return notes
+
+
+def _version(episodes: Iterable[Trajectory]) -> dict[str, str]:
+    """The versions of the target that the episodes name."""
+    versions = sorted(
+        {str(episode.extra["target_version"]) for episode in episodes if "target_version" in episode.extra}
+    )
+    return {"target_version": ", ".join(versions)} if versions else {}

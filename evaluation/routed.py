@@ -2,49 +2,53 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation.methods import Task
 from evaluation.report_data import Confusion
 from trace_jax.contract.routing import RouteDecision
-from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
-from trace_jax.models.lora import LoRA
 from trace_jax.rollout.environment_calls import one_line
-from trace_jax.routing.merge import materialise
 from trace_jax.routing.router import BASE, Router, RouteRequest
+
+if TYPE_CHECKING:
+    from trace_jax.models.lora import LoRA
 
 
 @dataclass(frozen=True)
 class Routing:
     """The adapter of each task (None is the base), and the merged adapters among them."""
 
-    adapter: Mapping[int, str | None]
-    merged: Mapping[str, LoRA]
+    adapter: Mapping[Task, str | None]
+    merged: Mapping[str, "LoRA"]
 
 
-def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[int]) -> dict[int, RouteDecision]:
-    """The router's decision on the first messages of each task. The seed of a task names its conversation.
+def route_tasks(router: Router, source: Source) -> dict[Task, RouteDecision]:
+    """The router's decision on the first messages of each task of ``source``. A task names its conversation.
 
     Raises UserError, with target and task, if the environment cannot open the task.
     """
     requests = []
-    for task in tasks:
+    for task in source.tasks:
         try:
-            environment = target.environment(split)
+            environment = source.environment()
             requests.append(RouteRequest(str(task), environment.reset(task).messages, environment.tools))
         except Exception as error:  # an environment may raise anything
             raise UserError(
-                f"target {target.name!r}: {split} task {task} cannot be opened to route it ({one_line(error)}): fix "
-                "its environment, or leave the task out"
+                f"target {source.target!r}: {source.split} task {task} cannot be opened to route it "
+                f"({one_line(error)}): fix its environment, or leave the task out"
             ) from error
-    return dict(zip(tasks, router.decide_batch(requests), strict=True))
+    return dict(zip(source.tasks, router.decide_batch(requests), strict=True))
 
 
-def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
+def assign(decisions: Mapping[Task, RouteDecision], adapters: Mapping[str, "LoRA"]) -> Routing:
     """The adapter of each task. The name of a merge consists of its parts and weights, so equal merges share a name."""
-    names: dict[int, str | None] = {}
+    from trace_jax.routing.merge import materialise
+
+    names: dict[Task, str | None] = {}
     merged: dict[str, LoRA] = {}
     for task, decision in decisions.items():
         parts = decision.adapters
@@ -60,7 +64,9 @@ def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA])
     return Routing(names, merged)
 
 
-def confusion_of(decisions: Mapping[int, RouteDecision], truth: Mapping[int, str], choices: Sequence[str]) -> Confusion:
+def confusion_of(
+    decisions: Mapping[Task, RouteDecision], truth: Mapping[Task, str], choices: Sequence[str]
+) -> Confusion:
     """Counts of tasks by the adapter they belong to (``truth[task]``, ``""`` is the base) and the adapter chosen.
 
     The choice of a merge is its part with the largest weight.

@@ -3,13 +3,17 @@
 Rewards are ``{task: (reward of trial 0, ...)}``; a broken episode is None. Broken episodes are left out of every figure
 and never count as 0. All tasks have the same weight, even if some of their trials broke. Intervals are percentile
 bootstraps that resample tasks, because the trials of one task are not independent.
+
+Of n graded trials of a task, c passed. Its unbiased estimates, each the mean over all subsets of k trials:
+
+- pass@k, at least one of k trials passes: ``1 - C(n-c, k) / C(n, k)`` (Chen et al. 2021, arXiv 2107.03374, equation 1);
+- pass^k, all of k trials pass: ``C(c, k) / C(n, k)`` (Yao et al. 2024, τ-bench, arXiv 2406.12045).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from math import comb
 
 import numpy as np
-from scipy.stats import beta
 
 from trace_jax.contract.capability import Interval
 from trace_jax.contract.rewards import without_rounding
@@ -33,19 +37,8 @@ def task_rewards(rewards: Rewards) -> dict[str, float]:
 
 
 def pass_rate(rewards: Rewards, seed: int = 0) -> Interval:
-    """Mean over tasks of their pass rates, with its 95 % interval.
-
-    If all trials passed, or none, the bootstrap has no spread. The interval is then the Clopper-Pearson bound for that
-    number of tasks.
-    """
-    values = np.array(list(task_pass_rates(rewards).values()))
-    interval = _mean_interval(values, seed)
-    tail = (1.0 - LEVEL) / 2.0
-    if (values == 0.0).all():
-        return interval.model_copy(update={"high": float(beta.ppf(1.0 - tail, 1, len(values)))})
-    if (values == 1.0).all():
-        return interval.model_copy(update={"low": float(beta.ppf(tail, len(values), 1))})
-    return interval
+    """Mean over tasks of their pass rates, with its 95 % interval."""
+    return _rate_interval(np.array(list(task_pass_rates(rewards).values())), seed)
 
 
 def mean_reward(rewards: Rewards, seed: int = 0) -> Interval:
@@ -65,19 +58,26 @@ def broken_too_often(rewards: Rewards) -> bool:
 
 
 def pass_at_k(rewards: Rewards, k: int) -> float:
-    """Probability that at least one of k trials passes: mean over tasks of ``1 - C(n-c, k) / C(n, k)``.
-
-    Unbiased; see ``trace_jax.synthesis.calibration.pass_at_k``. Tasks with fewer than k graded trials are left out.
-    """
-    return _over_k(rewards, k, lambda n, c: calibration.pass_at_k(n, c, k))
+    """Probability that at least one of k trials passes. Tasks with fewer than k graded trials are left out."""
+    return float(_over_k(rewards, k, _any_of).mean())
 
 
 def pass_hat_k(rewards: Rewards, k: int) -> float:
-    """Probability that all of k trials pass: mean over tasks of ``C(c, k) / C(n, k)``.
+    """Probability that all of k trials pass. Tasks with fewer than k graded trials are left out."""
+    return float(_over_k(rewards, k, _all_of).mean())
 
-    pass^k of Yao et al. 2024; unbiased. Tasks with fewer than k graded trials are left out.
+
+def pass_at_ks(rewards: Rewards, seed: int = 0) -> dict[str, Interval]:
+    """pass@k with its 95 % interval, by k as text: 1, 2, 4, … and the largest k for which a task has enough trials.
+
+    Empty if no task has a graded trial.
     """
-    return _over_k(rewards, k, lambda n, c: comb(c, k) / comb(n, k))
+    return {str(k): _rate_interval(_over_k(rewards, k, _any_of), seed) for k in _ks(rewards)}
+
+
+def pass_hat_ks(rewards: Rewards, seed: int = 0) -> dict[str, Interval]:
+    """pass^k as ``pass_at_ks`` gives pass@k."""
+    return {str(k): _rate_interval(_over_k(rewards, k, _all_of), seed) for k in _ks(rewards)}
 
 
 def paired_difference(method: Rewards, baseline: Rewards, seed: int = 0) -> Interval:
@@ -127,12 +127,47 @@ def _differences(method: Rewards, baseline: Rewards) -> dict[str, float]:
     return {task: ours[task] - theirs[task] for task in ours if task in theirs}
 
 
-def _over_k(rewards: Rewards, k: int, estimate: Callable[[int, int], float]) -> float:
+def _any_of(n: int, c: int, k: int) -> float:
+    return calibration.pass_at_k(n, c, k)
+
+
+def _all_of(n: int, c: int, k: int) -> float:
+    return comb(c, k) / comb(n, k)
+
+
+def _ks(rewards: Rewards) -> list[int]:
+    most = max((len(row) for row in _graded(rewards).values()), default=0)
+    return sorted({2**i for i in range(most.bit_length())} | {most} - {0})
+
+
+def _over_k(rewards: Rewards, k: int, estimate: Callable[[int, int, int], float]) -> np.ndarray:
+    """The estimate of each task that has k graded trials. Raises UserError if there is none."""
     counts = [(len(row), sum(r == 1.0 for r in row)) for row in _graded(rewards).values()]
     usable = [(n, c) for n, c in counts if n >= k]
     if k < 1 or not usable:
         raise UserError(f"no task has {k} graded trials: run more trials or choose a smaller k")
-    return float(np.mean([estimate(n, c) for n, c in usable]))
+    return np.array([estimate(n, c, k) for n, c in usable])
+
+
+def _rate_interval(values: np.ndarray, seed: int) -> Interval:
+    """Mean of shares with its interval.
+
+    If all are 1, or all 0, the bootstrap has no spread. The interval is then the Clopper-Pearson bound for that number
+    of tasks.
+    """
+    interval = _mean_interval(values, seed)
+    tail = (1.0 - LEVEL) / 2.0
+    if (values == 0.0).all():
+        return interval.model_copy(update={"high": _beta_quantile(1.0 - tail, 1, len(values))})
+    if (values == 1.0).all():
+        return interval.model_copy(update={"low": _beta_quantile(tail, len(values), 1)})
+    return interval
+
+
+def _beta_quantile(level: float, a: float, b: float) -> float:
+    from scipy.special import betaincinv  # slow to import, and seldom needed
+
+    return float(betaincinv(a, b, level))
 
 
 def _mean_interval(values: np.ndarray, seed: int) -> Interval:

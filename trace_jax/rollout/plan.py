@@ -15,13 +15,10 @@ def plan_episodes(
     alone. More tasks or trials therefore add episodes, and leave the recorded ones as they are.
     """
     return [
-        EpisodeSpec(
+        episode_spec(
+            source,
+            task,
             id=f"{adapter or 'base'}/{source.name}/{source.split}/{task}/{trial}",
-            environment=source.environment,
-            target=source.target,
-            task=str(task),
-            split=source.split,
-            seed=task,
             trial=trial,
             sampling=Sampling(settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + task),
             adapter=adapter,
@@ -29,3 +26,20 @@ def plan_episodes(
         for task in source.tasks
         for trial in range(settings.trials)
     ]
+
+
+def episode_spec(
+    source: Source, task: int, *, id: str, trial: int, sampling: Sampling, adapter: str | None = None
+) -> EpisodeSpec:
+    """One episode on ``task`` of ``source``."""
+    return EpisodeSpec(
+        id=id,
+        environment=source.environment,
+        target=source.target,
+        task=str(task),
+        split=source.split,
+        seed=task,
+        trial=trial,
+        sampling=sampling,
+        adapter=adapter,
+    )
