@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation import held_out, plots
+from evaluation import held_out, labels
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from evaluation.report_files import ANALYSIS, TABLE
