@@ -10,7 +10,7 @@ from trace_jax.analysis.episode import read_episode
 from trace_jax.contract.evaluation import Effort, ErrorCounts
 from trace_jax.contract.trajectory import Tool, ToolCall, Trajectory
 from trace_jax.environments.calls import call_error
-from trace_jax.rollout.deadline import DeadlineExceeded, deadline
+from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
 
 NAMED = 20  # kinds of one error that are named, the most frequent; the rest count as OTHERS
 OTHERS = "others"

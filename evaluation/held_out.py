@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etils import epath
 
-from evaluation.methods import Method, Task, compare, method_result
+from evaluation.methods import Method, compare, method_result
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import BudgetPoint, RunSummary
 from evaluation.report_files import read_report, run_files
@@ -16,7 +16,7 @@ from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
-from trace_jax.environments.protocol import Labelled, Target
+from trace_jax.environments.protocol import Labelled, Target, Task
 from trace_jax.environments.source import Source, target_source
 from trace_jax.pipeline.method import Pipeline, Trained
 from trace_jax.routing.baselines import OracleRouter, RandomRouter

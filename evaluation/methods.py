@@ -9,12 +9,11 @@ from evaluation.episode_counts import effort, error_counts
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.protocol import Task
 from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.plan import episode_spec
-
-Task = int
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from etils import epath
 
 from evaluation.do_nothing import FILE as NOTHING
 from evaluation.do_nothing import play_doing_nothing
-from evaluation.methods import Evaluation, Method, Task, evaluate_methods, plan_episodes
+from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episodes
 from evaluation.report_files import with_episodes
 from trace_jax.contract.storage import PathLike
+from trace_jax.environments.protocol import Task
 from trace_jax.environments.source import Source
 from trace_jax.rollout.recording import Recording
 from trace_jax.run_settings import RunSettings

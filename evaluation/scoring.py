@@ -15,7 +15,7 @@ from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import write_document
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
-from trace_jax.environments.registry import load_target
+from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import Source, target_source
 from trace_jax.errors import UserError
 from trace_jax.run_settings import RunSettings
@@ -26,7 +26,7 @@ REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
 # The sections that a score depends on, and the settings in them that it does not depend on.
 _SECTIONS = ("target", "base", "engine", "rollout", "routing", "evaluation")
 _FREE = {
-    "target": ("workers",),
+    "target": ("workers", "step_seconds", "start_seconds"),
     "base": ("path",),  # its revision counts
     "engine": ("slots", "capacity"),
     "rollout": ("trials", "temperature", "concurrency"),
@@ -36,8 +36,8 @@ _FREE = {
 
 def source_of(settings: RunSettings, split: Split) -> Source:
     """The tasks of ``split`` that the settings use."""
-    name = settings.target.environment
-    return target_source(load_target(name), name, split, settings.target.tasks(split))
+    target = settings.target
+    return target_source(open_target(target), target.environment, split, target.tasks(split))
 
 
 def score(

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from etils import epath
 
 from evaluation.checkpoints import Checkpoint, read_checkpoint
-from evaluation.methods import Task
 from evaluation.models import Models
 from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.digest import checksum
 from trace_jax.contract.files import read_document
 from trace_jax.contract.routing import RouteTable
+from trace_jax.environments.protocol import Task
 from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
 
@@ -138,7 +138,8 @@ class Routed:
         from trace_jax.routing.select import make_policy
 
         base, policy = models.base, make_policy(models.settings.routing)
-        router = load_router(self.table, base.revision, PromptReader(base.decoder), base.renderer, policy)
+        reader, configured = PromptReader(base.decoder), models.settings.routing.router
+        router = load_router(self.table, base.revision, reader, base.renderer, policy, configured=configured)
         checkpoints = self._serving()
         spent = router.table.rollouts + sum(models.load(checkpoint) for checkpoint in checkpoints.values())
         renamed = {name: models.loras[checkpoint.name] for name, checkpoint in checkpoints.items()}

@@ -18,8 +18,8 @@ from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.storage import replace_bytes
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.environments.hosts.checks import one_line
 from trace_jax.errors import EngineGone, TraceError, UserError
-from trace_jax.rollout.environment_calls import one_line
 from trace_jax.run_settings import RunSettings
 from trace_jax.telemetry.progress import Progress
 

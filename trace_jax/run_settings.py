@@ -58,8 +58,10 @@ class RunSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What a work directory belongs to: all settings except where the servers are, since servers may move."""
+        """What a work directory belongs to: all settings except where servers and workers are, since these may move."""
         found = asdict(self)
+        for name in ("workers", "python", "step_seconds", "start_seconds"):
+            del found["target"][name]
         for name in ("url", "relay_port_offset", "request_seconds", "wait_seconds"):
             del found["engine"][name]
         return found

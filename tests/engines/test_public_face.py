@@ -12,6 +12,7 @@ PACKAGES = [
     "trace_jax.engines.sglang",
     "trace_jax.environments",
     "trace_jax.environments.helpdesk",
+    "trace_jax.environments.hosts",
     "trace_jax.environments.helpdesk.practice",
     "trace_jax.rollout",
     "trace_jax.routing",

@@ -18,6 +18,7 @@ from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajec
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Engine, Sampling
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.config import DecoderConfig
@@ -84,7 +85,7 @@ def engine(decoder: Decoder, config: DecoderConfig, renderer: TinyRenderer) -> E
 def spec(number: int, environment: Callable[[], Any] = Counter, **changes: Any) -> EpisodeSpec:
     given = {"sampling": Sampling(24, 1.0, number), "seed": number, "trial": 0, **changes}
     return EpisodeSpec(
-        id=f"e{number}", environment=environment, target="counter", task=f"t{number}", split="train", **given
+        id=f"e{number}", host=InProcess(environment), target="counter", task=f"t{number}", split="train", **given
     )
 
 

@@ -21,6 +21,7 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
@@ -122,7 +123,7 @@ def play(
     engine: Anything, renderer: Renderer, environment: Scripted, settings: RolloutSettings = ROLLOUT
 ) -> Trajectory:
     spec = EpisodeSpec(
-        id="e", environment=lambda: environment, target="t", task="0", split="train", seed=0, trial=0,
+        id="e", host=InProcess(lambda: environment), target="t", task="0", split="train", seed=0, trial=0,
         sampling=Sampling(40),
     )  # fmt: skip
     (trajectory,) = collect([spec], engine=engine, renderer=renderer, settings=settings, base="base")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.decoder import Decoder
@@ -61,7 +62,7 @@ def shown(caplog):
 def specs(number: int, adapter: str | None = None, seeds: int = 8) -> list[EpisodeSpec]:
     return [
         EpisodeSpec(
-            id=f"desk/{i}", environment=Desk, target="desk", task=str(i % seeds), split="train", seed=i % seeds,
+            id=f"desk/{i}", host=InProcess(Desk), target="desk", task=str(i % seeds), split="train", seed=i % seeds,
             trial=i // seeds, sampling=Sampling(12, 1.0, i), adapter=adapter,
         )
         for i in range(number)
@@ -174,7 +175,7 @@ def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decode
             return super().reset(seed)
 
     def run(environment) -> None:
-        desk = TrainingEnvironment("desk", environment, (1, 2, 3), "desk", "train")
+        desk = TrainingEnvironment("desk", InProcess(environment), (1, 2, 3), "desk", "train")
         job = Job(name="skill", directory=tmp_path / "run", environments=[desk], capabilities=("a",))
         train(
             [job], decoder=decoder, engine=engine, renderer=renderer, training=settings,

@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "embedded.engine": ["EmbeddedEngine"],
-        "episode_clock": ["off_the_clock"],
         "protocol": ["Completion", "Engine", "Sampling"],
         "settings": ["EngineSettings"],
         "sglang.engine": ["SGLangEngine"],

@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calls": ["call_error"],
+        "episode_clock": ["off_the_clock"],
+        "host": ["Episode", "Host"],
         "protocol": ["Environment", "Labelled", "Observation", "Outcome", "Practice", "Practised", "Target"],
         "registry": ["environment_factory", "load_environment", "load_target"],
         "settings": ["TargetSettings"],

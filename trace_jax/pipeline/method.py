@@ -21,7 +21,7 @@ from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
-from trace_jax.environments.registry import load_target
+from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
@@ -33,7 +33,7 @@ from trace_jax.rollout.recording import Recording
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import train_gate
-from trace_jax.routing.load import load_router
+from trace_jax.routing.load import ROUTERS, load_router
 from trace_jax.routing.router import Router
 from trace_jax.routing.select import choices, make_policy
 from trace_jax.routing.table import build_table
@@ -64,7 +64,7 @@ class Pipeline:
     def __init__(self, settings: RunSettings, workdir: epath.Path) -> None:
         _check(settings)
         self.settings, self.name = settings, settings.target.environment
-        self.target = load_target(self.name)
+        self.target = open_target(settings.target)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
         self.analyst, self.designer = (
             make_analyst(settings.analysis.analyst),
@@ -178,7 +178,14 @@ class Pipeline:
                     save_gate(directory / GATE, gate)
                     table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
                 write_document(directory / ROUTE_TABLE, table)
-            return load_router(directory / ROUTE_TABLE, base.revision, reader, base.renderer, make_policy(routing))
+            return load_router(
+                directory / ROUTE_TABLE,
+                base.revision,
+                reader,
+                base.renderer,
+                make_policy(routing),
+                configured=routing.router,
+            )
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target's own training tasks, with as many rollouts; ``changes`` of the training."""
@@ -283,3 +290,4 @@ def _check(settings: RunSettings) -> None:
             "TRACE has spent; bound the adapters by training.max_steps"
         )
     check_sampling(settings.rollout)
+    ROUTERS.find(settings.routing.router)

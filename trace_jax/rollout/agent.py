@@ -1,47 +1,39 @@
 """The agent loop: one episode of a policy in an environment, recorded token by token."""
 
-import asyncio
 import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
-from trace_jax.engines.episode_clock import episode_clock
 from trace_jax.engines.protocol import Completion, Engine, Sampling
-from trace_jax.environments.protocol import Environment, Outcome
+from trace_jax.environments.episode_clock import episode_clock
+from trace_jax.environments.host import Episode, Host
+from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
+from trace_jax.environments.protocol import Outcome, Task, seed_of
 from trace_jax.errors import EngineError, EngineGone
-from trace_jax.rollout.environment_calls import (
-    EnvironmentFault,
-    call,
-    checked_observation,
-    checked_outcome,
-    checked_parts,
-    one_line,
-)
 from trace_jax.rollout.settings import RolloutSettings
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """Which episode to play. ``environment`` makes a new environment; ``sampling.max_tokens`` bounds one turn.
+    """Which episode to play. ``host`` opens a new environment, whose ``reset`` gets ``seed``.
+
+    ``task`` names the task in the trajectory. ``sampling.max_tokens`` bounds one turn.
 
     ``adapter`` may be a function. It is called at the start and before each turn, so that a long episode goes on with
     newer versions of an adapter.
     """
 
     id: str
-    environment: Callable[[], Environment]
+    host: Host
     target: str
     task: str
     split: Split
-    seed: int
+    seed: Task
     trial: int
     sampling: Sampling
     adapter: str | None | Callable[[], str | None] = None
@@ -97,8 +89,12 @@ async def run_episode(
     error: str | None = None
     termination: Termination = "error"
     try:
-        async with episode_clock(settings.max_seconds) as clock:
-            termination, outcome = await _play(spec, engine, renderer, settings, state, clock)
+        async with episode_clock(settings.max_seconds):
+            episode = await spec.host.open()
+            try:
+                termination, outcome = await _play(spec, episode, engine, renderer, settings, state)
+            finally:
+                await episode.close()
     except TimeoutError:
         error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
     except EngineGone:
@@ -111,7 +107,7 @@ async def run_episode(
         target=spec.target,
         task=spec.task,
         split=spec.split,
-        seed=spec.seed,
+        seed=seed_of(spec.seed),
         trial=spec.trial,
         policy=Policy(base=base, adapter=adapter),
         messages=tuple(state.messages),
@@ -129,21 +125,15 @@ async def run_episode(
 
 async def _play(
     spec: EpisodeSpec,
+    episode: Episode,
     engine: Engine,
     renderer: Renderer,
     settings: RolloutSettings,
     state: _EpisodeState,
-    clock: asyncio.Timeout,
 ) -> tuple[Termination, Outcome]:
-    def in_time(function: Callable[[], T]) -> T:
-        end = clock.when()
-        assert end is not None, "the clock stands still only while the engine waits"
-        return call(end - asyncio.get_running_loop().time(), function)
-
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin with the same tokens
-    environment = in_time(spec.environment)
-    state.tools = in_time(lambda: checked_parts(environment.tools, Tool))
-    observation = in_time(lambda: checked_observation(environment.reset(spec.seed)))
+    state.tools = episode.tools
+    observation = await episode.reset(spec.seed)
     state.messages.extend(observation.messages)
     prompt = renderer.prompt(observation.messages, state.tools)  # tokens that the engine has not seen yet
     termination: Termination = "done"
@@ -168,8 +158,7 @@ async def _play(
         if completion.finish_reason == "length" and allowed == room:
             termination = "max_tokens"  # the turn was not finished, so the environment does not get it
             break
-        spoken = renderer.spoken(message)
-        observation = in_time(lambda: checked_observation(environment.step(spoken)))  # noqa: B023 (called at once)
+        observation = await episode.step(renderer.spoken(message))
         history = tuple(state.messages)
         state.messages.extend(observation.messages)
         if not observation.done:
@@ -178,7 +167,7 @@ async def _play(
                 state.context.clear()
                 continuation = renderer.prompt(state.messages, state.tools)
             prompt = continuation
-    return termination, in_time(lambda: checked_outcome(environment.grade()))
+    return termination, await episode.grade()
 
 
 def _numbered(message: Message, turn: int) -> Message:

@@ -1,6 +1,7 @@
 """Which episodes a collection plays."""
 
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.protocol import Task, seed_of
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -20,7 +21,9 @@ def plan_episodes(
             task,
             id=f"{adapter or 'base'}/{source.name}/{source.split}/{task}/{trial}",
             trial=trial,
-            sampling=Sampling(settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + task),
+            sampling=Sampling(
+                settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + seed_of(task)
+            ),
             adapter=adapter,
         )
         for task in source.tasks
@@ -29,12 +32,12 @@ def plan_episodes(
 
 
 def episode_spec(
-    source: Source, task: int, *, id: str, trial: int, sampling: Sampling, adapter: str | None = None
+    source: Source, task: Task, *, id: str, trial: int, sampling: Sampling, adapter: str | None = None
 ) -> EpisodeSpec:
     """One episode on ``task`` of ``source``."""
     return EpisodeSpec(
         id=id,
-        environment=source.environment,
+        host=source.host,
         target=source.target,
         task=str(task),
         split=source.split,

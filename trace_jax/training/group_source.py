@@ -7,7 +7,8 @@ import numpy as np
 
 from trace_jax.contract.trajectory import Split
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Environment
+from trace_jax.environments.host import Host
+from trace_jax.environments.protocol import Task
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -25,8 +26,8 @@ class TrainingEnvironment:
     """
 
     name: str
-    environment: Callable[[], Environment]
-    seeds: tuple[int, ...] | None
+    host: Host
+    seeds: tuple[Task, ...] | None
     target: str
     split: Split
     first_seed: int = 0
@@ -50,7 +51,7 @@ class GroupSource:
     seed: int
     rollout: RolloutSettings
 
-    def task_seed(self, group: int) -> int:
+    def task_seed(self, group: int) -> Task:
         """The seed of the task that all rollouts of group ``group`` play."""
         which, index = group % len(self.environments), group // len(self.environments)
         environment = self.environments[which]
@@ -66,7 +67,7 @@ class GroupSource:
         return [
             EpisodeSpec(
                 id=f"{self.name}/{group:06d}/{trial:02d}",
-                environment=environment.environment,
+                host=environment.host,
                 target=environment.target,
                 task=f"{environment.name}/{seed}",
                 split=environment.split,
