@@ -27,6 +27,7 @@ setup(
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
+        "openai>=1.60",  # the transport to language models; imported when one is asked
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "prometheus-client>=0.21",
@@ -58,7 +59,6 @@ setup(
             "kubeflow-trainer-api>=2.1",  # JobSet as its authors describe it: rendered files are held against it
             "kubernetes-validate>=1.33",  # and Kubernetes' own JSON schemas
             "mypy>=1.15",
-            "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
             "pytest-xdist>=3.6",  # test files go to two processes: most of a test keeps one core busy

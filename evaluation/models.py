@@ -26,9 +26,12 @@ class BaseOnDemand:
 
     @cached_property
     def revision(self) -> str:
-        """The content hash of the model, which need not be loaded. Raises UserError as ``load_base``."""
+        """The content hash of the model, which need not be loaded, or the endpoint. Raises UserError as ``load_base``."""
         from trace_jax.models.formats.huggingface import revision
+        from trace_jax.session import open_endpoint
 
+        if self._settings.engine.kind == "chat":
+            return open_endpoint(self._settings).revision
         path = self._settings.base.path
         return revision(path) if path else self.base.revision  # the latter raises
 
@@ -42,8 +45,13 @@ class Models:
         self._rollouts: dict[str, int] = {}
 
     @property
+    def is_endpoint(self) -> bool:
+        """Whether an endpoint plays, which has no base and takes no adapters."""
+        return self.settings.engine.kind == "chat"
+
+    @property
     def base(self) -> "Base":
-        """See ``BaseOnDemand``."""
+        """See ``BaseOnDemand``. Raises UserError for an endpoint."""
         return self._base.base
 
     @property

@@ -1,6 +1,7 @@
 """Plays the episodes of several methods on one engine. Each is recorded as it ends, so an evaluation can be resumed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from trace_jax.telemetry.progress import Progress
 
 if TYPE_CHECKING:  # JAX is slow to import, and --help needs none
     from trace_jax.models.lora import LoRA
-    from trace_jax.session import Base
+    from trace_jax.session import Base, EndpointSession, Session
 
 
 def always(adapter: str | None) -> Callable[[Task], str | None]:
@@ -37,7 +38,7 @@ def temperatures(
 
 def play(
     settings: RunSettings,
-    base: "Base",
+    base: "Base | None",
     source: Source,
     loras: Mapping[str, "LoRA"],
     methods: Sequence[Method],
@@ -51,18 +52,23 @@ def play(
 ) -> Evaluation:
     """``evaluate_methods`` with an engine that holds ``loras``, and a progress bar called ``label``.
 
+    Without a ``base`` the endpoint of the settings plays, which takes no adapters.
+
     Episodes are appended to ``path`` as they end. Graded episodes that ``path`` already holds are not played again;
     call ``open_workdir`` before, which ensures that they belong to the same base, adapters and settings. The score of
     doing nothing is added, unless ``evaluation.do_nothing`` is off. Its episodes are in the log ``nothing``, by default
     in ``do_nothing.jsonl`` in the directory of ``path``. The report belongs into that directory.
     """
-    from trace_jax.session import serve
+    from trace_jax.session import open_endpoint, serve
 
     directory = epath.Path(path).parent
     recording, total = Recording(path), len(plan_episodes(methods, source.tasks, trials))
     graded = sum(not episode.broken for episode in recording.episodes.values())
+    opened: AbstractContextManager[Session | EndpointSession] = (
+        nullcontext(open_endpoint(settings)) if base is None else serve(settings, base, loras, directory / "published")
+    )
     with (
-        serve(settings, base, loras, directory / "published") as session,
+        opened as session,
         progress.stage(label, total, graded) as bar,
     ):
         evaluation = evaluate_methods(

@@ -26,7 +26,6 @@ REPORT, TRAJECTORIES = "evaluation.json", "trajectories.jsonl"
 # The sections that a score depends on, and the settings in them that it does not depend on.
 _SECTIONS = ("target", "base", "engine", "rollout", "routing", "evaluation")
 _FREE = {
-    "target": ("workers", "step_seconds", "start_seconds"),
     "base": ("path",),  # its revision counts
     "engine": ("slots", "capacity"),
     "rollout": ("trials", "temperature", "concurrency"),
@@ -77,7 +76,7 @@ def score(
     open_workdir(workdir, identity)  # it belongs to them from now on
     report = play(
         models.settings,
-        models.base,
+        None if models.is_endpoint else models.base,
         source,
         models.loras,
         methods,

@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "record": ["Part", "Record"],
         "routing": ["Route", "RouteDecision", "RouteTable"],
         "schemas": ["RECORDS", "schema"],
+        "served": ["ServedAnswer", "ServedRequest"],
         "trajectory": ["Check", "Message", "Policy", "Segment", "Tool", "ToolCall", "Trajectory", "Usage"],
         "workdir": ["WorkDirectory", "open_workdir"],
     },

@@ -120,6 +120,7 @@ async def run_episode(
         usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
+        extra={} if outcome is None else outcome.extra,
     )
 
 

@@ -61,8 +61,8 @@ def observation_of(value: Any) -> Observation:
 def outcome_of(value: Any) -> Outcome:
     """A checked outcome. Raises EnvironmentFault."""
     match value:
-        case {"reward": reward, "components": components, "checks": list(checks)}:
-            return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks)))
+        case {"reward": reward, "components": components, "checks": list(checks), "extra": extra}:
+            return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks), extra))
     raise EnvironmentFault(f"expected an outcome, got {str(value)[:80]!r}")
 
 

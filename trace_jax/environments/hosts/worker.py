@@ -113,7 +113,7 @@ class Environments:
     def _graded(self, value: Any) -> str:
         if not isinstance(value, self._outcome):
             raise TypeError(f"expected an Outcome, got {str(value)[:80]!r}")
-        rest = json.dumps({"reward": value.reward, "components": value.components})
+        rest = json.dumps({"reward": value.reward, "components": value.components, "extra": value.extra})
         return f'{rest[:-1]},"checks":{_parts(value.checks)}}}'
 
 
