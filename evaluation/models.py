@@ -26,7 +26,7 @@ class BaseOnDemand:
 
     @cached_property
     def revision(self) -> str:
-        """The content hash of the model, which need not be loaded, or the endpoint. Raises UserError as ``load_base``."""
+        """The content hash of the model, which is not loaded for it, or the endpoint. Raises as ``load_base``."""
         from trace_jax.models.formats.huggingface import revision
         from trace_jax.session import open_endpoint
 

@@ -10,7 +10,7 @@ from trace_jax.engines.chat import ChatEngine, ChatReply, PromptTooLong
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.host import Episode
 from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
-from trace_jax.environments.protocol import Outcome
+from trace_jax.environments.protocol import Outcome, seed_of
 from trace_jax.errors import EngineError, EngineGone
 from trace_jax.rollout.agent import EpisodeSpec, turn_seed
 from trace_jax.rollout.settings import RolloutSettings
@@ -73,7 +73,7 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
         target=spec.target,
         task=spec.task,
         split=spec.split,
-        seed=spec.seed,
+        seed=seed_of(spec.seed),
         trial=spec.trial,
         policy=Policy(base=engine.name),
         messages=tuple(state.messages),
