@@ -7,11 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 from etils import epath
-from flax import nnx
+from tiny_adapters import make_adapters, settings_of
 from tokenizers import Tokenizer, models
 
 from evaluation.checkpoints import find_checkpoints
@@ -19,90 +17,28 @@ from evaluation.evaluate import subjects_of
 from evaluation.models import Models
 from evaluation.scoring import REPORT, TRAJECTORIES, score, source_of
 from evaluation.sweep_run import Axes, Sweep
-from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
 from trace_jax.contract.adapter import AdapterManifest, peft_checksums
-from trace_jax.contract.digest import checksum
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, read_records, write_document
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.settings import EngineSettings
-from trace_jax.environments.helpdesk.target import Helpdesk
-from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
-from trace_jax.models.config import DecoderConfig
-from trace_jax.models.decoder import Decoder
-from trace_jax.models.formats.huggingface import revision, save
-from trace_jax.models.formats.peft import save_peft
-from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.models.settings import BaseModelSettings
-from trace_jax.rollout.settings import EvaluationSettings, RolloutSettings
-from trace_jax.routing.gate import Gate, save_gate
-from trace_jax.routing.table import build_table
-from trace_jax.run_settings import RunSettings
+from trace_jax.rollout.settings import EvaluationSettings
 from trace_jax.session import load_adapters, load_base
 from trace_jax.telemetry.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 
 
-class ThreeTickets(Helpdesk):
-    """The first three tickets of each split."""
-
-    def tasks(self, split):
-        return super().tasks(split)[:3]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A work directory with a base, two adapters, and a gate that sends everything to the second."""
-    root = tmp_path_factory.mktemp("run")
-    config = DecoderConfig(400, 16, 1, 2, 1, 8, 16)
-    save_tokenizer(train_tokenizer(["order customer refund"], 400), root)
-    save(Decoder(config, nnx.Rngs(0)), config, root / "base", tokenizer_files=[root / "tokenizer.json"])
-    base = revision(root / "base")
-    manifests = []
-    for i, name in enumerate(("look", "finish")):
-        fresh = init_lora(config, 2, 8.0, key=jax.random.key(i))
-        grown = jax.tree.map(lambda x, i=i: x + 0.1 * jax.random.normal(jax.random.key(i), x.shape), fresh.weights)
-        save_peft(LoRA(grown, fresh.scale), config, root / "adapters" / name / "peft", base)
-        manifest = AdapterManifest(
-            name=name,
-            capabilities=(name,),
-            environments=(),
-            base=base,
-            rank=2,
-            alpha=8.0,
-            target_modules=tuple(fresh.targets),
-            peft="peft",
-            files=peft_checksums(root / "adapters" / name / "peft"),
-            checkpoint="checkpoints",
-            steps=1,
-            rollouts=100 - 40 * i,
-            seed=0,
-        )
-        write_document(root / "adapters" / name / "adapter.json", manifest)
-        manifests.append(manifest)
-    zero, one = np.zeros(16), np.ones(16)
-    choices, bias = ("", "look", "finish"), np.array([-9.0, 9.0])
-    gate = root / "routing" / "gate.safetensors"
-    save_gate(gate, Gate(base, choices, "mean", zero, one, np.zeros((16, 2)), bias))
-    digest = checksum(gate).sha256
-    table = build_table(
-        base, "gate", manifests, {n: n for n in choices}, gate=gate.name, gate_sha256=digest, rollouts=5
-    )
-    write_document(root / "routing" / "route_table.json", table)
-    return epath.Path(root)
+    return make_adapters(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
 def settings(run):
-    return RunSettings(
-        base=BaseModelSettings(path=str(run / "base")),
-        target=TargetSettings(environment=f"{__name__}:ThreeTickets"),
-        evaluation=EvaluationSettings(trials=2),
-        rollout=RolloutSettings(max_turns=2, max_turn_tokens=4),
-        engine=EngineSettings(slots=8),
-    )
+    return settings_of(run)
 
 
 def evaluate(settings, out, adapters=(), merges=(), tables=(), split="held_out"):
