@@ -130,7 +130,8 @@ def method_result(
             errors=error_counts(episodes) if episodes else None,
         )
     except UserError as error:
-        raise UserError(f"method {name!r}: {error}") from None
+        first = next((f"; the first: {episode.error}" for episode in episodes if episode.error is not None), "")
+        raise UserError(f"method {name!r}: {error}{first}") from None
 
 
 def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
