@@ -1,6 +1,7 @@
 """A finished run in small: every kind of file of a pipeline, made by its own functions, with nothing trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from trace_jax.contract.files import JsonLinesWriter, write_document
 from trace_jax.contract.trajectory import Message, Policy, Segment, Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.source import target_source
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import revision, save
@@ -161,6 +163,7 @@ def _evaluate(directory: Path) -> None:
         record(path, played)
         return played
 
+    source = replace(target_source(Helpdesk(), "helpdesk", "held_out", 1), tasks=(1, 2))
     methods = [Method(name or "base", 0.0, lambda _, name=name: name, 0) for name in (None, "look")]
-    done = evaluate_methods(methods, Helpdesk(), "held_out", (1, 2), 1, run, max_tokens=8, baselines=("base",))
-    write_document(directory / "report.json", with_episodes(done.report, path))
+    done = evaluate_methods(methods, source, 1, run, max_tokens=8, baselines=("base",))
+    write_document(directory / "report.json", with_episodes(done.report, path, directory))

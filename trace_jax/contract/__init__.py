@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "environment": ["Attempt", "Calibration", "Design", "EnvironmentManifest"],
         "episodes": ["read_episodes"],
-        "evaluation": ["Comparison", "EvaluationReport", "MethodResult"],
+        "evaluation": ["Comparison", "Effort", "ErrorCounts", "EvaluationReport", "MethodResult"],
         "files": ["JsonLinesWriter", "read_document", "read_records", "write_document"],
         "record": ["Part", "Record"],
         "routing": ["Route", "RouteDecision", "RouteTable"],
