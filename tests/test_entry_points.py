@@ -227,6 +227,7 @@ def test_parameters_become_what_the_signature_says():
         (f"{__name__}:nothing", {}, "has no class or function 'nothing'"),
         ("no_such_module:X", {}, "cannot import 'no_such_module'"),
         (":X", {}, "':X'"),
+        ("builtins:dict", {}, "its parameters cannot be told: wrap it in a function"),
     ],
 )
 def test_what_cannot_be_made_is_named_with_the_remedy(name, parameters, words):
