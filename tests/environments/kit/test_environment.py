@@ -91,6 +91,8 @@ def test_a_change_that_nobody_asked_for_fails_and_names_the_row():
     assert found["on"].detail == "cellar: expected nothing, found True"
     assert not list(state_checks(before, before, Lamps({"hall": False})))
     environment = Lights()
+    names = [check.name for check in play(environment, 0).checks if check.passed]
+    assert names == ["on", "on", "reply", "reply", "answered"]
     environment.reset(0)
     extra = kit.call("switch", room="attic", on=not environment.world.on["attic"])
     messages = (Message(role="assistant", tool_calls=(extra,)), *environment.solution())
