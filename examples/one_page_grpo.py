@@ -90,7 +90,7 @@ def grpo(
 
     # The tasks: group n is a function of n and the seed. All rollouts of a group have the same task.
     source = load_source(environment, "train", TASKS)
-    tasks = TrainingEnvironment(source.name, source.environment, source.tasks, source.target, "train")
+    tasks = TrainingEnvironment(source.name, source.host, source.tasks, source.target, "train")
     group_source = GroupSource([tasks], "one_page", seed, rollout)
 
     # The adapter: LoRA's matrices a and b for every projection (another tree), trained by AdamW.

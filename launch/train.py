@@ -32,7 +32,7 @@ from trace_jax.contract.lock import locked
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.engines.protocol import Engine
-from trace_jax.environments.registry import load_target
+from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.models.formats.huggingface import load
@@ -142,7 +142,7 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
         directory = workdir / "adapters" / manifest.name
         jobs.append(adapter_job([manifest], path.parent, manifest.name, directory, calibrated_here=here))
     if TARGET.value is not None:
-        target = load_target(TARGET.value, settings.target.arguments())
+        target = open_target(settings.target, TARGET.value)
         tasks = target_source(target, TARGET.value, "train", settings.target.train_tasks).tasks
         name = f"grpo_on_{target.name}"
         jobs.append(target_job(target, TARGET.value, tasks, name, workdir / "adapters" / name))

@@ -1,5 +1,6 @@
 """Claims: a stranger adds a thing of each kind by installing a package; parameters are checked; errors are one line."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from trace_jax.contract.files import write_document
 from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments.registry import ENVIRONMENTS, TARGETS, environment_factory, is_environment, load_target
+from trace_jax.environments.settings import TargetSettings
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
 from trace_jax.registry import Registry
@@ -118,6 +120,15 @@ def test_every_kind_knows_what_is_installed_and_says_what_it_knows(installed, re
     assert str(caught.value) == f"no {registry.kind} 'nothing': known are {known}; or give module:NAME"
 
 
+def opening(source, task):
+    """What a new episode of ``source`` begins with."""
+
+    async def opened():
+        return (await (await source.host.open()).reset(task)).messages
+
+    return asyncio.run(opened())
+
+
 @pytest.mark.parametrize("by_path", [False, True])
 def test_each_is_used_like_a_built_in_one(installed, by_path):
     def name(registry: Registry) -> str:
@@ -125,10 +136,10 @@ def test_each_is_used_like_a_built_in_one(installed, by_path):
 
     target = load_target(name(TARGETS), {"train": 3, "days": ["Friday"]})
     assert len(target.tasks("train")) == 3 and len(target.tasks("held_out")) == 7
-    source = load_source(name(TARGETS), "train", 9, {"train": 2})
-    assert source.tasks == (0, 1) and source.environment().reset(0).messages
+    source = load_source(name(TARGETS), "train", 9, TargetSettings(parameters='{"train": 2}'))
+    assert source.tasks == (0, 1) and opening(source, 0)
     assert is_environment(name(ENVIRONMENTS)) and not is_environment(name(TARGETS))
-    assert load_source(name(ENVIRONMENTS), "train", 2).environment().reset("a").messages
+    assert opening(load_source(name(ENVIRONMENTS), "train", 2), "a")
     assert make_analyst(name(ANALYSTS)).name == make_designer(name(DESIGNERS)).name == "strange"
     (installed / "log.txt").write_text("hello\nagain\n")
     read = read_with(SourceSettings(format=name(IMPORTERS), path=str(installed / "log.txt"), model="m"))

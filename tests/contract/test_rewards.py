@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Policy, Trajectory
+from trace_jax.environments.hosts.checks import EnvironmentFault, checked_outcome
 from trace_jax.environments.protocol import Outcome
-from trace_jax.rollout.environment_calls import EnvironmentFault, checked_outcome
 
 ROUNDED = [(1.0 - 1e-16, 1.0), (1.0000000000000002, 1.0), (1.0 - 1e-6, 1.0), (-1e-17, 0.0), (1e-9, 0.0), (-0.0, 0.0)]
 

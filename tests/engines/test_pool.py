@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from trace_jax.engines.episode_clock import episode_clock
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.pool import Pool
 from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, ServerTimeout
+from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.errors import EngineError, EngineGone
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trace_jax.contract.trajectory import Tool, ToolCall
 from trace_jax.environments.calls import call_error
-from trace_jax.rollout.deadline import DeadlineExceeded, deadline
+from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
 
 REFUND = Tool(
     name="refund",

@@ -18,6 +18,7 @@ from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajec
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Completion, Engine, Sampling
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.config import DecoderConfig
@@ -84,7 +85,7 @@ def engine(decoder: Decoder, config: DecoderConfig, renderer: TinyRenderer) -> E
 def spec(number: int, environment: Callable[[], Any] = Counter, **changes: Any) -> EpisodeSpec:
     given = {"sampling": Sampling(24, 1.0, number), "seed": number, "trial": 0, **changes}
     return EpisodeSpec(
-        id=f"e{number}", environment=environment, target="counter", task=f"t{number}", split="train", **given
+        id=f"e{number}", host=InProcess(environment), target="counter", task=f"t{number}", split="train", **given
     )
 
 
@@ -434,4 +435,4 @@ def test_an_engine_that_is_gone_ends_the_collection(engine: EmbeddedEngine, rend
     told: list[Trajectory] = []
     with pytest.raises(EngineGone, match="no server is left"):
         run([spec(i) for i in range(6)], Leaving(engine), renderer, concurrency=2, on_episode=told.append)
-    assert told and not [one.error for one in told if one.broken]
+    assert told and not [episode.error for episode in told if episode.broken]

@@ -21,6 +21,7 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
@@ -122,7 +123,7 @@ def play(
     engine: Anything, renderer: Renderer, environment: Scripted, settings: RolloutSettings = ROLLOUT
 ) -> Trajectory:
     spec = EpisodeSpec(
-        id="e", environment=lambda: environment, target="t", task="0", split="train", seed=0, trial=0,
+        id="e", host=InProcess(lambda: environment), target="t", task="0", split="train", seed=0, trial=0,
         sampling=Sampling(40),
     )  # fmt: skip
     (trajectory,) = collect([spec], engine=engine, renderer=renderer, settings=settings, base="base")  # type: ignore[arg-type]
@@ -159,13 +160,15 @@ def test_what_was_seen_is_what_is_recorded_and_trained(
     # A sample is a context: what the engine saw at its last turn, and what it said then.
     made = samples(trajectory, 1.0)
     last = [i for i in range(turn) if i == turn - 1 or segments[2 * i + 2].fresh]
-    assert [tuple(one.tokens_T) for one in made] == [engine.turns[i][0] + engine.turns[i][1].token_ids for i in last]
-    trained = [index for one in made for index in one.tokens_T[one.trained_T]]
+    assert [tuple(sample.tokens_T) for sample in made] == [
+        engine.turns[i][0] + engine.turns[i][1].token_ids for i in last
+    ]
+    trained = [index for sample in made for index in sample.tokens_T[sample.trained_T]]
     assert trained == [index for _, said in engine.turns for index in said.token_ids]
-    logprobs = np.concatenate([one.logprobs_T[one.trained_T] for one in made])
+    logprobs = np.concatenate([sample.logprobs_T[sample.trained_T] for sample in made])
     assert logprobs.tolist() == [value for _, said in engine.turns for value in said.logprobs]
     assert trajectory.usage.completion_tokens == len(trained)
-    assert trajectory.usage.prompt_tokens == sum(one.length for one in made) - len(trained)
+    assert trajectory.usage.prompt_tokens == sum(sample.length for sample in made) - len(trained)
     if name in ("tiny", "chatml", "instruct"):
         assert len(made) == 1
     if name == "no_thinking":

@@ -13,6 +13,7 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.sglang.engine import SGLangEngine
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.decoder import Decoder
@@ -61,7 +62,7 @@ def shown(caplog):
 def specs(number: int, adapter: str | None = None, seeds: int = 8) -> list[EpisodeSpec]:
     return [
         EpisodeSpec(
-            id=f"desk/{i}", environment=Desk, target="desk", task=str(i % seeds), split="train", seed=i % seeds,
+            id=f"desk/{i}", host=InProcess(Desk), target="desk", task=str(i % seeds), split="train", seed=i % seeds,
             trial=i // seeds, sampling=Sampling(12, 1.0, i), adapter=adapter,
         )
         for i in range(number)
@@ -105,7 +106,7 @@ def test_episodes_of_a_killed_server_go_on_elsewhere(server, mortal, renderer, t
             mortal.kill()
 
     played = play(engine, renderer, 48, "v1", kill)
-    assert len(played) == 48 and not [one.error for one in played if one.broken]
+    assert len(played) == 48 and not [episode.error for episode in played if episode.broken]
     assert engine.serving == (server.url,) and f"{mortal.url} is out" in caplog.text
     asyncio.run(engine.load_adapter("v2", tmp_path / "v2"))  # while it is away
     mortal.start()
@@ -114,7 +115,7 @@ def test_episodes_of_a_killed_server_go_on_elsewhere(server, mortal, renderer, t
     until_both_serve(engine)
     assert sorted(name[:2] for name in listed(mortal)) == ["v1", "v2"]  # before its first request
     assert f"{mortal.url} serves again" in caplog.text
-    assert not [one.error for one in play(engine, renderer, 48, "v2") if one.broken]
+    assert not [episode.error for episode in play(engine, renderer, 48, "v2") if episode.broken]
     asyncio.run(engine.unload_adapter("v1"))
     asyncio.run(engine.unload_adapter("v2"))
     assert not listed(mortal) and not listed(server)
@@ -150,7 +151,7 @@ def test_all_gone_and_back_breaks_no_episode(mortal: RealServer, renderer, caplo
             threading.Timer(6.0, mortal.start).start()
 
     played = play(engine, renderer, 24, None, restart, seconds=5.0 if _quick(mortal) else 60.0)
-    assert not [one.error for one in played if one.broken]
+    assert not [episode.error for episode in played if episode.broken]
     assert "waiting for a server, for" in caplog.text
 
 
@@ -174,7 +175,7 @@ def test_all_gone_ends_a_training_run_that_goes_on_later(mortal, decoder: Decode
             return super().reset(seed)
 
     def run(environment) -> None:
-        desk = TrainingEnvironment("desk", environment, (1, 2, 3), "desk", "train")
+        desk = TrainingEnvironment("desk", InProcess(environment), (1, 2, 3), "desk", "train")
         job = Job(name="skill", directory=tmp_path / "run", environments=[desk], capabilities=("a",))
         train(
             [job], decoder=decoder, engine=engine, renderer=renderer, training=settings,

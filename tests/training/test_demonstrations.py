@@ -7,6 +7,7 @@ from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.chat.renderer import Renderer
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.helpdesk.short import ShortDesk
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
@@ -34,7 +35,7 @@ def test_a_demonstration_equals_the_recorded_episode(seed: int) -> None:
     turns = turns_of(desk, desk.solution())
     shown = tokenized(opening, desk.tools, turns, renderer)
     spec = EpisodeSpec(
-        id="x", environment=lambda: ShortDesk("practice"), target="t", task="x", split="train", seed=seed, trial=0,
+        id="x", host=InProcess(lambda: ShortDesk("practice")), target="t", task="x", split="train", seed=seed, trial=0,
         sampling=Sampling(400),
     )  # fmt: skip
     engine = Script([renderer.assistant(message) for message, _ in turns])

@@ -14,6 +14,7 @@ from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.settings import EngineSettings
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
@@ -74,7 +75,7 @@ def parts():
 
 
 def training_environment(environment=Toy, seeds=(3, 4, 5, 6), name="toy"):
-    return TrainingEnvironment(name, environment, seeds, "toy", "train")
+    return TrainingEnvironment(name, InProcess(environment), seeds, "toy", "train")
 
 
 def base_groups(number, size=4):

@@ -5,8 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "chat": ["ChatEngine", "ChatReply"],
         "embedded.engine": ["EmbeddedEngine"],
-        "episode_clock": ["off_the_clock"],
         "protocol": ["Completion", "Engine", "Sampling"],
         "settings": ["EngineSettings"],
         "sglang.engine": ["SGLangEngine"],

@@ -4,9 +4,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["checks", "kit"],
+    submodules=["adapters", "checks", "hosts", "kit"],
     submod_attrs={
         "calls": ["call_error"],
+        "episode_clock": ["off_the_clock"],
+        "host": ["Episode", "Host", "host_of"],
         "protocol": [
             "Environment",
             "Labelled",

@@ -4,6 +4,7 @@ A name is that of a built-in target, that of an entry point of an installed pack
 ``trace_jax.environments``), or ``module:NAME`` of a class or function that can be imported:
 
     target = load_target("helpdesk")
+    target = load_target("openenv:http://host:8000", {"returns": [0, 1]})  # of another library: see ``adapters``
     target = load_target("examples.calendar:calendar", {"train": 200})
     environment = load_environment("mypackage.shop:Shop", {"size": 3})
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trace_jax.contract.environment import Design
+from trace_jax.environments.adapters.schemes import expand
 from trace_jax.environments.protocol import Environment, Target
 from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
@@ -21,8 +23,12 @@ TARGETS = Registry(
     "target",
     "trace_jax.targets",
     {
+        "agentdojo": "trace_jax.targets.agentdojo:AgentDojo",
+        "bfcl": "trace_jax.targets.bfcl:Bfcl",
         "helpdesk": "trace_jax.environments.helpdesk.target:Helpdesk",
         "helpdesk_short": "trace_jax.environments.helpdesk.short:ShortHelpdesk",
+        "tau2": "trace_jax.targets.tau2_bench:Tau2Bench",
+        "toolsandbox": "trace_jax.targets.toolsandbox:ToolSandbox",
     },
     ("tasks", "environment"),
 )
@@ -34,7 +40,7 @@ def load_target(name: str, parameters: Mapping[str, Any] | None = None) -> Targe
 
     Raises UserError too for a target without ``results``, with tasks that have no usable id, or whose splits overlap.
     """
-    target: Target = TARGETS.make(name, parameters)
+    target: Target = TARGETS.make(*expand(name, parameters))
     check_target(target, name)
     return target
 
@@ -60,6 +66,7 @@ def is_environment(name: str) -> bool:
     ``module:NAME`` is an environment if the class, or the type that the function is annotated to return, has the
     methods of one.
     """
+    name, _ = expand(name)
     if ":" in name:
         made = returned_type(ENVIRONMENTS.find(name))
         return all(hasattr(made, method) for method in ENVIRONMENTS.methods)

@@ -18,6 +18,10 @@ class TargetSettings(Settings):
     parameters: str = setting("{}", 'JSON object of what the target is made with, such as {"train": 200}')
     train_tasks: int = setting(60, "tasks of the training split that are used", ge=1)
     held_out_tasks: int = setting(80, "tasks of the held-out split that are used", ge=1)
+    workers: int = setting(0, "worker processes that run the environments; 0: in this process", ge=0)
+    python: str | None = setting(None, "interpreter of the workers, if not this one: /path/to/venv/bin/python")
+    step_seconds: float = setting(60.0, "seconds of one call of an environment in a worker", gt=0)
+    start_seconds: float = setting(300.0, "seconds in which a worker has imported and made its target", gt=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

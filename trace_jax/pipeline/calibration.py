@@ -10,6 +10,7 @@ from trace_jax.contract.environment import Design, EnvironmentManifest, calibrat
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
@@ -31,11 +32,11 @@ class CalibrationRollouts:
 
     def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]:
         """``group_size`` episodes of ``design`` on each of its ``seeds``, one list a seed."""
-        settings = self.session.settings
+        settings, host = self.session.settings, InProcess(environment_factory(design))
         specs = [
             EpisodeSpec(
                 id=f"{_group_id(self.capability, design, seed)}/{trial}",
-                environment=environment_factory(design),
+                host=host,
                 target=self.target,
                 task=f"{self.capability}/{seed}",
                 split="train",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.storage import PathLike
+from trace_jax.environments.host import host_of
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Target, Task
 from trace_jax.environments.registry import environment_factory
 from trace_jax.pipeline.calibration import calibration_groups
@@ -29,7 +31,9 @@ def adapter_job(
     already. Where another base or temperature played them (``calibrated_here`` false), they are left out.
     """
     training = [
-        TrainingEnvironment(m.name, environment_factory(m.design), None, m.target, "train", FIRST_TRAINING_SEED)
+        TrainingEnvironment(
+            m.name, InProcess(environment_factory(m.design)), None, m.target, "train", FIRST_TRAINING_SEED
+        )
         for m in manifests
     ]
     calibrations = [calibration_groups(manifest, environments) for manifest in manifests if calibrated_here]
@@ -46,5 +50,5 @@ def adapter_job(
 
 def target_job(target: Target, target_name: str, tasks: tuple[Task, ...], name: str, directory: PathLike) -> Job:
     """One adapter for the target's own training ``tasks``."""
-    training = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
+    training = TrainingEnvironment(target_name, host_of(target, "train"), tasks, target_name, "train")
     return Job(name=name, directory=directory, environments=[training], capabilities=())

@@ -22,7 +22,7 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.checks.quick import require_sound
-from trace_jax.environments.registry import load_target
+from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
@@ -65,7 +65,7 @@ class Pipeline:
     def __init__(self, settings: RunSettings, workdir: epath.Path) -> None:
         _check(settings)
         self.settings, self.name = settings, settings.target.environment
-        self.target = load_target(self.name, settings.target.arguments())
+        self.target = open_target(settings.target)
         require_sound(self.target, self.name)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
         self.analyst, self.designer = (

@@ -1,36 +1,27 @@
 """The agent loop: one episode of a policy in an environment, recorded token by token."""
 
-import asyncio
 import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
-from trace_jax.engines.episode_clock import episode_clock
 from trace_jax.engines.protocol import Completion, Engine, Sampling
-from trace_jax.environments.protocol import Environment, Outcome, Task, seed_of
+from trace_jax.environments.episode_clock import episode_clock
+from trace_jax.environments.host import Episode, Host
+from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
+from trace_jax.environments.protocol import Outcome, Task, seed_of
 from trace_jax.errors import EngineError, EngineGone
-from trace_jax.rollout.environment_calls import (
-    EnvironmentFault,
-    call,
-    checked_observation,
-    checked_outcome,
-    checked_parts,
-    one_line,
-)
 from trace_jax.rollout.settings import RolloutSettings
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """Which episode to play. ``environment`` makes a new environment, whose ``reset`` gets ``seed``.
+    """Which episode to play. ``host`` opens a new environment, whose ``reset`` gets ``seed``.
 
     ``task`` names the task in the trajectory. ``sampling.max_tokens`` bounds one turn.
 
@@ -39,7 +30,7 @@ class EpisodeSpec:
     """
 
     id: str
-    environment: Callable[[], Environment]
+    host: Host
     target: str
     task: str
     split: Split
@@ -51,6 +42,11 @@ class EpisodeSpec:
     def next_adapter(self) -> str | None:
         """The adapter of the next turn."""
         return self.adapter() if callable(self.adapter) else self.adapter
+
+    def extra(self, outcome: Outcome | None) -> dict[str, Any]:
+        """What has no field of a trajectory: what the grader adds, and the version of the target if it tells one."""
+        added = {} if outcome is None else outcome.extra
+        return added if self.host.version is None else {**added, "target_version": self.host.version}
 
 
 @dataclass
@@ -99,8 +95,12 @@ async def run_episode(
     error: str | None = None
     termination: Termination = "error"
     try:
-        async with episode_clock(settings.max_seconds) as clock:
-            termination, outcome = await _play(spec, engine, renderer, settings, state, clock)
+        async with episode_clock(settings.max_seconds):
+            episode = await spec.host.open()
+            try:
+                termination, outcome = await _play(spec, episode, engine, renderer, settings, state)
+            finally:
+                await episode.close()
     except TimeoutError:
         error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
     except EngineGone:
@@ -126,26 +126,21 @@ async def run_episode(
         usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
+        extra=spec.extra(outcome),
     )
 
 
 async def _play(
     spec: EpisodeSpec,
+    episode: Episode,
     engine: Engine,
     renderer: Renderer,
     settings: RolloutSettings,
     state: _EpisodeState,
-    clock: asyncio.Timeout,
 ) -> tuple[Termination, Outcome]:
-    def in_time(function: Callable[[], T]) -> T:
-        end = clock.when()
-        assert end is not None, "the clock stands still only while the engine waits"
-        return call(end - asyncio.get_running_loop().time(), function)
-
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin with the same tokens
-    environment = in_time(spec.environment)
-    state.tools = in_time(lambda: checked_parts(environment.tools, Tool))
-    observation = in_time(lambda: checked_observation(environment.reset(spec.seed)))
+    state.tools = episode.tools
+    observation = await episode.reset(spec.seed)
     state.messages.extend(observation.messages)
     prompt = renderer.prompt(observation.messages, state.tools)  # tokens that the engine has not seen yet
     termination: Termination = "done"
@@ -170,8 +165,7 @@ async def _play(
         if completion.finish_reason == "length" and allowed == room:
             termination = "max_tokens"  # the turn was not finished, so the environment does not get it
             break
-        spoken = renderer.spoken(message)
-        observation = in_time(lambda: checked_observation(environment.step(spoken)))  # noqa: B023 (called at once)
+        observation = await episode.step(renderer.spoken(message))
         history = tuple(state.messages)
         state.messages.extend(observation.messages)
         if not observation.done:
@@ -180,7 +174,7 @@ async def _play(
                 state.context.clear()
                 continuation = renderer.prompt(state.messages, state.tools)
             prompt = continuation
-    return termination, in_time(lambda: checked_outcome(environment.grade()))
+    return termination, await episode.grade()
 
 
 def _numbered(message: Message, turn: int) -> Message:

@@ -7,7 +7,8 @@ import numpy as np
 
 from trace_jax.contract.trajectory import Split
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Environment, Task
+from trace_jax.environments.host import Host
+from trace_jax.environments.protocol import Task
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -25,7 +26,7 @@ class TrainingEnvironment:
     """
 
     name: str
-    environment: Callable[[], Environment]
+    host: Host
     seeds: tuple[Task, ...] | None
     target: str
     split: Split
@@ -66,7 +67,7 @@ class GroupSource:
         return [
             EpisodeSpec(
                 id=f"{self.name}/{group:06d}/{trial:02d}",
-                environment=environment.environment,
+                host=environment.host,
                 target=environment.target,
                 task=f"{environment.name}/{seed}",
                 split=environment.split,

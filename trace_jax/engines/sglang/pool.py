@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from trace_jax.engines.episode_clock import off_the_clock
 from trace_jax.engines.sglang.request_queue import RequestQueue
 from trace_jax.engines.sglang.retry import RetryPolicy, sleep_between_attempts
 from trace_jax.engines.sglang.server import ServerBusy, ServerFailed, ServerTimeout
 from trace_jax.engines.sglang.server_state import S, ServerState
+from trace_jax.environments.episode_clock import off_the_clock
 from trace_jax.errors import EngineError, EngineGone, UserError
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
 
-from trace_jax.engines.episode_clock import off_the_clock
 from trace_jax.engines.sglang.server_state import S, ServerState
+from trace_jax.environments.episode_clock import off_the_clock
 
 
 @dataclass(frozen=True)

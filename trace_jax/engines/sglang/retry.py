@@ -5,8 +5,8 @@ import time
 
 from tenacity import RetryCallState
 
-from trace_jax.engines.episode_clock import off_the_clock
 from trace_jax.engines.sglang.server import ServerBusy, ServerTimeout
+from trace_jax.environments.episode_clock import off_the_clock
 
 _TIMEOUTS = 2  # of one request, before it is given up
 

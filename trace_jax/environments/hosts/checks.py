@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from trace_jax.chat.calls import read_object
+from trace_jax.chat.calls import read_object, text_of
+from trace_jax.chat.codec import RenderError
 from trace_jax.contract.record import Part
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
+from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
 from trace_jax.environments.protocol import Observation, Outcome
-from trace_jax.rollout.deadline import DeadlineExceeded, deadline
 
+_FIELDS = frozenset(Message.model_fields)
+_ROLES = frozenset(get_args(Message.model_fields["role"].annotation))
 P = TypeVar("P", bound=Part)
 T = TypeVar("T")
 
@@ -46,6 +49,8 @@ def checked_parts(parts: Any, kind: type[P]) -> tuple[P, ...]:
     if not isinstance(parts, Iterable):
         raise EnvironmentFault(f"expected {kind.__name__}s, got {str(parts)[:80]!r}")
     for number, part in enumerate(found := tuple(parts), start=1):
+        if _is_plain_text(part):
+            continue
         if not isinstance(part, kind):
             raise EnvironmentFault(f"expected a {kind.__name__}, got {str(part)[:80]!r}")
         try:
@@ -59,6 +64,24 @@ def checked_parts(parts: Any, kind: type[P]) -> tuple[P, ...]:
                 "NaN, tuples, integers beyond 64 bits or bottomless values"
             )
     return found
+
+
+def _is_plain_text(part: Any) -> bool:
+    """True for a message of text alone, which needs no trial to be read back equal. Most messages are such."""
+    if type(part) is not Message or part.__dict__.keys() != _FIELDS:
+        return False
+    role, texts = part.role, (part.content, part.tool_call_id, part.name)
+    if part.tool_calls != () or type(role) is not str or role not in _ROLES:
+        return False
+    return all(text is None or (type(text) is str and (text.isascii() or _encodes(text))) for text in texts)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def checked_outcome(value: Any) -> Outcome:
@@ -77,10 +100,26 @@ def checked_outcome(value: Any) -> Outcome:
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
-    return Outcome(reward, components, checked_parts(value.checks, Check))
+    return Outcome(reward, components, checked_parts(value.checks, Check), _checked_extra(value.extra))
+
+
+def _checked_extra(extra: Any) -> dict[str, Any]:
+    """``extra`` if it is an object that is read back equal from JSON. Raises EnvironmentFault."""
+    try:
+        read = read_object(text_of(extra)) if isinstance(extra, dict) else None
+    except RenderError:
+        read = None
+    if read is None or read != extra:
+        raise EnvironmentFault(f"extra of an Outcome is {str(extra)[:80]!r}, not a dictionary of JSON values")
+    return read
+
+
+def writable(text: str) -> str:
+    """``text`` without line breaks and lone surrogates, which no file can hold."""
+    return " ".join(text.split()).encode(errors="backslashreplace").decode()
 
 
 def one_line(error: BaseException) -> str:
     """``Type: text`` without line breaks, in characters that a file can hold."""
-    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()  # a lone surrogate cannot be written
+    text = writable(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from trace_jax.engines.episode_clock import episode_clock, off_the_clock
+from trace_jax.environments.episode_clock import episode_clock, off_the_clock
 
 
 def test_a_wait_off_the_clock_takes_nothing_from_the_episode() -> None:

@@ -1,5 +1,6 @@
 """The time limit of a synchronous call that may hang, such as an environment's step."""
 
+import math
 import signal
 import threading
 import time
@@ -18,11 +19,14 @@ class _Alarm(BaseException):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise DeadlineExceeded if the block takes longer than ``seconds``.
+    """Raise DeadlineExceeded if the block takes longer than ``seconds``, which may be infinite.
 
     On the main thread a hanging block is interrupted (SIGALRM). Python offers no safe way to interrupt any other
     thread, so there the error is raised when the block returns.
     """
+    if seconds == math.inf:
+        yield
+        return
     end = time.monotonic() + seconds
     if seconds <= 0:
         raise DeadlineExceeded

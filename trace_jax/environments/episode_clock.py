@@ -1,6 +1,7 @@
-"""The time limit of an episode, which does not count the time that the episode waits for servers."""
+"""The time limit of an episode, which does not count the time that the episode waits for servers and workers."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,13 @@ async def episode_clock(seconds: float) -> AsyncIterator[asyncio.Timeout]:
             yield clock
         finally:
             _CLOCK.reset(token)
+
+
+def seconds_left() -> float:
+    """Seconds until the episode's time is over; infinite without an episode."""
+    clock = _CLOCK.get()
+    end = None if clock is None else clock.when()
+    return math.inf if end is None else end - asyncio.get_running_loop().time()
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""The lines between the pool and its workers: requests as text, answers as checked values."""
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from trace_jax.contract.trajectory import Check, Message, Tool
+from trace_jax.environments.hosts.checks import (
+    EnvironmentFault,
+    checked_observation,
+    checked_outcome,
+    checked_parts,
+    writable,
+)
+from trace_jax.environments.protocol import Observation, Outcome
+
+Answer = tuple[int, Any, str | None]  # the request's id, the value, and the error if there is one
+
+
+class LineFault(Exception):
+    """A line that no worker of ours writes: whatever wrote it cannot be trusted with the next one."""
+
+
+def text_of_message(message: Message) -> str:
+    """The JSON of an agent's message."""
+    try:
+        return message.model_dump_json()
+    except ValueError:  # a lone surrogate, which only an escape can carry
+        return json.dumps(message.model_dump())
+
+
+def read_answers(line: bytes) -> list[Answer]:
+    """The answers of one line. Raises LineFault."""
+    try:
+        answers = json.loads(line)
+    except (ValueError, RecursionError):
+        raise LineFault(f"it wrote {_shown(line)} among its answers") from None
+    if not isinstance(answers, list):
+        raise LineFault(f"it wrote {_shown(line)} among its answers")
+    found: list[Answer] = []
+    for answer in answers:
+        match answer:
+            case [int(number), value]:
+                found.append((number, value, None))
+            case [int(number), None, str(error)]:
+                found.append((number, None, writable(error)))
+            case _:
+                raise LineFault(f"it wrote {_shown(line)} among its answers")
+    return found
+
+
+def observation_of(value: Any) -> Observation:
+    """A checked observation. Raises EnvironmentFault."""
+    messages, done = (value.get("messages"), value.get("done")) if isinstance(value, dict) else (None, None)
+    if isinstance(messages, list) and isinstance(done, bool):
+        return checked_observation(Observation(tuple([_part(Message, message) for message in messages]), done))
+    raise EnvironmentFault(f"expected an observation, got {str(value)[:80]!r}")
+
+
+def outcome_of(value: Any) -> Outcome:
+    """A checked outcome. Raises EnvironmentFault."""
+    match value:
+        case {"reward": reward, "components": components, "checks": list(checks), "extra": extra}:
+            return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks), extra))
+    raise EnvironmentFault(f"expected an outcome, got {str(value)[:80]!r}")
+
+
+def tools_of(value: Any) -> tuple[Tool, ...]:
+    """Checked tools. Raises EnvironmentFault."""
+    if not isinstance(value, list):
+        raise EnvironmentFault(f"expected tools, got {str(value)[:80]!r}")
+    return checked_parts(tuple(_part(Tool, tool) for tool in value), Tool)
+
+
+def _part(kind: Any, value: Any) -> Any:
+    try:
+        return kind.model_validate(value, strict=False)
+    except (ValidationError, RecursionError):
+        raise EnvironmentFault(f"expected a {kind.__name__}, got {str(value)[:80]!r}") from None
+
+
+def _shown(line: bytes) -> str:
+    text = line[:80].decode(errors="replace")
+    return repr(text + "…" if len(line) > 80 else text)
