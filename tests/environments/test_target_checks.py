@@ -17,6 +17,7 @@ from trace_jax.environments.checks.quick import quick_findings, require_sound
 from trace_jax.environments.checks.scripted import Player, at_random, bad_calls, do_nothing, play
 from trace_jax.environments.checks.target import check_all
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
 
 CALENDAR = "examples.calendar:calendar"
@@ -52,6 +53,9 @@ class Empty(Faulty):
 
 
 class Overlapping(Faulty):
+    def tasks(self, split):
+        return (0, 1)
+
     def environment(self, split):
         return super().environment("train")
 
@@ -162,7 +166,8 @@ class Shared(Calendar):
 
 
 def findings(target, name="target", parameters=None, tasks: int = 4) -> list[Finding]:
-    return list(check_all(target, name, parameters or {}, tasks, lambda done, total: None))
+    settings = TargetSettings(environment=name, parameters=json.dumps(parameters or {}))
+    return list(check_all(target, settings, tasks, lambda done, total: None))
 
 
 def failing(found: list[Finding]) -> dict[str, str]:
@@ -296,6 +301,14 @@ def test_the_program_prints_a_table_and_ends_with_the_status_of_its_worst_line(t
     bad = check_program(f"--target={__name__}:Empty")
     assert bad.returncode == 1 and "held_out has no task" in bad.stdout
     assert bad.stderr.strip().splitlines()[-1].endswith("1 of 2 lines fail, first 'splits not empty'")
+
+
+def test_a_target_in_workers_is_checked_alike():
+    done = check_program(f"--target={CALENDAR}", "--workers=2", "--tasks=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "16 episodes" not in done.stdout and "6 episodes, in two processes" in done.stdout
+    lost = check_program(f"--target={CALENDAR}", "--workers=1", "--python=/no/such/python")
+    assert lost.returncode == 1 and "/no/such/python" in lost.stderr
 
 
 @pytest.mark.parametrize(

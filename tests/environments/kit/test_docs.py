@@ -10,6 +10,7 @@ import pytest
 
 from trace_jax.environments.checks.target import check_all
 from trace_jax.environments.registry import TARGETS, load_target
+from trace_jax.environments.settings import TargetSettings
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "targets.md").read_text()
@@ -26,7 +27,8 @@ def lights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_target_of_the_page_is_short_and_sound(lights: str):
     assert len(lights[: lights.index("def lights")].splitlines()) <= 60
-    found = list(check_all(load_target("lights:lights"), "lights:lights", {}, 20, lambda done, total: None))
+    settings = TargetSettings(environment="lights:lights")
+    found = list(check_all(load_target("lights:lights"), settings, 20, lambda done, total: None))
     assert [finding for finding in found if finding.verdict != "ok"] == []
 
 

@@ -9,14 +9,15 @@ import sys
 from typing import Any
 
 from trace_jax.environments.checks.target import fingerprints
-from trace_jax.environments.registry import TARGETS
+from trace_jax.environments.hosts.opened import open_unchecked
+from trace_jax.environments.settings import TargetSettings
 
 
 def main() -> None:
     """Read one request from standard input and write the fingerprints to standard output."""
     request: dict[str, Any] = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
-        found = fingerprints(TARGETS.make(request["name"], request["parameters"]), request["chosen"])
+        found = fingerprints(open_unchecked(TargetSettings(**request["settings"])), request["chosen"])
     json.dump(found, sys.stdout)
 
 

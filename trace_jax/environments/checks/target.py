@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -14,6 +15,7 @@ from trace_jax.environments.checks.finding import Finding, judged
 from trace_jax.environments.checks.quick import answers_fit, plays, static_findings
 from trace_jax.environments.checks.scripted import Played, Player, at_random, bad_calls, do_nothing, play
 from trace_jax.environments.protocol import Target, Task
+from trace_jax.environments.settings import TargetSettings
 from trace_jax.environments.splits import SPLITS
 
 DETERMINISM = 8  # tasks of each split that are played again, here and in another process
@@ -27,14 +29,12 @@ _SECONDS = 600.0  # for the other process
 Progress = Callable[[int, int], None]  # episodes done, of all
 
 
-def check_all(
-    target: Target, name: str, parameters: Mapping[str, Any], tasks: int, progress: Progress
-) -> Iterator[Finding]:
+def check_all(target: Target, settings: TargetSettings, tasks: int, progress: Progress) -> Iterator[Finding]:
     """The findings, the static ones first. At most ``tasks`` tasks of each split are played.
 
-    ``name`` and ``parameters`` are those that the target was loaded by: another process loads it again.
+    ``settings`` are those that the target was opened by: another process opens it again.
     """
-    static = list(static_findings(target, name))
+    static = list(static_findings(target, settings.environment))
     yield from static
     if any(finding.verdict == "fail" and finding.check != "splits disjoint" for finding in static):
         return
@@ -50,7 +50,7 @@ def check_all(
     yield plays(episodes)
     yield answers_fit(episodes, target.results)
     yield bad_calls_answered([episode for split in SPLITS for episode in played["bad calls", split]])
-    yield deterministic(target, name, parameters, chosen)
+    yield deterministic(target, settings, chosen)
     yield no_leaks(target, chosen)
     if hasattr(target.environment("train"), "solution"):
         yield solved(target, chosen)
@@ -83,9 +83,7 @@ def fingerprints(target: Target, chosen: Mapping[Split, Sequence[Task]]) -> list
     ]
 
 
-def deterministic(
-    target: Target, name: str, parameters: Mapping[str, Any], chosen: Mapping[Split, Sequence[Task]]
-) -> Finding:
+def deterministic(target: Target, settings: TargetSettings, chosen: Mapping[Split, Sequence[Task]]) -> Finding:
     """Whether the same task gives the same episode, again in this process and in another one."""
     remedy = "draw from a generator seeded by the task alone; no clock, no global state, no order of a set or of hash()"
     first = fingerprints(target, chosen)
@@ -94,7 +92,7 @@ def deterministic(
     problems = [
         f"{who} differs when it is played again" for who, a, b in zip(names, first, again, strict=True) if a != b
     ]
-    request = {"name": name, "parameters": dict(parameters), "chosen": {split: list(t) for split, t in chosen.items()}}
+    request = {"settings": asdict(settings), "chosen": {split: list(listed) for split, listed in chosen.items()}}
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "trace_jax.environments.checks.other_process"]
     try:

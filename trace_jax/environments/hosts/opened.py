@@ -20,6 +20,14 @@ def open_target(settings: TargetSettings, name: str | None = None) -> Target:
     return target
 
 
+def open_unchecked(settings: TargetSettings) -> Target:
+    """As ``open_target``, for the checks themselves: tasks and splits may be any."""
+    if not in_workers(settings):
+        target: Target = TARGETS.make(settings.environment, settings.arguments())
+        return target
+    return RemoteTarget(settings.environment, open_pool(settings, settings.environment))
+
+
 def in_workers(settings: TargetSettings) -> bool:
     """Whether environments run in worker processes. Raises UserError for an interpreter without workers."""
     if settings.python is not None and settings.workers == 0:
