@@ -48,10 +48,13 @@ setup(
         "tpu": [JAX.replace("jax", "jax[tpu]")],
         "gpu": [JAX.replace("jax", "jax[cuda12]")],
         "smollm2": ["gguf>=0.17"],  # reads the file that the small real model comes in
+        "gymnasium": ["gymnasium>=1.0"],  # target.environment=gymnasium:ID
+        "openenv": ["openenv>=0.10"],  # target.environment=openenv:URL; or in the Python of target.python
         "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
         # torch, peft and trl are references that the tests compare with; trace_jax never imports them.
         "dev": [
             "gguf>=0.17",
+            "gymnasium>=1.0",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU

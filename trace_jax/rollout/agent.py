@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
@@ -68,6 +69,12 @@ def turn_seed(seed: int, turn: int) -> int:
     return zlib.crc32(f"{seed}/{turn}".encode()) & 0x7FFFFFFF
 
 
+def extra_of(spec: EpisodeSpec, outcome: Outcome | None) -> dict[str, Any]:
+    """What the trajectory keeps in ``extra``: the version of the target, and what its grader adds."""
+    version = {} if spec.host.version is None else {"target_version": spec.host.version}
+    return version | ({} if outcome is None else outcome.extra)
+
+
 async def run_episode(
     spec: EpisodeSpec, *, engine: Engine, renderer: Renderer, settings: RolloutSettings, base: str
 ) -> Trajectory:
@@ -120,7 +127,7 @@ async def run_episode(
         usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
-        extra={} if outcome is None else outcome.extra,
+        extra=extra_of(spec, outcome),
     )
 
 

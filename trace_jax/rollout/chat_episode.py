@@ -12,7 +12,7 @@ from trace_jax.environments.host import Episode
 from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
 from trace_jax.environments.protocol import Outcome, seed_of
 from trace_jax.errors import EngineError, EngineGone
-from trace_jax.rollout.agent import EpisodeSpec, turn_seed
+from trace_jax.rollout.agent import EpisodeSpec, extra_of, turn_seed
 from trace_jax.rollout.settings import RolloutSettings
 
 
@@ -85,7 +85,7 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
         usage=state.usage,
         seconds=time.monotonic() - started,
         error=error,
-        extra={**({} if outcome is None else outcome.extra), **state.extra},
+        extra={**extra_of(spec, outcome), **state.extra},
     )
 
 

@@ -52,9 +52,9 @@ def read_answers(line: bytes) -> list[Answer]:
 
 def observation_of(value: Any) -> Observation:
     """A checked observation. Raises EnvironmentFault."""
-    match value:
-        case {"messages": list(messages), "done": bool(done)}:
-            return checked_observation(Observation(tuple(_part(Message, message) for message in messages), done))
+    messages, done = (value.get("messages"), value.get("done")) if isinstance(value, dict) else (None, None)
+    if isinstance(messages, list) and isinstance(done, bool):
+        return checked_observation(Observation(tuple([_part(Message, message) for message in messages]), done))
     raise EnvironmentFault(f"expected an observation, got {str(value)[:80]!r}")
 
 

@@ -1,8 +1,8 @@
 """The target that the settings name, in this process or in workers."""
 
 from trace_jax.environments.adapters.schemes import expand
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.pool import Pool
-from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.hosts.remote_target import RemoteTarget
 from trace_jax.environments.protocol import Target
 from trace_jax.environments.registry import TARGETS, check_target, load_target
