@@ -13,6 +13,7 @@ others go on. Conversations without a reward are left out. A file at --out is re
 import logging
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from absl import flags
@@ -29,6 +30,8 @@ REWARDS = flags.DEFINE_string("rewards", None, 'JSON Lines of {"conversation": I
 OUT = flags.DEFINE_string("out", None, "where the trajectories go: JSON Lines on a local disk")
 TARGET = flags.DEFINE_string("target", "served", "target that the trajectories name")
 
+_BATCH = 256  # trajectories that are written at once
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,27 +41,33 @@ def main() -> None:
     if {os.path.realpath(conversations), os.path.realpath(rewards)} & {os.path.realpath(out)}:
         raise UserError(f"--out={out} would replace what is read: choose another file")
     found, labels = read_conversations(conversations), read_rewards(rewards)
-    trajectories = list(labelled(found, labels))
-    if not trajectories:
-        raise UserError(f"{rewards}: no reward fits a conversation of {conversations}: the log says why")
-    temporary = f"{out}.part"
-    Path(temporary).unlink(missing_ok=True)  # of a start that was killed
-    with JsonLinesWriter(temporary) as writer:
-        writer.extend(trajectories)
-    os.replace(temporary, out)
-    passed, refused = sum(trajectory.passed for trajectory in trajectories), labels.refused
     unlabelled = len(found.keys() - labels.labels.keys())
-    unusable = len(labels.labels) - len(trajectories)
+    temporary, written, passed = Path(f"{out}.part"), 0, 0
+    temporary.unlink(missing_ok=True)  # of a start that was killed
+    with JsonLinesWriter(temporary) as writer:
+        trajectories = labelled(found, labels)
+        while batch := list(islice(trajectories, _BATCH)):
+            writer.extend(batch)
+            written += len(batch)
+            passed += sum(trajectory.passed for trajectory in batch)
+    if not written:
+        temporary.unlink()
+        raise UserError(f"{rewards}: no reward fits a conversation of {conversations}: the log says why")
+    os.replace(temporary, out)
     print(
-        f"{out}: {len(trajectories)} trajectories, {passed} passed; {refused} lines of rewards refused, {unusable} "
-        f"rewards without a usable conversation, {unlabelled} conversations without a reward"
+        f"{out}: {written} trajectories, {passed} passed; {labels.refused} lines of rewards refused, "
+        f"{len(labels.labels) - written} rewards without a usable conversation, "
+        f"{unlabelled} conversations without a reward"
     )
 
 
 def labelled(conversations: dict[str, ServedConversation], rewards: RewardFile) -> Iterator[Trajectory]:
-    """The trajectories of all conversations that have a reward. Those that cannot be used are logged, a line each."""
+    """The trajectories of all ``conversations`` that have a reward, which are taken out of the dictionary.
+
+    Those that cannot be used are logged, a line each.
+    """
     for name, label in rewards.labels.items():
-        conversation = conversations.get(name)
+        conversation = conversations.pop(name, None)
         if conversation is None:
             logger.warning("%s: no conversation %r is recorded: correct the id", label.where, name)
         elif conversation.fault is not None:

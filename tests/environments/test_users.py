@@ -60,7 +60,7 @@ def test_the_model_plays_the_user_and_hears_the_agent(served: Endpoint) -> None:
         "Hi! How can I help you today?", "A refund, please.", "Which order?", "A12", "Done."
     ]  # fmt: skip
     assert user.extra["user_usage"] == {
-        "model": "m", "answers": 3, "retries": 0, "failures": 0, "prompt_tokens": 77, "completion_tokens": 11,
+        "model": "m", "answers": 3, "prompt_tokens": 77, "completion_tokens": 11,
         "unknown": 0, "dollars": pytest.approx((77 + 22) / 1e6),
     }  # fmt: skip
 

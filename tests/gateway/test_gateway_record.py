@@ -1,5 +1,6 @@
 """What the gateway keeps of what it served: messages, once, for its owner alone, and told apart where they were cut."""
 
+import asyncio
 import json
 import os
 import socket
@@ -17,6 +18,9 @@ from trace_jax.analysis.served import read_conversations
 from trace_jax.contract.files import read_records
 from trace_jax.contract.served import ServedRequest
 from trace_jax.contract.trajectory import Message, Policy, Tool, ToolCall
+from trace_jax.gateway.metrics import Metrics
+from trace_jax.gateway.recorder import Recorder
+from trace_jax.gateway.request import read_request
 
 RECORDED = 1 << 20
 REFUND = {"type": "function", "function": {"name": "refund", "description": "d", "parameters": {"type": "object"}}}
@@ -173,6 +177,26 @@ def test_errors_are_not_recorded_and_cut_responses_say_so(stage, tmp_path) -> No
     assert "the client left" in conversation.trajectory(0.0, "t").extra["cut"]
 
 
+def test_a_response_that_ends_without_its_last_byte_is_cut(tmp_path) -> None:
+    async def send(event) -> None:
+        pass
+
+    async def serve() -> None:
+        metrics = Metrics()
+        path = tmp_path / "conversations.jsonl"
+        recorder = Recorder(path, "b", conversation_bytes=RECORDED, conversations=9, metrics=metrics)
+        request = read_request(CHAT, json.dumps(asked("go")).encode(), {})
+        with recorder.recorded(request, send, conversation="c", adapter=None, started=time.perf_counter()) as copied:
+            headers = [(b"content-type", b"text/event-stream")]
+            await copied({"type": "http.response.start", "status": 200, "headers": headers})
+            await copied({"type": "http.response.body", "body": EVENTS[0] + EVENTS[1], "more_body": True})
+        await recorder.close()
+
+    asyncio.run(serve())
+    (record,) = records(tmp_path)
+    assert "the client left" in str(record.cut) and record.answers[0].message.content == "one "
+
+
 def test_several_answers_are_kept_and_the_next_request_tells_which_was_used(renderer, tokenizer, tmp_path) -> None:
     engine = Scripted(says=renderer.assistant(Message(role="assistant", content="the order")))
     with scripted_gateway(engine, renderer, tokenizer, tmp_path, record_bytes=RECORDED) as url:
@@ -207,7 +231,7 @@ def test_a_full_disk_costs_records_and_no_conversation(stage, tmp_path, monkeypa
         history = [user("question")]
         for _ in range(2):
             assert served.post({"model": "tiny", "messages": history}, X_Trace_Conversation="c")[0] == 200
-            until(lambda: recorder._worker.done())
+            until(lambda: not failures and recorder._worker.done())
             history = [*history, {"role": "assistant", "content": "hé"}, user("more")]
     assert "1 requests are not recorded: no space left" in caplog.text
     (record,) = records(tmp_path)

@@ -57,6 +57,11 @@ def test_a_cut_stream_is_what_has_come_and_what_is_odd_is_kept() -> None:
     assert answer.message.content == "said"
 
 
+def test_halves_of_a_character_may_come_one_by_one() -> None:
+    body = events(delta(0, content="smile \ud83d"), delta(0, content="\ude00 é"))
+    assert read_response(body, STREAM)[0][0].message.content == "smile 😀 é"
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"choices": 3}', b'{"choices": [[]]}', b"[" * 10_000, b"\xff"])
 def test_what_is_no_completion_is_refused(body: bytes) -> None:
     with pytest.raises(UnreadableResponse):

@@ -8,7 +8,7 @@ from trace_jax.contract.files import read_records
 from trace_jax.contract.same_message import same_text
 from trace_jax.contract.served import ServedAnswer, ServedRequest
 from trace_jax.contract.storage import PathLike
-from trace_jax.contract.trajectory import Message, Termination, Tool, Trajectory, Usage
+from trace_jax.contract.trajectory import Message, Policy, Termination, Tool, Trajectory, Usage
 from trace_jax.environments.protocol import seed_of
 
 _BRANCHED = (
@@ -17,30 +17,47 @@ _BRANCHED = (
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class ServedConversation:
-    """What is recorded of a conversation. If ``fault`` is set, its messages are not known for sure."""
+    """What is recorded of a conversation. If ``fault`` is set, its messages are not known for sure.
+
+    Attributes:
+        sent: messages of the last request.
+        answers: to the last request.
+        requests: how many there were; the tokens of ``unknown`` of them are not known.
+        reasoning: thinking beside the text, by request.
+    """
 
     name: str
-    requests: list[ServedRequest] = field(default_factory=list)
-    sent: tuple[Message, ...] = ()  # of the last request
-    answers: tuple[ServedAnswer, ...] = ()  # to it
+    policy: Policy
+    sent: tuple[Message, ...] = ()
+    answers: tuple[ServedAnswer, ...] = ()
     tools: tuple[Tool, ...] = ()
+    requests: int = 0
+    unknown: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    models: set[str] = field(default_factory=set)
+    adapters: set[str] = field(default_factory=set)
+    reasoning: dict[str, str] = field(default_factory=dict)
+    cut: str | None = None
     branched_at: int = 0
     omitted: str | None = None
 
     def add(self, request: ServedRequest) -> None:
         """The conversation's next request."""
-        self.requests.append(request.model_copy(update={"messages": (), "tools": None}))
+        self._count(request)
         if request.omitted is not None:
             self.omitted, self.sent, self.answers = request.omitted, (), ()
             return
-        messages = (*self._known()[: request.repeats], *request.messages)
-        if request.repeats > len(self._known()):
+        known = self._known()
+        if request.repeats > len(known):
             self.omitted = "a request before is missing"
             return
+        messages = (*known[: request.repeats], *request.messages)
         if not _begins_with(messages, self.sent):
-            self.branched_at = self.branched_at or len(self.requests)
+            self.branched_at = self.branched_at or self.requests
         self.sent, self.answers = messages, request.answers
         self.tools = self.tools if request.tools is None else request.tools
         if not request.repeats:
@@ -52,15 +69,21 @@ class ServedConversation:
         if self.omitted is not None:
             return f"it is not recorded whole: {self.omitted}"
         if self.branched_at:
-            return _BRANCHED.format(number=self.branched_at, total=len(self.requests))
+            return _BRANCHED.format(number=self.branched_at, total=self.requests)
         if len(self.answers) > 1:
             return f"its last request has {len(self.answers)} answers, and which one was used is not known"
         return None
 
     def trajectory(self, reward: float, target: str) -> Trajectory:
         """The conversation as an episode of ``target`` that was judged ``reward``. It must have no ``fault``."""
-        last, first = self.requests[-1], self.requests[0]
-        counted = [request.usage for request in self.requests if request.usage is not None]
+        extra: dict[str, Any] = {
+            "requests": self.requests,
+            "models": sorted(self.models),
+            "adapters": sorted(self.adapters),
+            "turns_of_unknown_usage": self.unknown,
+            "reasoning": self.reasoning,
+            "cut": self.cut,
+        }
         return Trajectory(
             id=self.name,
             target=target,
@@ -68,41 +91,47 @@ class ServedConversation:
             split="train",
             seed=seed_of(self.name),
             trial=0,
-            policy=first.policy,
+            policy=self.policy,
             messages=(*self.sent, *(answer.message for answer in self.answers)),
             tools=self.tools,
             reward=reward,
-            termination=_termination(last, self.answers),
-            usage=Usage(
-                prompt_tokens=sum(usage.prompt_tokens for usage in counted),
-                completion_tokens=sum(usage.completion_tokens for usage in counted),
-            ),
-            seconds=sum(request.seconds for request in self.requests),
-            extra=self._extra(len(self.requests) - len(counted)),
+            termination=self._termination(),
+            usage=Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens),
+            seconds=self.seconds,
+            extra={name: value for name, value in extra.items() if value},
         )
+
+    def _count(self, request: ServedRequest) -> None:
+        if request.usage is None:
+            self.unknown += 1
+        else:
+            self.prompt_tokens += request.usage.prompt_tokens
+            self.completion_tokens += request.usage.completion_tokens
+        if request.answers and request.answers[0].reasoning:
+            self.reasoning[str(self.requests)] = request.answers[0].reasoning
+        self.requests += 1
+        self.seconds += request.seconds
+        self.models.add(request.model)
+        self.adapters.add(request.policy.adapter or "base")
+        self.cut = request.cut
 
     def _known(self) -> tuple[Message, ...]:
         """What a request may repeat."""
         return (*self.sent, self.answers[0].message) if len(self.answers) == 1 else self.sent
 
-    def _extra(self, unknown: int) -> dict[str, Any]:
-        thoughts = [answer.reasoning for request in self.requests for answer in request.answers[:1]]
-        found: dict[str, Any] = {
-            "requests": len(self.requests),
-            "models": sorted({request.model for request in self.requests}),
-            "adapters": sorted({request.policy.adapter or "base" for request in self.requests}),
-            "turns_of_unknown_usage": unknown,
-            "reasoning": {str(turn): text for turn, text in enumerate(thoughts) if text},
-            "cut": self.requests[-1].cut,
-        }
-        return {name: value for name, value in found.items() if value}
+    def _termination(self) -> Termination:
+        if self.cut is not None:
+            return "user_stop"
+        return "max_tokens" if any(answer.finish_reason == "length" for answer in self.answers) else "done"
 
 
 def read_conversations(path: PathLike) -> dict[str, ServedConversation]:
     """The conversations in a gateway's record, by name. Raises UserError as ``read_records`` does."""
     found: dict[str, ServedConversation] = {}
     for request in read_records(path, ServedRequest):
-        found.setdefault(request.conversation, ServedConversation(request.conversation)).add(request)
+        if request.conversation not in found:
+            found[request.conversation] = ServedConversation(request.conversation, request.policy)
+        found[request.conversation].add(request)
     return found
 
 
@@ -110,9 +139,3 @@ def _begins_with(messages: Sequence[Message], start: Sequence[Message]) -> bool:
     if len(messages) < len(start):
         return False
     return all(a is b or same_text(a) == same_text(b) for a, b in zip(messages, start, strict=False))
-
-
-def _termination(last: ServedRequest, answers: Sequence[ServedAnswer]) -> Termination:
-    if last.cut is not None:
-        return "user_stop"
-    return "max_tokens" if any(answer.finish_reason == "length" for answer in answers) else "done"

@@ -1,15 +1,13 @@
 """The answers in the body of a response, whole or streamed, whoever has written it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trace_jax.chat.calls import read_arguments
-from trace_jax.contract.reading import TooDeepError, parse_json, storable
 from trace_jax.contract.served import ServedAnswer
 from trace_jax.contract.trajectory import Message, ToolCall, Usage
-from trace_jax.errors import UserError
 
 _MOST_CHOICES = 1024
 
@@ -19,30 +17,45 @@ class UnreadableResponse(ValueError):
 
 
 @dataclass
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def read(self, number: int) -> ToolCall:
+        written = _whole(self.arguments)
+        arguments = read_arguments(written)
+        raw = written if arguments is None else None
+        call_id = _whole([self.id]) or f"call_{number}"
+        return ToolCall(id=call_id, name=_whole([self.name]), arguments=arguments, raw_arguments=raw)
+
+
+@dataclass
 class _Choice:
     """An answer, put together from its deltas."""
 
-    text: str = ""
-    reasoning: str = ""
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     finish_reason: str | None = None
-    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    calls: dict[int, _Call] = field(default_factory=dict)
 
     def add(self, delta: dict[str, Any], finish_reason: Any) -> None:
-        self.text += _text(delta.get("content")) or _text(delta.get("text"))
-        self.reasoning += _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        self.text.append(_text(delta.get("content")) or _text(delta.get("text")))
+        self.reasoning.append(_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")))
         for number, call in enumerate(delta.get("tool_calls") or ()):
-            found = self.calls.setdefault(call.get("index", number), {"id": "", "name": "", "arguments": ""})
+            found = self.calls.setdefault(call.get("index", number), _Call())
             function = call.get("function") or {}
-            found["id"] = found["id"] or _text(call.get("id"))
-            found["name"] += _text(function.get("name"))
-            found["arguments"] += _text(function.get("arguments"))
+            found.id = found.id or _text(call.get("id"))
+            found.name += _text(function.get("name"))
+            found.arguments.append(_text(function.get("arguments")))
         if isinstance(finish_reason, str):
             self.finish_reason = finish_reason
 
     def answer(self) -> ServedAnswer:
-        calls = tuple(_call(number, found) for number, found in sorted(self.calls.items()))
-        message = Message(role="assistant", content=self.text or None, tool_calls=calls)
-        return ServedAnswer(message=message, reasoning=self.reasoning, finish_reason=self.finish_reason)
+        calls = tuple(call.read(number) for number, call in sorted(self.calls.items()))
+        message = Message(role="assistant", content=_whole(self.text) or None, tool_calls=calls)
+        reason = None if self.finish_reason is None else _whole([self.finish_reason])
+        return ServedAnswer(message=message, reasoning=_whole(self.reasoning), finish_reason=reason)
 
 
 def read_response(body: bytes, media_type: str) -> tuple[tuple[ServedAnswer, ...], Usage | None]:
@@ -59,11 +72,11 @@ def read_response(body: bytes, media_type: str) -> tuple[tuple[ServedAnswer, ...
             for number, found in enumerate(value.get("choices") or ()):
                 index = found.get("index", number)
                 if not isinstance(index, int) or not 0 <= index < _MOST_CHOICES:
-                    raise UnreadableResponse("a choice of the response has no index")
+                    raise TypeError("a choice has no index")
                 part = found.get("delta" if streamed else "message", found)
                 choices.setdefault(index, _Choice()).add(part, found.get("finish_reason"))
         return tuple(choice.answer() for _, choice in sorted(choices.items())), usage
-    except (AttributeError, TypeError, UserError, TooDeepError) as error:  # a list where an object should be, or so
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:  # a list where an object should be, or so
         raise UnreadableResponse(f"the response is no completion ({type(error).__name__})") from error
 
 
@@ -82,8 +95,7 @@ def _events(body: bytes) -> Iterator[Any]:
 
 
 def _json(data: bytes) -> Any:
-    value, _ = storable(parse_json("the response", data, "-"))
-    return value
+    return json.loads(data.decode())
 
 
 def _usage(found: Any) -> Usage | None:
@@ -94,13 +106,15 @@ def _usage(found: Any) -> Usage | None:
         return None
 
 
-def _call(number: int, found: dict[str, str]) -> ToolCall:
-    arguments = read_arguments(found["arguments"])
-    raw = found["arguments"] if arguments is None else None
-    return ToolCall(id=found["id"] or f"call_{number}", name=found["name"], arguments=arguments, raw_arguments=raw)
-
-
 def _text(found: Any) -> str:
     if isinstance(found, dict):
         return json.dumps(found, ensure_ascii=False)
     return found if isinstance(found, str) else ""
+
+
+def _whole(parts: Sequence[str]) -> str:
+    """The text of ``parts``. Half a surrogate pair that stays without its other half becomes U+FFFD."""
+    text = "".join(parts)
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

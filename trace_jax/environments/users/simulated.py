@@ -25,6 +25,7 @@ Rules:
 - Do not repeat your situation word for word.
 - Once your goal is reached, or cannot be reached, write {stop} in place of a message.
 """
+_COUNTED = ("model", "answers", "prompt_tokens", "completion_tokens", "unknown", "dollars")
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)  # of servers that leave them in the text
 
 
@@ -76,7 +77,8 @@ class SimulatedUser:
     @property
     def extra(self) -> dict[str, Any]:
         """``user_usage``: the model, its answers and tokens in this conversation, and what they cost in dollars."""
-        return {"user_usage": self._spending.as_json(self._model.settings)}
+        spent = self._spending.as_json(self._model.settings)
+        return {"user_usage": {name: spent[name] for name in _COUNTED}}
 
     def begin(self, seed: int) -> UserTurn:
         """What the user opens the conversation with."""
