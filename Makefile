@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 # SkyPilot, installed without its dependencies. The tests check rendered tasks against its schema.
 SKYPILOT := 0.14.1
 
-.PHONY: quickstart base smollm2 bench-peers test test-sglang clean
+.PHONY: quickstart base smollm2 bench-peers targets targets-ci test test-sglang clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/installed assets/tiny_agent/config.json
@@ -64,6 +64,20 @@ test-sglang: $(VENV)/installed-dev .venv-sglang/installed
 	.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	.venv-sglang/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    sglang==0.5.23 sglang-router==0.3.2 torchvision==0.28.0 triton==3.9.0
+	@touch $@
+
+# Real benchmarks, each in a virtual environment of its own (target.python). Their tests are in tests/targets, and are
+# skipped where an environment is missing. `targets-ci` takes a minute, τ²-bench several.
+targets: targets-ci .venv-targets-tau2/installed
+
+targets-ci: .venv-targets-bfcl/installed .venv-targets-agentdojo/installed
+
+.venv-targets-%/installed: tests/targets/%.txt
+	python=$$(PYTHON="$(PYTHON)" sh .ci/find_python) && $$python -m venv .venv-targets-$*
+	.venv-targets-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	for file in $(wildcard tests/targets/$*-no-deps.txt); do \
+	    .venv-targets-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $$file || exit 1; \
+	done
 	@touch $@
 
 # Removes everything but the results in runs/.

@@ -23,8 +23,12 @@ TARGETS = Registry(
     "target",
     "trace_jax.targets",
     {
+        "agentdojo": "trace_jax.targets.agentdojo:AgentDojo",
+        "bfcl": "trace_jax.targets.bfcl:Bfcl",
         "helpdesk": "trace_jax.environments.helpdesk.target:Helpdesk",
         "helpdesk_short": "trace_jax.environments.helpdesk.short:ShortHelpdesk",
+        "tau2": "trace_jax.targets.tau2_bench:Tau2Bench",
+        "toolsandbox": "trace_jax.targets.toolsandbox:ToolSandbox",
     },
     ("tasks", "environment"),
 )
