@@ -56,6 +56,11 @@ def gold(target, suite, count: int) -> dict[str, Any]:
     return {"tasks": len(tasks(target)), "failed": failed}
 
 
+def solutions(target, suite, count: int) -> dict[str, Any]:
+    """What the benchmark's solution says in each task."""
+    return {"scripts": {task: [message.model_dump() for message in suite.solution(task)] for task in tasks(target)}}
+
+
 def idle(target, suite, count: int) -> dict[str, Any]:
     """What an agent passes that only says nothing."""
     silence = [Message(role="assistant", content="")] * 100
