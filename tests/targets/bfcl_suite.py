@@ -127,9 +127,8 @@ def endless() -> dict[str, Any]:
     environment = Bfcl().environment("train")
     environment.reset("multi_turn_base_0")
     call = ToolCall(id="call", name="ls", arguments={})
-    messages = 1
-    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
-        messages += 1
+    said = (environment.step(Message(role="assistant", tool_calls=(call,))) for _ in range(40))
+    messages = next((number for number, seen in enumerate(said, start=1) if seen.done), None)
     return {"messages": messages, **_graded(environment)}
 
 
