@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import json
 from typing import Any
 
 from bfcl_eval.constants.default_prompts import MAXIMUM_STEP_LIMIT
@@ -85,6 +86,29 @@ def results(target: Bfcl) -> dict[str, list[str]]:
     return found
 
 
+def answers() -> dict[str, Any]:
+    """Our results of the solutions' calls against those of ``execute_multi_turn_func_call``, for every third task."""
+    target, compared, differ = Bfcl(), 0, []
+    environment = target.environment("train")
+    for id in [*target.tasks("train"), *target.tasks("held_out")][::3]:
+        environment.reset(id)
+        task, model = read_task(id), f"conformance_{next(_NUMBERS)}"
+        for message in solution(id):
+            ours = [answer.content for answer in environment.step(message).messages]
+            theirs, _ = multi_turn_utils.execute_multi_turn_func_call(
+                [_python(call) for call in message.tool_calls],
+                dict(task.configuration),
+                list(task.classes),
+                model,
+                id,
+                long_context="long_context" in id,
+            )
+            if message.tool_calls:
+                compared += len(theirs)
+                differ += [[id, *pair] for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    return {"compared": compared, "differ": differ}
+
+
 def held_back() -> dict[str, Any]:
     """Functions of the category miss_func: whether they are offered too early, or never."""
     environment = Bfcl().environment("train")
@@ -103,9 +127,8 @@ def endless() -> dict[str, Any]:
     environment = Bfcl().environment("train")
     environment.reset("multi_turn_base_0")
     call = ToolCall(id="call", name="ls", arguments={})
-    messages = 1
-    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
-        messages += 1
+    said = (environment.step(Message(role="assistant", tool_calls=(call,))) for _ in range(40))
+    messages = next((number for number, seen in enumerate(said, start=1) if seen.done), None)
     return {"messages": messages, **_graded(environment)}
 
 
@@ -119,6 +142,31 @@ def silent_second_turn() -> dict[str, Any]:
         environment.step(message)
     found = _graded(environment)
     return {**found, "failed": [[c.name, c.detail] for c in environment.grade().checks if not c.passed]}
+
+
+def shared() -> dict[str, Any]:
+    """What one episode leaves to the next where the benchmark's own runner lets it: default lists, and credit cards."""
+    first, second = Bfcl().environment("train"), Bfcl().environment("train")
+    task = next(id for id in Bfcl().tasks("train") if "TwitterAPI" in read_task(id).classes)
+    tweets = []
+    for environment in (first, second):
+        environment.reset(task)
+        user = read_task(task).configuration["TwitterAPI"]
+        _say(environment, "authenticate_twitter", username=user["username"], password=user["password"])
+        tweets.append(json.loads(_say(environment, "post_tweet", content="Hello")))
+        _say(environment, "mention", tweet_id=tweets[-1]["id"], mentioned_usernames=["@neighbour"])
+    travels = [id for id in Bfcl().tasks("train") if "long" in id and "TravelAPI" in read_task(id).classes]
+    one, other = (back_ends(read_task(travels[0]))["TravelAPI"].credit_card_list for _ in range(2))
+    return {
+        "mentions": [tweet["mentions"] for tweet in tweets],
+        "cards": len(one),
+        "same_cards": [number for number in one if one[number] is other[number]],
+    }
+
+
+def _say(environment, name: str, **arguments: Any) -> str:
+    call = ToolCall(id="call", name=name, arguments=arguments)
+    return environment.step(Message(role="assistant", tool_calls=(call,))).messages[0].content
 
 
 def _graded(environment) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def faults(target, suite, count: int) -> dict[str, Any]:
     task = tasks(target)[0]
     calls = (
         ToolCall(id="a", name="no_such_tool", arguments={}),
-        ToolCall(id="b", name="__class__", arguments={}),
+        ToolCall(id="b", name="_load_scenario", arguments={}),
         ToolCall(id="c", name=target.environment("train").tools[0].name, arguments=None, raw_arguments="{"),
         ToolCall(id="d", name=target.environment("train").tools[0].name, arguments={"no_such": [1, {"x": None}]}),
     )

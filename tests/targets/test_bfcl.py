@@ -3,7 +3,7 @@
 import pytest
 from foreign import conformance
 
-PARTS = ("facts", "held_back", "endless", "silent_second_turn")
+PARTS = ("facts", "held_back", "endless", "silent_second_turn", "shared", "answers")
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,14 @@ def test_a_turn_ends_after_twenty_one_messages_with_calls(parts):
 def test_checks_name_the_turn_and_what_differs(parts):
     found = parts["silent_second_turn"]
     assert found["failed"] == [["empty_turn_model_response", "turn 1: 0 messages with calls"]]
+
+
+def test_episodes_share_neither_default_lists_nor_credit_cards(parts):
+    assert parts["shared"]["mentions"] == [[], []]
+    assert parts["shared"]["cards"] > 10
+    assert parts["shared"]["same_cards"] == []
+
+
+def test_calls_are_answered_as_by_the_benchmarks_executor(parts):
+    assert parts["answers"]["compared"] > 1000
+    assert parts["answers"]["differ"] == []
