@@ -27,12 +27,14 @@ setup(
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
+        "openai>=1.60",  # the transport to language models; imported when one is asked
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "prometheus-client>=0.21",
         "pydantic>=2.10",
         "pyyaml>=6.0",
         "referencing>=0.31",
+        "regex>=2024.5",  # matches within a time limit
         "rich>=13.7",
         "safetensors>=0.5",
         "scipy>=1.14",
@@ -47,10 +49,13 @@ setup(
         "tpu": [JAX.replace("jax", "jax[tpu]")],
         "gpu": [JAX.replace("jax", "jax[cuda12]")],
         "smollm2": ["gguf>=0.17"],  # reads the file that the small real model comes in
+        "gymnasium": ["gymnasium>=1.0"],  # target.environment=gymnasium:ID
+        "openenv": ["openenv>=0.10"],  # target.environment=openenv:URL; or in the Python of target.python
         "sglang": ["sglang>=0.5.23", "sglang-router>=0.3.2"],
         # torch, peft and trl are references that the tests compare with; trace_jax never imports them.
         "dev": [
             "gguf>=0.17",
+            "gymnasium>=1.0",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             JAX.replace("jax", "jax[tpu]"),  # libtpu: the tests compile for TPUs, with no TPU
@@ -58,7 +63,6 @@ setup(
             "kubeflow-trainer-api>=2.1",  # JobSet as its authors describe it: rendered files are held against it
             "kubernetes-validate>=1.33",  # and Kubernetes' own JSON schemas
             "mypy>=1.15",
-            "openai>=1.60",  # its client talks to the gateway in the tests
             "peft>=0.17",
             "pytest>=8.3",
             "pytest-xdist>=3.6",  # test files go to two processes: most of a test keeps one core busy

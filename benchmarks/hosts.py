@@ -25,9 +25,9 @@ from absl import app, flags
 from trace_jax.contract.trajectory import Message, Split
 from trace_jax.environments.host import Episode, Host
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.hosts.pool import Pool, PoolHost
-from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.protocol import Observation, Outcome
 
 SECONDS = flags.DEFINE_float("seconds", 2.0, "of each measurement of speed")

@@ -10,5 +10,6 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.analysis.runs = 10
     config.source.format = "tau_bench"
+    config.source.domain = "airline"
     config.source.model = "gpt-4o"
     return config

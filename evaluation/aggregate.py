@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation import statistics
+from evaluation.labels import decoding, label
 from evaluation.program import run
 from evaluation.report_files import read_report
-from evaluation.style import decoding, label
 from evaluation.terminal import print_differences
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.errors import UserError

@@ -17,7 +17,7 @@ from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.environments.protocol import Labelled, Target, Task
-from trace_jax.environments.source import target_source
+from trace_jax.environments.source import Source, target_source
 from trace_jax.pipeline.method import Pipeline, Trained
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
 from trace_jax.routing.router import BASE, Router
@@ -49,12 +49,12 @@ def evaluate_run(
     """
     settings, root, base, target = pipeline.settings, pipeline.root, pipeline.base, pipeline.target
     router, adapters, baseline, spent = trained.router, trained.adapters, trained.baseline, trained.rollouts
-    tasks = held_out_tasks(settings, target)
-    truth = owners(target, tasks, adapters) if isinstance(target, Labelled) else None
+    source = held_out_source(settings, target)
+    truth = owners(target, source.tasks, adapters) if isinstance(target, Labelled) else None
     routers: dict[str, Router] = {ROUTED: router, RANDOM: RandomRouter(router.table, settings.seed)}
     if truth is not None:
         routers[ORACLE] = OracleRouter(router.table, {str(task): owner for task, owner in truth.items()})
-    decisions = {name: route_tasks(router, target, "held_out", tasks) for name, router in routers.items()}
+    decisions = {name: route_tasks(router, source) for name, router in routers.items()}
     path = root / "routing" / "decisions.jsonl"
     path.unlink(missing_ok=True)
     with JsonLinesWriter(path) as writer:
@@ -82,7 +82,7 @@ def evaluate_run(
         *(m for name, r in routing.items() for m in temperatures(settings, name, r.adapter.__getitem__, spent)),
     ]
     merged = {name: lora for r in routing.values() for name, lora in r.merged.items()}
-    play_tasks = partial(play, settings, base, target, "held_out", tasks, progress=pipeline.progress)
+    play_tasks = partial(play, settings, base, source, progress=pipeline.progress)
     path, trials = root / "evaluation" / "trajectories.jsonl", settings.evaluation.trials
     played = play_tasks({**loras, **merged}, methods, trials=trials, label="evaluation", path=path, baselines=BASELINES)
     report = with_best_single(played.report, [f"only {adapter.name}" for adapter in adapters])
@@ -117,9 +117,9 @@ def snapshots(directory: Path, adapter: AdapterManifest) -> dict[Path, AdapterMa
     return found
 
 
-def held_out_tasks(settings: RunSettings, target: Target) -> tuple[Task, ...]:
+def held_out_source(settings: RunSettings, target: Target) -> Source:
     """The held-out tasks that the settings use."""
-    return target_source(target, settings.target.environment, "held_out", settings.target.held_out_tasks).tasks
+    return target_source(target, settings.target.environment, "held_out", settings.target.held_out_tasks)
 
 
 def owners(target: Labelled, tasks: Sequence[Task], adapters: Sequence[AdapterManifest]) -> dict[Task, str]:
@@ -162,12 +162,12 @@ def _partial(
     If adapters are merged this is a lower bound, because a merge without some of its parts may be better than the base.
     """
     routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
-    chosen = {str(task): decision.adapters for task, decision in decisions.items()}
+    needed = {str(task): decision.adapters for task, decision in decisions.items()}
     results = []
     for k in range(1, len(adapters)):
         have = {adapter.name for adapter in adapters[:k]}
         cost = spent - sum(adapter.rollouts for adapter in adapters[k:])
-        rewards = {task: (routed if have.issuperset(chosen[task]) else base).rewards[task] for task in report.tasks}
+        rewards = {task: (routed if have.issuperset(needed[task]) else base).rewards[task] for task in report.tasks}
         results.append(method_result(ROUTED, temperature, cost, rewards))
     return results
 

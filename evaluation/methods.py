@@ -1,17 +1,19 @@
 """Compares methods. All methods play the same tasks with the same random numbers and are scored in the same way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from evaluation import statistics
+from evaluation.episode_counts import effort, error_counts
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
-from trace_jax.contract.trajectory import Split, Trajectory
+from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.host import Host, host_of
-from trace_jax.environments.protocol import Target, Task
+from trace_jax.environments.protocol import Task
+from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
+from trace_jax.rollout.plan import episode_spec
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # keeps their order
 
 def evaluate_methods(
     methods: Sequence[Method],
-    target: Target,
-    split: Split,
-    tasks: Sequence[Task],
+    source: Source,
     trials: int,
     run: Runner,
     *,
@@ -49,7 +49,7 @@ def evaluate_methods(
     greedy_trials: int = 1,
     baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """Play ``tasks`` × ``trials`` with every method.
+    """Play the tasks of ``source`` × ``trials`` with every method.
 
     The sampling seed depends on (``seed``, task, trial) alone. These common random numbers reduce the variance of the
     differences between methods. Methods that send a task to the same adapter at the same temperature would play the
@@ -65,34 +65,30 @@ def evaluate_methods(
         UserError: there are no tasks, two methods have the same name and temperature, a baseline is unknown, or all
             episodes of a method broke.
     """
+    tasks = source.tasks
     _check(methods, tasks, trials, greedy_trials, baselines)
     episodes = plan_episodes(methods, tasks, trials, greedy_trials)
     order = sorted(
         episodes, key=lambda episode: (episode[1] or "", episode[2])
     )  # rows of one adapter run fastest together
-    host = host_of(target, split)
-    specs = [_spec(episode, target, split, host, seed, max_tokens) for episode in order]
-    trajectories = run(specs)
-    reward = dict(zip(order, (t.reward for t in trajectories), strict=True))
-    rewards: list[dict[str, list[float | None]]] = [{str(task): [] for task in tasks} for _ in methods]
+    specs = [_spec(episode, source, seed, max_tokens) for episode in order]
+    played = dict(zip(order, run(specs), strict=True))
+    own: list[list[tuple[Episode, Trajectory]]] = [[] for _ in methods]
     for episode, users in episodes.items():
         for i in users:
-            rewards[i][str(episode[0])].append(reward[episode])
-    results = [
-        method_result(m.name, m.temperature, m.rollouts_spent, {task: tuple(row) for task, row in rows.items()})
-        for m, rows in zip(methods, rewards, strict=True)
-    ]
+            own[i].append((episode, played[episode]))
+    results = [_result(method, tasks, pairs) for method, pairs in zip(methods, own, strict=True)]
     report = EvaluationReport(
-        target=target.name,
-        split=split,
+        target=source.target,
+        split=source.split,
         tasks=tuple(str(task) for task in tasks),
         trials=trials,
         seed=seed,
         methods=tuple(results),
         comparisons=compare(results, baselines),
-        notes=_notes(results, greedy_trials, len(specs)),
+        notes={**_notes(results, greedy_trials, len(specs)), **_version(played.values())},
     )
-    return Evaluation(report, tuple(trajectories))
+    return Evaluation(report, tuple(played[episode] for episode in order))
 
 
 def plan_episodes(
@@ -109,9 +105,16 @@ def plan_episodes(
 
 
 def method_result(
-    name: str, temperature: float, rollouts_spent: int, rewards: Mapping[str, tuple[float | None, ...]]
+    name: str,
+    temperature: float,
+    rollouts_spent: int,
+    rewards: Mapping[str, tuple[float | None, ...]],
+    episodes: Sequence[Trajectory] = (),
 ) -> MethodResult:
-    """The record of one method. Its intervals are computed from ``rewards[task][trial]``."""
+    """The record of one method. Its intervals are computed from ``rewards[task][trial]``, its counts from ``episodes``.
+
+    Raises UserError, with the name of the method, if every episode broke.
+    """
     try:
         return MethodResult(
             method=name,
@@ -121,9 +124,14 @@ def method_result(
             pass_rate=statistics.pass_rate(rewards),
             mean_reward=statistics.mean_reward(rewards),
             broken=statistics.broken_episodes(rewards),
+            pass_at_k=statistics.pass_at_ks(rewards),
+            pass_hat_k=statistics.pass_hat_ks(rewards),
+            effort=effort(episodes) if episodes else None,
+            errors=error_counts(episodes) if episodes else None,
         )
     except UserError as error:
-        raise UserError(f"method {name!r}: {error}") from None
+        first = next((f"; the first: {episode.error}" for episode in episodes if episode.error is not None), "")
+        raise UserError(f"method {name!r}: {error}{first}") from None
 
 
 def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[Comparison, ...]:
@@ -148,18 +156,25 @@ def sampling_seed(seed: int, task: Task, trial: int) -> int:
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def _spec(episode: Episode, target: Target, split: Split, host: Host, seed: int, max_tokens: int) -> EpisodeSpec:
+def _spec(episode: Episode, source: Source, seed: int, max_tokens: int) -> EpisodeSpec:
     task, adapter, temperature, trial = episode
-    return EpisodeSpec(
-        id=f"evaluation/{target.name}/{split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
-        host=host,
-        target=target.name,
-        task=str(task),
-        split=split,
-        seed=task,
+    return episode_spec(
+        source,
+        task,
+        id=f"evaluation/{source.target}/{source.split}/{task}/{adapter or 'base'}/t{temperature:g}/{trial}",
         trial=trial,
         sampling=Sampling(max_tokens=max_tokens, temperature=temperature, seed=sampling_seed(seed, task, trial)),
         adapter=adapter,
+    )
+
+
+def _result(method: Method, tasks: Sequence[Task], played: Sequence[tuple[Episode, Trajectory]]) -> MethodResult:
+    rewards: dict[str, list[float | None]] = {str(task): [] for task in tasks}
+    for (task, *_), trajectory in played:
+        rewards[str(task)].append(trajectory.reward)
+    rows = {task: tuple(row) for task, row in rewards.items()}
+    return method_result(
+        method.name, method.temperature, method.rollouts_spent, rows, [trajectory for _, trajectory in played]
     )
 
 
@@ -195,3 +210,11 @@ def _notes(results: Sequence[MethodResult], greedy_trials: int, played: int) -> 
                 "its figures come from the others, which may be a biased sample"
             )
     return notes
+
+
+def _version(episodes: Iterable[Trajectory]) -> dict[str, str]:
+    """The versions of the target that the episodes name."""
+    versions = sorted(
+        {str(episode.extra["target_version"]) for episode in episodes if "target_version" in episode.extra}
+    )
+    return {"target_version": ", ".join(versions)} if versions else {}

@@ -1,6 +1,5 @@
 """The plots of the report. Each is a function from records to a figure."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from evaluation.labels import decoding, duration, family, label
 from evaluation.report_data import BudgetPoint, Confusion, Metrics
 from evaluation.style import (
     ACCENT,
@@ -20,9 +20,7 @@ from evaluation.style import (
     NEUTRAL,
     NEUTRAL_LIGHT,
     SERIES,
-    decoding,
     figure,
-    label,
 )
 from trace_jax.contract.capability import AnalysisReport, CapabilityReport, Interval
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
@@ -60,12 +58,6 @@ def _bar(axis: Axes, y: int, result: MethodResult, widest: float) -> None:
     axis.plot([rate.low, rate.high], [y, y], color=main, linewidth=2.2, solid_capstyle="round")
     axis.plot([rate.mean], [y], "o", color=main, markersize=5)
     axis.text(rate.high + 0.02 * widest, y, f"{100 * rate.mean:.1f}", va="center", color=INK)
-
-
-def family(method: str) -> str:
-    """``trace``, ``grpo`` or ``other``; it decides the colour of a method."""
-    words = re.findall("[a-z]+", method.lower())
-    return "trace" if "trace" in words or "routed" in words[:1] else "grpo" if "grpo" in words else "other"
 
 
 def budget(points: Sequence[BudgetPoint]) -> Figure:
@@ -199,14 +191,6 @@ def stage_times(seconds: Mapping[str, float]) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     return canvas
-
-
-def duration(seconds: float) -> str:
-    """``12.3 s``, ``4 min 05 s`` or ``2 h 10 min``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _colors(names: Sequence[str]) -> list[str]:

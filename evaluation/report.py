@@ -6,10 +6,10 @@ from pathlib import Path
 from etils import epath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from evaluation import plots, statistics
+from evaluation import statistics
+from evaluation.labels import decoding, duration, family, label, points
 from evaluation.program import required, run
 from evaluation.report_data import ReportData, load_report_data
-from evaluation.style import decoding, label, points, styled, svg
 from evaluation.terminal import print_evaluation
 from trace_jax.contract.capability import Interval
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
@@ -50,7 +50,7 @@ def render(data: ReportData) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"words": label, "points": points, "temperature": decoding, "duration": plots.duration}
+    environment.filters |= {"words": label, "points": points, "temperature": decoding, "duration": duration}
     return environment.get_template("report.html.j2").render(
         data=data,
         plots=draw(data),
@@ -65,6 +65,9 @@ def render(data: ReportData) -> str:
 
 def draw(data: ReportData) -> dict[str, str]:
     """All plots for which there are data, as SVG, by the name of the function in ``evaluation.plots``."""
+    from evaluation import plots
+    from evaluation.style import styled, svg
+
     with styled():
         found = {"pass_rates": plots.pass_rates(data.evaluation)}
         if data.budget:
@@ -91,7 +94,7 @@ def table_row(result: MethodResult) -> Row:
             any_of_k = all_of_k = None
     return Row(
         method=result.method,
-        family=plots.family(result.method),
+        family=family(result.method),
         temperature=result.temperature,
         pass_rate=result.pass_rate,
         mean_reward=result.mean_reward,
@@ -106,7 +109,7 @@ def table_row(result: MethodResult) -> Row:
 
 def headline(report: EvaluationReport) -> list[Comparison]:
     """The comparisons of the first TRACE method with each baseline."""
-    ours = next((m.method for m in report.methods if plots.family(m.method) == "trace"), None)
+    ours = next((m.method for m in report.methods if family(m.method) == "trace"), None)
     return [item for item in report.comparisons if item.method == ours]
 
 

@@ -1,5 +1,6 @@
 """Reads reports and summaries, and refuses those whose files were changed."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,10 @@ from trace_jax.telemetry.metrics import FILE as METRICS
 ANALYSIS, ENVIRONMENTS, TABLE = f"analysis/{ANALYSIS_REPORT}", "environments", "routing/route_table.json"
 
 
-def with_episodes(report: EvaluationReport, path: PathLike) -> EvaluationReport:
-    """The report with the digest of its episodes, the log at ``path``, which will be in the same directory."""
-    return report.replace(episodes={epath.Path(path).name: log_checksum(path)})
+def with_episodes(report: EvaluationReport, path: PathLike, directory: PathLike) -> EvaluationReport:
+    """The report with the digest of episodes of its own, the log at ``path``. The report belongs into ``directory``."""
+    name = os.path.relpath(os.fspath(path), os.fspath(directory))
+    return report.replace(episodes={**report.episodes, name: log_checksum(path)})
 
 
 def read_report(path: PathLike) -> EvaluationReport:

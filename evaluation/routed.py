@@ -1,19 +1,24 @@
 """Routes the tasks of a target before they are evaluated."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluation.report_data import Confusion
 from trace_jax.contract.routing import RouteDecision
-from trace_jax.contract.trajectory import Split
-from trace_jax.environments.hosts.checks import one_line
-from trace_jax.environments.protocol import Target, Task
+from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
+from trace_jax.environments.protocol import Task
+from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
-from trace_jax.models.lora import LoRA
-from trace_jax.routing.merge import materialise
 from trace_jax.routing.router import BASE, Router, RouteRequest
+
+if TYPE_CHECKING:
+    from trace_jax.models.lora import LoRA
+
+_AT_ONCE = 64  # environments that are open at a time
 
 
 @dataclass(frozen=True)
@@ -21,29 +26,42 @@ class Routing:
     """The adapter of each task (None is the base), and the merged adapters among them."""
 
     adapter: Mapping[Task, str | None]
-    merged: Mapping[str, LoRA]
+    merged: Mapping[str, "LoRA"]
 
 
-def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[Task]) -> dict[Task, RouteDecision]:
-    """The router's decision on the first messages of each task. The id of a task names its conversation.
+def route_tasks(router: Router, source: Source) -> dict[Task, RouteDecision]:
+    """The router's decision on the first messages of each task of ``source``. A task names its conversation.
 
     Raises UserError, with target and task, if the environment cannot open the task.
     """
-    requests = []
-    for task in tasks:
-        try:
-            environment = target.environment(split)
-            requests.append(RouteRequest(str(task), environment.reset(task).messages, environment.tools))
-        except Exception as error:  # an environment may raise anything
-            raise UserError(
-                f"target {target.name!r}: {split} task {task} cannot be opened to route it ({one_line(error)}): fix "
-                "its environment, or leave the task out"
-            ) from error
-    return dict(zip(tasks, router.decide_batch(requests), strict=True))
+    requests = asyncio.run(_first_requests(source))
+    return dict(zip(source.tasks, router.decide_batch(requests), strict=True))
 
 
-def assign(decisions: Mapping[Task, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
+async def _first_requests(source: Source) -> list[RouteRequest]:
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def first(task: Task) -> RouteRequest:
+        async with at_once:
+            try:
+                episode = await source.host.open()
+                try:
+                    return RouteRequest(str(task), (await episode.reset(task)).messages, episode.tools)
+                finally:
+                    await episode.close()
+            except (EnvironmentFault, TimeoutError) as error:
+                raise UserError(
+                    f"target {source.target!r}: {source.split} task {task} cannot be opened to route it "
+                    f"({one_line(error)}): fix its environment, or leave the task out"
+                ) from error
+
+    return await asyncio.gather(*map(first, source.tasks))
+
+
+def assign(decisions: Mapping[Task, RouteDecision], adapters: Mapping[str, "LoRA"]) -> Routing:
     """The adapter of each task. The name of a merge consists of its parts and weights, so equal merges share a name."""
+    from trace_jax.routing.merge import materialise
+
     names: dict[Task, str | None] = {}
     merged: dict[str, LoRA] = {}
     for task, decision in decisions.items():

@@ -62,18 +62,3 @@ def svg(canvas: Figure) -> str:
     canvas.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
-
-
-def label(name: str) -> str:
-    """A method, adapter or capability as words."""
-    return name.replace("_", " ") if name else "base"
-
-
-def points(value: float) -> str:
-    """A difference of pass rates in percentage points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def decoding(temperature: float) -> str:
-    """The decoding method of a temperature, in words."""
-    return "greedy" if temperature == 0 else f"T = {temperature:g}"

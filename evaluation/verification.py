@@ -8,8 +8,11 @@ from fnmatch import fnmatch
 from etils import epath
 
 from evaluation import statistics
+from evaluation.do_nothing import FILE as DO_NOTHING
 from evaluation.report_data import SUMMARY, RunSummary, strangers
 from evaluation.report_files import read_named, read_report
+from evaluation.sweep_table import JSON as SWEEP
+from evaluation.sweep_table import SweepTable
 from trace_jax.analysis.stage import CANDIDATES, RUNS, SELECTED, SOURCE, Source, check_labels, source_of
 from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
 from trace_jax.contract.adapter import MANIFEST, PEFT_FILES, AdapterManifest, check_adapter
@@ -223,10 +226,12 @@ _KINDS: tuple[tuple[str, str, Check], ...] = (
     (f"*/{RUNS}", "labels", _log(LabelRun)),
     (f"*/{SELECTED}", "selection", _log(SelectedCapability)),
     ("*/evaluation/report.json", "evaluation, episodes", _report),
-    ("/evaluation.json", "evaluation, episodes", _report),
+    ("*/evaluation.json", "evaluation, episodes", _report),
+    (f"*/{SWEEP}", "sweep", _document(SweepTable)),
     ("*/decisions.jsonl", "route decisions", _log(RouteDecision)),
     ("*/trajectories.jsonl", "episodes", _log(Trajectory)),
     ("*/on_the_way.jsonl", "episodes", _log(Trajectory)),
+    (f"*/{DO_NOTHING}", "episodes", _log(Trajectory)),
     ("*rollouts.jsonl", "episodes", _log(Trajectory)),
     (f"*/{METRICS}", "metrics", _metrics),
     (f"*/{CHECKSUMS}", "checksums of a relay", _document(Checksums)),

@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.held_out import GRPO, REPORT, held_out_tasks, result, with_rows
+from evaluation.held_out import GRPO, REPORT, held_out_source, result, with_rows
 from evaluation.methods import Method
 from evaluation.play import always, play, temperatures
 from evaluation.report_data import SUMMARY, RunSummary
@@ -65,7 +65,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             random_capabilities(pipeline, finished),
             *other_rates(pipeline, result(report, GRPO, 0.0).rollouts_spent),
         ]
-        tasks = held_out_tasks(settings, pipeline.target)
+        source = held_out_source(settings, pipeline.target)
         trained = {manifest.name: (epath.Path(path), manifest) for arm in arms for path, manifest in arm.adapters}
         loras = load_adapters(list(trained.values()), pipeline.base)
         methods: list[Method] = []
@@ -73,7 +73,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             if arm.router is None:
                 adapter_for = always(arm.adapters[0][1].name if arm.adapters else None)
             else:
-                routing = assign(route_tasks(arm.router, pipeline.target, "held_out", tasks), loras)
+                routing = assign(route_tasks(arm.router, source), loras)
                 loras |= routing.merged
                 adapter_for = routing.adapter.__getitem__
             methods += temperatures(settings, arm.name, adapter_for, arm.rollouts)
@@ -81,9 +81,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
             played = play(
                 settings,
                 pipeline.base,
-                pipeline.target,
-                "held_out",
-                tasks,
+                source,
                 loras,
                 methods,
                 trials=settings.evaluation.trials,

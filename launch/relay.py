@@ -8,7 +8,7 @@ unloads and removes adapters on the server (``trace_jax/relay/app.py`` lists the
 with SGLang it runs from a checkout after
 
     pip install absl-py aiohttp etils[epath] fsspec lazy-loader ml_collections
-    pip install numpy pydantic safetensors starlette uvicorn
+    pip install numpy pydantic regex safetensors starlette uvicorn
 
 All adapters together take at most ``--max_disk_gib``. If there is no room for another adapter, the relay removes
 adapters that the server has not loaded, the least recently used first. If that is not enough, the adapter is refused.

@@ -4,15 +4,20 @@
     python -m launch.rollout --config=configs/quickstart.py --workdir=DIR --split=held_out \
         --environment=RUN/environments/NAME.json --adapter=RUN/adapters/NAME/adapter.json
 
+    python -m launch.rollout --config=configs/endpoint.py --workdir=DIR \
+        --config.engine.url=https://HOST/v1 --config.engine.model=NAME
+
 The program plays ``rollout.trials`` episodes on each of the first ``target.train_tasks`` tasks, or with
 ``--split=held_out`` of the first ``target.held_out_tasks`` held-out tasks. After an interruption the same command
-continues. With more tasks or trials it plays the missing episodes. The next start plays broken episodes again. Episodes
-of the base on training tasks can be analysed:
+continues. With more tasks or trials it plays the missing episodes. The next start plays broken episodes again. With
+engine.kind chat an OpenAI-compatible endpoint plays, and no base is loaded. Episodes of the base or of an endpoint on
+training tasks can be analysed; those of an endpoint have no tokens, so they cannot be trained on:
 
     python -m launch.analyze --config=configs/quickstart.py --config.source.path=DIR/trajectories.jsonl --workdir=OUT
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +30,7 @@ from trace_jax.contract.files import read_document
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.engines.chat import ChatEngine
 from trace_jax.environments.source import Source, load_source
 from trace_jax.errors import UserError
 from trace_jax.program import run
@@ -32,7 +38,15 @@ from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
 from trace_jax.run_settings import RunSettings, read_settings
-from trace_jax.session import Base, Manifests, load_adapters, load_base, serve
+from trace_jax.session import (
+    EndpointSession,
+    Manifests,
+    Session,
+    load_adapters,
+    load_base,
+    open_endpoint,
+    serve,
+)
 from trace_jax.telemetry.progress import Progress
 
 ENVIRONMENT = flags.DEFINE_string(
@@ -54,21 +68,45 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     target = settings.target
     source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split), target)
     manifests = _manifests()
-    base = load_base(settings)
-    adapters = load_adapters(manifests, base)
-    open_workdir(workdir, _identity(settings, base, source, manifests))
-    adapter = next(iter(adapters), None)
+    opened, revision, adapter = _session(settings, manifests, workdir)
+    open_workdir(workdir, _identity(settings, revision, source, manifests))
     specs = plan_episodes(source, settings.rollout, seed=settings.seed, adapter=adapter)
     path = workdir / TRAJECTORIES
     recording = Recording(path)
     if missing := recording.missing(specs):
         with (
-            serve(settings, base, adapters, workdir / "published") as session,
+            opened as session,
             Progress() as progress,
             progress.stage(f"rollouts of {source.name}", len(specs), len(specs) - len(missing)) as bar,
         ):
             session.play(missing, recording, bar.episode)
+        if isinstance(session, EndpointSession):
+            print(_spending(session.engine))
     _report(path, [recording.episodes[spec.id] for spec in specs])
+
+
+def _session(
+    settings: RunSettings, manifests: Manifests, workdir: epath.Path
+) -> tuple[AbstractContextManager[Session | EndpointSession], str, str | None]:
+    """What plays, not yet opened; the revision of its base; the adapter that plays."""
+    if settings.engine.kind == "chat":
+        if manifests:
+            raise UserError("--adapter with engine.kind chat: an endpoint takes none: serve it, and name its model")
+        endpoint = open_endpoint(settings)
+        return nullcontext(endpoint), endpoint.revision, None
+    base = load_base(settings)
+    adapters = load_adapters(manifests, base)
+    return serve(settings, base, adapters, workdir / "published"), base.revision, next(iter(adapters), None)
+
+
+def _spending(engine: ChatEngine) -> str:
+    """One line about what the endpoint was sent."""
+    spent, dollars = engine.spending, engine.dollars
+    tokens = f"{spent.prompt_tokens} + {spent.completion_tokens} tokens"
+    unknown = f", {spent.unknown} answers of unknown size" if spent.unknown else ""
+    cost = "cost unknown: set engine.prompt_price and engine.completion_price" if dollars is None else f"${dollars:.4f}"
+    counts = f"{spent.answers} answers, {spent.retries} retries, {spent.failures} given up"
+    return f"{engine.name}: {counts}, {tokens}{unknown}; {cost}"
 
 
 def _manifests() -> Manifests:
@@ -78,11 +116,11 @@ def _manifests() -> Manifests:
     return [(path, read_document(path, AdapterManifest))]
 
 
-def _identity(settings: RunSettings, base: Base, source: Source, manifests: Manifests) -> dict[str, Any]:
+def _identity(settings: RunSettings, revision: str, source: Source, manifests: Manifests) -> dict[str, Any]:
     """The identity of a work directory. Engine and concurrency are not part of it; tasks and trials may increase."""
     return {
         "seed": settings.seed,
-        "base": {"revision": base.revision, "dtype": settings.base.dtype},
+        "base": {"revision": revision, "dtype": settings.base.dtype},
         "adapter": [checksums(Path(path.parent / manifest.peft)).model_dump() for path, manifest in manifests],
         "environment": {
             "name": source.name,

@@ -31,6 +31,9 @@ Responses. A response contains tool calls only if the request offers tools. This
 format does not show the tools to the model; they must send their tools nevertheless. Tool calls and thinking are fields
 of a message if the servers have a --tool-call-parser and a --reasoning-parser.
 
+Records. With --record, RUN/gateway/conversations.jsonl keeps what is served, the contents of messages included, in a
+file that only its owner can read. No header and no key is written. launch.label_rewards joins rewards with it later.
+
 Keys. --api_keys=FILE or $TRACE_API_KEYS holds the API keys of clients, $SGLANG_API_KEY the key of the servers. /health
 and /metrics (Prometheus) need no key. After SIGTERM running responses may end, for at most --drain_seconds.
 """
@@ -38,7 +41,6 @@ and /metrics (Prometheus) need no key. After SIGTERM running responses may end, 
 import asyncio
 import logging
 import os
-import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -54,14 +56,13 @@ from tokenizers import Tokenizer
 
 from trace_jax.chat.loading import load_renderer
 from trace_jax.chat.renderer import Renderer
-from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
 from trace_jax.contract.files import read_document
 from trace_jax.contract.lock import locked
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.storage import is_local
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.errors import UserError
-from trace_jax.gateway.adapters import Adapters, Held
+from trace_jax.gateway.adapters import Adapters, Held, held_adapters
 from trace_jax.gateway.app import make_app
 from trace_jax.gateway.backend import Backend
 from trace_jax.gateway.connections import guarded, listen
@@ -74,8 +75,10 @@ from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
+from trace_jax.gateway.open_files import allow_open_files
 from trace_jax.gateway.pinning import Pins
 from trace_jax.gateway.prompt_limit import characters_per_token
+from trace_jax.gateway.recorder import Recorder
 from trace_jax.gateway.routes import Conversations
 from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
 from trace_jax.gateway.shutdown import DrainingServer
@@ -111,11 +114,16 @@ MAX_MERGED = flags.DEFINE_integer("max_merged", 16, "merges of several adapters 
 CORS_ORIGINS = flags.DEFINE_list(
     "cors_origins", [], "origins whose pages may send requests from a browser, such as https://example.com; * for all"
 )
+RECORD = flags.DEFINE_bool(
+    "record", False, "keep what is served, message contents included: RUN/gateway/conversations.jsonl"
+)
+RECORD_MB = flags.DEFINE_integer("record_mb", 8, "MiB of one conversation that are recorded", lower_bound=1)
 LOG_MESSAGES = flags.DEFINE_bool("log_messages", False, "log the bodies of requests, which contain messages")
 
 
 logger = logging.getLogger(__name__)
 
+CONVERSATIONS_FILE = "conversations.jsonl"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _OTHER_FILES = 256  # open files other than connections: models, logs, libraries
 
@@ -138,7 +146,7 @@ class _Engines:
 
 
 async def _serve(settings: RunSettings, root: Path) -> None:
-    _allow_open_files(MAX_CONNECTIONS.value + MAX_REQUESTS.value + _OTHER_FILES)
+    allow_open_files(MAX_CONNECTIONS.value + MAX_REQUESTS.value + _OTHER_FILES)
     table_path, metrics, keys = root / "routing" / "route_table.json", Metrics(), read_keys(API_KEYS.value)
     if not keys and HOST.value not in _LOOPBACK:
         logger.warning(
@@ -147,7 +155,7 @@ async def _serve(settings: RunSettings, root: Path) -> None:
             KEYS_VARIABLE,
         )
     table = read_document(table_path, RouteTable)
-    held = _held(root, table)
+    held = held_adapters(root, table)
     with locked(root / "gateway"), listen(HOST.value, PORT.value) as listener:  # before a model is loaded
         async with AsyncExitStack() as stack:
             if settings.engine.kind == "sglang":
@@ -164,6 +172,9 @@ async def _serve(settings: RunSettings, root: Path) -> None:
             pins = Pins(CONVERSATIONS.value, IDLE.value * 3600.0)
             metrics.watch("conversations", "Conversations whose decision is remembered", lambda: len(pins))
             metrics.watch("merges", "Merges that the engine holds", lambda: adapters.merged)
+            recorder = _recorder(root, engines.revision, metrics)
+            if recorder is not None:
+                stack.push_async_callback(recorder.close)
             gateway = Gateway(
                 models,
                 Conversations(engines.router, adapters, pins, log, metrics),
@@ -174,8 +185,19 @@ async def _serve(settings: RunSettings, root: Path) -> None:
                 metrics,
                 LOG_MESSAGES.value,
                 CORS_ORIGINS.value,
+                recorder,
             )
             await _listen(gateway, listener, engines)
+
+
+def _recorder(root: Path, base: str, metrics: Metrics) -> Recorder | None:
+    if not RECORD.value:
+        return None
+    path = root / "gateway" / CONVERSATIONS_FILE
+    logger.warning("the contents of all messages are recorded in %s", path)
+    return Recorder(
+        path, base, conversation_bytes=RECORD_MB.value << 20, conversations=CONVERSATIONS.value, metrics=metrics
+    )
 
 
 async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) -> None:
@@ -197,36 +219,6 @@ async def _listen(gateway: Gateway, listener: socket.socket, engines: _Engines) 
     with Termination():  # the server drains at the signal, and raises it again when it is done
         await DrainingServer(settings, DRAIN.value).serve(sockets=[listener])
     print("ended: the gateway's decisions are kept; the same command serves again", file=sys.stderr)
-
-
-def _allow_open_files(number: int) -> None:
-    """Raise the process's limit of open files to ``number``. Raises UserError if the system allows fewer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < number:
-        raise UserError(
-            f"{number} open files are needed and {hard} allowed: raise ulimit -n, or lower --max_connections"
-        )
-    if soft != resource.RLIM_INFINITY and soft < number:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
-
-
-def _held(root: Path, table: RouteTable) -> dict[str, Held]:
-    """The adapters of the table. Raises UserError if one is missing, was changed or swapped, or has another base."""
-    held = {}
-    for route in table.routes:
-        path = root / "adapters" / route.adapter / MANIFEST
-        manifest = read_document(path, AdapterManifest)
-        if manifest.base != table.base:
-            raise UserError(
-                f"{path}: adapter of base {manifest.base}, but the route table is of {table.base}: restore the file"
-            )
-        if manifest.name != route.adapter:
-            raise UserError(
-                f"{path}: manifest of adapter {manifest.name!r}, but the table routes to {route.adapter!r}: the "
-                "directories of the adapters were swapped: restore them"
-            )
-        held[route.adapter] = Held(Path(check_adapter(path, manifest)), manifest.rank, manifest.files)
-    return held
 
 
 def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, held: Mapping[str, Held]) -> _Engines:

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from evaluation.held_out import held_out_tasks
+from evaluation.held_out import held_out_source
 from evaluation.play import always, play, temperatures
 from evaluation.report import write_report
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
@@ -131,9 +131,7 @@ class Run:
             played = play(
                 settings,
                 self.base,
-                self.target,
-                "held_out",
-                held_out_tasks(settings, self.target),
+                held_out_source(settings, self.target),
                 loras,
                 methods,
                 trials=settings.evaluation.trials,

@@ -1,6 +1,7 @@
 """A finished run in small: every kind of file of a pipeline, made by its own functions, with nothing trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from trace_jax.contract.files import JsonLinesWriter, write_document
 from trace_jax.contract.trajectory import Message, Policy, Segment, Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.source import target_source
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import revision, save
@@ -52,10 +54,12 @@ class Labeller:
 
     def label(self, trajectories: Sequence[Trajectory], candidates: Candidates, run: int, seed: int) -> LabelRun:
         labels = tuple(
-            PairLabel(trajectory=one.id, capability="look", label=Label.PRESENT if one.passed else Label.LACKING)
-            for one in trajectories
+            PairLabel(
+                trajectory=episode.id, capability="look", label=Label.PRESENT if episode.passed else Label.LACKING
+            )
+            for episode in trajectories
         )
-        ids = tuple(one.id for one in trajectories)
+        ids = tuple(episode.id for episode in trajectories)
         return LabelRun(run=run, seed=seed, analyst=self.name, trajectories=ids, labels=labels)
 
 
@@ -104,8 +108,8 @@ def _environment(directory: Path, name: str) -> EnvironmentManifest:
         for seed in range(2)
     ]
     path = calibration_path(directory, name)
-    record(path, [one for group in played for one in group])
-    calibration = calibrate([[one.reward for one in group] for group in played])
+    record(path, [episode for group in played for episode in group])
+    calibration = calibrate([[episode.reward for episode in group] for group in played])
     attempt = Attempt(round=0, design=DESIGN, gates=(), calibration=calibration, seeds=(0, 1), feedback="")
     manifest = EnvironmentManifest(
         name=name, capability=name, target="helpdesk", designer="rules", design=DESIGN, gates=(),
@@ -132,8 +136,8 @@ def _adapter(directory: Path, name: str, base: str, seed: int) -> AdapterManifes
 
 def gate(base: str, bias: float) -> Gate:
     """A gate that sends everything to the last adapter, for a large ``bias``."""
-    zero, one = np.zeros(16), np.ones(16)
-    return Gate(base, ("", *NAMES), "mean", zero, one, np.zeros((16, 2)), np.array([-bias, bias]))
+    zero, ones = np.zeros(16), np.ones(16)
+    return Gate(base, ("", *NAMES), "mean", zero, ones, np.zeros((16, 2)), np.array([-bias, bias]))
 
 
 def _route(directory: Path, base: str, adapters: Sequence[AdapterManifest]) -> None:
@@ -151,14 +155,15 @@ def _evaluate(directory: Path) -> None:
 
     def run(specs) -> list[Trajectory]:
         played = [
-            episode(one.id, int(one.task), one.trial, float(one.adapter == "look"), "held_out").replace(
-                policy=Policy(base="b", adapter=one.adapter)
+            episode(spec.id, int(spec.task), spec.trial, float(spec.adapter == "look"), "held_out").replace(
+                policy=Policy(base="b", adapter=spec.adapter)
             )
-            for one in specs
+            for spec in specs
         ]
         record(path, played)
         return played
 
+    source = replace(target_source(Helpdesk(), "helpdesk", "held_out", 1), tasks=(1, 2))
     methods = [Method(name or "base", 0.0, lambda _, name=name: name, 0) for name in (None, "look")]
-    done = evaluate_methods(methods, Helpdesk(), "held_out", (1, 2), 1, run, max_tokens=8, baselines=("base",))
-    write_document(directory / "report.json", with_episodes(done.report, path))
+    done = evaluate_methods(methods, source, 1, run, max_tokens=8, baselines=("base",))
+    write_document(directory / "report.json", with_episodes(done.report, path, directory))

@@ -46,7 +46,7 @@ def test_a_value_of_another_type_is_refused_by_name(cls, name) -> None:
     "changes,words",
     [
         ({"engine.slots": 0}, "engine.slots is 0: it should be greater than or equal to 1"),
-        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded' or 'sglang'"),
+        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded', 'sglang' or 'chat'"),
         ({"engine.kind": "sglang"}, "engine.url '' names no servers"),
         ({"engine.kind": "sglang", "engine.url": "localhost:3000"}, "engine.url 'localhost:3000' names no servers"),
         ({"engine.wait_seconds": float("inf")}, "engine.wait_seconds is inf: it should be a finite number"),
@@ -87,11 +87,11 @@ def test_the_config_is_locked() -> None:
 
 def test_a_work_directory_does_not_belong_to_its_servers() -> None:
     config = base.get_config()
-    one = read_settings(config).identity()
+    identity = read_settings(config).identity()
     config.engine.url, config.engine.wait_seconds = "http://elsewhere:1", 7.0
-    assert read_settings(config).identity() == one
+    assert read_settings(config).identity() == identity
     config.engine.capacity = 1024
-    assert read_settings(config).identity() != one
+    assert read_settings(config).identity() != identity
 
 
 def test_a_dry_run_and_the_help_need_no_jax() -> None:

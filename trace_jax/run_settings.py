@@ -29,6 +29,17 @@ from trace_jax.training.settings import GRPOConfig
 
 S = TypeVar("S", bound=Settings)
 
+_WHERE_SERVERS_ARE = (
+    "api_key_variable",
+    "completion_price",
+    "max_tokens_field",
+    "prompt_price",
+    "relay_port_offset",
+    "request_seconds",
+    "url",
+    "wait_seconds",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -51,7 +62,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise UserError(f"seed is {self.seed!r}: give a whole number that is not negative")
-        if self.engine.capacity < self.rollout.max_episode_tokens:
+        if self.engine.kind != "chat" and self.engine.capacity < self.rollout.max_episode_tokens:
             raise UserError(
                 f"engine.capacity {self.engine.capacity} is below rollout.max_episode_tokens "
                 f"{self.rollout.max_episode_tokens}: longer episodes would break, so raise the one or lower the other"
@@ -62,7 +73,7 @@ class RunSettings:
         found = asdict(self)
         for name in ("workers", "python", "step_seconds", "start_seconds"):
             del found["target"][name]
-        for name in ("url", "relay_port_offset", "request_seconds", "wait_seconds"):
+        for name in _WHERE_SERVERS_ARE:
             del found["engine"][name]
         return found
 

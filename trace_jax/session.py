@@ -19,6 +19,7 @@ from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.adapter import AdapterManifest, check_adapter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Engine
 from trace_jax.engines.settings import EngineSettings
@@ -74,6 +75,37 @@ class Session:
         )
 
 
+@dataclass(frozen=True)
+class EndpointSession:
+    """An endpoint that plays (``engine.kind`` is chat): no base is loaded, and nothing can be trained."""
+
+    settings: RunSettings
+    engine: ChatEngine
+
+    @property
+    def revision(self) -> str:
+        """The base in the trajectories' policy."""
+        return self.engine.name
+
+    def play(
+        self, specs: Sequence[EpisodeSpec], recording: Recording, on_episode: Callable[[Trajectory], None]
+    ) -> list[Trajectory]:
+        """As ``Session.play``. The trajectories have no token segments."""
+        return recording.collect(
+            specs,
+            engine=self.engine,
+            renderer=None,
+            settings=self.settings.rollout,
+            base=self.revision,
+            on_episode=on_episode,
+        )
+
+
+def open_endpoint(settings: RunSettings) -> EndpointSession:
+    """A session by the endpoint ``engine.url``. Raises UserError for an API key that cannot be one."""
+    return EndpointSession(settings, ChatEngine(settings.engine))
+
+
 def open_session(settings: RunSettings, base: Base | None = None, *, adapters: int = 1) -> Session:
     """The base, loaded if it is not given, and an engine.
 
@@ -90,8 +122,14 @@ def load_base(settings: RunSettings, mesh: Mesh | None = None) -> Base:
     """The model in ``base.path``: sharded over ``mesh``, or whole on the default device.
 
     With several processes all of them call it, and each reads the part that its own devices hold. Raises UserError when
-    no model is named, a part of it cannot be used, the mesh does not fit it, or processes see different models.
+    no model is named, a part of it cannot be used, the mesh does not fit it, or processes see different models; and for
+    an engine of kind chat, since nothing that an endpoint plays can be trained on.
     """
+    if settings.engine.kind == "chat":
+        raise UserError(
+            "engine.kind is chat: an endpoint tells no tokens, so its episodes can be analysed and scored, but nothing "
+            "can be trained, routed or served with it: use --config.engine.kind=embedded or sglang"
+        )
     if not settings.base.path:
         raise UserError(
             "config.base.path is empty: name the Hugging Face directory of the base, --config.base.path=DIR"

@@ -88,6 +88,17 @@ def test_tau2_bench_fields_are_where_the_contract_wants_them(tmp_path: Path) -> 
     assert all(trajectory.broken and trajectory.reward is None for trajectory in (user, ungraded, skipped))
 
 
+@pytest.mark.parametrize("odd", [3, None, {}, {"name": 1}, {"name": "x", "params": []}])
+def test_a_tau2_tool_that_cannot_be_read_costs_no_episode(tmp_path: Path, odd: object, caplog) -> None:
+    results = result_file()
+    (tmp_path / "sound.json").write_text(json.dumps(results))
+    results["info"]["environment_info"]["tool_defs"]["odd"] = odd
+    (tmp_path / "odd.json").write_text(json.dumps(results))
+    sound, found = (tau2_bench.load(tmp_path / name) for name in ("sound.json", "odd.json"))
+    assert [(e.id, e.reward, e.tools) for e in found] == [(e.id, e.reward, e.tools) for e in sound]
+    assert caplog.text.count("odd.json: tool_defs.odd is left out, correct it there") == 1
+
+
 def test_what_the_user_does_on_a_device_is_not_taken_for_the_agents_work(tmp_path: Path) -> None:
     episode = read_episode(load_tau2(tmp_path, result_file())[0])
     assert [(call.name, call.failed) for call in episode.calls] == [("get_user", False), ("get_user", True)]

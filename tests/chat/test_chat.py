@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from drawn_messages import others_of, turns_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -33,24 +34,7 @@ calls = st.one_of(
     st.tuples(names, arguments, st.none()),
     st.tuples(names, st.none(), contents.filter(lambda text: read_arguments(text) is None)),
 )
-turns = st.builds(
-    lambda content, calls: Message(
-        role="assistant",
-        content=content or None,
-        tool_calls=tuple(
-            ToolCall(id=f"call_{i}", name=name, arguments=read, raw_arguments=raw)
-            for i, (name, read, raw) in enumerate(calls)
-        ),
-    ),
-    contents,
-    st.lists(calls, max_size=3),
-)
-others = st.lists(
-    st.builds(
-        lambda role, content: Message(role=role, content=content), st.sampled_from(["tool", "user", "system"]), contents
-    ),
-    max_size=3,
-)
+turns, others = turns_of(contents, calls), others_of(contents)
 
 
 @SETTINGS

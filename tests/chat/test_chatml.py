@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from chatml_tokenizer import small_tokenizer
+from drawn_messages import others_of, turns_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -40,24 +41,7 @@ calls = st.one_of(
     st.tuples(names, st.dictionaries(texts, st.one_of(texts, st.integers(-99, 99)), max_size=3), st.none()),
     st.tuples(names, st.none(), slashless.filter(lambda text: read_arguments(text) is None)),
 )
-turns = st.builds(
-    lambda content, calls: Message(
-        role="assistant",
-        content=content or None,
-        tool_calls=tuple(
-            ToolCall(id=f"call_{i}", name=name, arguments=read, raw_arguments=raw)
-            for i, (name, read, raw) in enumerate(calls)
-        ),
-    ),
-    slashless,
-    st.lists(calls, max_size=3),
-)
-others = st.lists(
-    st.builds(
-        lambda role, content: Message(role=role, content=content), st.sampled_from(["tool", "user", "system"]), texts
-    ),
-    max_size=3,
-)
+turns, others = turns_of(slashless, calls), others_of(texts)
 
 
 @SETTINGS

@@ -205,7 +205,7 @@ def test_any_sampled_tokens_are_read_and_shown_as_the_template_would(
     families: dict[Form, Family], pieces: list[int | str], then: list[Message], form: Form
 ) -> None:
     family = families[form]
-    ids = [i for one in pieces for i in ([one] if isinstance(one, int) else family.reference.encode(one))]
+    ids = [i for piece in pieces for i in ([piece] if isinstance(piece, int) else family.reference.encode(piece))]
     message = family.renderer.parse(ids)
     assert Message.model_validate_json(message.model_dump_json()) == message
     for call in message.tool_calls:

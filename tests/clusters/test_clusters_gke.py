@@ -12,7 +12,7 @@ ON_GKE = {"targets": ("gke",), "zone": "us-central1-a", "gke.cluster": "c", "gke
 
 
 def documents(rendered, name="jobset.yaml"):
-    return {one["kind"]: one for one in yaml.safe_load_all(rendered.files[name])}
+    return {resource["kind"]: resource for resource in yaml.safe_load_all(rendered.files[name])}
 
 
 def roles(jobset):

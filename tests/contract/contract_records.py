@@ -94,6 +94,8 @@ def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
         values["tasks"] = tasks = tuple(dict.fromkeys(values["tasks"]))
         rewards = st.fixed_dictionaries({task: of_type(tuple[float | None, ...]) for task in tasks})
         values["methods"] = tuple(method.model_copy(update={"rewards": draw(rewards)}) for method in values["methods"])
+        if (nothing := values["do_nothing"]) is not None:
+            values["do_nothing"] = nothing.model_copy(update={"rewards": draw(rewards)})
     return model(**values)
 
 

@@ -25,7 +25,7 @@ def found(workers: list[dict[str, str]] | None, key: str | None = None) -> list[
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            return [one.replace(url, "itself") for one in await server_urls(f"{url}/,{url}", key)]
+            return [address.replace(url, "itself") for address in await server_urls(f"{url}/,{url}", key)]
         finally:
             await runner.cleanup()
 

@@ -129,8 +129,9 @@ def test_tokens_do_not_depend_on_the_company(engine: EmbeddedEngine) -> None:
 
 def test_seeds_give_different_tokens(engine: EmbeddedEngine) -> None:
     start = prompt(np.random.default_rng(), 20)
-    completions = ask(engine, [(start, Sampling(12, 1.0, seed), None) for seed in range(12)])
-    assert len({completion.token_ids for completion in completions}) > 8
+    for seeds in (range(12), [-1, *(1 << shift for shift in range(31, 42))]):  # of any size: clients choose them
+        completions = ask(engine, [(start, Sampling(12, 1.0, seed), None) for seed in seeds])
+        assert len({completion.token_ids for completion in completions}) > 8
 
 
 def test_a_group_s_prompt_is_computed_once(engine: EmbeddedEngine, forced) -> None:

@@ -38,7 +38,7 @@ class Server:
 
     async def prompt_logprobs(self, tokens: list[int], adapters: list[str | None]) -> list[np.ndarray]:
         deaf = [name is None or name.startswith(tuple(self.deaf)) for name in adapters]
-        return [np.full(len(tokens) - 1, -2.0 if one else -3.0) for one in deaf]
+        return [np.full(len(tokens) - 1, -2.0 if silent else -3.0) for silent in deaf]
 
     async def load(self, files: AdapterFiles) -> None:
         self.loaded[files.name] = f"/var/adapters/{files.name}"

@@ -176,11 +176,11 @@ def test_answers_that_no_other_server_would_mend(answer: object, words: str) -> 
 
 def test_a_request_that_kills_whatever_it_meets_is_given_up() -> None:
     async def run() -> None:
-        async with Fake(500) as one, Fake(500) as other:
-            engine = engine_of(one, other)
+        async with Fake(500) as first, Fake(500) as other:
+            engine = engine_of(first, other)
             with pytest.raises(ServerFailed, match="/generate answered 500: because 500"):
                 await engine.generate((7,), Sampling(2))
-            assert len(one.asked) + len(other.asked) == ATTEMPTS
+            assert len(first.asked) + len(other.asked) == ATTEMPTS
 
     asyncio.run(run())
 
@@ -224,17 +224,17 @@ def test_a_server_that_comes_back_with_other_settings_is_asked_for_them_again() 
 
 def test_a_server_of_another_base_gets_no_requests_until_it_is_mended(caplog) -> None:
     async def run() -> None:
-        async with Fake(good()) as one, Fake(good()) as other:
+        async with Fake(good()) as first, Fake(good()) as other:
             other.base = -4.2
-            engine = engine_of(one, other, slots=1)
+            engine = engine_of(first, other, slots=1)
             await engine.generate((7,), Sampling(2))
             while "is out" not in caplog.text:
                 await asyncio.sleep(0.01)
             (serving,) = engine.serving
-            if serving == one.url:
-                other.base = one.base + 0.02  # rounding
+            if serving == first.url:
+                other.base = first.base + 0.02  # rounding
             else:
-                one.base = other.base + 0.02
+                first.base = other.base + 0.02
             while len(engine.serving) < 2:
                 await asyncio.sleep(0.01)
 
@@ -251,7 +251,7 @@ def test_requests_of_a_server_that_hangs_go_elsewhere() -> None:
                 await asyncio.sleep(0.01)
             hung.ready = False
             completions = await asyncio.wait_for(asyncio.gather(*tasks), 20)
-            assert [one.token_ids for one in completions] == [(11, 12)] * 8
+            assert [completion.token_ids for completion in completions] == [(11, 12)] * 8
             assert engine.serving == (well.url,)
 
     asyncio.run(run())
@@ -272,24 +272,24 @@ def test_a_caller_that_leaves_gives_its_seat_back() -> None:
 
 def test_seats_are_all_taken_and_never_exceeded() -> None:
     async def run() -> None:
-        async with Fake(0.05) as one, Fake(0.05) as other:
-            engine = engine_of(one, other, slots=4)
+        async with Fake(0.05) as first, Fake(0.05) as other:
+            engine = engine_of(first, other, slots=4)
 
             async def generate(number: int) -> None:
                 await engine.generate((7, number), Sampling(2), affinity=f"group {number}")
 
             await generate(0)
             await asyncio.gather(*(generate(number) for number in [*range(8)] * 6))
-            assert one.most == other.most == 4
-            assert len(one.asked) + len(other.asked) == 49 and min(len(one.asked), len(other.asked)) >= 16
+            assert first.most == other.most == 4
+            assert len(first.asked) + len(other.asked) == 49 and min(len(first.asked), len(other.asked)) >= 16
 
     asyncio.run(run())
 
 
 def test_an_idle_pool_sends_a_group_to_one_server() -> None:
     async def run() -> None:
-        async with Fake(good()) as one, Fake(good()) as other, Fake(good()) as third:
-            engine, fakes = engine_of(one, other, third, slots=8), (one, other, third)
+        async with Fake(good()) as first, Fake(good()) as other, Fake(good()) as third:
+            engine, fakes = engine_of(first, other, third, slots=8), (first, other, third)
             assert await engine.health()
             for group in range(30):
                 for _ in range(3):

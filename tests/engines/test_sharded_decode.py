@@ -10,28 +10,13 @@ import pytest
 
 from trace_jax.engines.embedded.cache import new_cache
 from trace_jax.engines.embedded.steps import decode, decoder_params, sharded_decode
-from trace_jax.models.config import DecoderConfig
 from trace_jax.models.lora import init_lora
 from trace_jax.parallel.mesh import MeshSettings, make_mesh
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
-from forward import noisy_decoder  # noqa: E402
+from forward import dense_and_experts, noisy_decoder  # noqa: E402
 
-DENSE = DecoderConfig(96, 32, 2, 4, 2, 16, 48, tie_embeddings=True)
-EXPERTS = DecoderConfig(
-    96,
-    32,
-    2,
-    4,
-    2,
-    16,
-    0,
-    num_experts=8,
-    num_experts_per_tok=2,
-    moe_intermediate_size=16,
-    norm_topk_prob=True,
-    model_type="qwen3_moe",
-)
+DENSE, EXPERTS = dense_and_experts(4, 2)
 SLOTS = 8
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 from trace_jax.contract.trajectory import Check, Message, Tool
-from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments import Observation, Outcome
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"x": {"type": "integer"}}})
 
@@ -76,6 +76,12 @@ class Odd:
     def on_fork(self):
         if os.fork() == 0:
             return say("I am the child")
+        return say("forked")
+
+    def on_linger(self):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
         return say("forked")
 
     def on_lines(self, *words):

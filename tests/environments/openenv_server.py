@@ -72,8 +72,8 @@ class Tools(MCPEnvironment):
     def reset(self, seed=None, episode_id=None, **_):
         return Observation(done=False, metadata={})
 
-    def step(self, action, timeout_s=None, **more):
-        found = super().step(action, timeout_s=timeout_s, **more)
+    async def step_async(self, action, timeout_s=None, **more):
+        found = await super().step_async(action, timeout_s=timeout_s, **more)
         found.reward = 0.5 if isinstance(action, CallToolAction) else 0.0
         return found
 

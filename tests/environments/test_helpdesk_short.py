@@ -47,8 +47,8 @@ def test_half_of_the_way_earns_a_part():
     for seed in SEEDS:
         (request,) = draw_short("held_out", seed).requests
         calls = [call(name, **arguments) for name, arguments in request.right.calls]
-        one = played(seed, calls[0], say("Well."))
-        assert one.reward == (1.0 if len(calls) == 1 and not request.must_say else PARTIAL / len(calls))
+        outcome = played(seed, calls[0], say("Well."))
+        assert outcome.reward == (1.0 if len(calls) == 1 and not request.must_say else PARTIAL / len(calls))
         twice = played(seed, calls[0], calls[0], say("Well."))
         assert twice.components["calls"] <= 0.5  # what was asked for once and done twice is half right
 

@@ -11,8 +11,8 @@ import pytest
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.pool import Pool, PoolHost
-from trace_jax.environments.hosts.process import WorkerPlan
 
 
 @contextmanager
@@ -88,6 +88,26 @@ def test_all_calls_of_an_episode_are_made_in_one_thread():
         assert same == "True" and pid == other and int(pid) != os.getpid()
 
     with a_pool() as pool:
+        asyncio.run(play(pool))
+
+
+@pytest.mark.parametrize("target", ["Desk", "Quick"])
+def test_steps_of_one_moment_share_a_line(target, monkeypatch):
+    written = []
+
+    def write(descriptor, data):
+        written.append(bytes(data))
+        return real_write(descriptor, data)
+
+    async def play(pool):
+        episodes = await opened(pool, 32)
+        monkeypatch.setattr(os, "write", write)
+        assert await asyncio.gather(*[text(e, "hello") for e in episodes]) == ["hello 1"] * 32
+        monkeypatch.undo()
+        assert len(written) == 1 and written[0].count(b'"step"') == 32
+
+    real_write = os.write
+    with a_pool(target=target) as pool:
         asyncio.run(play(pool))
 
 
@@ -175,8 +195,34 @@ def test_what_is_printed_and_what_a_forked_child_says_is_not_an_answer(target):
         assert await text(odd, "print") == "printed"
         assert await text(odd, "fork") == "forked"
         assert await text(odd, "hello") == "hello 3" and await text(fine, "hello") == "hello 1"
+        child = pool.workers()[0]._child
+        assert child.read_output() and b"not for the lines" in child._printed and b"Traceback" not in child._printed
 
     with a_pool(target=target) as pool:
+        asyncio.run(play(pool))
+
+
+def test_a_worker_that_dies_is_missed_at_once_even_if_its_children_live_on():
+    async def play(pool):
+        (odd,) = await opened(pool, 1)
+        assert await text(odd, "linger") == "forked"
+        started = time.monotonic()
+        assert "killed by SIGKILL" in await fault(odd, "kill")
+        assert time.monotonic() - started < 20  # of the 30 of target.step_seconds
+
+    with a_pool() as pool:
+        asyncio.run(play(pool))
+
+
+def test_an_answer_that_comes_too_late_is_nobody_s_fault():
+    async def play(pool):
+        odd, fine = await opened(pool, 2)
+        assert "step took longer than target.step_seconds=1" in await fault(odd, "sleep 2")
+        await odd.close()
+        await asyncio.sleep(1.5)
+        assert await text(fine, "hello") == "hello 1"
+
+    with a_pool(step_seconds=1.0) as pool:
         asyncio.run(play(pool))
 
 

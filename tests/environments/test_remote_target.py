@@ -111,6 +111,12 @@ def test_a_target_that_is_dropped_leaves_no_process():
         os.kill(pid, 0)
 
 
+def test_an_environment_outlives_its_target():
+    environment = open_target(IN_WORKERS).environment("train")
+    gc.collect()
+    assert environment.reset(2) == load_target("helpdesk").environment("train").reset(2)
+
+
 def test_environments_that_are_dropped_are_forgotten_by_their_worker():
     target = open_target(replace(IN_WORKERS, environment="odd_target:Desk"))
     for _ in range(20):
@@ -141,10 +147,14 @@ def test_another_python_needs_pydantic_alone(bare_python, monkeypatch, tmp_path)
     code = f"import pydantic; from importlib.util import find_spec; print(*filter(find_spec, {others}))"
     assert subprocess.check_output([bare_python, "-c", code], text=True) == "\n"
     monkeypatch.setenv("PYTHONPATH", here)
+    calendar = replace(IN_WORKERS, environment="examples.calendar:calendar", python=str(bare_python))
+    opening = open_target(calendar).environment("train").reset(3)
+    assert opening == open_target(replace(calendar, python=None, workers=0)).environment("train").reset(3)
     target = open_target(replace(IN_WORKERS, environment="odd_target:Desk", python=str(bare_python)))
     assert isinstance(target, RemoteTarget)
     check_splits(target, "odd")
     assert (target.name, target.version, target.tasks("held_out")) == ("odd", "odd 1.0", ("a", "b"))
+    assert host_of(target, "train").version == "odd 1.0"
     environment = target.environment("held_out")
     assert environment.reset("a").messages[0].content == "held_out 'a'"
     assert environment.step(Message(role="assistant", content="hello")).messages[0].content == "hello 1"

@@ -20,6 +20,7 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
@@ -100,7 +101,11 @@ def run(serving, methods, target=None, **changes):
         base=BASE,
     )
     arguments = {"trials": 3, "run": play, "max_tokens": 6, "seed": 5, **changes}
-    return evaluate_methods(methods, target, "held_out", target.tasks("held_out"), **arguments)
+    return evaluate_methods(methods, source_of(target), **arguments)
+
+
+def source_of(target):
+    return target_source(target, target.name, "held_out", 12)
 
 
 def always(name, adapter, temperature=1.0, spent=0):
@@ -169,9 +174,8 @@ def test_routing_ahead_names_merges_once_and_counts_confusion(serving):
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in loras)
     table = RouteTable(base=BASE, router="oracle", routes=routes)
     truth = {task: ("", "a", "b")[task % 3] for task in range(12)}
-    decisions = route_tasks(
-        OracleRouter(table, {str(t): a for t, a in truth.items()}), Guessing(), "held_out", range(12)
-    )
+    router = OracleRouter(table, {str(t): a for t, a in truth.items()})
+    decisions = route_tasks(router, source_of(Guessing()))
     assert assign(decisions, loras).adapter == {task: name or None for task, name in truth.items()}
     confusion = confusion_of(decisions, truth, ("", "a", "b"))
     assert confusion.counts == ((4, 0, 0), (0, 4, 0), (0, 0, 4)) and confusion.accuracy == 1.0
@@ -186,7 +190,7 @@ def test_routing_ahead_names_merges_once_and_counts_confusion(serving):
 def test_a_task_that_cannot_be_opened_for_routing_is_named(serving):
     table = RouteTable(base=BASE, router="oracle", routes=())
     with pytest.raises(UserError, match=r"target 'guessing': held_out task 3 .*OSError: the desk is on fire"):
-        route_tasks(OracleRouter(table, {}), Guessing(fragile=True), "held_out", range(12))
+        route_tasks(OracleRouter(table, {}), source_of(Guessing(fragile=True)))
 
 
 def test_a_report_given_twice_is_refused(evaluation, tmp_path):

@@ -1,5 +1,6 @@
 """Intervals against closed forms and scipy; pass@k and pass^k against enumeration."""
 
+import secrets
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_pass_rate_interval_is_scipys_bootstrap_over_tasks():
     rng = np.random.default_rng(0)
     wins = rng.random((60, 4)) < rng.beta(0.4, 0.4, size=(60, 1))  # tasks differ, so trials of one task are correlated
     found = statistics.pass_rate(table(wins))
-    expected = stats.bootstrap((wins.mean(axis=1),), np.mean, method="percentile", rng=np.random.default_rng(1))
+    expected = stats.bootstrap((wins.mean(axis=1),), np.mean, method="BCa", rng=np.random.default_rng(1))
     assert found.mean == pytest.approx(wins.mean())
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.006)
     naive = 2 * 1.96 * np.sqrt(wins.mean() * (1 - wins.mean()) / wins.size)
@@ -66,13 +67,62 @@ def test_pass_at_k_and_pass_hat_k_are_means_over_all_subsets(k):
         statistics.pass_at_k(table(rows), 6)
 
 
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_pass_at_k_and_pass_hat_k_are_unbiased(k):
+    """Their means over many evaluations are the true probabilities of k new trials, to 5 standard errors."""
+    entropy = secrets.randbits(32)  # new numbers each time
+    rng = np.random.default_rng(entropy)
+    p = rng.beta(0.6, 0.8, size=7)
+    passed = rng.binomial(5, p, size=(4000, 7))
+    rows = [{str(task): [1.0] * c + [0.0] * (5 - c) for task, c in enumerate(counts)} for counts in passed]
+    for estimate, truth in (
+        (statistics.pass_at_k, 1 - (1 - p) ** k),
+        (statistics.pass_hat_k, p**k),
+    ):
+        found = np.array([estimate(row, k) for row in rows])
+        assert abs(found.mean() - truth.mean()) < 5 * found.std() / np.sqrt(len(found)) + 1e-9, f"seed {entropy}"
+
+
+def test_every_power_of_two_and_the_largest_k_have_an_interval():
+    rng = np.random.default_rng(5)
+    rewards = table(rng.random((40, 6)) < rng.beta(1, 1, size=(40, 1)))
+    rewards["0"] = (1.0, None, None, None, None, None)
+    found = {"at": statistics.pass_at_ks(rewards), "hat": statistics.pass_hat_ks(rewards)}
+    assert list(found["at"]) == list(found["hat"]) == ["1", "2", "4", "6"]
+    for k in (1, 2, 4, 6):
+        at, hat = found["at"][str(k)], found["hat"][str(k)]
+        assert (at.mean, hat.mean) == (statistics.pass_at_k(rewards, k), statistics.pass_hat_k(rewards, k))
+        assert at.low < at.mean < at.high and hat.low < hat.mean < hat.high
+    for first in (found["at"]["1"], found["hat"]["1"]):
+        assert first.model_dump() == pytest.approx(statistics.pass_rate(rewards).model_dump())
+    assert statistics.pass_at_ks({"a": (None,)}) == {}
+    nothing = statistics.pass_hat_ks(table(np.zeros((30, 4))))["4"]
+    assert nothing.low == 0.0 and nothing.high == pytest.approx(stats.binomtest(0, 30).proportion_ci().high)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_intervals_of_k_trials_cover_the_truth_too(k):
+    """The truth is that of the population from which the tasks are drawn: pass rates of Beta(2, 3)."""
+    rng = np.random.default_rng(k)
+    any_of = 1 - np.prod([(3 + i) / (5 + i) for i in range(k)])
+    all_of = np.prod([(2 + i) / (5 + i) for i in range(k)])
+    hits = np.zeros(2)
+    for seed in range(200):
+        rewards = table(rng.random((50, 4)) < rng.beta(2, 3, size=(50, 1)))
+        for i, (found, truth) in enumerate(
+            ((statistics.pass_at_ks(rewards, seed), any_of), (statistics.pass_hat_ks(rewards, seed), all_of))
+        ):
+            hits[i] += found[str(k)].low <= truth <= found[str(k)].high
+    assert (hits >= 178).all() and (hits <= 199).all()
+
+
 def test_paired_difference_is_narrower_than_unpaired_and_matches_scipy():
     rng = np.random.default_rng(0)
     ease, noise = rng.random((80, 1)), rng.random((80, 4))  # common random numbers
     ours, theirs = noise < np.clip(ease + 0.1, 0, 1), noise < ease
     found = statistics.paired_difference(table(ours), table(theirs))
     gaps = ours.mean(axis=1) - theirs.mean(axis=1)
-    expected = stats.bootstrap((gaps,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    expected = stats.bootstrap((gaps,), np.mean, method="BCa", rng=np.random.default_rng(1)).confidence_interval
     assert found.mean == pytest.approx(gaps.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.005)
     alone = statistics.pass_rate(table(ours))

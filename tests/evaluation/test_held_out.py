@@ -51,14 +51,14 @@ def decisions(*adapters):
 
 def test_the_first_adapters_serve_their_own_tasks_and_the_base_the_rest(report):
     adapters = [adapter("a", 100), adapter("b", 200), adapter("c", 300)]
-    one, two = _partial(report, decisions("a", "b", "c", ""), adapters, SPENT, 1.0)
-    assert [task for task, row in one.rewards.items() if row == (1.0,)] == ["0", "3"]  # the base serves task 3
+    first, two = _partial(report, decisions("a", "b", "c", ""), adapters, SPENT, 1.0)
+    assert [task for task, row in first.rewards.items() if row == (1.0,)] == ["0", "3"]  # the base serves task 3
     assert [task for task, row in two.rewards.items() if row == (1.0,)] == ["0", "1", "3"]
-    assert (one.rollouts_spent, two.rollouts_spent) == (SPENT - 500, SPENT - 300)
+    assert (first.rollouts_spent, two.rollouts_spent) == (SPENT - 500, SPENT - 300)
 
 
 def test_merged_adapters_serve_when_all_of_them_are_trained(report):
     adapters = [adapter("a", 100), adapter("b", 200), adapter("c", 300)]
-    one, two = _partial(report, decisions("a", "ab", "bc", "c"), adapters, SPENT, 1.0)
-    assert [task for task, row in one.rewards.items() if row == (1.0,)] == ["0"]
+    first, two = _partial(report, decisions("a", "ab", "bc", "c"), adapters, SPENT, 1.0)
+    assert [task for task, row in first.rewards.items() if row == (1.0,)] == ["0"]
     assert [task for task, row in two.rewards.items() if row == (1.0,)] == ["0", "1"]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation import held_out, plots
+from evaluation import held_out, labels
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from evaluation.report_files import ANALYSIS, TABLE
@@ -177,13 +177,13 @@ def test_what_the_summary_does_not_name_is_left_out_with_a_warning(data, tmp_pat
 
 def test_every_method_family_has_its_colour():
     names = ("trace_routed", "routed", "grpo_target", "base", "oracle_routed", "random_routed")
-    assert [plots.family(name) for name in names] == ["trace", "trace", "grpo", "other", "other", "other"]
+    assert [labels.family(name) for name in names] == ["trace", "trace", "grpo", "other", "other", "other"]
     names = (held_out.ROUTED, held_out.GRPO, held_out.BEST_SINGLE)
-    assert [plots.family(name) for name in names] == ["trace", "grpo", "other"]
+    assert [labels.family(name) for name in names] == ["trace", "grpo", "other"]
 
 
 def test_durations_read_as_people_write_them():
-    assert [plots.duration(s) for s in (2.04, 59.94, 59.96, 245, 7800)] == [
+    assert [labels.duration(s) for s in (2.04, 59.94, 59.96, 245, 7800)] == [
         "2.0 s",
         "59.9 s",
         "1 min 00 s",

@@ -87,11 +87,11 @@ def unsealed_file(path: Path) -> None:
     path.write_bytes(b"".join(body + b"\n" for body, _, _ in bodies))
 
 
-def swap(one: Path, other: Path) -> None:
+def swap(first: Path, other: Path) -> None:
     """Each of the two gets the other's place."""
-    kept = one.with_name("kept")
-    one.rename(kept)
-    other.rename(one)
+    kept = first.with_name("kept")
+    first.rename(kept)
+    other.rename(first)
     kept.rename(other)
 
 
@@ -146,7 +146,7 @@ def play_environment(root: Path) -> None:
 
 def _base(root: Path) -> list[Trajectory]:
     """The base's episodes in the order of their plan."""
-    return sorted(read_episodes(root / BASE), key=lambda one: one.seed)
+    return sorted(read_episodes(root / BASE), key=lambda episode: episode.seed)
 
 
 def analyse_again(root: Path) -> None:
@@ -271,7 +271,7 @@ def test_an_unchanged_run_is_loaded_and_found_good(root, capsys):
     said: list[int] = []
     findings = verify(epath.Path(root), lambda finding, total: said.append(total))
     # ``analyse_more`` has written a new report, which the summary does not name
-    assert {one.path for one in findings if one.problem} == {SUMMARY}
+    assert {finding.path for finding in findings if finding.problem} == {SUMMARY}
     assert said == [len(findings)] * len(findings) and len(findings) > 20
 
 
@@ -285,7 +285,11 @@ def test_what_was_changed_is_refused_by_whoever_loads_it_and_found(case, root):
         message = str(error.value)
         assert "\n" not in message and str(root) in message, message
         assert re.search(r"restore|start a new work directory", message), message
-    problems = {one.path: one.problem for one in verify(epath.Path(root), lambda *_: None) if one.problem is not None}
+    problems = {
+        finding.path: finding.problem
+        for finding in verify(epath.Path(root), lambda *_: None)
+        if finding.problem is not None
+    }
     assert finder in problems and str(root / wrong) in problems[finder], problems
     with pytest.raises(UserError, match=rf"{root}: {len(problems)} of \d+ files are wrong, the first is"):
         check(epath.Path(root))
@@ -318,7 +322,7 @@ def test_a_refusal_names_the_file_both_digests_and_a_remedy(name, root):
     """In one line, as of any file that a document vouches for."""
     path = root / name
     unsealed_file(path) if path.suffix == ".jsonl" else flip(path, -1)
-    problems = [one.problem for one in verify(epath.Path(root), lambda *_: None) if one.problem is not None]
+    problems = [finding.problem for finding in verify(epath.Path(root), lambda *_: None) if finding.problem is not None]
     line = re.compile(rf"{path}: sha256 is ([0-9a-f]{{64}}), expected ([0-9a-f]{{64}}) \(by .+\): .*restore the file")
     found = [match for problem in problems if (match := line.match(problem))]
     assert found and all(match[1] != match[2] for match in found), problems
@@ -334,7 +338,7 @@ def test_a_log_that_has_grown_since_is_good(root):
 def test_a_file_that_is_missing_is_named(root):
     for name in (WEIGHTS, GATE, CALIBRATION, EPISODES):
         (root / name).unlink()
-    problems = " ".join(one.problem or "" for one in verify(epath.Path(root), lambda *_: None))
+    problems = " ".join(finding.problem or "" for finding in verify(epath.Path(root), lambda *_: None))
     for name in (WEIGHTS, GATE, CALIBRATION, EPISODES):
         assert f"{root / name}: no such file" in problems
 
@@ -369,7 +373,7 @@ def test_the_check_is_a_program_and_a_flag_of_the_pipeline(root):
 def test_a_stranger_and_a_torn_document_are_shown(root):
     (root / "environments" / "copy.json").write_bytes((root / ENVIRONMENT).read_bytes())
     (root / "notes.json").write_text("{")
-    by_path = {one.path: one for one in verify(epath.Path(root), lambda *_: None)}
+    by_path = {finding.path: finding for finding in verify(epath.Path(root), lambda *_: None)}
     assert by_path["environments/copy.json"].note == f"{SUMMARY} does not name it"
     assert "notes.json: not JSON" in (by_path["notes.json"].problem or "")
 

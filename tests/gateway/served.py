@@ -21,6 +21,7 @@ from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
 from trace_jax.gateway.pinning import Pins
+from trace_jax.gateway.recorder import Recorder
 from trace_jax.gateway.routes import Conversations
 from trace_jax.models.config import DecoderConfig
 from trace_jax.routing.router import RouteRequest, SingleDecision
@@ -105,6 +106,7 @@ async def make_gateway(
     pins: Pins | None = None,
     log_messages: bool = False,
     cors_origins: Sequence[str] = (),
+    record_bytes: int = 0,
 ) -> Gateway:
     metrics = Metrics()
     adapters = Adapters(held, backend, config, "base-revision", directory / "merged", max_merged)
@@ -113,7 +115,13 @@ async def make_gateway(
     stack.push_async_callback(log.close)
     conversations = Conversations(router, adapters, pins or Pins(100, 3600.0), log, metrics)
     models = Models(backend.name, ["gpt-4o"], adapters.names)
-    return Gateway(models, conversations, adapters, backend, Keys(keys), limits, metrics, log_messages, cors_origins)
+    recorder = None
+    if record_bytes:
+        path = directory / "conversations.jsonl"
+        recorder = Recorder(path, "base-revision", conversation_bytes=record_bytes, conversations=100, metrics=metrics)
+        stack.push_async_callback(recorder.close)
+    parts = models, conversations, adapters, backend, Keys(keys), limits, metrics, log_messages, cors_origins
+    return Gateway(*parts, recorder)
 
 
 __all__ = ["ByWord", "make_app", "make_gateway", "serving"]

@@ -47,8 +47,8 @@ def test_a_reason_quotes_little_of_a_request(stage):
         part = {"type": "y" * 500_000}
         assert stage.post({"model": "tiny", "messages": [{"role": "user", "content": [part]}]})[0] == 200
     written = list(read_records(stage.directory / "decisions.jsonl", RouteDecision))
-    assert len(written) == 2 and all("xxx" in one.reason or "yyy" in one.reason for one in written)
-    assert max(len(one.reason) for one in written) <= 200
+    assert len(written) == 2 and all("xxx" in decision.reason or "yyy" in decision.reason for decision in written)
+    assert max(len(decision.reason) for decision in written) <= 200
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])

@@ -211,7 +211,9 @@ samples = st.lists(
 def test_all_pieces_together_are_the_whole_whatever_is_sampled(renderers, tokenizer, parts, form, sizes, stops):
     renderer = renderers[form]
     ids = [
-        i for one in parts for i in ([one] if isinstance(one, int) else chain(*(tokenizer.encode(x).ids for x in one)))
+        i
+        for part in parts
+        for i in ([part] if isinstance(part, int) else chain(*(tokenizer.encode(x).ids for x in part)))
     ]
     ids = [*(i for i in ids if i not in renderer.stop_token_ids), *renderer.stop_token_ids]
 

@@ -123,8 +123,8 @@ def test_clients_of_two_keys_do_not_share_a_name(stage):
         found = [
             stage.post(asked(said), Authorization=f"Bearer {key}", X_Trace_Conversation="1")[1] for key, said in ask
         ]
-        assert [one["X-Trace-Adapter"] for one in found] == ["sums", "orders", "sums"]
-        assert {one["X-Trace-Conversation"] for one in found} == {"1"}
+        assert [sent["X-Trace-Adapter"] for sent in found] == ["sums", "orders", "sums"]
+        assert {sent["X-Trace-Conversation"] for sent in found} == {"1"}
 
 
 def test_first_requests_of_one_conversation_wait_for_one_decision_and_others_are_decided_together(stage):
@@ -133,7 +133,7 @@ def test_first_requests_of_one_conversation_wait_for_one_decision_and_others_are
         with ThreadPoolExecutor(12) as threads:
             said = ["about orders"] * 4 + [f"about refunds {i}" for i in range(8)]
             headers = list(threads.map(lambda words: stage.post(asked(words))[1], said))
-        assert [one["X-Trace-Adapter"] for one in headers] == ["orders"] * 4 + ["refunds"] * 8
+        assert [sent["X-Trace-Adapter"] for sent in headers] == ["orders"] * 4 + ["refunds"] * 8
         assert sum(map(len, stage.router.batches)) == 9 and len(stage.router.batches) <= 4
 
 
@@ -164,8 +164,10 @@ def test_merges_are_made_once_bounded_and_written_for_the_server(stage, config, 
         assert merged.rank == loras["refunds"].rank + loras["orders"].rank
         for target in merged.targets:
             expected = sum(
-                float(one.scale[0]) * np.asarray(one.weights[target]["a"][0], np.float64) @ one.weights[target]["b"][0]
-                for one in (loras["refunds"], loras["orders"])
+                float(lora.scale[0])
+                * np.asarray(lora.weights[target]["a"][0], np.float64)
+                @ lora.weights[target]["b"][0]
+                for lora in (loras["refunds"], loras["orders"])
             )
             found = float(merged.scale[0]) * np.asarray(merged.weights[target]["a"][0]) @ merged.weights[target]["b"][0]
             np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -81,7 +81,7 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
         rows = read_metrics(workdir / "adapters" / environment.name)
         assert [rows[step]["rollouts"] for step in (1, 2)] == [0, 0] < [rows[3]["rollouts"]]
     failed = [read_document(path, SelectedCapability) for path in (workdir / "capabilities").glob("*.json")]
-    spent = len(episodes) + sum(one.rollouts for one in (*data.environments, *trained.values(), *failed))
+    spent = len(episodes) + sum(made.rollouts for made in (*data.environments, *trained.values(), *failed))
     rows = {(m.method, m.temperature): m for m in data.evaluation.methods}
     assert rows[ROUTED, 1.0].rollouts_spent == spent
     assert spent - 2 < rows[GRPO, 1.0].rollouts_spent == baseline.rollouts <= spent
@@ -213,7 +213,7 @@ def test_ablations_stand_beside_the_methods_of_the_run(finished, tmp_path):
     assert {"one adapter on the mixture", "random capabilities (routed)"} <= set(added)
     trained = [read_document(path, AdapterManifest) for path in workdir.glob("adapters/*/adapter.json")]
     mixture = read_document(root / "adapters" / "mixture" / "adapter.json", AdapterManifest)
-    assert mixture.rollouts == sum(one.rollouts for one in trained)
+    assert mixture.rollouts == sum(adapter.rollouts for adapter in trained)
     rates = [name for name in added if name.startswith(f"{GRPO}, learning rate")]
     budget = next(method.rollouts_spent for method in own.methods if method.method == GRPO)
     assert len(rates) == 2 and {added[name] for name in rates} == {budget}

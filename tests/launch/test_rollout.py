@@ -40,15 +40,15 @@ def episodes(workdir: Path) -> list[Trajectory]:
     return list(read_records(workdir / "trajectories.jsonl", Trajectory))
 
 
-def assert_same(one: Trajectory, other: Trajectory) -> None:
+def assert_same(first: Trajectory, other: Trajectory) -> None:
     """Equal but for how long they took and, within the bound that is stated for a resume, for log-probabilities."""
 
     def exact(episode: Trajectory) -> Trajectory:
         silent = tuple(s.replace(logprobs=(0.0,) * len(s.logprobs)) for s in episode.segments)
         return episode.replace(seconds=0.0, segments=silent)
 
-    assert exact(one) == exact(other)
-    for ours, theirs in zip(one.segments, other.segments, strict=True):
+    assert exact(first) == exact(other)
+    for ours, theirs in zip(first.segments, other.segments, strict=True):
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, rtol=0.0, atol=LOGPROB_BOUND)
 
 
@@ -64,12 +64,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_episodes_are_the_bases_on_training_tasks(finished: Path) -> None:
     played = episodes(finished)
-    assert len({one.id for one in played}) == len(played) == 6
-    assert {one.split for one in played} == {"train"} and {one.policy.adapter for one in played} == {None}
-    assert {one.policy.base for one in played} == {revision(AGENT)}
-    for one in played:
-        sampled = sum(len(segment.tokens) for segment in one.segments if segment.trained)
-        assert one.usage.completion_tokens == sampled > 0 and one.reward is not None
+    assert len({episode.id for episode in played}) == len(played) == 6
+    assert {episode.split for episode in played} == {"train"} and {episode.policy.adapter for episode in played} == {
+        None
+    }
+    assert {episode.policy.base for episode in played} == {revision(AGENT)}
+    for episode in played:
+        sampled = sum(len(segment.tokens) for segment in episode.segments if segment.trained)
+        assert episode.usage.completion_tokens == sampled > 0 and episode.reward is not None
 
 
 def test_a_second_run_repeats_nothing_and_more_trials_add_to_it(finished: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_second_run_repeats_nothing_and_more_trials_add_to_it(finished: Path) 
     more = rollout(finished, trials=3)
     assert more.returncode == 0 and "9 episodes" in more.stdout
     after = (finished / "trajectories.jsonl").read_bytes()
-    assert after.startswith(before) and len({one.id for one in episodes(finished)}) == 9
+    assert after.startswith(before) and len({episode.id for episode in episodes(finished)}) == 9
     assert rollout(finished).stdout.count("6 episodes") == 1  # fewer: what is asked for is told, all is kept
     assert (finished / "trajectories.jsonl").read_bytes() == after
 
@@ -99,10 +101,10 @@ def test_killed_it_goes_on_and_a_torn_line_is_played_again(finished: Path, tmp_p
     path.write_bytes(whole[: whole.rfind(b"\n") + 1] + whole.splitlines()[0][:100])
     done = rollout(path.parent)
     assert done.returncode == 0 and "cut off a torn last line of 100 bytes" in done.stderr
-    ours, theirs = ({one.id: one for one in episodes(place)} for place in (path.parent, finished))
+    ours, theirs = ({episode.id: episode for episode in episodes(place)} for place in (path.parent, finished))
     assert len(ours) == 6
-    for name, one in ours.items():
-        assert_same(one, theirs[name])
+    for name, episode in ours.items():
+        assert_same(episode, theirs[name])
 
 
 def test_what_was_collected_can_be_analysed(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_what_was_collected_can_be_analysed(tmp_path: Path) -> None:
         [*program, source, "--config.analysis.runs=2"], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    failed = sum(one.reward != 1.0 for one in episodes(tmp_path / "run"))
+    failed = sum(episode.reward != 1.0 for episode in episodes(tmp_path / "run"))
     assert f"{40 - failed} passed, {failed} failed, 0 broken." in done.stdout and failed > 10
 
 
@@ -170,11 +172,11 @@ def test_an_adapter_plays_a_synthesised_environment(trained: tuple[Path, Path], 
     done = rollout(workdir, *flags, "--config.target.held_out_tasks=2")
     assert done.returncode == 0, done.stderr
     played = episodes(workdir)
-    assert {one.id for one in played} == {
+    assert {episode.id for episode in played} == {
         f"newcomer/sums/held_out/{task}/{trial}" for task in (3_000_000, 3_000_001) for trial in (0, 1)
     }
-    sampled = {segment.adapter for one in played for segment in one.segments if segment.trained}
-    assert sampled == {"newcomer"} and {one.target for one in played} == {"helpdesk"}
+    sampled = {segment.adapter for episode in played for segment in episode.segments if segment.trained}
+    assert sampled == {"newcomer"} and {episode.target for episode in played} == {"helpdesk"}
     other = rollout(workdir, flags[0], flags[2], "--config.target.held_out_tasks=2")
     assert other.returncode == 1 and "choose a new work directory" in other.stderr and "adapter was" in other.stderr
 
@@ -182,7 +184,7 @@ def test_an_adapter_plays_a_synthesised_environment(trained: tuple[Path, Path], 
 def test_an_environment_of_ones_own_is_played_by_its_class(tmp_path: Path) -> None:
     name = "trace_jax.environments.helpdesk.practice.refuse_forbidden:RefuseForbidden"
     assert rollout(tmp_path, f"--environment={name}", tasks=2, trials=1).returncode == 0
-    assert {(one.seed, one.target) for one in episodes(tmp_path)} == {(0, name), (1, name)}
+    assert {(episode.seed, episode.target) for episode in episodes(tmp_path)} == {(0, name), (1, name)}
 
 
 SHOP = """
@@ -224,7 +226,7 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
     mended = rollout(workdir, flag, trials=1)
     assert mended.returncode == 0 and "3 episodes, 3 passed, 0 broken" in mended.stdout
     assert "rollouts of shop:Shop: 3/3" in mended.stderr and len(mended.stdout.splitlines()) == 1
-    assert sorted(one.seed for one in episodes(workdir) if not one.broken) == [0, 1, 2]
+    assert sorted(episode.seed for episode in episodes(workdir) if not episode.broken) == [0, 1, 2]
 
     program = [sys.executable, "-m", "launch.analyze", "--config=configs/quickstart.py"]
     words = [f"--workdir={tmp_path / 'out'}", f"--config.source.path={workdir / 'trajectories.jsonl'}"]

@@ -22,7 +22,8 @@ from trace_jax.contract.adapter import AdapterManifest, peft_checksums
 from trace_jax.contract.digest import checksum
 from trace_jax.contract.files import read_records, write_document
 from trace_jax.contract.routing import Route, RouteDecision, RouteTable
-from trace_jax.contract.trajectory import Message
+from trace_jax.contract.served import ServedRequest
+from trace_jax.contract.trajectory import Message, Policy
 from trace_jax.engines.embedded.engine import EmbeddedEngine
 from trace_jax.engines.protocol import Sampling
 from trace_jax.engines.settings import EngineSettings
@@ -107,7 +108,7 @@ def started(command: list[str]) -> tuple[subprocess.Popen, str]:
 
 
 def test_a_finished_run_is_served_and_drained(run):
-    process, address = started(run.command("--aliases=gpt-4o", "--drain_seconds=90"))
+    process, address = started(run.command("--aliases=gpt-4o", "--drain_seconds=90", "--record"))
     try:
         with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
             assert [model.id for model in client.models.list()] == ["tiny", "gpt-4o", "base", "a", "b", "c"]
@@ -131,6 +132,12 @@ def test_a_finished_run_is_served_and_drained(run):
         assert "/v1/chat/completions 200 1.000000*a+1.000000*c" in log and "cancel" not in log
     finally:
         process.kill()
+    path = run.root / "gateway" / "conversations.jsonl"
+    assert f"the contents of all messages are recorded in {path}" in log and path.stat().st_mode & 0o777 == 0o600
+    chat, text = read_records(path, ServedRequest)
+    assert chat.messages == (Message(role="user", content="cancel the order"),) and chat.cut is None
+    assert chat.policy == Policy(base=run.revision, adapter="1.000000*a+1.000000*c") and text.policy.adapter is None
+    assert len(text.answers) == 16 and {answer.finish_reason for answer in text.answers} <= {"stop", "length"}
     (decision,) = read_records(run.root / "gateway" / "decisions.jsonl", RouteDecision)
     assert (
         decision.adapters == {"a": 1.0, "c": 1.0} and decision.conversation == response.headers["X-Trace-Conversation"]

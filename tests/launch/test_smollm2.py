@@ -48,13 +48,13 @@ def test_every_stage_runs_once_and_an_interrupted_run_goes_on(config, tmp_path, 
         patch.setattr(smollm2.Run, "train", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             smollm2.main(config, workdir)
-    played = [one.id for one in read_records(workdir / "trajectories.jsonl", Trajectory)]
+    played = [episode.id for episode in read_records(workdir / "trajectories.jsonl", Trajectory)]
     assert len(played) == 3 + 3 * config.evaluation.trials  # greedy and sampled, before the training
     taught = load(tmp_path / "run" / "warm")[0]
 
     monkeypatch.setattr(smollm2, "train_supervised", lambda *arguments: pytest.fail("taught twice"))
     smollm2.main(config, workdir)
-    again = [one.id for one in read_records(workdir / "trajectories.jsonl", Trajectory)]
+    again = [episode.id for episode in read_records(workdir / "trajectories.jsonl", Trajectory)]
     assert again[: len(played)] == played and len(set(again)) == len(again) == 2 * len(played)
 
     manifest = read_document(workdir / "adapter" / "adapter.json", AdapterManifest)

@@ -1,5 +1,6 @@
 """Random decoders and adapters, and whole forward passes, compiled once per shape."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -10,6 +11,16 @@ from flax import nnx
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.lora import TARGETS, LoRA, target_shapes
+
+
+def dense_and_experts(num_heads: int, num_kv_heads: int) -> tuple[DecoderConfig, DecoderConfig]:
+    """Two small models of one attention, with one MLP and with eight experts."""
+    dense = DecoderConfig(96, 32, 2, num_heads, num_kv_heads, 16, 48, tie_embeddings=True)
+    experts = dataclasses.replace(
+        dense, intermediate_size=0, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16,
+        norm_topk_prob=True, tie_embeddings=False, model_type="qwen3_moe",
+    )  # fmt: skip
+    return dense, experts
 
 
 def noisy_decoder(rng, config: DecoderConfig) -> Decoder:

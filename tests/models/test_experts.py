@@ -90,8 +90,8 @@ def test_mixture_and_its_gradients_equal_the_dense_computation(layout, adapters,
         return _dense(h, layer, pairs, gates)
 
     found, expected = (jax.jit(jax.grad(partial(loss, f), (0, 1), has_aux=True))(h, pairs) for f in (ours, theirs))
-    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(jnp.abs(other).max()))
+    for leaf, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-5 * float(jnp.abs(other).max()))
 
 
 @pytest.mark.parametrize("layout", ["ragged", "capacity"])

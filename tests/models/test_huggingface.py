@@ -110,8 +110,8 @@ def test_shards_with_an_index_equal_the_single_file(rng, tmp_path):
     reference.save_pretrained(tmp_path / "many", max_shard_size="30KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
     tokens = rng.integers(0, 97, (2, 15))
-    one, many = (our_logits(load(tmp_path / name)[0], tokens) for name in ("one", "many"))
-    np.testing.assert_array_equal(one, many)
+    single, many = (our_logits(load(tmp_path / name)[0], tokens) for name in ("one", "many"))
+    np.testing.assert_array_equal(single, many)
     shard = sorted((tmp_path / "many").glob("*.safetensors"))[1]
     shard.unlink()
     with pytest.raises(UserError, match=f"{shard.name} is missing"):
@@ -136,7 +136,7 @@ def test_saved_models_are_read_by_transformers(family, tied, shard_bytes, rng, t
     np.testing.assert_array_equal(torch_logits(again, tokens), torch_logits(reference, tokens))
     reread, reread_config = load(tmp_path / "ours")
     assert reread_config == config
-    jax.tree.map(np.testing.assert_array_equal, *(nnx.to_pure_dict(nnx.state(one)) for one in (reread, decoder)))
+    jax.tree.map(np.testing.assert_array_equal, *(nnx.to_pure_dict(nnx.state(model)) for model in (reread, decoder)))
 
 
 def test_saved_tensors_have_the_names_and_values_of_the_original(rng, tmp_path):

@@ -119,20 +119,20 @@ def test_padding_the_rank_changes_nothing_and_allows_stacking(decoder, rng):
 
 
 def test_wrong_use_is_refused_by_name(rng):
-    one, other = noisy(rng, 2, 3.0, SOME), noisy(rng, 2, 3.0, ("q_proj",))
+    lora, other = noisy(rng, 2, 3.0, SOME), noisy(rng, 2, 3.0, ("q_proj",))
     with pytest.raises(UserError, match="adapter 1 has targets"):
-        merge([one, other], [0.5, 0.5])
+        merge([lora, other], [0.5, 0.5])
     with pytest.raises(UserError, match="1 adapters and 2 weights"):
-        merge([one], [0.5, 0.5])
+        merge([lora], [0.5, 0.5])
     with pytest.raises(UserError, match="single adapters"):
-        merge([stack([one, one])], [1.0])
+        merge([stack([lora, lora])], [1.0])
     with pytest.raises(UserError, match="adapter 1 is not among the 1"):
-        select(one, 1)
+        select(lora, 1)
     with pytest.raises(UserError, match="rank 2 to the smaller 1"):
-        pad_rank(one, 1)
+        pad_rank(lora, 1)
     with pytest.raises(UserError, match="'embed'"):
         init_lora(CONFIG, 2, 4.0, ("embed",))
     with pytest.raises(UserError, match="rank 0"):
         init_lora(CONFIG, 0, 4.0)
     with pytest.raises(UserError, match="adapter_ids must say"):
-        row_gates(stack([one, one]), None, 3)
+        row_gates(stack([lora, lora]), None, 3)

@@ -339,6 +339,7 @@ def test_misfitting_adapters_are_refused_by_name(rng, tmp_path):
     refused("lacks tensor .*v_proj", target_modules=r".*\.(q_proj|v_proj|up_proj)")
     refused("holds tensor .*layers.1.mlp.up_proj", exclude_modules=["layers.1.mlp.up_proj"])
     refused(r"target_modules '\(', which is no regular expression", target_modules="(")
+    refused("target_modules .*takes longer than 1 s .*nested repetitions", target_modules=r"(a|[a-z]|\w|\.)*[!?]")
     refused("target_modules 3.*list of module names", target_modules=3)
     refused("exclude_modules .*list of module names", exclude_modules=[3])
     for nothing in (None, [], ""):

@@ -27,11 +27,11 @@ def _state(seed):
 
 def _equal(first, second):
     assert jax.tree.structure(first) == jax.tree.structure(second)
-    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        if isinstance(one, jax.Array) and jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
-            one, other = jax.random.key_data(one), jax.random.key_data(other)
-        assert getattr(one, "dtype", type(one)) == getattr(other, "dtype", type(other))
-        np.testing.assert_array_equal(one, other)
+    for leaf, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, other = jax.random.key_data(leaf), jax.random.key_data(other)
+        assert getattr(leaf, "dtype", type(leaf)) == getattr(other, "dtype", type(other))
+        np.testing.assert_array_equal(leaf, other)
 
 
 def test_round_trip_is_bitwise_and_the_latest_wins(tmp_path):

@@ -61,8 +61,10 @@ def test_every_collective_of_the_step_is_accounted_for():
     report = plan(job, topology)
     assert report.fits, [program.memory.verdict for program in report.programs]
     moved: Counter = Counter()
-    for one in report.programs[0].collectives:  # of any kind: XLA writes small gathers and scatters as all-reduces
-        moved[one.axes] += one.payload_bytes
+    for collective in report.programs[
+        0
+    ].collectives:  # of any kind: XLA writes small gathers and scatters as all-reduces
+        moved[collective.axes] += collective.payload_bytes
 
     m, S, P, A, R = run.model, TINY.num_experts_per_tok, 2, 1, TRAINING.rank
     D, F, E, L, heads, keys = m.hidden_size, m.moe_intermediate_size, m.num_experts // P, m.num_layers, 4 * 128, 2 * 128
@@ -111,12 +113,12 @@ def test_qwen3_30b_a3b_stays_within_its_budget_of_communication(large):
     run, job, report = large
     tokens = run.mesh.expert * job.programs[0].arguments[2].tokens_BT.size // 32 * 2048 * BF16 * 48
     moved: Counter = Counter()
-    for one in report.programs[0].collectives:
-        moved[one.axes == ("expert",)] += one.payload_bytes
+    for collective in report.programs[0].collectives:
+        moved[collective.axes == ("expert",)] += collective.payload_bytes
     assert moved[True] < 1.02 * 5 * tokens + _adapters(job)
     assert moved[False] < 1.02 * _adapters(job)
-    for one in report.programs[0].totals:
-        assert one.payload_bytes < KINDS[one.kind] * 1e9, one
+    for collective in report.programs[0].totals:
+        assert collective.payload_bytes < KINDS[collective.kind] * 1e9, collective
     assert report.step.mfu < report.step.hardware_utilisation < 1
 
 
@@ -140,9 +142,9 @@ def test_work_is_that_of_the_mask(group):
     counted = work(batches)
     real = [micro.segment_ids_BT != 0 for micro in batches]
     masks = [packed_mask(micro.segment_ids_BT, micro.parent_ids_BT) for micro in batches]
-    assert counted.tokens == sum(one.sum() for one in real)
-    assert counted.trained == sum(one.trained_T.sum() for one in samples)
-    pairs = sum(np.asarray(mask)[one].sum() for mask, one in zip(masks, real, strict=True))
+    assert counted.tokens == sum(sample.sum() for sample in real)
+    assert counted.trained == sum(sample.trained_T.sum() for sample in samples)
+    pairs = sum(np.asarray(mask)[sample].sum() for mask, sample in zip(masks, real, strict=True))
     assert counted.pairs == pairs
 
 
@@ -160,14 +162,14 @@ def test_flops_of_the_model():
 def test_programs_are_those_that_the_loss_needs():
     topology = parse_topology("v5e:2x2")
     job = training_job(tiny(training=replace(TRAINING, micro_batch_tokens=256)), topology)
-    assert [(one.name, one.times) for one in job.programs] == [
+    assert [(program.name, program.times) for program in job.programs] == [
         ("gradients", 2),
         ("sum of gradients", 1),
         ("optimiser", 1),
     ]
     assert job.tokens == 8 * 256  # rows of one episode each: nothing is shared
     training = replace(TRAINING, beta=0.1, num_iterations=2)
-    names = {one.name: one.times for one in training_job(tiny(training=training), topology).programs}
+    names = {program.name: program.times for program in training_job(tiny(training=training), topology).programs}
     assert names == {"old scores": 0.5, "reference scores": 0.5, "gradients": 1, "optimiser": 1}
 
 
@@ -185,14 +187,14 @@ def test_the_engines_decode_step_sums_over_tensor_and_moves_nothing_else():
     slots, capacity, topology = 4, 256, parse_topology("v5e:2x2")
     run = tiny(model=DENSE, mesh=MeshSettings(2, 1, 2, 1), decoding=Decoding(slots, capacity))
     job = training_job(run, topology)
-    assert [one.name for one in job.programs][-2:] == ["optimiser", "decode"] and job.programs[-1].times == 0
+    assert [program.name for program in job.programs][-2:] == ["optimiser", "decode"] and job.programs[-1].times == 0
     program = plan(replace(job, programs=job.programs[-1:]), topology).programs[0]
     cache = 2 * DENSE.num_layers * slots * capacity * DENSE.num_kv_heads // 2 * DENSE.head_dim * BF16
     assert program.memory.aliased >= cache  # written in place
     # After attention and after the feed-forward network of every layer. (How many rows have finished is summed in the
     # loop's condition, which is not counted.)
-    assert {(one.kind, one.axes) for one in program.collectives} == {("all-reduce", ("tensor",))}
-    moved = sum(one.payload_bytes for one in program.collectives)
+    assert {(collective.kind, collective.axes) for collective in program.collectives} == {("all-reduce", ("tensor",))}
+    moved = sum(collective.payload_bytes for collective in program.collectives)
     assert moved == 2 * DENSE.num_layers * slots * DENSE.hidden_size * BF16
 
 

@@ -380,8 +380,8 @@ def test_a_server_that_asks_for_its_key_gets_it(sglang, adapter: Path, tmp_path:
 
 def test_what_is_no_announcement_is_refused(relay: Start, adapter: Path) -> None:
     setup = relay()
-    one = checksums(adapter).model_dump()
-    one["files"]["../../x"] = one["files"].pop("adapter_config.json")
-    for text in ("", "[]", '{"path": 3}', json.dumps(one), "{" * 3000):
+    escaping = checksums(adapter).model_dump()
+    escaping["files"]["../../x"] = escaping["files"].pop("adapter_config.json")
+    for text in ("", "[]", '{"path": 3}', json.dumps(escaping), "{" * 3000):
         status, answer = ask("POST", f"{setup.url}/adapters/a@1", data=text)
         assert status == 422 and ("announces no adapter" in answer["error"] or "an adapter is" in answer["error"])

@@ -450,4 +450,4 @@ def test_an_engine_that_is_gone_ends_the_collection(engine: EmbeddedEngine, rend
     told: list[Trajectory] = []
     with pytest.raises(EngineGone, match="no server is left"):
         run([spec(i) for i in range(6)], Leaving(engine), renderer, concurrency=2, on_episode=told.append)
-    assert told and not [one.error for one in told if one.broken]
+    assert told and not [episode.error for episode in told if episode.broken]

@@ -160,13 +160,15 @@ def test_what_was_seen_is_what_is_recorded_and_trained(
     # A sample is a context: what the engine saw at its last turn, and what it said then.
     made = samples(trajectory, 1.0)
     last = [i for i in range(turn) if i == turn - 1 or segments[2 * i + 2].fresh]
-    assert [tuple(one.tokens_T) for one in made] == [engine.turns[i][0] + engine.turns[i][1].token_ids for i in last]
-    trained = [index for one in made for index in one.tokens_T[one.trained_T]]
+    assert [tuple(sample.tokens_T) for sample in made] == [
+        engine.turns[i][0] + engine.turns[i][1].token_ids for i in last
+    ]
+    trained = [index for sample in made for index in sample.tokens_T[sample.trained_T]]
     assert trained == [index for _, said in engine.turns for index in said.token_ids]
-    logprobs = np.concatenate([one.logprobs_T[one.trained_T] for one in made])
+    logprobs = np.concatenate([sample.logprobs_T[sample.trained_T] for sample in made])
     assert logprobs.tolist() == [value for _, said in engine.turns for value in said.logprobs]
     assert trajectory.usage.completion_tokens == len(trained)
-    assert trajectory.usage.prompt_tokens == sum(one.length for one in made) - len(trained)
+    assert trajectory.usage.prompt_tokens == sum(sample.length for sample in made) - len(trained)
     if name in ("tiny", "chatml", "instruct"):
         assert len(made) == 1
     if name == "no_thinking":

@@ -124,8 +124,8 @@ def test_adapters_and_merges_travel_through_relays(
 ) -> None:
     both, ours = [server, mortal], tmp_path / "gateway"
     ours.mkdir()
-    with relay(tmp_path / "box0", server) as one, relay(tmp_path / "box1", mortal) as other:
-        with gateway([one.url for one in both], renderer, ours, [one, other]) as (url, _):
+    with relay(tmp_path / "box0", server) as first, relay(tmp_path / "box1", mortal) as other:
+        with gateway([first.url for first in both], renderer, ours, [first, other]) as (url, _):
             with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
                 adapter, merged = said(client, "refunds and orders")
                 assert adapter == "1.000000*orders+1.000000*refunds"

@@ -88,9 +88,9 @@ def assert_same(found, expected) -> None:
 
     def flat(value):
         if isinstance(value, dict):
-            return {key: flat(one) for key, one in value.items()}
+            return {key: flat(part) for key, part in value.items()}
         if isinstance(value, list):
-            return [flat(one) for one in value]
+            return [flat(part) for part in value]
         if isinstance(value, float):
             numbers[-1].append(value)
             return float
@@ -106,7 +106,7 @@ def assert_same(found, expected) -> None:
 
 @pytest.mark.parametrize("words", ["please order", "about refunds", "about sums"])
 def test_routed_answers_are_the_servers_own(client, direct, words):
-    name = next((one for one in LORAS if one in words), "base")
+    name = next((name for name in LORAS if name in words), "base")
     fields = asked(words, logprobs=True, top_logprobs=3, n=2, seed=3, stop=["zzz"])
     response = client.chat.completions.with_raw_response.create(model=direct[1]["base"], **fields)
     assert response.headers["X-Trace-Adapter"] == name
@@ -125,7 +125,7 @@ def test_streams_are_the_servers_own(client, direct):
     fields = asked("about refunds", stream=True, stream_options={"include_usage": True})
     found = list(client.chat.completions.create(model=direct[1]["base"], **fields))
     expected = list(direct[0].chat.completions.create(model=direct[1]["refunds"], **fields))
-    text = ["".join(c.delta.content or "" for chunk in one for c in chunk.choices) for one in (found, expected)]
+    text = ["".join(c.delta.content or "" for chunk in chunks for c in chunk.choices) for chunks in (found, expected)]
     assert text[0] == text[1] and found[-1].usage.completion_tokens == expected[-1].usage.completion_tokens > 0
 
 
@@ -138,7 +138,7 @@ def test_asynchronous_client_with_many_conversations(url, direct):
             return await asyncio.gather(*asks)
 
     for words, answer in zip(said, asyncio.run(ask_all()), strict=True):
-        name = next((one for one in LORAS if one in words), "base")
+        name = next((name for name in LORAS if name in words), "base")
         alone = direct[0].chat.completions.create(model=direct[1][name], **asked(words))
         assert answer.choices[0].message.content == alone.choices[0].message.content
 
@@ -153,7 +153,7 @@ def test_tools_go_through_and_calls_come_back(client, direct, model):
     call, same = found.choices[0].message.tool_calls[0], expected.choices[0].message.tool_calls[0]
     assert call.function == same.function and call.function.name == "refund"
     streamed = client.chat.completions.create(model=direct[1]["base"], stream=True, **fields)
-    pieces = [piece for c in streamed for one in c.choices for piece in one.delta.tool_calls or ()]
+    pieces = [piece for c in streamed for choice in c.choices for piece in choice.delta.tool_calls or ()]
     written = "".join(piece.function.arguments or "" for piece in pieces if piece.index == 0)
     assert json.loads(written) == json.loads(call.function.arguments)
     assert json.loads(call.function.arguments).keys() == {"whole"}

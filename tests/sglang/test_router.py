@@ -34,8 +34,8 @@ def test_the_servers_behind_a_router_are_found(balancer, server, mortal, tmp_pat
     asyncio.run(engine.load_adapter("a", tmp_path / "a"))
 
     async def both() -> list:
-        one, other = (SGLangServer(url, 60.0) for url in urls)
-        assert (await one.adapters()).keys() == (await other.adapters()).keys() != set()
+        first, other = (SGLangServer(url, 60.0) for url in urls)
+        assert (await first.adapters()).keys() == (await other.adapters()).keys() != set()
         return [await engine.generate((7, 8, 9), Sampling(4, 0.0), "a", affinity=str(i)) for i in range(8)]
 
     assert len({completion.token_ids for completion in asyncio.run(both())}) == 1

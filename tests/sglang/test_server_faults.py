@@ -106,7 +106,7 @@ def test_episodes_of_a_killed_server_go_on_elsewhere(server, mortal, renderer, t
             mortal.kill()
 
     played = play(engine, renderer, 48, "v1", kill)
-    assert len(played) == 48 and not [one.error for one in played if one.broken]
+    assert len(played) == 48 and not [episode.error for episode in played if episode.broken]
     assert engine.serving == (server.url,) and f"{mortal.url} is out" in caplog.text
     asyncio.run(engine.load_adapter("v2", tmp_path / "v2"))  # while it is away
     mortal.start()
@@ -115,7 +115,7 @@ def test_episodes_of_a_killed_server_go_on_elsewhere(server, mortal, renderer, t
     until_both_serve(engine)
     assert sorted(name[:2] for name in listed(mortal)) == ["v1", "v2"]  # before its first request
     assert f"{mortal.url} serves again" in caplog.text
-    assert not [one.error for one in play(engine, renderer, 48, "v2") if one.broken]
+    assert not [episode.error for episode in play(engine, renderer, 48, "v2") if episode.broken]
     asyncio.run(engine.unload_adapter("v1"))
     asyncio.run(engine.unload_adapter("v2"))
     assert not listed(mortal) and not listed(server)
@@ -151,7 +151,7 @@ def test_all_gone_and_back_breaks_no_episode(mortal: RealServer, renderer, caplo
             threading.Timer(6.0, mortal.start).start()
 
     played = play(engine, renderer, 24, None, restart, seconds=5.0 if _quick(mortal) else 60.0)
-    assert not [one.error for one in played if one.broken]
+    assert not [episode.error for episode in played if episode.broken]
     assert "waiting for a server, for" in caplog.text
 
 

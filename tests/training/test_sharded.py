@@ -17,23 +17,9 @@ from trace_jax.training.learner import Learner
 from trace_jax.training.settings import GRPOConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
-from forward import noisy_decoder  # noqa: E402
+from forward import dense_and_experts, noisy_decoder  # noqa: E402
 
-DENSE = DecoderConfig(96, 32, 2, 8, 8, 16, 48, tie_embeddings=True)
-EXPERTS = DecoderConfig(
-    96,
-    32,
-    2,
-    8,
-    8,
-    16,
-    0,
-    num_experts=8,
-    num_experts_per_tok=2,
-    moe_intermediate_size=16,
-    norm_topk_prob=True,
-    model_type="qwen3_moe",
-)
+DENSE, EXPERTS = dense_and_experts(8, 8)
 ALONE = [dict(data=8), dict(data=1, fsdp=8), dict(data=1, tensor=8), dict(data=1, expert=8)]
 TOGETHER = [dict(data=2, fsdp=2, tensor=2), dict(data=1, fsdp=2, tensor=2, expert=2), dict(data=2, tensor=2, expert=2)]
 

@@ -22,8 +22,11 @@ class SourceSettings(Settings):
 
     section: ClassVar = "source"
     format: str = setting(
-        "trajectories", "format of the file: trajectories, tau_bench, tau2_bench, an entry point, or module:NAME"
+        "trajectories",
+        "format of the file: trajectories, openai_chat, inspect, tau_bench, tau2_bench, toolsandbox, an entry point, "
+        "or module:NAME",
     )
-    path: str = setting("", "the file, or the directory of a τ²-bench run in its directory format")
-    domain: str = setting("airline", "domain of a τ-bench file, which does not name it")
-    model: str = setting("unknown", "model that produced a τ-bench file, which does not name it")
+    path: str = setting("", "the file, or the directory of a τ²-bench or ToolSandbox run")
+    domain: str = setting("", "environment of a τ-bench file or a chat log, which do not name it")
+    model: str = setting("unknown", "model that produced a τ-bench file or a chat log, which may not name it")
+    score: str = setting("", "scorer of an Inspect log whose score is the reward; empty: the only one")

@@ -67,13 +67,8 @@ class ChatMLRenderer(NoThinking):
         self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
     ) -> tuple[int, ...] | None:
         """What follows a sampled turn; None if it ended with a stop token other than ``<|im_end|>``."""
-        for message in messages:
-            if message.role == "assistant":
-                raise RenderError("a continuation holds tool, user and system messages, not the assistant's own")
-        if self._codec.ended_otherwise(completion_ids):
-            return None
-        end = () if self._codec.ended(completion_ids) else (self._end,)
-        return (*end, *self._newline, *self._turns(messages), *self._header)
+        end = self._codec.closing(completion_ids, messages)
+        return None if end is None else (*end, *self._newline, *self._turns(messages), *self._header)
 
     def parse(self, token_ids: Sequence[int]) -> Message:
         """Sampled tokens as an assistant message. It never fails."""

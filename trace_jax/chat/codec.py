@@ -1,7 +1,7 @@
 """Text to tokens and back for the renderers, such that no text can pretend to be structure."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -80,9 +80,17 @@ class Codec:
         """True if a sampled turn ends with a stop token; False if it was cut."""
         return bool(token_ids) and token_ids[-1] in self.stop_token_ids
 
-    def ended_otherwise(self, token_ids: Sequence[int]) -> bool:
-        """True if a sampled turn ends with a stop token that is not the one which the template writes."""
-        return self.ended(token_ids) and token_ids[-1] != self.stop_token_ids[0]
+    def closing(self, token_ids: Sequence[int], messages: Iterable[Message]) -> tuple[int, ...] | None:
+        """What closes a sampled turn before ``messages``: nothing, or the end token if the turn was cut.
+
+        None if it ended with another stop token, which the template would not write. Raises RenderError if one of
+        ``messages`` is the assistant's.
+        """
+        if any(message.role == "assistant" for message in messages):
+            raise RenderError("a continuation holds tool, user and system messages, not the assistant's own")
+        if self.ended(token_ids):
+            return () if token_ids[-1] == self.stop_token_ids[0] else None
+        return self.stop_token_ids[:1]
 
     def said(self, token_ids: Sequence[int]) -> Sequence[int]:
         """A sampled turn without the stop token, whichever it is."""

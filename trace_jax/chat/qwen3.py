@@ -94,12 +94,9 @@ class Qwen3Renderer:
         None if the template leaves out thinking that stands before it, or if the turn ended with a stop token other
         than ``<|im_end|>``.
         """
-        for message in messages:
-            if message.role == "assistant":
-                raise RenderError("a continuation holds tool, user and system messages, not the assistant's own")
-        if self._codec.ended_otherwise(completion_ids) or self._leaves_out(history, messages):
+        end = self._codec.closing(completion_ids, messages)
+        if end is None or self._leaves_out(history, messages):
             return None
-        end = () if self._codec.ended(completion_ids) else (self._end,)
         turns = self._turns([(message.role, message.content or "") for message in messages])
         return (*end, *self._newline, *turns, *self._header)
 

@@ -13,6 +13,7 @@ from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.record import Record
 from trace_jax.contract.routing import RouteDecision, RouteTable
 from trace_jax.contract.seal import FIELD
+from trace_jax.contract.served import ServedRequest
 from trace_jax.contract.storage import replace_bytes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import WorkDirectory
@@ -29,6 +30,7 @@ RECORDS: dict[str, type[Record]] = {
     "adapter_manifest": AdapterManifest,
     "route_table": RouteTable,
     "route_decision": RouteDecision,
+    "served_request": ServedRequest,
     "evaluation_report": EvaluationReport,
     "work_directory": WorkDirectory,
 }

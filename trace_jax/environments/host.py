@@ -28,7 +28,13 @@ class Episode(Protocol):
 
 
 class Host(Protocol):
-    """Makes episodes of one environment, in this process or elsewhere."""
+    """Makes episodes of one environment, in this process or elsewhere.
+
+    Attributes:
+        version: what the environments were made by, kept in each trajectory; None if their target does not tell.
+    """
+
+    version: str | None
 
     async def open(self) -> Episode:
         """A new episode. Raises as the methods of an episode do."""
@@ -46,4 +52,4 @@ def host_of(target: Target, split: Split) -> Host:
     """The host of a target's environments: its own, or this process."""
     if isinstance(target, Hosted):
         return target.host(split)
-    return InProcess(lambda: target.environment(split))
+    return InProcess(lambda: target.environment(split), getattr(target, "version", None))

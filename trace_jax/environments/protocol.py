@@ -28,11 +28,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The grade of a finished episode: ``reward`` in [0, 1], its named components, and named checks."""
+    """The grade of a finished episode: ``reward`` in [0, 1], its named components, and named checks.
+
+    ``extra`` holds JSON values that the trajectory keeps in its own ``extra``, such as the tokens of a simulated user.
+    """
 
     reward: float
     components: dict[str, float] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Environment(Protocol):

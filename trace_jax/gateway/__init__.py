@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models": ["Models"],
         "pinning": ["Pins"],
         "prompt_limit": ["characters_per_token"],
+        "recorder": ["Recorder"],
         "request": ["CompletionRequest"],
         "routes": ["Conversations"],
         "sglang": ["SGLangBackend"],

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trace_jax.contract.adapter import check_peft_files
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter, check_peft_files
 from trace_jax.contract.digest import Checksum
+from trace_jax.contract.files import read_document
+from trace_jax.contract.routing import RouteTable
 from trace_jax.errors import TraceError, UserError
 from trace_jax.gateway.backend import Backend
 from trace_jax.models.config import DecoderConfig
@@ -170,3 +172,22 @@ class Adapters:
 def _merged_name(parts: Parts) -> str:
     text = "+".join(f"{weight!r}*{name}" for name, weight in sorted(parts.items()))
     return f"merged@{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def held_adapters(root: Path, table: RouteTable) -> dict[str, Held]:
+    """The adapters of the table. Raises UserError if one is missing, was changed or swapped, or has another base."""
+    held = {}
+    for route in table.routes:
+        path = root / "adapters" / route.adapter / MANIFEST
+        manifest = read_document(path, AdapterManifest)
+        if manifest.base != table.base:
+            raise UserError(
+                f"{path}: adapter of base {manifest.base}, but the route table is of {table.base}: restore the file"
+            )
+        if manifest.name != route.adapter:
+            raise UserError(
+                f"{path}: manifest of adapter {manifest.name!r}, but the table routes to {route.adapter!r}: the "
+                "directories of the adapters were swapped: restore them"
+            )
+        held[route.adapter] = Held(Path(check_adapter(path, manifest)), manifest.rank, manifest.files)
+    return held

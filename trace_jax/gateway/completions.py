@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -17,7 +19,7 @@ from trace_jax.gateway.gateway import Gateway
 from trace_jax.gateway.limits import ClientDisconnected, ConcurrencyLimit, cancel_on_disconnect
 from trace_jax.gateway.off_loop import LARGE, sized
 from trace_jax.gateway.pinning import conversation_name
-from trace_jax.gateway.request import read_request
+from trace_jax.gateway.request import CompletionRequest, read_request
 from trace_jax.gateway.routes import label
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,17 @@ class Completions:
             gateway.metrics.served.labels("merged" if len(parts) > 1 else outcome.adapter).inc()
             if writer := response.headers.get("X-Trace-Prompt"):
                 gateway.metrics.prompts.labels(writer).inc()
-            await response(request.scope, request.receive, outcome)
+            with self._recorded(completion, key, parts, outcome) as send:
+                await response(request.scope, request.receive, send)
+
+    def _recorded(
+        self, completion: CompletionRequest, key: str, parts: Mapping[str, float], outcome: _Outcome
+    ) -> AbstractContextManager[Send]:
+        recorder = self._gateway.recorder
+        if recorder is None:
+            return nullcontext(outcome)
+        adapter = outcome.adapter if parts else None
+        return recorder.recorded(completion, outcome, conversation=key, adapter=adapter, started=outcome.started)
 
     async def _failed(self, scope: Scope, receive: Receive, outcome: _Outcome, error: Exception) -> None:
         """Send an error, or if a response has begun leave it unfinished, so that the client sees that it is cut."""

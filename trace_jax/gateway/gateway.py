@@ -9,6 +9,7 @@ from trace_jax.gateway.keys import Keys
 from trace_jax.gateway.limits import Limits
 from trace_jax.gateway.metrics import Metrics
 from trace_jax.gateway.models import Models
+from trace_jax.gateway.recorder import Recorder
 from trace_jax.gateway.routes import Conversations
 
 
@@ -25,3 +26,4 @@ class Gateway:
     metrics: Metrics
     log_messages: bool = False  # write the body of every request to the log
     cors_origins: Sequence[str] = ()  # whose pages may ask from a browser; "*": all
+    recorder: Recorder | None = None  # keeps what is served; None: nothing is kept

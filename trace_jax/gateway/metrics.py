@@ -47,6 +47,7 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+        self.recorded = Counter("trace_gateway_recorded_requests", "Requests that are recorded", registry=registry)
         self.broken = Counter("trace_gateway_broken_answers", "Responses that were cut", registry=registry)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:

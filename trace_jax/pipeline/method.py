@@ -21,6 +21,7 @@ from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
+from trace_jax.environments.checks.quick import require_sound
 from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
@@ -65,6 +66,7 @@ class Pipeline:
         _check(settings)
         self.settings, self.name = settings, settings.target.environment
         self.target = open_target(settings.target)
+        require_sound(self.target, self.name)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
         self.analyst, self.designer = (
             make_analyst(settings.analysis.analyst),

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
@@ -41,6 +42,11 @@ class EpisodeSpec:
     def next_adapter(self) -> str | None:
         """The adapter of the next turn."""
         return self.adapter() if callable(self.adapter) else self.adapter
+
+    def extra(self, outcome: Outcome | None) -> dict[str, Any]:
+        """What has no field of a trajectory: what the grader adds, and the version of the target if it tells one."""
+        added = {} if outcome is None else outcome.extra
+        return added if self.host.version is None else {**added, "target_version": self.host.version}
 
 
 @dataclass
@@ -120,6 +126,7 @@ async def run_episode(
         usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
         seconds=time.monotonic() - started,
         error=error,
+        extra=spec.extra(outcome),
     )
 
 

@@ -1,7 +1,7 @@
 """Which episodes a collection plays."""
 
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import seed_of
+from trace_jax.environments.protocol import Task, seed_of
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -16,13 +16,10 @@ def plan_episodes(
     alone. More tasks or trials therefore add episodes, and leave the recorded ones as they are.
     """
     return [
-        EpisodeSpec(
+        episode_spec(
+            source,
+            task,
             id=f"{adapter or 'base'}/{source.name}/{source.split}/{task}/{trial}",
-            host=source.host,
-            target=source.target,
-            task=str(task),
-            split=source.split,
-            seed=task,
             trial=trial,
             sampling=Sampling(
                 settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + seed_of(task)
@@ -32,3 +29,20 @@ def plan_episodes(
         for task in source.tasks
         for trial in range(settings.trials)
     ]
+
+
+def episode_spec(
+    source: Source, task: Task, *, id: str, trial: int, sampling: Sampling, adapter: str | None = None
+) -> EpisodeSpec:
+    """One episode on ``task`` of ``source``."""
+    return EpisodeSpec(
+        id=id,
+        host=source.host,
+        target=source.target,
+        task=str(task),
+        split=source.split,
+        seed=task,
+        trial=trial,
+        sampling=sampling,
+        adapter=adapter,
+    )

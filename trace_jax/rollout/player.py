@@ -8,9 +8,11 @@ from typing import Any, Self, TypeVar
 
 from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.protocol import Engine
 from trace_jax.parallel.termination import Termination
 from trace_jax.rollout.agent import EpisodeSpec, run_episode
+from trace_jax.rollout.chat_episode import run_chat_episode
 from trace_jax.rollout.settings import RolloutSettings
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ class Player:
 
     Everything happens in the caller's thread, in one event loop. The loop runs while a method of the player waits, and
     stands still otherwise: no episode advances between two calls. On the main thread, environments that hang are
-    interrupted, and ``termination`` ends ``wait``.
+    interrupted, and ``termination`` ends ``wait``. ``renderer`` is None for a chat engine.
 
         with Player(engine=engine, renderer=renderer, settings=settings, base=base) as player:
             tasks = player.start(specs)
@@ -33,8 +35,8 @@ class Player:
     def __init__(
         self,
         *,
-        engine: Engine,
-        renderer: Renderer,
+        engine: Engine | ChatEngine,
+        renderer: Renderer | None,
         settings: RolloutSettings,
         base: str,
         termination: Termination | None = None,
@@ -88,12 +90,17 @@ class Player:
 
     async def _play(self, spec: EpisodeSpec, on_episode: Callable[[Trajectory], None] | None) -> Trajectory:
         async with self._slots:
-            trajectory = await run_episode(
-                spec, engine=self._engine, renderer=self._renderer, settings=self._settings, base=self._base
-            )
+            trajectory = await self._run_episode(spec)
         if on_episode is not None:
             on_episode(trajectory)
         return trajectory
+
+    async def _run_episode(self, spec: EpisodeSpec) -> Trajectory:
+        engine, renderer = self._engine, self._renderer
+        if isinstance(engine, ChatEngine):
+            return await run_chat_episode(spec, engine=engine, settings=self._settings)
+        assert renderer is not None, "only the chat engine does without one"
+        return await run_episode(spec, engine=engine, renderer=renderer, settings=self._settings, base=self._base)
 
     def __enter__(self) -> Self:
         return self
@@ -118,8 +125,8 @@ def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
 def collect(
     specs: Sequence[EpisodeSpec],
     *,
-    engine: Engine,
-    renderer: Renderer,
+    engine: Engine | ChatEngine,
+    renderer: Renderer | None,
     settings: RolloutSettings,
     base: str,
     on_episode: Callable[[Trajectory], None] | None = None,

@@ -9,6 +9,7 @@ from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.protocol import Engine
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
@@ -42,8 +43,8 @@ class Recording:
         self,
         specs: Sequence[EpisodeSpec],
         *,
-        engine: Engine,
-        renderer: Renderer,
+        engine: Engine | ChatEngine,
+        renderer: Renderer | None,
         settings: RolloutSettings,
         base: str,
         on_episode: Callable[[Trajectory], None],

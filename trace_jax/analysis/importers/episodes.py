@@ -124,7 +124,7 @@ def read_each(source: Source, entries: Iterable[Entry]) -> tuple[Trajectory, ...
         except (Fault, ValidationError, TooDeepError) as error:
             fault = _fault(error)
             cause = fault.cause
-            text = f"{source.path}: {entry.place}: {fault}: {_REMEDY}"
+            text, _ = storable(f"{source.path}: {entry.place}: {fault}: {_REMEDY}")
             if len(unreadable) < _NAMED:
                 log.warning("broken episode: %s", text)
             trajectory = _stand_in(source, entry.place, raw, text)

@@ -5,7 +5,7 @@ An importer is a function of ``SourceSettings``, which name the file, that retur
     def load(source: SourceSettings) -> Sequence[Trajectory]: ...
 """
 
-from trace_jax.analysis.importers import tau2_bench, tau_bench
+from trace_jax.analysis.importers import inspect_log, openai_chat, tau2_bench, tau_bench, toolsandbox
 from trace_jax.analysis.settings import SourceSettings
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
@@ -15,7 +15,10 @@ from trace_jax.registry import Registry
 IMPORTERS = Registry(
     "importer",
     "trace_jax.importers",
-    {name: f"{__name__}:read_{name}" for name in ("trajectories", "tau_bench", "tau2_bench")},
+    {
+        name: f"{__name__}:read_{name}"
+        for name in ("trajectories", "openai_chat", "inspect", "tau_bench", "tau2_bench", "toolsandbox")
+    },
 )
 
 
@@ -40,9 +43,26 @@ def read_trajectories(source: SourceSettings) -> tuple[Trajectory, ...]:
 
 def read_tau_bench(source: SourceSettings) -> tuple[Trajectory, ...]:
     """A result file of τ-bench, which names neither domain nor model."""
+    if not source.domain:
+        raise UserError("source.domain is empty: a τ-bench file does not name its domain, say --config.source.domain=…")
     return tau_bench.load(source.path, source.domain, source.model)
 
 
 def read_tau2_bench(source: SourceSettings) -> tuple[Trajectory, ...]:
     """A result file or directory of τ²-bench."""
     return tau2_bench.load(source.path)
+
+
+def read_openai_chat(source: SourceSettings) -> tuple[Trajectory, ...]:
+    """JSON Lines of OpenAI chats with rewards."""
+    return openai_chat.load(source.path, source.domain, source.model)
+
+
+def read_inspect(source: SourceSettings) -> tuple[Trajectory, ...]:
+    """A log of Inspect."""
+    return inspect_log.load(source.path, source.score)
+
+
+def read_toolsandbox(source: SourceSettings) -> tuple[Trajectory, ...]:
+    """The directory of a ToolSandbox run."""
+    return toolsandbox.load(source.path, source.model)

@@ -4,16 +4,22 @@ A result file is ``{timestamp, info, tasks, simulations}``. Everything without a
 ``export`` rebuilds the file, value for value, except for credentials, which are dropped on reading.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from trace_jax.analysis.importers.episodes import Fault, Source, read_each, reward_of, scrub, short
 from trace_jax.analysis.importers.tau2_files import read_results
 from trace_jax.analysis.importers.tau2_messages import messages_of, rebuild, rests_of, scrub_raw_data
-from trace_jax.analysis.importers.tau2_shapes import EnvironmentInfo, Info, RewardInfo, Simulation
+from trace_jax.analysis.importers.tau2_shapes import EnvironmentInfo, Info, RewardInfo, Simulation, ToolDefinition
+from trace_jax.contract.files import one_line
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Check, Message, Policy, Termination, Tool, Trajectory
 from trace_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # Any other reason ends a conversation as "done": the reward counts as the file gives it.
 _TERMINATIONS: dict[str | None, Termination] = {
@@ -41,12 +47,12 @@ def load(path: PathLike) -> tuple[Trajectory, ...]:
     base = info.agent_info.llm or info.agent_info.implementation
     if not base:
         raise UserError(f"{results.name}: info.agent_info names neither llm nor implementation: add what was evaluated")
-    policy = Policy(base=base)
+    policy, tools = Policy(base=base), _tools(results.name, info.environment_info)
     source = Source(
         results.name,
         f"tau2_bench/{info.environment_info.domain_name}",
         policy,
-        read=lambda raw: _trajectory(raw, tasks, info, raw_info, policy),
+        read=lambda raw: _trajectory(raw, tasks, tools, info, raw_info, policy),
         identify=lambda raw: raw["id"] if isinstance(raw.get("id"), str) else None,
     )
     first, *others = read_each(source, results.entries)
@@ -56,7 +62,12 @@ def load(path: PathLike) -> tuple[Trajectory, ...]:
 
 
 def _trajectory(
-    raw: Any, tasks: dict[str, dict[str, Any]], info: Info, raw_info: dict[str, Any], policy: Policy
+    raw: Any,
+    tasks: dict[str, dict[str, Any]],
+    tools: tuple[Tool, ...],
+    info: Info,
+    raw_info: dict[str, Any],
+    policy: Policy,
 ) -> Trajectory:
     simulation = Simulation.model_validate(raw)
     task = tasks.get(str(simulation.task_id))
@@ -75,7 +86,7 @@ def _trajectory(
         trial=simulation.trial or 0,
         policy=policy,
         messages=(*_system(simulation, info.environment_info), *messages_of(simulation)),
-        tools=_tools(info.environment_info),
+        tools=tools,
         reward=None if error or graded is None else reward_of(graded.reward),
         components={} if error or graded is None else graded.reward_breakdown or {},
         checks=() if error or graded is None else _checks(graded),
@@ -108,11 +119,17 @@ def _system(simulation: Simulation, environment: EnvironmentInfo) -> tuple[Messa
     return () if seen is None else (Message(role="system", content=seen),)
 
 
-def _tools(environment: EnvironmentInfo) -> tuple[Tool, ...]:
-    return tuple(
-        Tool(name=tool.name, description=tool.doc or "", parameters=tool.params or {"type": "object"})
-        for tool in (environment.tool_defs or {}).values()
-    )
+def _tools(name: str, environment: EnvironmentInfo) -> tuple[Tool, ...]:
+    """The agent's tools. One that cannot be read is left out with a warning: it costs no episode."""
+    tools = []
+    for key, raw in (environment.tool_defs or {}).items():
+        try:
+            tool = ToolDefinition.model_validate(raw)
+        except ValidationError as error:
+            log.warning("%s: tool_defs.%s is left out, correct it there: %s", name, key, one_line(error))
+            continue
+        tools.append(Tool(name=tool.name, description=tool.doc or "", parameters=tool.params or {"type": "object"}))
+    return tuple(tools)
 
 
 def _checks(graded: RewardInfo) -> tuple[Check, ...]:

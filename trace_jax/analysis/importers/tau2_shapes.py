@@ -21,7 +21,7 @@ class EnvironmentInfo(Shape):
 
     domain_name: str
     policy: str | None = None
-    tool_defs: dict[str, ToolDefinition] | None = None
+    tool_defs: dict[str, Any] | None = None  # of ToolDefinition; each is judged alone
 
 
 class AgentInfo(Shape):

@@ -7,10 +7,11 @@ has no field of its own stays in ``extra``; ``export`` rebuilds the original, va
 import os
 from typing import Any, Literal
 
+from trace_jax.analysis.importers.chat_messages import written_call
 from trace_jax.analysis.importers.episodes import Entry, Shape, Source, TaskId, read_each, reward_of, short
-from trace_jax.contract.reading import TooDeepError, parse_json, read_json, storable
+from trace_jax.contract.reading import read_json
 from trace_jax.contract.storage import PathLike
-from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
+from trace_jax.contract.trajectory import Check, Message, Policy, Trajectory
 from trace_jax.errors import UserError
 
 _FIELDS = {"task_id", "trial", "reward", "info", "traj"}
@@ -130,21 +131,12 @@ def _message(message: _ChatMessage) -> Message:
     return Message(
         role=message.role,
         content=message.content,
-        tool_calls=tuple(_call(call) for call in message.tool_calls or ()),
+        tool_calls=tuple(
+            written_call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
+        ),
         tool_call_id=message.tool_call_id,
         name=message.name,
     )
-
-
-def _call(call: _Call) -> ToolCall:
-    text = call.function.arguments
-    try:
-        arguments, _ = storable(parse_json("arguments", text.encode(), "write a JSON object"))
-    except (UserError, TooDeepError):
-        arguments = None
-    parsed = arguments if isinstance(arguments, dict) else None
-    # The text is kept where parsing and printing would not give it back (spaces, key order of duplicates, floats).
-    return ToolCall(id=call.id, name=call.function.name, arguments=parsed, raw_arguments=text)
 
 
 def _rest(raw: dict[str, Any]) -> dict[str, Any]:

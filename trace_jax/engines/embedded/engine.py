@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -226,7 +227,7 @@ class EmbeddedEngine:
             rows.append(
                 DecodeRow(
                     slot=slot, start=int(self._slots.ready[slot]), last=request.last, adapter=request.adapter,
-                    seed=sampling.seed & 0x7FFFFFFF, past=past, allowed=sampling.max_tokens - past,
+                    seed=_seed31(sampling.seed), past=past, allowed=sampling.max_tokens - past,
                     temperature=sampling.temperature,
                 )
             )  # fmt: skip
@@ -272,3 +273,8 @@ class EmbeddedEngine:
         else:
             error = EngineError("the model returned logits that are not finite: check its weights and its adapter's")
             request.future.set_exception(error)
+
+
+def _seed31(seed: int) -> int:
+    """``seed`` if the sampler can hold it, in [0, 2^31), else a hash of it there: other seeds give other samples."""
+    return seed if 0 <= seed < 1 << 31 else zlib.crc32(str(seed).encode()) & 0x7FFFFFFF

@@ -5,7 +5,7 @@ from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.draw import draw_task
 from trace_jax.environments.helpdesk.practice.ladder import FamilyPractice, practice_on
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY
-from trace_jax.environments.helpdesk.results import RESULTS
+from trace_jax.environments.helpdesk.tools import RESULTS
 
 TRAIN_TASKS = 60
 HELD_OUT_TASKS = 80

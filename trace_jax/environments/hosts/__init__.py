@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "in_process": ["InProcess"],
         "opened": ["open_target"],
         "pool": ["Pool", "PoolHost"],
-        "process": ["WorkerPlan"],
+        "child": ["WorkerPlan"],
         "remote_target": ["RemoteTarget"],
     },
 )

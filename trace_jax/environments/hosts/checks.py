@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, TypeVar, get_args
 
-from trace_jax.chat.calls import read_object
+from trace_jax.chat.calls import read_object, text_of
+from trace_jax.chat.codec import RenderError
 from trace_jax.contract.record import Part
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
@@ -99,7 +100,18 @@ def checked_outcome(value: Any) -> Outcome:
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
-    return Outcome(reward, components, checked_parts(value.checks, Check))
+    return Outcome(reward, components, checked_parts(value.checks, Check), _checked_extra(value.extra))
+
+
+def _checked_extra(extra: Any) -> dict[str, Any]:
+    """``extra`` if it is an object that is read back equal from JSON. Raises EnvironmentFault."""
+    try:
+        read = read_object(text_of(extra)) if isinstance(extra, dict) else None
+    except RenderError:
+        read = None
+    if read is None or read != extra:
+        raise EnvironmentFault(f"extra of an Outcome is {str(extra)[:80]!r}, not a dictionary of JSON values")
+    return read
 
 
 def writable(text: str) -> str:

@@ -14,8 +14,8 @@ class InProcess:
     The interruption needs the main thread (``deadline``). Until then a slow call holds up every other episode.
     """
 
-    def __init__(self, factory: Callable[[], Environment]) -> None:
-        self._factory = factory
+    def __init__(self, factory: Callable[[], Environment], version: str | None = None) -> None:
+        self._factory, self.version = factory, version
 
     async def open(self) -> "InProcessEpisode":
         environment = call(seconds_left(), self._factory)

@@ -53,17 +53,17 @@ def read_answers(line: bytes) -> list[Answer]:
 
 def observation_of(value: Any) -> Observation:
     """A checked observation. Raises EnvironmentFault."""
-    match value:
-        case {"messages": list(messages), "done": bool(done)}:
-            return checked_observation(Observation(tuple(_part(Message, message) for message in messages), done))
+    messages, done = (value.get("messages"), value.get("done")) if isinstance(value, dict) else (None, None)
+    if isinstance(messages, list) and isinstance(done, bool):
+        return checked_observation(Observation(tuple([_part(Message, message) for message in messages]), done))
     raise EnvironmentFault(f"expected an observation, got {str(value)[:80]!r}")
 
 
 def outcome_of(value: Any) -> Outcome:
     """A checked outcome. Raises EnvironmentFault."""
     match value:
-        case {"reward": reward, "components": components, "checks": list(checks)}:
-            return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks)))
+        case {"reward": reward, "components": components, "checks": list(checks), "extra": extra}:
+            return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks), extra))
     raise EnvironmentFault(f"expected an outcome, got {str(value)[:80]!r}")
 
 

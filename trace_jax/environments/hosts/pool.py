@@ -9,13 +9,18 @@ import itertools
 import json
 import math
 import weakref
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.episode_clock import off_the_clock
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.lines import observation_of, outcome_of, text_of_message, tools_of
-from trace_jax.environments.hosts.process import Worker, WorkerPlan
+from trace_jax.environments.hosts.process import Worker
 from trace_jax.environments.protocol import Observation, Outcome, Task
+
+T = TypeVar("T")
 
 
 class Pool:
@@ -31,7 +36,8 @@ class Pool:
         self._all: set[Worker] = set()
         self._numbers = itertools.count(1)
         self._waiting: set[asyncio.Future[None]] = set()
-        self._finalizer = weakref.finalize(self, _end_all, self._all)
+        self._runner = asyncio.Runner()
+        self._finalizer = weakref.finalize(self, _end_all, self._all, self._runner)
 
     async def open(self, split: Split) -> "RemoteEpisode":
         """A new episode, in the worker that has the fewest. Raises EnvironmentFault."""
@@ -52,6 +58,10 @@ class Pool:
         worker = self._sound[0] if self._sound else self._start()
         await worker.start()
         return worker.description if operation == "describe" else await worker.request(0, operation, argument)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, for callers that do not await. Not to be used while an event loop runs."""
+        return self._runner.run(work)
 
     def workers(self) -> tuple[Worker, ...]:
         """The workers that take new episodes."""
@@ -102,6 +112,8 @@ class Pool:
             self._waiting.discard(future)
 
     def _start(self) -> Worker:
+        if not self._finalizer.alive:
+            raise EnvironmentFault("the pool of workers is closed")
         pool = weakref.ref(self)
 
         def on_end(worker: Worker) -> None:
@@ -155,8 +167,8 @@ class RemoteEpisode:
 class PoolHost:
     """The environments of one split of a pool's target."""
 
-    def __init__(self, pool: Pool, split: Split) -> None:
-        self._pool, self._split = pool, split
+    def __init__(self, pool: Pool, split: Split, version: str | None = None) -> None:
+        self._pool, self._split, self.version = pool, split, version
 
     async def open(self) -> RemoteEpisode:
         return await self._pool.open(self._split)
@@ -167,6 +179,7 @@ def _limit(worker: Worker) -> float:
     return told if isinstance(told, int) and told > 0 else math.inf
 
 
-def _end_all(workers: set[Worker]) -> None:
+def _end_all(workers: set[Worker], runner: asyncio.Runner) -> None:
     for worker in tuple(workers):
         worker.end()
+    runner.close()

@@ -8,39 +8,20 @@ import asyncio
 import itertools
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import trace_jax
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import Child, WorkerPlan
 from trace_jax.environments.hosts.lines import LineFault, read_answers
-from trace_jax.errors import UserError
 
 _IN_FLIGHT = 1024  # requests of a worker that are not answered yet; further ones wait in this process
 _LONGEST = 72 << 20  # bytes of a line of answers
 _CHUNK = 1 << 18
-_WORKER = Path(__file__).with_name("worker.py")
-_ROOT = Path(trace_jax.__file__).parent
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """What a worker runs: a target or environment by path, its parameters, the interpreter, and its time limits."""
-
-    path: str
-    parameters: Mapping[str, Any]
-    python: str | None = None  # None: this interpreter, with its sys.path
-    step_seconds: float = 60.0
-    start_seconds: float = 300.0
 
 
 @dataclass
@@ -68,11 +49,7 @@ class Worker:
     description: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._process, self._requests, self._answers = _start(self.plan)
-        assert self._process.stdout is not None
-        self._output = self._process.stdout.fileno()
-        for descriptor in (self._requests, self._answers, self._output):
-            os.set_blocking(descriptor, False)
+        self._child, self._ended = Child(self.plan), False
         self._numbers = itertools.count(1)
         self._queue: deque[tuple[int, _Request]] = deque()
         self._in_flight: dict[int, _Request] = {}
@@ -80,7 +57,7 @@ class Worker:
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._watching: tuple[asyncio.AbstractEventLoop, float] | None = None  # the loop of the timer, and its time
         self._flushing: asyncio.AbstractEventLoop | None = None
-        self._unsent, self._unread, self._printed = bytearray(), bytearray(), b""
+        self._unsent, self._unread = bytearray(), bytearray()
         plan = {"path": self.plan.path, "parameters": dict(self.plan.parameters)}
         self._unsent += json.dumps(plan).encode() + b"\n"
         self._starting: asyncio.Future[Any] | None = None
@@ -128,19 +105,13 @@ class Worker:
         if self._ended:
             return
         self.fault = self.fault or fault or "its worker was stopped"
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._ended = True
         for loop in self._loops:
             if not loop.is_closed():
-                for descriptor in (self._answers, self._output):
+                for descriptor in (self._child.answers, self._child.output):
                     loop.remove_reader(descriptor)
-                loop.remove_writer(self._requests)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        os.close(self._requests)
-        os.close(self._answers)
-        self._requests = -1
+                loop.remove_writer(self._child.requests)
+        self._child.kill()
         failed = [*self._in_flight.values(), *(request for _, request in self._queue)]
         self._in_flight.clear()
         self._queue.clear()
@@ -151,17 +122,13 @@ class Worker:
     @property
     def pid(self) -> int:
         """The id of the process."""
-        return self._process.pid
-
-    @property
-    def _ended(self) -> bool:
-        return self._requests == -1
+        return self._child.pid
 
     def _attach(self) -> None:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            loop.add_reader(self._answers, self._read_answers)
-            loop.add_reader(self._output, self._read_output)
+            loop.add_reader(self._child.answers, self._read_answers)
+            loop.add_reader(self._child.output, self._read_output)
             self._loops.add(loop)
         if self._in_flight:
             due = next(iter(self._in_flight.values())).deadline
@@ -190,21 +157,21 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             while self._unsent:
-                del self._unsent[: os.write(self._requests, self._unsent)]
+                del self._unsent[: os.write(self._child.requests, self._unsent)]
         except BlockingIOError:
-            loop.add_writer(self._requests, self._write)
+            loop.add_writer(self._child.requests, self._write)
             return
         except BrokenPipeError:
             self._unsent.clear()  # the worker has ended, which the end of its answers tells
-        loop.remove_writer(self._requests)
+        loop.remove_writer(self._child.requests)
 
     def _read_answers(self) -> None:
         try:
-            data = os.read(self._answers, _CHUNK)
+            data = os.read(self._child.answers, _CHUNK)
         except BlockingIOError:
             return
         if not data:
-            self.end(self._obituary())
+            self.end(self._child.obituary())
             return
         self._unread += data
         lines: list[bytes] = []
@@ -265,51 +232,5 @@ class Worker:
             future.exception()  # an episode that has been closed does not look at it
 
     def _read_output(self) -> None:
-        with suppress(BlockingIOError):
-            data = os.read(self._output, _CHUNK)
-            if not data:
-                asyncio.get_running_loop().remove_reader(self._output)
-            self._printed = (self._printed + data)[-4096:]
-
-    def _obituary(self) -> str:
-        """How the process ended, and the last line that it printed."""
-        try:
-            status = self._process.wait(timeout=1)
-            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        except subprocess.TimeoutExpired:
-            how = "closed the pipe of its answers"
-        with suppress(BlockingIOError):
-            while data := os.read(self._output, _CHUNK):
-                self._printed = (self._printed + data)[-4096:]
-        lines = self._printed.decode(errors="backslashreplace").strip().splitlines()
-        last = f"; its last line was {lines[-1].strip()[-300:]!r}" if lines else ""
-        return f"the worker {how}{last}"
-
-
-def _start(plan: WorkerPlan) -> tuple["subprocess.Popen[bytes]", int, int]:
-    """The process, and the descriptors of requests and answers."""
-    python, environment = plan.python or sys.executable, {**os.environ, "PYTHONUNBUFFERED": "1"}
-    if plan.python is None:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    read_requests, requests = os.pipe()
-    answers, write_answers = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [python, str(_WORKER), str(_ROOT), str(read_requests), str(write_answers)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(read_requests, write_answers),
-            env=environment,
-            start_new_session=True,  # an interruption of this program is not the worker's
-        )
-    except OSError as error:
-        os.close(requests)
-        os.close(answers)
-        raise UserError(
-            f"target.python is {python!r}: {error.strerror}: give the path of a Python interpreter"
-        ) from None
-    finally:
-        os.close(read_requests)
-        os.close(write_answers)
-    return process, requests, answers
+        if not self._child.read_output():
+            asyncio.get_running_loop().remove_reader(self._child.output)

@@ -1,6 +1,5 @@
 """A target that lives in workers, seen as any other target."""
 
-import asyncio
 import json
 import weakref
 from typing import Any
@@ -27,8 +26,6 @@ class RemoteTarget:
 
     def __init__(self, name: str, pool: Pool) -> None:
         self._pool, self._registered = pool, name
-        self._runner = asyncio.Runner()
-        weakref.finalize(self, self._runner.close)
         told = self._ask("describe", None)
         if told.get("kind") == "environment":
             raise NoTarget(f"{name!r} is an environment, which has no tasks of its own: give a target")
@@ -38,7 +35,8 @@ class RemoteTarget:
                 f"target {name!r}: has no results (a JSON Schema by tool): see trace_jax.environments.protocol"
             )
         self.results: dict[str, dict[str, Any]] = told["results"]
-        self.version: str | None = told.get("version")
+        version = told.get("version")
+        self.version = None if version is None else str(version)
         self._tasks: dict[Split, tuple[Task, ...]] = {}
 
     def tasks(self, split: Split) -> tuple[Task, ...]:
@@ -52,11 +50,11 @@ class RemoteTarget:
 
     def environment(self, split: Split) -> "RemoteEnvironment":
         """An environment in a worker, for callers that do not await. Not to be used while an event loop runs."""
-        return RemoteEnvironment(self._runner, self._pool, split)
+        return RemoteEnvironment(self._pool, split)
 
     def host(self, split: Split) -> PoolHost:
         """The host of the environments of a split."""
-        return PoolHost(self._pool, split)
+        return PoolHost(self._pool, split, self.version)
 
     def close(self) -> None:
         """Kill the workers."""
@@ -64,7 +62,7 @@ class RemoteTarget:
 
     def _ask(self, operation: str, argument: str | None) -> Any:
         try:
-            return self._runner.run(self._pool.ask(operation, json.dumps(argument)))
+            return self._pool.run(self._pool.ask(operation, json.dumps(argument)))
         except EnvironmentFault as fault:
             raise UserError(f"target {self._registered!r}: {fault}") from None
 
@@ -72,9 +70,9 @@ class RemoteTarget:
 class RemoteEnvironment:
     """An environment in a worker, behind the synchronous protocol."""
 
-    def __init__(self, runner: asyncio.Runner, pool: Pool, split: Split) -> None:
-        self._runner = runner
-        self._episode: RemoteEpisode = runner.run(pool.open(split))
+    def __init__(self, pool: Pool, split: Split) -> None:
+        self._pool = pool
+        self._episode: RemoteEpisode = pool.run(pool.open(split))
         self.name, self.tools = self._episode.name, self._episode.tools
         weakref.finalize(self, self._episode.release)
 
@@ -82,12 +80,12 @@ class RemoteEnvironment:
     tools: tuple[Tool, ...]
 
     def reset(self, task: Task) -> Observation:
-        observation = self._runner.run(self._episode.reset(task))
+        observation = self._pool.run(self._episode.reset(task))
         self.tools = self._episode.tools
         return observation
 
     def step(self, message: Message) -> Observation:
-        return self._runner.run(self._episode.step(message))
+        return self._pool.run(self._episode.step(message))
 
     def grade(self) -> Outcome:
-        return self._runner.run(self._episode.grade())
+        return self._pool.run(self._episode.grade())

@@ -41,16 +41,18 @@ def find_ours(root: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _attach(package: str, submod_attrs: dict[str, list[str]]) -> Any:
-    """``lazy_loader.attach``, for an environment that lacks it."""
-    modules = {name: module for module, names in submod_attrs.items() for name in names}
+def _attach(package: str, submodules: Any = (), submod_attrs: Any = None) -> Any:
+    """``lazy_loader.attach``, for a Python that lacks it."""
+    modules = {name: module for module, names in (submod_attrs or {}).items() for name in names}
+    public = sorted({*modules, *(submodules or ())})
 
     def get(name: str) -> Any:
-        if name not in modules:
+        if name not in public:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        module = importlib.import_module(f"{package}.{modules.get(name, name)}")
+        return getattr(module, name) if name in modules else module
 
-    return get, lambda: sorted(modules), sorted(modules)
+    return get, lambda: public, public
 
 
 def load(path: str, parameters: dict[str, Any]) -> Any:
@@ -117,7 +119,7 @@ class Environments:
     def _graded(self, value: Any) -> str:
         if not isinstance(value, self._outcome):
             raise TypeError(f"expected an Outcome, got {str(value)[:80]!r}")
-        rest = json.dumps({"reward": value.reward, "components": value.components})
+        rest = json.dumps({"reward": value.reward, "components": value.components, "extra": value.extra})
         return f'{rest[:-1]},"checks":{_parts(value.checks)}}}'
 
 
@@ -187,12 +189,18 @@ def run_episode(environments: Environments, requests: "queue.SimpleQueue[Any]", 
             return
 
 
+def close(*descriptors: int) -> None:
+    """Let a forked child have no part in the lines, and let it not keep them open after the worker's end."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def main() -> None:
     """Answer requests until the pool closes the pipe."""
     root, requests, descriptor = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     for inherited in (requests, descriptor):
         os.set_inheritable(inherited, False)
-    os.register_at_fork(after_in_child=lambda: os.closerange(min(requests, descriptor), max(requests, descriptor) + 1))
+    os.register_at_fork(after_in_child=lambda: close(requests, descriptor))
     lines, answers = open(requests, "rb", buffering=1 << 16, closefd=False), Answers(descriptor)
     try:
         find_ours(root)

@@ -1,7 +1,7 @@
 """The checks that every scenario brings: the state is the expected one, and the replies say what they must."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -21,15 +21,17 @@ def state_checks(initial: Any, expected: Any, found: Any) -> Iterator[Check]:
             yield Check(name=name, passed=wanted == have, detail=f"{key}expected {wanted!r}, found {have!r}")
 
 
-def reply_checks(requests: Sequence[Request], replies: Sequence[str]) -> Iterator[Check]:
-    """A check for all words that a reply must hold, and one that every request was answered."""
+def reply_checks(requests: Sequence[Request], answers: Mapping[int, str]) -> Iterator[Check]:
+    """A check for all words that a reply must hold, and one that every request was answered.
+
+    ``answers`` holds what was replied to a request, by its number from 0.
+    """
     for number, request in enumerate(requests):
-        reply = replies[number] if number < len(replies) else ""
         for words in request.must_say:
-            detail = f"reply {number + 1}: wanted {words!r}, found {reply!r}"
-            yield Check(name="reply", passed=says(reply, words), detail=detail)
-    answered = f"{len(replies)} of {len(requests)} requests"
-    yield Check(name="answered", passed=len(replies) >= len(requests), detail=answered)
+            detail = f"request {number + 1}: wanted {words!r}, found {answers.get(number, '')!r}"
+            yield Check(name="reply", passed=says(answers.get(number, ""), words), detail=detail)
+    answered = f"{len(answers)} of {len(requests)} requests"
+    yield Check(name="answered", passed=len(answers) == len(requests), detail=answered)
 
 
 def says(text: str, words: str) -> bool:

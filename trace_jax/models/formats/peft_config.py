@@ -3,10 +3,11 @@
 The relay's machine, which has neither, checks adapters with it too.
 """
 
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from trace_jax.errors import UserError
 from trace_jax.models.formats.json_files import shown
@@ -14,6 +15,7 @@ from trace_jax.models.formats.json_files import shown
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # around a module, in a tensor's name
 _LARGEST_FLOAT32 = 3.4028234e38
+_MATCH_SECONDS = 1.0  # for one module name: a regular expression may take time that is exponential in its length
 
 # The fields of LoraConfig (PEFT 0.21) that do not change what a saved adapter computes, or that are read elsewhere.
 _READ = {
@@ -87,10 +89,20 @@ def _matcher(where: str | Path, key: str, value: Any) -> Callable[[str], bool]:
         return lambda name: False
     if isinstance(value, str):
         try:
-            pattern = re.compile(value)
-        except (re.error, OverflowError, RecursionError) as error:
+            pattern = regex.compile(value)
+        except (regex.error, OverflowError, RecursionError) as error:
             raise UserError(f"{where} has {key} {shown(value)}, which is no regular expression ({error})") from None
-        return lambda name: pattern.fullmatch(name) is not None
+
+        def fits(name: str) -> bool:
+            try:
+                return pattern.fullmatch(name, timeout=_MATCH_SECONDS) is not None
+            except TimeoutError:
+                raise UserError(
+                    f"{where} has {key} {shown(value)}, which takes longer than {_MATCH_SECONDS:g} s to match {name}: "
+                    "write it without nested repetitions, or list the modules"
+                ) from None
+
+        return fits
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f"{where} has {key} {shown(value)}: it must be a list of module names or a regular expression")
     names = frozenset(value)

@@ -1,0 +1,24 @@
+"""What may go wrong between a request and its answer. Every message names the URL, the model and the status."""
+
+from trace_jax.errors import EngineError
+
+
+class LLMError(EngineError):
+    """A request got no usable answer, however often it was sent.
+
+    Attributes:
+        status: the HTTP status of the last response; None without one, or if its body was no completion.
+        code: the endpoint's own name of the fault, such as ``context_length_exceeded``; empty without one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class EndpointRefused(LLMError):
+    """No request will be answered until a user mends something: the key, the model's name, the URL or the credit."""
+
+
+class EndpointUnreachable(LLMError):
+    """No connection to the endpoint could be made."""

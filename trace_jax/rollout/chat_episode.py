@@ -1,0 +1,126 @@
+"""One episode that an endpoint plays: messages, and no tokens."""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from trace_jax.contract.trajectory import Message, Policy, Termination, Tool, Trajectory, Usage
+from trace_jax.engines.chat import ChatEngine, ChatReply, PromptTooLong
+from trace_jax.environments.episode_clock import episode_clock
+from trace_jax.environments.host import Episode
+from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
+from trace_jax.environments.protocol import Outcome, seed_of
+from trace_jax.errors import EngineError, EngineGone
+from trace_jax.rollout.agent import EpisodeSpec, turn_seed
+from trace_jax.rollout.settings import RolloutSettings
+
+
+@dataclass
+class _EpisodeState:
+    """What has happened so far. It is kept outside the loop, so that it is recorded if the episode breaks."""
+
+    messages: list[Message] = field(default_factory=list)
+    replies: list[ChatReply] = field(default_factory=list)
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def usage(self) -> Usage:
+        """The endpoint's counts, of those turns that it counted."""
+        counted = [reply.usage for reply in self.replies if reply.usage is not None]
+        return Usage(
+            prompt_tokens=sum(usage.prompt_tokens for usage in counted),
+            completion_tokens=sum(usage.completion_tokens for usage in counted),
+        )
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The turns whose tokens are unknown, and the thinking that came beside the text, by turn."""
+        unknown = sum(reply.usage is None for reply in self.replies)
+        reasoning = {str(turn): reply.reasoning for turn, reply in enumerate(self.replies) if reply.reasoning}
+        found = {"turns_of_unknown_usage": unknown, "reasoning": reasoning}
+        return {name: value for name, value in found.items() if value}
+
+
+async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: RolloutSettings) -> Trajectory:
+    """Play one episode. The trajectory is graded or broken, as that of ``run_episode``, and has no token segments.
+
+    ``usage`` holds the endpoint's counts: a prompt is counted in each turn that sends it. The episode ends with
+    ``max_tokens`` once a turn's prompt and completion together have ``max_episode_tokens``, as far as the endpoint
+    counts them, or do not fit its context.
+
+    Raises EngineGone if the endpoint is gone.
+    """
+    state, started = _EpisodeState(), time.monotonic()
+    outcome: Outcome | None = None
+    error: str | None = None
+    termination: Termination = "error"
+    try:
+        async with episode_clock(settings.max_seconds):
+            episode = await spec.host.open()
+            try:
+                termination, outcome = await _play(spec, episode, engine, settings, state)
+            finally:
+                await episode.close()
+    except TimeoutError:
+        error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
+    except EngineGone:
+        raise
+    except (EnvironmentFault, EngineError) as fault:
+        error = one_line(fault)
+    return Trajectory(
+        id=spec.id,
+        target=spec.target,
+        task=spec.task,
+        split=spec.split,
+        seed=seed_of(spec.seed),
+        trial=spec.trial,
+        policy=Policy(base=engine.name),
+        messages=tuple(state.messages),
+        tools=state.tools,
+        reward=None if outcome is None else outcome.reward,
+        components={} if outcome is None else outcome.components,
+        checks=() if outcome is None else outcome.checks,
+        termination=termination if error is None else "error",
+        usage=state.usage,
+        seconds=time.monotonic() - started,
+        error=error,
+        extra={**spec.extra(outcome), **state.extra},
+    )
+
+
+async def _play(
+    spec: EpisodeSpec, episode: Episode, engine: ChatEngine, settings: RolloutSettings, state: _EpisodeState
+) -> tuple[Termination, Outcome]:
+    state.tools = episode.tools
+    observation = await episode.reset(spec.seed)
+    state.messages.extend(observation.messages)
+    termination: Termination = "done"
+    for turn in range(settings.max_turns + 1):
+        if observation.done:
+            break
+        if turn == settings.max_turns:
+            termination = "max_turns"
+            break
+        if _tokens(state) >= settings.max_episode_tokens:
+            termination = "max_tokens"
+            break
+        sampling = dataclasses.replace(spec.sampling, seed=turn_seed(spec.sampling.seed, turn))
+        try:
+            reply = await engine.reply(state.messages, state.tools, sampling, conversation=spec.id)
+        except PromptTooLong:
+            if not turn:
+                raise  # nothing has happened that could be graded
+            termination = "max_tokens"
+            break
+        state.replies.append(reply)
+        state.messages.append(reply.message)
+        observation = await episode.step(reply.message)
+        state.messages.extend(observation.messages)
+    return termination, await episode.grade()
+
+
+def _tokens(state: _EpisodeState) -> int:
+    """Tokens of the context after the last turn, as far as the endpoint has counted them."""
+    usage = state.replies[-1].usage if state.replies else None
+    return 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
