@@ -28,6 +28,7 @@ class Odd:
 
     def reset(self, task):
         self.task = task
+        self.tools = (TOOL.replace(name="subtract"),) if task == "subtraction" else (TOOL,)
         return say(f"{self.split} {task!r}")
 
     def step(self, message):

@@ -47,6 +47,19 @@ async def fault(episode, words):
     return str(caught.value)
 
 
+def test_a_task_may_offer_other_tools_than_the_one_before():
+    async def offered(pool):
+        episode = await PoolHost(pool, "train").open()
+        found = []
+        for task in (1, "subtraction", "subtraction", 2):
+            await episode.reset(task)
+            found.append([tool.name for tool in episode.tools])
+        return found
+
+    with a_pool() as pool:
+        assert asyncio.run(offered(pool)) == [["add"], ["subtract"], ["subtract"], ["add"]]
+
+
 @pytest.mark.parametrize("target", ["Desk", "Quick"])
 def test_an_episode_is_what_it_would_be_in_this_process(target):
     async def play(pool):

@@ -158,6 +158,21 @@ def test_calls_reach_the_environment_and_results_come_back(renderer: TinyRendere
     assert script.prompts[1] == renderer.prompt(trajectory.messages[:6], ())  # what a fresh rendering would give
 
 
+class Offering(Counter):
+    """A task offers other tools than the environment has before it."""
+
+    def reset(self, seed: int) -> Observation:
+        self.tools = (TOOL.replace(name="subtract"),)
+        return super().reset(seed)
+
+
+def test_the_agent_gets_the_tools_of_its_task(renderer: TinyRenderer) -> None:
+    script = Script(renderer.assistant(Message(role="assistant", content="no")))
+    (trajectory,) = run([spec(0, Offering)], script, renderer)
+    assert [tool.name for tool in trajectory.tools] == ["subtract"]
+    assert script.prompts[0] == renderer.prompt(trajectory.messages[:2], trajectory.tools)
+
+
 def test_a_turn_cut_by_its_own_limit_is_closed_and_goes_on(renderer: TinyRenderer) -> None:
     words = renderer.assistant(Message(role="assistant", content="the order was cancelled, the customer refunded"))
     script = Script(words)

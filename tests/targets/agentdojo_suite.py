@@ -102,8 +102,7 @@ def endless() -> dict[str, Any]:
     environment = AgentDojo().environment("train")
     environment.reset("banking/user_task_0")
     call = ToolCall(id="call", name="get_iban", arguments={})
-    messages = 1
-    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
-        messages += 1
+    said = (environment.step(Message(role="assistant", tool_calls=(call,))) for _ in range(40))
+    messages = next((number for number, seen in enumerate(said, start=1) if seen.done), None)
     checks = {check.name: check.passed for check in environment.grade().checks}
     return {"messages": messages, "answered": checks["answered"]}

@@ -86,6 +86,29 @@ def results(target: Bfcl) -> dict[str, list[str]]:
     return found
 
 
+def answers() -> dict[str, Any]:
+    """Our results of the solutions' calls against those of ``execute_multi_turn_func_call``, for every third task."""
+    target, compared, differ = Bfcl(), 0, []
+    environment = target.environment("train")
+    for id in [*target.tasks("train"), *target.tasks("held_out")][::3]:
+        environment.reset(id)
+        task, model = read_task(id), f"conformance_{next(_NUMBERS)}"
+        for message in solution(id):
+            ours = [answer.content for answer in environment.step(message).messages]
+            theirs, _ = multi_turn_utils.execute_multi_turn_func_call(
+                [_python(call) for call in message.tool_calls],
+                dict(task.configuration),
+                list(task.classes),
+                model,
+                id,
+                long_context="long_context" in id,
+            )
+            if message.tool_calls:
+                compared += len(theirs)
+                differ += [[id, *pair] for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    return {"compared": compared, "differ": differ}
+
+
 def held_back() -> dict[str, Any]:
     """Functions of the category miss_func: whether they are offered too early, or never."""
     environment = Bfcl().environment("train")
@@ -104,9 +127,8 @@ def endless() -> dict[str, Any]:
     environment = Bfcl().environment("train")
     environment.reset("multi_turn_base_0")
     call = ToolCall(id="call", name="ls", arguments={})
-    messages = 1
-    while not environment.step(Message(role="assistant", tool_calls=(call,))).done:
-        messages += 1
+    said = (environment.step(Message(role="assistant", tool_calls=(call,))) for _ in range(40))
+    messages = next((number for number, seen in enumerate(said, start=1) if seen.done), None)
     return {"messages": messages, **_graded(environment)}
 
 

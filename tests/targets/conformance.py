@@ -56,6 +56,11 @@ def gold(target, suite, count: int) -> dict[str, Any]:
     return {"tasks": len(tasks(target)), "failed": failed}
 
 
+def solutions(target, suite, count: int) -> dict[str, Any]:
+    """What the benchmark's solution says in each task."""
+    return {"scripts": {task: [message.model_dump() for message in suite.solution(task)] for task in tasks(target)}}
+
+
 def idle(target, suite, count: int) -> dict[str, Any]:
     """What an agent passes that only says nothing."""
     silence = [Message(role="assistant", content="")] * 100
@@ -113,7 +118,7 @@ def faults(target, suite, count: int) -> dict[str, Any]:
     task = tasks(target)[0]
     calls = (
         ToolCall(id="a", name="no_such_tool", arguments={}),
-        ToolCall(id="b", name="__class__", arguments={}),
+        ToolCall(id="b", name="_load_scenario", arguments={}),
         ToolCall(id="c", name=target.environment("train").tools[0].name, arguments=None, raw_arguments="{"),
         ToolCall(id="d", name=target.environment("train").tools[0].name, arguments={"no_such": [1, {"x": None}]}),
     )

@@ -3,7 +3,7 @@
 import pytest
 from foreign import conformance
 
-PARTS = ("facts", "held_back", "endless", "silent_second_turn", "shared")
+PARTS = ("facts", "held_back", "endless", "silent_second_turn", "shared", "answers")
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,8 @@ def test_episodes_share_neither_default_lists_nor_credit_cards(parts):
     assert parts["shared"]["mentions"] == [[], []]
     assert parts["shared"]["cards"] > 10
     assert parts["shared"]["same_cards"] == []
+
+
+def test_calls_are_answered_as_by_the_benchmarks_executor(parts):
+    assert parts["answers"]["compared"] > 1000
+    assert parts["answers"]["differ"] == []

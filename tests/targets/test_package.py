@@ -6,6 +6,7 @@ import pytest
 
 from trace_jax.environments.registry import load_target
 from trace_jax.errors import UserError
+from trace_jax.targets.bfcl import Bfcl
 from trace_jax.targets.package import BenchmarkPackage
 
 SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"  # of "hello\n"
@@ -64,10 +65,14 @@ def test_a_missing_benchmark_is_refused_with_its_install_line(name, line):
     ("name", "parameters", "words"),
     [
         ("bfcl", {"categories": ["base", "web"]}, r"categories \['base', 'web'\]: give a list of some of base,"),
-        ("bfcl", {"categories": "base"}, r"categories 'base': give a list"),
         ("agentdojo", {"suites": []}, r"suites \[\]: give a list of some of banking, slack, travel, workspace"),
     ],
 )
 def test_unknown_parameters_are_refused(name, parameters, words):
     with pytest.raises(UserError, match=words):
         load_target(name, parameters)
+
+
+def test_a_text_is_not_a_list_of_its_letters():
+    with pytest.raises(UserError, match="categories 'base': give a list"):
+        Bfcl("base")

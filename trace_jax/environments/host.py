@@ -8,7 +8,7 @@ from trace_jax.environments.protocol import Observation, Outcome, Target, Task
 
 
 class Episode(Protocol):
-    """One episode of an environment. All that it returns has been checked.
+    """One episode of an environment. All that it returns has been checked. ``reset`` may change ``tools``.
 
     Every method raises EnvironmentFault if the environment broke its protocol or its process was lost, and TimeoutError
     if the episode's time was over. The episode is broken then, and only ``close`` may follow.

@@ -42,6 +42,7 @@ class Outcome:
 class Environment(Protocol):
     """One episode at a time; the same task always gives the same episode. A generated environment's tasks are seeds.
 
+    ``tools`` may be other ones after ``reset``, where a task offers only some; they stay the same until the next one.
     ``step`` takes the agent's assistant message, without its thoughts. A message with tool calls is answered by one
     tool message per call. A malformed or unknown call gets an error message, as a real tool server would give
     (``calls.call_error`` words one). A message without calls ends the agent's turn: the user answers, or the episode is

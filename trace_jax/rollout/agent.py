@@ -141,6 +141,7 @@ async def _play(
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin with the same tokens
     state.tools = episode.tools
     observation = await episode.reset(spec.seed)
+    state.tools = episode.tools  # those of the task
     state.messages.extend(observation.messages)
     prompt = renderer.prompt(observation.messages, state.tools)  # tokens that the engine has not seen yet
     termination: Termination = "done"

@@ -53,8 +53,8 @@ class AgentDojo:
 
     @cached_property
     def results(self) -> Mapping[str, dict[str, Any]]:
-        """The benchmark writes every result as YAML text, and an error as its text."""
-        return {tool.name: {"type": "string"} for tool in self._tools}
+        """The benchmark writes results as YAML, which some of them read as JSON too, and errors as text."""
+        return {tool.name: {} for tool in self._tools}
 
     def tasks(self, split: Split) -> tuple[str, ...]:
         """Ids of a split."""

@@ -87,9 +87,10 @@ def load_suite(name: str) -> Any:
     """The suite called ``name``, a ``TaskSuite`` of the benchmark, whose episodes repeat exactly."""
     tools = "agentdojo.default_suites.v1.tools"
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: _NOW))
-    import_module(f"{tools}.email_client").datetime = clock
-    import_module(f"{tools}.cloud_drive_client").datetime = clock
-    import_module(f"{tools}.calendar_client").set = dict.fromkeys  # a set of participants has another order each time
+    vars(import_module(f"{tools}.email_client"))["datetime"] = clock
+    vars(import_module(f"{tools}.cloud_drive_client"))["datetime"] = clock
+    # A set of participants has another order in each process.
+    vars(import_module(f"{tools}.calendar_client"))["set"] = dict.fromkeys
     return import_module("agentdojo.task_suite.load_suites").get_suite(BENCHMARK_VERSION, name)
 
 

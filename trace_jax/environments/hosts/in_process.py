@@ -29,7 +29,13 @@ class InProcessEpisode:
         self._environment, self.tools = environment, tools
 
     async def reset(self, task: Task) -> Observation:
-        return call(seconds_left(), lambda: checked_observation(self._environment.reset(task)))
+        def reset() -> Observation:
+            observation = checked_observation(self._environment.reset(task))
+            if tuple(self._environment.tools) != self.tools:
+                self.tools = checked_parts(self._environment.tools, Tool)
+            return observation
+
+        return call(seconds_left(), reset)
 
     async def step(self, message: Message) -> Observation:
         return call(seconds_left(), lambda: checked_observation(self._environment.step(message)))
