@@ -28,6 +28,8 @@ class Odd:
 
     def reset(self, task):
         self.task = task
+        if str(task).startswith("other tools"):
+            self.tools = (TOOL.replace(name=str(task)),)
         return say(f"{self.split} {task!r}")
 
     def step(self, message):

@@ -139,8 +139,8 @@ async def _play(
     state: _EpisodeState,
 ) -> tuple[Termination, Outcome]:
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin with the same tokens
-    state.tools = episode.tools
     observation = await episode.reset(spec.seed)
+    state.tools = episode.tools
     state.messages.extend(observation.messages)
     prompt = renderer.prompt(observation.messages, state.tools)  # tokens that the engine has not seen yet
     termination: Termination = "done"

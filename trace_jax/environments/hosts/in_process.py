@@ -29,7 +29,11 @@ class InProcessEpisode:
         self._environment, self.tools = environment, tools
 
     async def reset(self, task: Task) -> Observation:
-        return call(seconds_left(), lambda: checked_observation(self._environment.reset(task)))
+        opened = self._environment.tools
+        observation = call(seconds_left(), lambda: checked_observation(self._environment.reset(task)))
+        if self._environment.tools is not opened:
+            self.tools = call(seconds_left(), lambda: checked_parts(self._environment.tools, Tool))
+        return observation
 
     async def step(self, message: Message) -> Observation:
         return call(seconds_left(), lambda: checked_observation(self._environment.step(message)))

@@ -145,7 +145,10 @@ class RemoteEpisode:
         self.name, self.tools = name, tools
 
     async def reset(self, task: Task) -> Observation:
-        return observation_of(await self._worker.request(self._number, "reset", json.dumps(task)))
+        answer = await self._worker.request(self._number, "reset", json.dumps(task))
+        if isinstance(answer, dict) and "tools" in answer:
+            self.tools = tools_of(answer["tools"])
+        return observation_of(answer)
 
     async def step(self, message: Message) -> Observation:
         return observation_of(await self._worker.request(self._number, "step", text_of_message(message)))

@@ -80,7 +80,9 @@ class RemoteEnvironment:
     tools: tuple[Tool, ...]
 
     def reset(self, task: Task) -> Observation:
-        return self._pool.run(self._episode.reset(task))
+        observation = self._pool.run(self._episode.reset(task))
+        self.tools = self._episode.tools
+        return observation
 
     def step(self, message: Message) -> Observation:
         return self._pool.run(self._episode.step(message))

@@ -85,7 +85,11 @@ class Environments:
         if operation == "step":
             return self._observed(self._open[episode].step(self._message.model_validate(argument, strict=False)))
         if operation == "reset":
-            return self._observed(self._open[episode].reset(argument))
+            environment = self._open[episode]
+            opened, observed = environment.tools, self._observed(environment.reset(argument))
+            if environment.tools is opened:
+                return observed
+            return f'{observed[:-1]},"tools":{_parts(environment.tools)}}}'
         if operation == "open":
             self._open[episode] = environment = self._make(argument)
             return f'{{"name":{json.dumps(str(environment.name))},"tools":{_parts(environment.tools)}}}'
