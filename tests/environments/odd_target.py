@@ -29,6 +29,8 @@ class Odd:
     def reset(self, task):
         self.task = task
         self.tools = (TOOL.replace(name="subtract"),) if task == "subtraction" else (TOOL,)
+        if str(task).startswith("other tools"):
+            self.tools = (TOOL.replace(name=str(task)),)
         return say(f"{self.split} {task!r}")
 
     def step(self, message):

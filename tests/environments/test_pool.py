@@ -7,11 +7,13 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from odd_target import Odd
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.hosts.checks import EnvironmentFault
 from trace_jax.environments.hosts.child import WorkerPlan
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.hosts.pool import Pool, PoolHost
 
 
@@ -80,6 +82,22 @@ def test_an_episode_is_what_it_would_be_in_this_process(target):
     with a_pool(target=target) as pool:
         asyncio.run(play(pool))
         asyncio.run(play(pool))  # workers outlive an event loop
+
+
+@pytest.mark.parametrize("host", [PoolHost, None])
+def test_a_reset_may_change_the_tools(host):
+    async def play(make):
+        episode = await make.open()
+        seen = [episode.tools[0].name]
+        for task in (1, "other tools", "other tools again"):
+            await episode.reset(task)
+            seen.append(episode.tools[0].name)
+        await episode.close()
+        return seen
+
+    with a_pool() as pool:
+        seen = asyncio.run(play(PoolHost(pool, "train") if host else InProcess(Odd)))
+    assert seen == ["add", "add", "other tools", "other tools again"]
 
 
 def test_all_calls_of_an_episode_are_made_in_one_thread():

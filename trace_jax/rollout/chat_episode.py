@@ -92,8 +92,8 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
 async def _play(
     spec: EpisodeSpec, episode: Episode, engine: ChatEngine, settings: RolloutSettings, state: _EpisodeState
 ) -> tuple[Termination, Outcome]:
-    state.tools = episode.tools
     observation = await episode.reset(spec.seed)
+    state.tools = episode.tools
     state.messages.extend(observation.messages)
     termination: Termination = "done"
     for turn in range(settings.max_turns + 1):

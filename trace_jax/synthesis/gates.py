@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.calls import call_error
+from trace_jax.environments.results import result_fits
 from trace_jax.synthesis.designer import GeneratedEnvironment
 from trace_jax.synthesis.probes import (
     Script,
@@ -164,10 +165,7 @@ def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[Scr
     for exchange in (exchange for episode in episodes for exchange in episode.exchanges):
         name, content = exchange.call.name, exchange.result.content
         count += 1
-        try:
-            fits = name in validators and validators[name].is_valid(json.loads(content or ""))
-        except ValueError:
-            fits = False
+        fits = name in validators and result_fits(validators[name], content)
         if not fits:
             problems.append(f"{name} answered {content!r}, which the target's does not")
     return _check("results_of_target", problems, f"{count} results have the target's shape")

@@ -6,18 +6,18 @@ from typing import Any
 from tau2.agent.base import is_valid_agent_history_message
 from tau2.config import DEFAULT_MAX_ERRORS, DEFAULT_MAX_STEPS
 from tau2.data_model import message as package
-from tau2.data_model.simulation import RewardInfo, SimulationRun, TerminationReason
+from tau2.data_model.simulation import SimulationRun, TerminationReason
 from tau2.evaluator.evaluator import EvaluationType, evaluate_simulation
 from tau2.orchestrator.orchestrator import Orchestrator, Role
 
-from trace_jax.contract.trajectory import Check, Message, ToolCall
+from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import UserError
 from trace_jax.targets.tau2_domain import Domain
+from trace_jax.targets.tau2_grade import outcome
 
 __all__ = ["Domain", "Tau2Episode"]
 
-_FINISHED = (TerminationReason.AGENT_STOP, TerminationReason.USER_STOP)
 _MALFORMED = "arguments that are not a JSON object"
 
 
@@ -92,7 +92,7 @@ class Tau2Episode:
             solo_mode=self._domain.solo,
             domain=self._domain.name,
         )
-        return _outcome(info, Check(name="finished", passed=reason in _FINISHED, detail=reason.value))
+        return outcome(info, reason, self._run.trajectory)
 
     def _advance(self) -> None:
         """Lets user and environment act until it is the agent's turn, as the benchmark's ``Orchestrator.run`` does."""
@@ -140,16 +140,3 @@ def _last_answer(call: ToolCall, agent: Any) -> Message:
     stops = call.name == agent.STOP_FUNCTION_NAME
     content = agent.STOP_TOKEN if stops else f"Error: not carried out, because {agent.STOP_FUNCTION_NAME} was called"
     return Message(role="tool", content=content, tool_call_id=call.id)
-
-
-def _outcome(info: RewardInfo, finished: Check) -> Outcome:
-    """The parts of the reward, and as checks: whether it finished, each part, and each action of the solution."""
-    parts = {str(kind.value).lower(): float(reward) for kind, reward in (info.reward_breakdown or {}).items()}
-    checks = [finished, *(Check(name=name, passed=reward == 1.0) for name, reward in parts.items())]
-    missed: dict[str, list[str]] = {}
-    for check in info.action_checks or ():
-        missed.setdefault(f"action.{check.action.name}", []).extend(
-            [] if check.action_match else [check.action.get_func_format()]
-        )
-    checks += [Check(name=name, passed=not calls, detail="; ".join(calls)) for name, calls in missed.items()]
-    return Outcome(float(info.reward), parts, tuple(checks))

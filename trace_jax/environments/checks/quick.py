@@ -1,6 +1,5 @@
 """The checks of a target that play next to nothing. The pipeline runs them before it spends a rollout."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from jsonschema.exceptions import SchemaError
 from trace_jax.environments.checks.finding import Finding, judged
 from trace_jax.environments.checks.scripted import Played, at_random, do_nothing, one_line, play
 from trace_jax.environments.protocol import Target
+from trace_jax.environments.results import result_fits
 from trace_jax.environments.splits import SPLITS, check_ids, check_splits
 from trace_jax.errors import UserError
 
@@ -83,15 +83,13 @@ def answers_fit(episodes: list[Played], results: Mapping[str, dict[str, Any]]) -
         count += 1
         validator = validators.setdefault(call.name, Draft202012Validator(results[call.name]))
         try:
-            fits = validator.is_valid(json.loads(answer.content or ""))
-        except ValueError:
-            fits = False
+            fits = result_fits(validator, answer.content)
         except Exception as error:  # a faulty schema may raise anything
             problems.append(f"results[{call.name!r}] cannot judge an answer: {type(error).__name__}: {error}")
             continue
         if not fits:
             problems.append(f"{call.name} answered {(answer.content or '')[:80]!r}, which results do not allow")
-    remedy = "results[tool] is the JSON Schema of all answers of a tool, errors included, as JSON"
+    remedy = "results[tool] is the JSON Schema of all answers of a tool, errors included"
     return judged("answers fit results", problems, f"{count} answers", remedy)
 
 
