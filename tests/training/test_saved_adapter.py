@@ -57,6 +57,8 @@ def test_all_states_of_a_training_are_found_each_step_once(trained):
 def test_content_does_not_depend_on_the_place(trained, tmp_path):
     directory, _ = trained
     shutil.copytree(directory, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("commit_success.txt"):
+        path.write_text("Checkpoint commit was successful to another place")
     for ours, copy in zip(*(find_checkpoints(epath.Path(d)) for d in (directory, tmp_path / "copy")), strict=True):
         assert ours.content() == copy.content()
 
