@@ -214,7 +214,7 @@ def test_a_watched_training_is_scored_as_it_goes_until_its_end(run, settings, tm
         shutil.rmtree(land / "1")
         shutil.copytree(run / "adapters" / "look" / "peft", training / "peft")
         manifest = read_document(run / "adapters" / "look" / "adapter.json", AdapterManifest)
-        write_document(training / "adapter.json", manifest.replace(name="a", steps=3))
+        write_document(training / "adapter.json", manifest.replace(name="look", steps=3))
 
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
@@ -222,7 +222,7 @@ def test_a_watched_training_is_scored_as_it_goes_until_its_end(run, settings, tm
     thread.join(10)
     assert seen == [{"base"}, {"base"}, {"base", "a@1"}, {"base", "a@1", "a@2"}]
     assert [(row.method, row.series, row.step, row.status) for row in sweep.rows] == [
-        ("base", "base", None, "done"), ("a@1", "a", 1, "done"), ("a@2", "a", 2, "done"), ("a", "a", 3, "done")
+        ("base", "base", None, "done"), ("a@1", "a", 1, "done"), ("a@2", "a", 2, "done"), ("look", "a", 3, "done")
     ]  # fmt: skip
 
 
