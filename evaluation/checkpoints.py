@@ -27,7 +27,7 @@ _STEP = re.compile(r"\d+")
 class Checkpoint:
     """A state of an adapter's training on disk.
 
-    ``name`` is the manifest's; of an Orbax step ``DIRECTORY@STEP``, by the training's directory; else a directory's name.
+    ``name`` is the manifest's; of an Orbax step ``DIRECTORY@STEP``, by the training's directory; else a directory's.
     """
 
     name: str
