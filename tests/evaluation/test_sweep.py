@@ -115,6 +115,8 @@ def test_the_grid_is_scored_and_written_in_three_forms(run, settings, tmp_path):
     assert spent == {"look@4": 40, "routed": 165, "routed with look@2": 60 + 20 + 5}
     assert rows[FIRST, "base", 1.0].difference is None and rows[FIRST, "look", 1.0].difference.mean is not None
     assert {row.do_nothing for row in sweep.rows} == {0.0}
+    assert not any(row.flagged for row in sweep.rows) and rows[FIRST, "look", 1.0].episodes == 6
+    assert rows[FIRST, "look", 1.0].replace(broken=1).flagged
 
     written = read_document(tmp_path / "out" / JSON, SweepTable)
     assert written.rows == sweep.rows
