@@ -25,7 +25,10 @@ _STEP = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state of an adapter's training on disk. ``name`` is the manifest's name, ``ADAPTER@STEP``, or a directory's."""
+    """A state of an adapter's training on disk.
+
+    ``name`` is the manifest's; of an Orbax step ``DIRECTORY@STEP``, by the training's directory; else a directory's.
+    """
 
     name: str
     adapter: str  # the adapter that this is a state of
@@ -109,11 +112,11 @@ def read_checkpoint(kind: Kind, path: epath.Path) -> Checkpoint:
         return Checkpoint(manifest.name, adapter, manifest.steps, kind, path, training)
     if kind == "peft":
         name = path.parent.name if path.name == "peft" else path.name
-        return Checkpoint(name, name, None, kind, path, path)
+        return Checkpoint(name, name, None, kind, path, path.parent if path.name == "peft" else path)
     training, step = path.parent.parent if path.parent.name == "checkpoints" else path.parent, int(path.name)
     manifest_path = training / MANIFEST
     adapter = read_document(manifest_path, AdapterManifest).name if manifest_path.exists() else training.name
-    return Checkpoint(f"{adapter}@{step}", adapter, step, kind, path, training)
+    return Checkpoint(f"{training.name}@{step}", adapter, step, kind, path, training)  # no name that the end changes
 
 
 def _is_step(path: epath.Path) -> bool:

@@ -50,13 +50,13 @@ def grid(
     """
     subjects: list[tuple[Subject, str, int | None]] = [(BaseModel(), "base", None)]
     by_step = sorted(checkpoints, key=lambda c: (c.step is None, c.step or 0, c.adapter))
-    subjects += [(Adapter(checkpoint), checkpoint.adapter, checkpoint.step) for checkpoint in by_step]
+    subjects += [(Adapter(checkpoint), checkpoint.training.name, checkpoint.step) for checkpoint in by_step]
     for table in tables:
         name = "routed" if len(tables) == 1 else f"routed by {table}"
         routes = {route.adapter for route in read_document(table, RouteTable).routes}
         subjects.append((Routed(table, name), name, None))
         subjects += [
-            (Routed(table, f"{name} with {c.name}", {c.adapter: c}), f"{name} with {c.adapter}", c.step)
+            (Routed(table, f"{name} with {c.name}", {c.adapter: c}), f"{name} with {c.training.name}", c.step)
             for c in by_step
             if c.adapter in routes and c.name != c.adapter
         ]

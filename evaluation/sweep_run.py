@@ -19,6 +19,7 @@ from trace_jax.contract.storage import replace_bytes
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.hosts.checks import one_line
+from trace_jax.environments.source import Source
 from trace_jax.errors import EngineGone, TraceError, UserError
 from trace_jax.run_settings import RunSettings
 from trace_jax.telemetry.progress import Progress
@@ -58,6 +59,7 @@ class Sweep:
         self._rows = {key: row for key, row in read_rows(workdir).items() if row.status == "done"}
         self._bases: dict[tuple[str, float], EvaluationReport] = {}  # reports of the base, by target and temperature
         self._ended: set[Key] = set()  # in this start
+        self._sources: dict[str, Source] = {}
 
     @property
     def rows(self) -> tuple[SweepRow, ...]:
@@ -90,7 +92,7 @@ class Sweep:
             nothing = self._workdir / file_name(cell.target) / NOTHING
             report = score(
                 Models(settings, self._base),
-                source_of(settings, self._split),
+                self._source(settings),
                 [cell.subject],
                 [cell.temperature],
                 path,
@@ -108,6 +110,13 @@ class Sweep:
         if cell.subject.name == BASE:
             self._bases[cell.target, cell.temperature] = report
         return scored(cell, report, self._bases.get((cell.target, cell.temperature)), f"{cell.directory}/{REPORT}")
+
+    def _source(self, settings: RunSettings) -> Source:
+        """The tasks of a target, which is made once: it may have worker processes."""
+        name = settings.target.environment
+        if name not in self._sources:
+            self._sources[name] = source_of(settings, self._split)
+        return self._sources[name]
 
     def _failure(self, cell: Cell, reason: str) -> SweepRow:
         removed = [checkpoint.path for checkpoint in cell.subject.checkpoints() if not checkpoint.path.exists()]

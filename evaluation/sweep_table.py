@@ -39,9 +39,15 @@ class SweepRow(Part):
     pass_hat_k: dict[str, Interval] = {}
     difference: Interval | None = None  # of the pass rate to the base's on the same tasks
     do_nothing: float | None = None  # pass rate of an agent that does nothing
+    episodes: int = 0
     broken: int = 0
     turns: float | None = None
     seconds: float | None = None
+
+    @property
+    def flagged(self) -> bool:
+        """Whether so many episodes broke that the others may be a biased sample."""
+        return self.broken > statistics.BROKEN_LIMIT * self.episodes
 
     @property
     def key(self) -> Key:
@@ -73,6 +79,7 @@ def scored(cell: Cell, report: EvaluationReport, base: EvaluationReport | None, 
         pass_hat_k=result.pass_hat_k,
         difference=None if other is None else statistics.paired_difference(result.rewards, other),
         do_nothing=None if report.do_nothing is None else report.do_nothing.pass_rate.mean,
+        episodes=sum(map(len, result.rewards.values())),
         broken=result.broken,
         turns=None if result.effort is None else result.effort.turns,
         seconds=None if result.effort is None else result.effort.seconds,
@@ -110,7 +117,7 @@ def _as_csv(rows: Mapping[Key, SweepRow]) -> str:
     plain = ("target", "method", "temperature", "series", "step", "status", "rollouts_spent")
     writer = csv.writer(text, lineterminator="\n")
     bounds = [f"{name}{end}" for name in ("pass_rate", "mean_reward", "difference") for end in ("", "_low", "_high")]
-    rest = ("do_nothing", "broken", "turns", "seconds", "reason", "report")
+    rest = ("do_nothing", "episodes", "broken", "turns", "seconds", "reason", "report")
     writer.writerow([*plain, *bounds, *(f"pass^{k}" for k in ks), *rest])
     for row in rows.values():
         writer.writerow(

@@ -142,7 +142,7 @@ def print_differences(comparisons: tuple[Comparison, ...], console: Console | No
 def print_sweep(rows: Sequence[SweepRow], console: Console | None = None) -> None:
     """Print the cells of a sweep."""
     table = _table("sweep", "target", "method", "decoding")
-    for name in ("pass %", "95 % interval", "− base", "do nothing %"):
+    for name in ("pass %", "95 % interval", "− base", "do nothing %", "broken"):
         table.add_column(name, justify="right", header_style="bold")
     for row in rows:
         rate = row.pass_rate
@@ -154,6 +154,7 @@ def print_sweep(rows: Sequence[SweepRow], console: Console | None = None) -> Non
             "" if rate is None else f"{percent(rate.low)} – {percent(rate.high)}",
             "" if row.difference is None else points(row.difference.mean),
             "" if row.do_nothing is None else percent(row.do_nothing),
+            "" if rate is None else f"{row.broken} (!)" if row.flagged else str(row.broken),
         )
     (console or Console(highlight=False)).print(table)
 

@@ -59,7 +59,7 @@ def test_an_export_is_found_when_its_manifest_is_there(tmp_path):
 
 def test_a_damaged_manifest_does_not_hide_the_others(tmp_path):
     write_document(tmp_path / "a" / "adapter.json", manifest("a"))
-    (tmp_path / "b").mkdir()
+    write_peft(tmp_path / "b" / "peft")
     (tmp_path / "b" / "adapter.json").write_text("{")
     found = Landing([epath.Path(tmp_path)]).search(patient=False)
     assert [checkpoint.name for checkpoint in found] == ["a", "b"]

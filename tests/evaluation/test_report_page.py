@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from evaluation import held_out, labels
+from evaluation.methods import method_result
 from evaluation.report import main, render
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from evaluation.report_files import ANALYSIS, TABLE
@@ -190,3 +191,11 @@ def test_durations_read_as_people_write_them():
         "4 min 05 s",
         "2 h 10 min",
     ]
+
+
+def test_the_page_says_what_doing_nothing_scores(data):
+    assert "does nothing" not in render(data)
+    rewards = {task: (float(task == "3"),) for task in data.evaluation.tasks}
+    nothing = method_result("do nothing", 0.0, 0, rewards)
+    page = render(dataclasses.replace(data, evaluation=data.evaluation.replace(do_nothing=nothing)))
+    assert "An agent that does nothing solves 1.2 % of them." in page

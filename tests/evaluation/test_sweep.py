@@ -115,6 +115,8 @@ def test_the_grid_is_scored_and_written_in_three_forms(run, settings, tmp_path):
     assert spent == {"look@4": 40, "routed": 165, "routed with look@2": 60 + 20 + 5}
     assert rows[FIRST, "base", 1.0].difference is None and rows[FIRST, "look", 1.0].difference.mean is not None
     assert {row.do_nothing for row in sweep.rows} == {0.0}
+    assert not any(row.flagged for row in sweep.rows) and rows[FIRST, "look", 1.0].episodes == 6
+    assert rows[FIRST, "look", 1.0].replace(broken=1).flagged
 
     written = read_document(tmp_path / "out" / JSON, SweepTable)
     assert written.rows == sweep.rows
@@ -214,7 +216,7 @@ def test_a_watched_training_is_scored_as_it_goes_until_its_end(run, settings, tm
         shutil.rmtree(land / "1")
         shutil.copytree(run / "adapters" / "look" / "peft", training / "peft")
         manifest = read_document(run / "adapters" / "look" / "adapter.json", AdapterManifest)
-        write_document(training / "adapter.json", manifest.replace(name="a", steps=3))
+        write_document(training / "adapter.json", manifest.replace(name="look", steps=3))
 
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
@@ -222,7 +224,7 @@ def test_a_watched_training_is_scored_as_it_goes_until_its_end(run, settings, tm
     thread.join(10)
     assert seen == [{"base"}, {"base"}, {"base", "a@1"}, {"base", "a@1", "a@2"}]
     assert [(row.method, row.series, row.step, row.status) for row in sweep.rows] == [
-        ("base", "base", None, "done"), ("a@1", "a", 1, "done"), ("a@2", "a", 2, "done"), ("a", "a", 3, "done")
+        ("base", "base", None, "done"), ("a@1", "a", 1, "done"), ("a@2", "a", 2, "done"), ("look", "a", 3, "done")
     ]  # fmt: skip
 
 

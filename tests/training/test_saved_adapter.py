@@ -45,18 +45,20 @@ def test_all_states_of_a_training_are_found_each_step_once(trained):
     directory, _ = trained
     found = find_checkpoints(epath.Path(directory))
     assert [(c.name, c.adapter, c.step, c.kind) for c in found] == [
-        ("toy-adapter@1", "toy-adapter", 1, "orbax"),
+        ("mine@1", "toy-adapter", 1, "orbax"),
         ("toy-adapter-00000024", "toy-adapter", 2, "manifest"),
         ("toy-adapter", "toy-adapter", 3, "manifest"),
     ]
     (single,) = find_checkpoints(epath.Path(directory / "checkpoints" / "3"))
-    assert (single.name, single.step) == ("toy-adapter@3", 3)
+    assert (single.name, single.step) == ("mine@3", 3)
     assert len({c.content() for c in found}) == 3
 
 
 def test_content_does_not_depend_on_the_place(trained, tmp_path):
     directory, _ = trained
     shutil.copytree(directory, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("commit_success.txt"):
+        path.write_text("Checkpoint commit was successful to another place")
     for ours, copy in zip(*(find_checkpoints(epath.Path(d)) for d in (directory, tmp_path / "copy")), strict=True):
         assert ours.content() == copy.content()
 
