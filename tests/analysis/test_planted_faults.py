@@ -5,6 +5,7 @@ from desk_rollouts import shuffled
 
 from benchmarks.planted.bank import BANK
 from benchmarks.planted.calendar import CALENDAR
+from benchmarks.planted.hotel import HOTEL
 from benchmarks.planted.planner import PLANNER
 from benchmarks.planted.play import DISTRACTORS, Planted, play
 from benchmarks.planted.score import judge, with_checks
@@ -12,11 +13,11 @@ from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import analyse
 
-TARGETS = (BANK, CALENDAR, PLANNER)
+TARGETS = (BANK, CALENDAR, HOTEL, PLANNER)
 
 
 @pytest.mark.parametrize(
-    ("target", "least"), [(BANK, 4), (PLANNER, 4), (CALENDAR, 3)], ids=lambda v: getattr(v, "name", v)
+    ("target", "least"), [(BANK, 4), (HOTEL, 4), (PLANNER, 4), (CALENDAR, 3)], ids=lambda v: getattr(v, "name", v)
 )
 def test_planted_faults_are_found_with_checks(target: Planted, least: int) -> None:
     verdict = judge(target, 0, 120, "aspects")

@@ -112,7 +112,7 @@ def _values(part: str) -> frozenset[str]:
     found = set()
     for value in re.split(r"\bor\b|\band\b|,", part.lower()):
         words = [word for word in re.findall(r"[\w-]+", value) if word not in _FILLERS]
-        if len(words) > 2 or "not" in words:
+        if len(words) > 2:
             return frozenset()
         if words:
             found.add(" ".join(words))
