@@ -1,4 +1,4 @@
-"""A hotel's desk. Its agent charges what guests say, refunds saver rates, books for the first guest only, cancels unasked.
+"""A hotel's desk. Its agent charges what guests say, refunds saver rates, books for one guest only, cancels unasked.
 
 This target was written after the analyst was finished, and the analyst was not changed for it.
 """
