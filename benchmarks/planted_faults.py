@@ -12,6 +12,7 @@ from absl import app, flags
 
 from benchmarks.planted.bank import BANK
 from benchmarks.planted.calendar import CALENDAR
+from benchmarks.planted.hotel import HOTEL
 from benchmarks.planted.planner import PLANNER
 from benchmarks.planted.score import STYLES, Verdict, judge
 
@@ -19,7 +20,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "draws of each target", lower_bound=1)
 _EPISODES = flags.DEFINE_integer("episodes", 120, "episodes of a draw", lower_bound=1)
 _STYLES = flags.DEFINE_list("style", list(STYLES), "graders: aspects, coarse, none")
 
-TARGETS = (CALENDAR, BANK, PLANNER)
+TARGETS = (CALENDAR, BANK, HOTEL, PLANNER)
 
 
 def main(_: list[str]) -> None:

@@ -36,7 +36,11 @@ def pay(*bills: str) -> list[Step]:
         ([("list_bills", {}, BILLS), *pay("B9")], "compare_options", []),
         # A change without anything read for it.
         ([("cancel_order", {"order": "O1"}, "ok")], "look_up_before_changes", [False]),
-        ([("get_order", {"order": "O1"}, {}), ("cancel_order", {"order": "O1"}, "ok")], "look_up_before_changes", [True]),
+        (
+            [("get_order", {"order": "O1"}, {}), ("cancel_order", {"order": "O1"}, "ok")],
+            "look_up_before_changes",
+            [True],
+        ),
         ([("cancel_order", {"order": "O1"}, "ok"), "Done."], "ask_before_changes", [False]),
         (["Shall I cancel O1?", "> yes", ("cancel_order", {}, "ok")], "ask_before_cancel_order", [True]),
         ([("get_order", {}, {"error": "no"}), ("get_order", {}, {})], "avoid_errors_of_get_order", [False, True]),
@@ -154,7 +158,9 @@ def test_slugs() -> None:
     assert slug("amountCents") == "amount_cents" and slug("It's late!") == "it_s_late"
 
 
-TURNS = made("> Move M1.", ("move", {"id": "M1"}, "ok"), "Done.", "> Book 'hiring' on Monday.", ("book", {}, "M7"), "Ok.")
+TURNS = made(
+    "> Move M1.", ("move", {"id": "M1"}, "ok"), "Done.", "> Book 'hiring' on Monday.", ("book", {}, "M7"), "Ok."
+)
 
 
 @pytest.mark.parametrize(

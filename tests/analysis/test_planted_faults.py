@@ -1,21 +1,24 @@
 """The rules analyst on targets that nobody prepared for it: planted faults are found, habits are not."""
 
 import pytest
+from desk_rollouts import shuffled
+
 from benchmarks.planted.bank import BANK
 from benchmarks.planted.calendar import CALENDAR
+from benchmarks.planted.hotel import HOTEL
 from benchmarks.planted.planner import PLANNER
 from benchmarks.planted.play import DISTRACTORS, Planted, play
 from benchmarks.planted.score import judge, with_checks
-from desk_rollouts import shuffled
-
 from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import analyse
 
-TARGETS = (BANK, CALENDAR, PLANNER)
+TARGETS = (BANK, CALENDAR, HOTEL, PLANNER)
 
 
-@pytest.mark.parametrize(("target", "least"), [(BANK, 4), (PLANNER, 4), (CALENDAR, 3)], ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(
+    ("target", "least"), [(BANK, 4), (HOTEL, 4), (PLANNER, 4), (CALENDAR, 3)], ids=lambda v: getattr(v, "name", v)
+)
 def test_planted_faults_are_found_with_checks(target: Planted, least: int) -> None:
     verdict = judge(target, 0, 120, "aspects")
     assert sum(match is not None and match.found for match in verdict.faults.values()) >= least

@@ -51,6 +51,7 @@ def test_a_prohibition_is_read_in_every_form_and_holds_for_its_values_and_its_ac
     [
         "Never close frozen accounts unless the customer insists.",
         "Never close frozen accounts without a confirmation.",
+        "Accounts that are frozen must not be closed unless the customer insists.",
         "If an account is not frozen, it must not be closed.",
         "Do not close more than 3 frozen accounts.",
         "Frozen accounts can be closed.",

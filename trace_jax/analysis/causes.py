@@ -133,7 +133,7 @@ def vague(table: Table, checks: Sequence[Sequence[Check]], name: str) -> bool:
 def _others_passed(name: str, checks: Sequence[Sequence[Check]], hits_N: Flags) -> float:
     """Median number of other names of checks that passed in the episodes where ``name`` failed."""
     counts = []
-    for row in np.flatnonzero(hits_N):
+    for row in map(int, np.flatnonzero(hits_N)):
         failed = {full_name(check.name) for check in checks[row] if not check.passed}
         passed = {full_name(check.name) for check in checks[row]} - failed
         counts.append(len(passed - {name}))

@@ -62,9 +62,10 @@ class Division:
     def divide(self, names: Sequence[str]) -> None:
         """Add the checks ``names``, narrow ones first and groups last, each whole or divided, or say why not."""
         least = max(MIN_SUPPORT, UNEXPLAINED * self.graded.failed_N.sum())
-        for name in sorted(names, key=lambda n: (n.startswith(GROUP), self.graded.hits(n).sum(), n)):
+        size_of = {name: int(self.graded.hits(name).sum()) for name in names}
+        for name in sorted(names, key=lambda n: (n.startswith(GROUP), size_of[n], n)):
             hits_N, against = self.graded.hits(name), self.lapses.against(self.graded, name)
-            size, old_N = hits_N.sum(), self._explained(against)
+            size, old_N = size_of[name], self._explained(against)
             if size - old_N.sum() < min(least, size / 2) or self._known_explain(hits_N):
                 causes = ", ".join(map(short, [*self.known, *self.causes]))
                 self.reasons[name] = f"its failures are explained by {causes}"

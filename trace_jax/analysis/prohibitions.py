@@ -1,6 +1,6 @@
 """Prohibitions in lists, tables, subordinate clauses and imperatives of a written policy.
 
-Each is read as: the action is forbidden on a record that holds one of these values. Forms, with the parts that are read:
+Each is read as: the action is forbidden on a record that holds one of these values. Forms, with what is read:
 
 1. "Never cancel board meetings.", "Do not close accounts that are frozen." → verb, values
 2. "If an account is frozen, it must not be closed / do not close it."      → values, verb
@@ -20,7 +20,8 @@ _NOT = r"(?:must not|mustn't|may not|cannot|can not|can't|shall not|should not|s
 _NEVER = re.compile(rf"^(?:you |agents? )?(?:{_NOT}|never|do not|don't|(?:must|should|may) never) (\w+) (.+)$", re.I)
 _PASSIVE = re.compile(rf"^(.+?) (?:{_NOT}|(?:must|may|can) never) be (\w+)\b", re.I)
 _IF = re.compile(
-    r"^(?:if|when|where|whenever) (?:an?|the|its|their|some) ([\w ]{1,40}?) (?:is|are|has|have) ([\w ,-]{1,60}?), (.+)$",
+    r"^(?:if|when|where|whenever) (?:an?|the|its|their|some) ([\w ]{1,40}?) "
+    r"(?:is|are|has|have) ([\w ,-]{1,60}?), (.+)$",
     re.I,
 )
 _HEAD_VERB = re.compile(rf"(?:{_NOT}|never|do not|don't) (\w+)\W*$", re.I)
@@ -31,7 +32,9 @@ _EXCEPTION = re.compile(
 )
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s+")
 _YES, _NO = frozenset("yes y allowed ok true ✓ ✔ x".split()), frozenset("no n never forbidden false ✗ ✘ – -".split())
-_FILLERS = frozenset("a an the any all some every your their its or and of for which that is are already been be".split())
+_FILLERS = frozenset(
+    "a an the any all some every your their its or and of for which that is are already been be".split()
+)
 _MOST_WORDS = 4  # of the part that holds values; longer parts are prose
 
 
@@ -109,7 +112,7 @@ def _values(part: str) -> frozenset[str]:
     found = set()
     for value in re.split(r"\bor\b|\band\b|,", part.lower()):
         words = [word for word in re.findall(r"[\w-]+", value) if word not in _FILLERS]
-        if len(words) > 2 or "not" in words:
+        if len(words) > 2:
             return frozenset()
         if words:
             found.add(" ".join(words))

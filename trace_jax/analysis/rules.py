@@ -170,7 +170,7 @@ def _age(policy: str, record: dict[str, Any]) -> timedelta | None:
 
 
 def latest_record(values: list[Any], identifier: str) -> dict[str, Any] | None:
-    """The last object, in the order of ``values``, that names ``identifier`` in a field of its own or is listed by it."""
+    """The last object of ``values`` that names ``identifier`` in a field of its own, or is listed by it."""
     for value in reversed(values):
         for record in records(value):
             if identifier in record.values():

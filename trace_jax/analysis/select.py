@@ -87,7 +87,7 @@ def _objection(report: CapabilityReport, criteria: Criteria, passes: int, one_si
 
 
 def shortfall(report: CapabilityReport, criteria: Criteria) -> str:
-    """By how much the mean Cov and the mean Δ are short of what is needed; or that they are not stable over the runs."""
+    """By how much the mean Cov and the mean Δ are short of what is needed, or that they vary too much over the runs."""
     short = [
         f"{name} is {needed - value.mean:.2f} short"
         for name, value, needed in (

@@ -32,7 +32,9 @@ def _why_nothing(report: AnalysisReport) -> str:
         return f"No episode {absent}: nothing can be selected without failed and passed ones to compare."
     needed = DEFAULT_CRITERIA.min_support
     if report.failed < needed:
-        return f"Nothing is selected: {report.failed} episodes failed, and {needed} must lack a capability. Roll out more."
+        return (
+            f"Nothing is selected: {report.failed} episodes failed, and {needed} must lack a capability. Roll out more."
+        )
     candidates = [found for found in report.capabilities if not found.distractor]
     if not candidates:
         checks = "" if report.left_out else " The grader gives no named checks that fail; with them, more can be found."

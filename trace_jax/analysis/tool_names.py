@@ -10,7 +10,7 @@ _SERVER = re.compile(r"^mcp__.+?__")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _READ = frozenset(
     "get list search find lookup look check read view show fetch query retrieve browse describe count inspect "
-    "verify validate calculate_price preview".split()
+    "verify validate preview".split()
 )
 # Verbs that are seldom nouns, so that they say what a tool does wherever they stand: "events_list" is the exception.
 _WRITE = frozenset(

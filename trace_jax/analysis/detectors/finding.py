@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from trace_jax.analysis.episode import Episode
 from trace_jax.contract.capability import Label
 
-
 _TURN = re.compile(r"turn (\d{1,6}):")
 
 

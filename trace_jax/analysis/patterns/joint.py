@@ -61,7 +61,10 @@ def asked(episodes: Sequence[Episode]) -> list[dict[str, tuple[Finding, ...]]]:
         own: dict[str, tuple[Finding, ...]] = {}
         for turn in episode.turns:
             for word in sorted(set(filter(_tells, words(turn.request)))):
-                own[ASKED + word] = (*own.get(ASKED + word, ()), lacking(1.0, f"turn {turn.number}: user said {word!r}"))
+                own[ASKED + word] = (
+                    *own.get(ASKED + word, ()),
+                    lacking(1.0, f"turn {turn.number}: user said {word!r}"),
+                )
         for name in own:
             counts[name] = counts.get(name, 0) + 1
         said.append(own)

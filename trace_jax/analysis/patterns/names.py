@@ -57,15 +57,15 @@ def describe(name: str) -> str:
     joint = parts_of(name)
     if joint is None:
         return (
-            f"Evidence: {_evidence(name)}. {_meaning(name)}. It applies where the episode gives occasion for it. LACKING "
-            "if the episode does not keep to it."
+            f"Evidence: {_evidence(name)}. {_meaning(name)}. It applies where the episode gives occasion for it. "
+            "LACKING if the episode does not keep to it."
         )
     lapse, check = joint
     if lapse.startswith(ASKED):
         request = f"requests in which the user says {lapse.removeprefix(ASKED)!r}"
         return (
-            f"Evidence: messages and the grader's checks. Serve {request}, so that {_checks(check)} are met. It applies "
-            "to such requests. LACKING if one of the checks failed."
+            f"Evidence: messages and the grader's checks. Serve {request}, so that {_checks(check)} are met. It "
+            "applies to such requests. LACKING if one of the checks failed."
         )
     return (
         f"Evidence: {_evidence(lapse)}, and the grader's checks. {_meaning(lapse)}, so that {_checks(check)} are met. "

@@ -16,7 +16,7 @@ def errors(episode: Episode) -> Iterator[tuple[str, Finding]]:
 
 
 def order(episode: Episode) -> Iterator[tuple[str, Finding]]:
-    """call_TOOL_before_WRITE, follow_up_WRITE_with_WRITE (in one turn), avoid_TOOL_after_TOOL (at once, in one turn)."""
+    """call_TOOL_before_WRITE; follow_up_WRITE_with_WRITE, in one turn; avoid_TOOL_after_TOOL, at once."""
     calls = [call for call in episode.calls if not call.failed and call.kind in ("read", "write")]
     for turn in sorted({call.turn for call in calls}):
         own = [call for call in calls if call.turn == turn]

@@ -25,7 +25,7 @@ Seen = dict[str, dict[str, str]]  # family of patterns → values seen in the ep
 
 
 def conditions(episodes: Sequence[Episode]) -> list[dict[str, Finding]]:
-    """One table an episode. LACKING where the value (or the want of an argument) was seen, PRESENT where another was."""
+    """One table an episode. LACKING where the value (or no such argument) was seen, PRESENT where another was."""
     seen = [_seen(episode) for episode in episodes]
     values: dict[str, set[str]] = {}
     for table in seen:
