@@ -52,7 +52,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = cast(Split, SPLIT.value)
     settings = read_settings(config)
     target = settings.target
-    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split))
+    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split), target.design)
     manifests = _manifests()
     base = load_base(settings)
     adapters = load_adapters(manifests, base)

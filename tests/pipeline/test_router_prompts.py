@@ -1,11 +1,13 @@
 """The gate learns from prompts whose labels are what the customer asks for."""
 
+from collections import Counter
+
 import pytest
 from adapter_files import FILES
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.pipeline.router_prompts import router_prompts
@@ -34,9 +36,14 @@ def manifests_and_adapters():
 CANDIDATES = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
 
 
+def drawn(manifests, adapters, target):
+    own = Design(entry_point="helpdesk", parameters={})
+    return router_prompts(manifests, adapters, CANDIDATES, designer=RulesDesigner(), target=target, own=own, prompts=40)
+
+
 @pytest.fixture(scope="module")
 def prompts():
-    return router_prompts(*manifests_and_adapters(), CANDIDATES, RulesDesigner(), Helpdesk(), 40)
+    return drawn(*manifests_and_adapters(), Helpdesk())
 
 
 def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):
@@ -69,7 +76,8 @@ class Calendar:
         return Helpdesk().environment(split)
 
 
-def test_designs_of_a_target_without_practice_are_taken_as_they_are():
+def test_prompts_come_from_the_environments_themselves_also_for_a_target_without_practice():
     manifests, adapters = manifests_and_adapters()
-    prompts = router_prompts(manifests, adapters, CANDIDATES, RulesDesigner(), Calendar(), 40)
-    assert [prompt.adapters for prompt in prompts] == [(adapter.name,) for adapter in adapters for _ in range(40)]
+    sets = Counter(frozenset(prompt.adapters) for prompt in drawn(manifests, adapters, Calendar()))
+    names = [adapter.name for adapter in adapters]
+    assert sets == {frozenset(): 40, frozenset(names): 2 * 10, frozenset(names[:1]): 40, frozenset(names[1:]): 40}

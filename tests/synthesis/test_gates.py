@@ -15,7 +15,9 @@ from trace_jax.environments.registry import environment_factory
 from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.gates import run_gates
 
-BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
+BRIEF = make_brief(
+    Candidate(name="compute_over_values", description=""), Design(entry_point="helpdesk", parameters={}), Helpdesk()
+)
 SEEDS = range(500, 512)
 
 

@@ -12,7 +12,9 @@ from trace_jax.environments.registry import ENVIRONMENTS
 from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.isolated import run_isolated
 
-BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
+BRIEF = make_brief(
+    Candidate(name="compute_over_values", description=""), Design(entry_point="helpdesk", parameters={}), Helpdesk()
+)
 STRANGE = """
 import time
 from trace_jax.environments.helpdesk.practice import VerifyBeforeActing

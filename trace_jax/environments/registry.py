@@ -56,11 +56,12 @@ def is_environment(name: str) -> bool:
     return name in names(ENVIRONMENTS) and name not in names(TARGETS)
 
 
-def environment_factory(design: Design) -> Callable[[], Environment]:
-    """A function that makes new environments of a design.
+def environment_factory(design: Design, target: Design | None = None) -> Callable[[], Environment]:
+    """A function that makes new environments of a design. ``target`` is how the run's own target is built.
 
-    A design may be written by a model, so only code of this package or of an installed entry point is run. Anything
-    else raises UserError.
+    A design may be written by a model, so only code of this package or of an installed entry point is run, and that of
+    the target which the user has chosen: a design that names a target must name this one, with its parameters.
+    Anything else raises UserError.
     """
     if ":" in design.entry_point and design.entry_point.partition(":")[0].partition(".")[0] != "trace_jax":
         raise UserError(
@@ -68,6 +69,15 @@ def environment_factory(design: Design) -> Callable[[], Environment]:
             "may run it, which this build lacks; use a generator of trace_jax, or install it as an entry point of "
             f"{ENVIRONMENTS}"
         )
+    if "target" in design.parameters:
+        named = design.parameters["target"], design.parameters.get("target_parameters") or {}
+        own = None if target is None else (target.entry_point, target.parameters)
+        if named != own:
+            raise UserError(
+                f"environment {design.entry_point!r} is of target {_spelled(*named)}, and the run's own is "
+                f"{'none' if own is None else _spelled(*own)}: a design may name no other; set target.environment and "
+                "target.parameters to the target that it was made for"
+            )
     return _factory(ENVIRONMENTS, design.entry_point, design.parameters)
 
 
@@ -113,3 +123,7 @@ def _import(kind: str, path: str) -> type:
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type) and key[0] != "_")
         raise UserError(f"{kind} {path!r}: {module_name} has no class {class_name!r}: it has {', '.join(classes)}")
     return cls
+
+
+def _spelled(name: Any, parameters: Any) -> str:
+    return f"{name!r}" + (f" with {parameters}" if parameters else "")

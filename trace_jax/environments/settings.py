@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Split
 from trace_jax.settings import Settings, setting
 
@@ -19,3 +20,8 @@ class TargetSettings(Settings):
     def tasks(self, split: Split) -> int:
         """How many tasks of ``split`` are used."""
         return self.train_tasks if split == "train" else self.held_out_tasks
+
+    @property
+    def design(self) -> Design:
+        """How the target is built, which generated environments may name as theirs."""
+        return Design(entry_point=self.environment, parameters={})

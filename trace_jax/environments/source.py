@@ -30,8 +30,10 @@ class Source:
     design: Design | None = None
 
 
-def load_source(name: str, split: Split, tasks: int) -> Source:
+def load_source(name: str, split: Split, tasks: int, own: Design | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
+
+    ``own`` says how the target is built that a manifest's design may name.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -39,7 +41,7 @@ def load_source(name: str, split: Split, tasks: int) -> Source:
         manifest = read_document(name, EnvironmentManifest)
         seeds = _seeds(manifest.name, split, tasks)
         return Source(
-            manifest.name, manifest.target, split, seeds, environment_factory(manifest.design), manifest.design
+            manifest.name, manifest.target, split, seeds, environment_factory(manifest.design, own), manifest.design
         )
     if is_environment(name):
         return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name))

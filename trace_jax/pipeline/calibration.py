@@ -25,7 +25,7 @@ class CalibrationRollouts:
 
     session: Session
     capability: str
-    target: str
+    target: Design  # how the run's own target is built
     path: Path
     on_episode: Callable[[Trajectory], None]
 
@@ -35,8 +35,8 @@ class CalibrationRollouts:
         specs = [
             EpisodeSpec(
                 id=f"{_group_id(self.capability, design, seed)}/{trial}",
-                environment=environment_factory(design),
-                target=self.target,
+                environment=environment_factory(design, self.target),
+                target=self.target.entry_point,
                 task=f"{self.capability}/{seed}",
                 split="train",
                 seed=seed,
