@@ -26,7 +26,7 @@ from trace_jax.contract.files import read_document, write_document
 from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Split
 from trace_jax.contract.workdir import open_workdir
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
@@ -102,7 +102,7 @@ def _routed(
     path: epath.Path,
     target: Target,
     split: Split,
-    tasks: Sequence[int],
+    tasks: Sequence[Task],
 ) -> tuple[RouteTable, Routing]:
     """The table, and the adapter that its router chooses for each task."""
     router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))

@@ -16,7 +16,7 @@ from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.evaluation import EvaluationReport, MethodResult
 from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.routing import RouteDecision
-from trace_jax.environments.protocol import Labelled, Target
+from trace_jax.environments.protocol import Labelled, Target, Task
 from trace_jax.environments.source import target_source
 from trace_jax.pipeline.method import Pipeline, Trained
 from trace_jax.routing.baselines import OracleRouter, RandomRouter
@@ -117,12 +117,12 @@ def snapshots(directory: Path, adapter: AdapterManifest) -> dict[Path, AdapterMa
     return found
 
 
-def held_out_tasks(settings: RunSettings, target: Target) -> tuple[int, ...]:
+def held_out_tasks(settings: RunSettings, target: Target) -> tuple[Task, ...]:
     """The held-out tasks that the settings use."""
     return target_source(target, settings.target.environment, "held_out", settings.target.held_out_tasks).tasks
 
 
-def owners(target: Labelled, tasks: Sequence[int], adapters: Sequence[AdapterManifest]) -> dict[int, str]:
+def owners(target: Labelled, tasks: Sequence[Task], adapters: Sequence[AdapterManifest]) -> dict[Task, str]:
     """The adapter that an oracle chooses for each task: that of the first capability it needs; ``""`` is the base."""
     trained = {capability: adapter.name for adapter in adapters for capability in adapter.capabilities}
     return {task: trained.get(target.turns_on(task), BASE) for task in tasks}
@@ -152,7 +152,7 @@ def with_best_single(report: EvaluationReport, singles: Sequence[str]) -> Evalua
 
 def _partial(
     report: EvaluationReport,
-    decisions: Mapping[int, RouteDecision],
+    decisions: Mapping[Task, RouteDecision],
     adapters: Sequence[AdapterManifest],
     spent: int,
     temperature: float,
@@ -162,14 +162,12 @@ def _partial(
     If adapters are merged this is a lower bound, because a merge without some of its parts may be better than the base.
     """
     routed, base = result(report, ROUTED, temperature), result(report, BASE_METHOD, temperature)
+    chosen = {str(task): decision.adapters for task, decision in decisions.items()}
     results = []
     for k in range(1, len(adapters)):
         have = {adapter.name for adapter in adapters[:k]}
         cost = spent - sum(adapter.rollouts for adapter in adapters[k:])
-        rewards = {
-            task: (routed if have.issuperset(decisions[int(task)].adapters) else base).rewards[task]
-            for task in report.tasks
-        }
+        rewards = {task: (routed if have.issuperset(chosen[task]) else base).rewards[task] for task in report.tasks}
         results.append(method_result(ROUTED, temperature, cost, rewards))
     return results
 

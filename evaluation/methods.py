@@ -8,7 +8,7 @@ from evaluation import statistics
 from trace_jax.contract.evaluation import Comparison, EvaluationReport, MethodResult
 from trace_jax.contract.trajectory import Split, Trajectory
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 
@@ -19,7 +19,7 @@ class Method:
 
     name: str
     temperature: float
-    adapter_for: Callable[[int], str | None]  # task seed → adapter that the engine holds; called once a task
+    adapter_for: Callable[[Task], str | None]  # task → adapter that the engine holds; called once a task
     rollouts_spent: int  # rollouts that were used to make the method
 
 
@@ -31,7 +31,7 @@ class Evaluation:
     trajectories: tuple[Trajectory, ...]
 
 
-Episode = tuple[int, str | None, float, int]  # task, adapter, temperature, trial
+Episode = tuple[Task, str | None, float, int]  # task, adapter, temperature, trial
 Runner = Callable[[list[EpisodeSpec]], list[Trajectory]]  # keeps their order
 
 
@@ -39,7 +39,7 @@ def evaluate_methods(
     methods: Sequence[Method],
     target: Target,
     split: Split,
-    tasks: Sequence[int],
+    tasks: Sequence[Task],
     trials: int,
     run: Runner,
     *,
@@ -94,7 +94,7 @@ def evaluate_methods(
 
 
 def plan_episodes(
-    methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy_trials: int = 1
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy_trials: int = 1
 ) -> dict[Episode, list[int]]:
     """The episodes to play, each with the indices of the methods for which it counts. Trials are in ascending order."""
     episodes: dict[Episode, list[int]] = {}
@@ -141,7 +141,7 @@ def compare(results: Sequence[MethodResult], baselines: Sequence[str]) -> tuple[
     )
 
 
-def sampling_seed(seed: int, task: int, trial: int) -> int:
+def sampling_seed(seed: int, task: Task, trial: int) -> int:
     """The seed of one episode's sampling, in [0, 2^31): the same for every method."""
     return int.from_bytes(sha256(f"{seed}/{task}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
@@ -161,7 +161,9 @@ def _spec(episode: Episode, target: Target, split: Split, seed: int, max_tokens:
     )
 
 
-def _check(methods: Sequence[Method], tasks: Sequence[int], trials: int, greedy: int, baselines: Sequence[str]) -> None:
+def _check(
+    methods: Sequence[Method], tasks: Sequence[Task], trials: int, greedy: int, baselines: Sequence[str]
+) -> None:
     if not methods or not tasks or trials < 1 or greedy < 1:
         raise UserError(
             f"{len(methods)} methods, {len(tasks)} tasks, {trials} trials, {greedy} greedy trials: "

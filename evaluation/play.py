@@ -9,7 +9,7 @@ from evaluation.methods import Evaluation, Method, evaluate_methods, plan_episod
 from evaluation.report_files import with_episodes
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.recording import Recording
 from trace_jax.run_settings import RunSettings
@@ -17,13 +17,13 @@ from trace_jax.session import Base, serve
 from trace_jax.telemetry.progress import Progress
 
 
-def always(adapter: str | None) -> Callable[[int], str | None]:
+def always(adapter: str | None) -> Callable[[Task], str | None]:
     """The same adapter for every task."""
     return lambda _: adapter
 
 
 def temperatures(
-    settings: RunSettings, name: str, adapter_for: Callable[[int], str | None], spent: int
+    settings: RunSettings, name: str, adapter_for: Callable[[Task], str | None], spent: int
 ) -> list[Method]:
     """A method played greedily and at the evaluation's temperature."""
     both = dict.fromkeys((0.0, settings.evaluation.temperature))
@@ -35,7 +35,7 @@ def play(
     base: Base,
     target: Target,
     split: Split,
-    tasks: Sequence[int],
+    tasks: Sequence[Task],
     loras: Mapping[str, LoRA],
     methods: Sequence[Method],
     *,

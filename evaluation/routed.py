@@ -8,7 +8,7 @@ import numpy as np
 from evaluation.report_data import Confusion
 from trace_jax.contract.routing import RouteDecision
 from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.errors import UserError
 from trace_jax.models.lora import LoRA
 from trace_jax.rollout.environment_calls import one_line
@@ -20,12 +20,12 @@ from trace_jax.routing.router import BASE, Router, RouteRequest
 class Routing:
     """The adapter of each task (None is the base), and the merged adapters among them."""
 
-    adapter: Mapping[int, str | None]
+    adapter: Mapping[Task, str | None]
     merged: Mapping[str, LoRA]
 
 
-def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[int]) -> dict[int, RouteDecision]:
-    """The router's decision on the first messages of each task. The seed of a task names its conversation.
+def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[Task]) -> dict[Task, RouteDecision]:
+    """The router's decision on the first messages of each task. The id of a task names its conversation.
 
     Raises UserError, with target and task, if the environment cannot open the task.
     """
@@ -42,9 +42,9 @@ def route_tasks(router: Router, target: Target, split: Split, tasks: Sequence[in
     return dict(zip(tasks, router.decide_batch(requests), strict=True))
 
 
-def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
+def assign(decisions: Mapping[Task, RouteDecision], adapters: Mapping[str, LoRA]) -> Routing:
     """The adapter of each task. The name of a merge consists of its parts and weights, so equal merges share a name."""
-    names: dict[int, str | None] = {}
+    names: dict[Task, str | None] = {}
     merged: dict[str, LoRA] = {}
     for task, decision in decisions.items():
         parts = decision.adapters
@@ -60,7 +60,9 @@ def assign(decisions: Mapping[int, RouteDecision], adapters: Mapping[str, LoRA])
     return Routing(names, merged)
 
 
-def confusion_of(decisions: Mapping[int, RouteDecision], truth: Mapping[int, str], choices: Sequence[str]) -> Confusion:
+def confusion_of(
+    decisions: Mapping[Task, RouteDecision], truth: Mapping[Task, str], choices: Sequence[str]
+) -> Confusion:
     """Counts of tasks by the adapter they belong to (``truth[task]``, ``""`` is the base) and the adapter chosen.
 
     The choice of a merge is its part with the largest weight.

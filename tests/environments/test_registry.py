@@ -7,15 +7,17 @@ import types
 import pytest
 
 from trace_jax.contract.environment import Design
+from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.draw import draw_task
 from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.protocol import seed_of
 from trace_jax.environments.registry import (
     ENVIRONMENTS,
     TARGETS,
     environment_factory,
     load_environment,
     load_target,
-    names,
 )
 from trace_jax.errors import UserError
 
@@ -36,20 +38,20 @@ def installed(tmp_path, monkeypatch):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyshop\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        f"[{ENVIRONMENTS}]\ntoyshop = toyshop:Shop\n"
-        f"[{TARGETS}]\ndesk = trace_jax.environments.helpdesk.target:Helpdesk\n"
+        f"[{ENVIRONMENTS.group}]\ntoyshop = toyshop:Shop\n"
+        f"[{TARGETS.group}]\ndesk = trace_jax.environments.helpdesk.target:Helpdesk\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
 def test_the_built_in_target_is_known_by_name():
     assert isinstance(load_target("helpdesk"), Helpdesk)
-    assert "helpdesk" in names(TARGETS)
+    assert "helpdesk" in TARGETS.names()
 
 
 def test_entry_points_of_an_installed_package(installed):
     assert isinstance(load_target("desk"), Helpdesk)
-    assert set(names(TARGETS)) >= {"desk", "helpdesk"}
+    assert set(TARGETS.names()) >= {"desk", "helpdesk"}
     assert load_environment("toyshop", {"routine": 0}).name == "verify_before_acting"
     assert environment_factory(Design(entry_point="toyshop", parameters={}))().reset(3).messages
 
@@ -63,7 +65,7 @@ def test_module_and_class_with_parameters():
 @pytest.mark.parametrize(
     ("name", "parameters", "wanted"),
     [
-        ("tau9", {}, ["'tau9'", "module:Class"]),
+        ("tau9", {}, ["'tau9'", "module:NAME"]),
         ("no_such_module:X", {}, ["no_such_module", "install it"]),
         (":X", {}, ["':X'"]),
         (
@@ -105,7 +107,8 @@ def target_class(train: tuple, held_out: tuple, results: object = RESULTS, told_
             return train if split == "train" else held_out
 
         def environment(self, split):
-            return super().environment(split if told_apart else "train")
+            source = split if told_apart else "train"
+            return Desk(self.name, lambda task: draw_task(source, seed_of(task)))
 
     Splits.results = results
     return Splits
@@ -127,8 +130,11 @@ def load(monkeypatch, target: type):
         ),
         ((0,), (0,), RESULTS, "task 0 of the split train"),
         (tuple(range(1000)), tuple(range(1000)), RESULTS, "task 0 of the split train"),
-        (("task_1",), (2,), RESULTS, "its train task 'task_1' is no integer"),
-        ((1,), (2, True), RESULTS, "its held_out task True is no integer"),
+        ((1.5,), (2,), RESULTS, "its train task 1.5 is neither an integer nor a printable text"),
+        ((1,), (2, True), RESULTS, "its held_out task True is neither"),
+        ((1,), ("a\nb",), RESULTS, r"its held_out task 'a\\nb' is neither"),
+        ((1, "1"), (2,), RESULTS, "its train tasks hold '1' twice"),
+        (("a", "b"), ("b",), RESULTS, "task 'b' of the split train is task 'b' of held_out too"),
         ((1,), (2,), None, "has no results"),
         ((1,), (2,), ["get_order"], "has no results"),
     ],

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from trace_jax.contract.capability import Candidate
+from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Tool
 from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.practice.compute_over_values import ComputeOverValues

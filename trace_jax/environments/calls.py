@@ -1,6 +1,5 @@
 """Checks a tool call, and says what is wrong with it as a tool server would."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +8,9 @@ from jsonschema.exceptions import best_match
 from referencing import Registry
 
 from trace_jax.contract.trajectory import Tool, ToolCall
+from trace_jax.environments.unreadable import one_line, unreadable
 
 _NOWHERE: Registry[Any] = Registry()  # of schemas that a $ref may refer to: none, so nothing is ever fetched
-_LONGEST = 300  # characters: an agent's context is short, and a problem may quote all of the arguments
 
 
 def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
@@ -28,33 +27,13 @@ def call_error(call: ToolCall, tools: Sequence[Tool]) -> str | None:
     exponential in the length of an argument. Nothing here bounds it; on the main thread an episode's deadline does.
     """
     schemas = {tool.name: tool.parameters for tool in tools}
-    if call.name not in schemas:
-        return _one_line(f"no tool {call.name[:60]!r}: use one of {', '.join(schemas)}")
-    if call.arguments is None:
-        return _one_line(f"arguments of {call.name} are not a JSON object: {_flaw(call.raw_arguments or '')}")
+    if (problem := unreadable(call, tuple(schemas))) is not None:
+        return problem
     try:
         validator = Draft202012Validator(schemas[call.name], registry=_NOWHERE)
         breach = best_match(validator.iter_errors(call.arguments))
     except Exception as fault:  # a faulty schema may raise anything in the library
-        return _one_line(f"the schema of {call.name} is faulty, mend the tool: {type(fault).__name__}: {fault}")
+        return one_line(f"the schema of {call.name} is faulty, mend the tool: {type(fault).__name__}: {fault}")
     if breach is None:
         return None
-    return _one_line(f"arguments of {call.name} do not fit: {breach.json_path}: {breach.message}")
-
-
-def _flaw(written: str) -> str:
-    try:
-        value = json.loads(written)
-    except json.JSONDecodeError as error:
-        shown = written if len(written) <= 20 else f"{written[:20]}…"
-        return f"{error.msg} at character {error.pos} of {shown!r}"
-    except RecursionError:
-        return "nested too deeply"
-    if isinstance(value, dict):
-        return "it holds NaN, infinity, half a character, an integer beyond 64 bits or more than 64 levels"
-    return f"it is {json.dumps(value)}"
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return one_line(f"arguments of {call.name} do not fit: {breach.json_path}: {breach.message}")

@@ -1,11 +1,21 @@
 """The protocols of environments and targets, used by synthesis, calibration, training and evaluation alike."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Check, Message, Split, Tool
+
+if TYPE_CHECKING:  # a worker in another Python environment has pydantic alone
+    from trace_jax.contract.environment import Design
+
+Task = int | str  # the id of a task: the seed of an episode, or the name that a benchmark gives it
+
+
+def seed_of(task: Task) -> int:
+    """The number of a task in records and random streams: a seed itself, else a CRC-32 of the task's name."""
+    return task if isinstance(task, int) else zlib.crc32(task.encode())
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Outcome:
 
 
 class Environment(Protocol):
-    """One episode at a time; the same seed always gives the same episode.
+    """One episode at a time; the same task always gives the same episode. A generated environment's tasks are seeds.
 
     ``step`` takes the agent's assistant message, without its thoughts. A message with tool calls is answered by one
     tool message per call. A malformed or unknown call gets an error message, as a real tool server would give
@@ -37,7 +47,7 @@ class Environment(Protocol):
     name: str
     tools: tuple[Tool, ...]
 
-    def reset(self, seed: int) -> Observation: ...
+    def reset(self, task: Any, /) -> Observation: ...
 
     def step(self, message: Message) -> Observation: ...
 
@@ -45,7 +55,7 @@ class Environment(Protocol):
 
 
 class Target(Protocol):
-    """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the seeds of a split.
+    """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the tasks of a split.
 
     ``results`` holds a JSON Schema of each tool's results, to which a synthesised environment must conform.
     """
@@ -55,7 +65,7 @@ class Target(Protocol):
     @property
     def results(self) -> Mapping[str, dict[str, Any]]: ...
 
-    def tasks(self, split: Split) -> tuple[int, ...]: ...
+    def tasks(self, split: Split) -> tuple[Task, ...]: ...
 
     def environment(self, split: Split) -> Environment: ...
 
@@ -64,19 +74,19 @@ class Target(Protocol):
 class Labelled(Protocol):
     """A target that knows which capability a task turns on. Only oracle routing may use it, not the method."""
 
-    def turns_on(self, task: int) -> str: ...
+    def turns_on(self, task: Any, /) -> str: ...
 
 
 class Practice(Protocol):
     """Designs of environments for one capability. No episode of theirs is a task of the target."""
 
     @property
-    def designs(self) -> tuple[Design, ...]:
+    def designs(self) -> tuple["Design", ...]:
         """All designs, the easiest first."""
         ...
 
     @property
-    def first(self) -> Design:
+    def first(self) -> "Design":
         """The design to begin with, one of ``designs``."""
         ...
 

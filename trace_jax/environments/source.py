@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.files import read_document
 from trace_jax.contract.trajectory import Split
-from trace_jax.environments.protocol import Environment, Target
+from trace_jax.environments.protocol import Environment, Target, Task
 from trace_jax.environments.registry import environment_factory, is_environment, load_environment, load_target
 from trace_jax.errors import UserError
 
@@ -17,7 +17,7 @@ FIRST_SEED: dict[Split, int] = {"train": 0, "held_out": 3_000_000}
 
 @dataclass(frozen=True)
 class Source:
-    """Tasks, each the seed of a new environment. ``target`` is the target name in the trajectories.
+    """Tasks, each an episode of a new environment. ``target`` is the target name in the trajectories.
 
     ``design`` is that of the manifest, or None if ``name`` is a target or an environment.
     """
@@ -25,7 +25,7 @@ class Source:
     name: str
     target: str
     split: Split
-    tasks: tuple[int, ...]
+    tasks: tuple[Task, ...]
     environment: Callable[[], Environment]
     design: Design | None = None
 
@@ -50,10 +50,10 @@ def load_source(name: str, split: Split, tasks: int, own: Design | None = None) 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:
     """The first ``tasks`` tasks of ``split`` of a target that is registered as ``name``."""
-    seeds = target.tasks(split)
-    if tasks < 1 or not seeds:
-        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(seeds)}: at least 1 is needed")
-    return Source(name, name, split, seeds[:tasks], lambda: target.environment(split))
+    listed = target.tasks(split)
+    if tasks < 1 or not listed:
+        raise UserError(f"{tasks} {split} tasks of {name!r}, which has {len(listed)}: at least 1 is needed")
+    return Source(name, name, split, listed[:tasks], lambda: target.environment(split))
 
 
 def _seeds(name: str, split: Split, tasks: int) -> tuple[int, ...]:

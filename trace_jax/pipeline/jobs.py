@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.storage import PathLike
-from trace_jax.environments.protocol import Target
+from trace_jax.environments.protocol import Target, Task
 from trace_jax.environments.registry import environment_factory
 from trace_jax.pipeline.calibration import calibration_groups
 from trace_jax.training.group_source import TrainingEnvironment
@@ -47,7 +47,7 @@ def adapter_job(
     )
 
 
-def target_job(target: Target, target_name: str, tasks: tuple[int, ...], name: str, directory: PathLike) -> Job:
+def target_job(target: Target, target_name: str, tasks: tuple[Task, ...], name: str, directory: PathLike) -> Job:
     """One adapter for the target's own training ``tasks``."""
     training = TrainingEnvironment(target_name, lambda: target.environment("train"), tasks, target_name, "train")
     return Job(name=name, directory=directory, environments=[training], capabilities=())

@@ -13,7 +13,7 @@ from trace_jax.chat.renderer import Renderer
 from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
 from trace_jax.engines.episode_clock import episode_clock
 from trace_jax.engines.protocol import Completion, Engine, Sampling
-from trace_jax.environments.protocol import Environment, Outcome
+from trace_jax.environments.protocol import Environment, Outcome, Task, seed_of
 from trace_jax.errors import EngineError, EngineGone
 from trace_jax.rollout.environment_calls import (
     EnvironmentFault,
@@ -30,7 +30,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """Which episode to play. ``environment`` makes a new environment; ``sampling.max_tokens`` bounds one turn.
+    """Which episode to play. ``environment`` makes a new environment, whose ``reset`` gets ``seed``.
+
+    ``task`` names the task in the trajectory. ``sampling.max_tokens`` bounds one turn.
 
     ``adapter`` may be a function. It is called at the start and before each turn, so that a long episode goes on with
     newer versions of an adapter.
@@ -41,7 +43,7 @@ class EpisodeSpec:
     target: str
     task: str
     split: Split
-    seed: int
+    seed: Task
     trial: int
     sampling: Sampling
     adapter: str | None | Callable[[], str | None] = None
@@ -111,7 +113,7 @@ async def run_episode(
         target=spec.target,
         task=spec.task,
         split=spec.split,
-        seed=spec.seed,
+        seed=seed_of(spec.seed),
         trial=spec.trial,
         policy=Policy(base=base, adapter=adapter),
         messages=tuple(state.messages),

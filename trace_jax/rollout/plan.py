@@ -1,6 +1,7 @@
 """Which episodes a collection plays."""
 
 from trace_jax.engines.protocol import Sampling
+from trace_jax.environments.protocol import seed_of
 from trace_jax.environments.source import Source
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -23,7 +24,9 @@ def plan_episodes(
             split=source.split,
             seed=task,
             trial=trial,
-            sampling=Sampling(settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + task),
+            sampling=Sampling(
+                settings.max_turn_tokens, settings.temperature, (seed * 1000 + trial) * 10007 + seed_of(task)
+            ),
             adapter=adapter,
         )
         for task in source.tasks

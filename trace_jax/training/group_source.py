@@ -7,7 +7,7 @@ import numpy as np
 
 from trace_jax.contract.trajectory import Split
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.protocol import Environment
+from trace_jax.environments.protocol import Environment, Task
 from trace_jax.errors import UserError
 from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
@@ -26,7 +26,7 @@ class TrainingEnvironment:
 
     name: str
     environment: Callable[[], Environment]
-    seeds: tuple[int, ...] | None
+    seeds: tuple[Task, ...] | None
     target: str
     split: Split
     first_seed: int = 0
@@ -50,7 +50,7 @@ class GroupSource:
     seed: int
     rollout: RolloutSettings
 
-    def task_seed(self, group: int) -> int:
+    def task_seed(self, group: int) -> Task:
         """The seed of the task that all rollouts of group ``group`` play."""
         which, index = group % len(self.environments), group // len(self.environments)
         environment = self.environments[which]

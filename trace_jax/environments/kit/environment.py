@@ -1,0 +1,127 @@
+"""The base class of an environment: it draws a scenario, plays the user, answers calls and grades."""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from random import Random
+from typing import Any, Generic, Literal, TypeVar
+
+from trace_jax.contract.trajectory import Check, Message, Tool
+from trace_jax.environments.kit.answers import answer, as_json
+from trace_jax.environments.kit.checks import reply_checks, state_checks
+from trace_jax.environments.kit.scenario import Scenario
+from trace_jax.environments.kit.tools import tools
+from trace_jax.environments.protocol import Observation, Outcome, Task
+from trace_jax.errors import UserError
+
+S = TypeVar("S")
+
+Source = Literal["train", "held_out", "practice"]
+SOURCES: tuple[Source, ...] = ("train", "held_out", "practice")
+_DRAWS = 1000  # of a task before its source is given up: a third of all scenarios belongs to each
+
+
+class Environment(Generic[S]):
+    """An environment over states of the class ``state_type``. A subclass sets three names and writes ``draw``.
+
+    Attributes:
+        name: of the environment.
+        policy: the system message.
+        state_type: the state dataclass, whose tool methods the agent may call.
+        tools: all of them, unless the subclass chooses some.
+        graded: the reward is the share of checks that passed; else it is 1 if all passed, and 0 otherwise.
+        source: the split to draw from, or "practice". Every scenario belongs to one source, by a hash of what the user
+            says: no two sources share a conversation. None draws from all.
+        scenario, world, replies: those of the current episode. ``world`` is the state as it stands, ``replies`` are the
+            agent's answers to the user.
+    """
+
+    name: str
+    policy: str
+    state_type: type[S]
+    tools: tuple[Tool, ...]
+    graded: bool = False
+    source: Source | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "tools" not in vars(cls) and "state_type" in vars(cls):
+            cls.tools = tools(cls.state_type)
+
+    def draw(self, rng: Random) -> Scenario[S]:
+        """A scenario. All that is random in it comes from ``rng``."""
+        raise NotImplementedError(f"{type(self).__name__} has no draw(self, rng)")
+
+    def user(self, reply: str) -> str | None:
+        """What the user says after the agent's ``reply``, the last of ``replies``; None ends the episode.
+
+        This one makes the next request of the scenario.
+        """
+        said = len(self.replies)
+        return self.scenario.requests[said].text if said < len(self.scenario.requests) else None
+
+    def checks(self) -> Iterable[Check] | Mapping[str, bool]:
+        """The named checks of the grader: these are ``scenario_checks``."""
+        return self.scenario_checks()
+
+    def scenario_checks(self) -> Iterator[Check]:
+        """Compares the state with the one that the solution leaves, and the replies with what they must say."""
+        yield from state_checks(self.scenario.initial, self.scenario.expected, self.world)
+        yield from reply_checks(self.scenario.requests, self.replies)
+
+    def reset(self, task: Task) -> Observation:
+        """Start the episode of ``task``: the policy, and the user's first request."""
+        self.scenario = self._draw(task)
+        self.world = copy.deepcopy(self.scenario.initial)
+        self.replies: list[str] = []
+        self._done = False
+        opening = Message(role="user", content=self.scenario.requests[0].text)
+        return Observation((Message(role="system", content=self.policy), opening))
+
+    def step(self, message: Message) -> Observation:
+        """Answer the calls, or take the reply and return what the user says next."""
+        if self._done:
+            raise RuntimeError(f"{self.name}: step after the episode was done")
+        if message.tool_calls:
+            offered = {each.name for each in self.tools}
+            return Observation(tuple(answer(self.world, each, offered) for each in message.tool_calls))
+        self.replies.append(message.content or "")
+        said = self.user(self.replies[-1])
+        self._done = said is None
+        return Observation(() if said is None else (Message(role="user", content=said),), self._done)
+
+    def grade(self) -> Outcome:
+        """The reward by the checks."""
+        found = self.checks()
+        if isinstance(found, Mapping):
+            found = (Check(name=name, passed=passed) for name, passed in found.items())
+        checks = tuple(found)
+        if not checks:
+            raise UserError(f"environment {self.name!r}: it has no check to grade by: yield one at least")
+        share = sum(check.passed for check in checks) / len(checks)
+        return Outcome(share if self.graded else float(share == 1.0), {}, checks)
+
+    def solution(self) -> tuple[Message, ...]:
+        """The agent's messages that do every request of the current episode right."""
+        return tuple(message for request in self.scenario.requests for message in request.solution)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of the state as JSON values."""
+        return as_json(self.world)
+
+    def _draw(self, task: Task) -> Scenario[S]:
+        for attempt in range(_DRAWS):
+            scenario = self.draw(Random(f"{self.name}/{self.source}/{task}/{attempt}"))
+            if not scenario.requests:
+                raise UserError(f"environment {self.name!r}: draw gave no request for task {task!r}: add one at least")
+            if self.source is None or source_of(scenario) == self.source:
+                return scenario
+        raise UserError(
+            f"environment {self.name!r}: {_DRAWS} draws for task {task!r} and none of source {self.source}: the user "
+            "has too few things to say, so let draw vary more"
+        )
+
+
+def source_of(scenario: Scenario[Any]) -> Source:
+    """The source of a scenario, by a hash of everything that the user says."""
+    said = "\n".join(request.text for request in scenario.requests)
+    return SOURCES[hashlib.sha256(said.encode()).digest()[0] % len(SOURCES)]
