@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.calls import call_error
 from trace_jax.synthesis.designer import GeneratedEnvironment
-from trace_jax.synthesis.disjoint import NO_TASKS, Openings
+from trace_jax.synthesis.disjoint import NO_TASKS, Conversations
 from trace_jax.synthesis.probes import (
     Script,
     ScriptedEpisode,
@@ -37,7 +37,7 @@ def run_gates(
     tools: tuple[Tool, ...],
     results: Mapping[str, dict[str, Any]],
     seeds: Sequence[int],
-    tasks: Openings = NO_TASKS,
+    tasks: Conversations = NO_TASKS,
 ) -> tuple[Check, ...]:
     """All gates, each a check with what was found. ``tools``, ``results`` and ``tasks`` are the target's.
 
@@ -57,7 +57,7 @@ def run_gates(
         _bad_calls_answered(make, seeds),
         _results_of_target(results, [*solved.values(), *around.values()]),
         _no_leak(solved, around, [tool.name for tool in tools]),
-        *prompt_gates(make, seeds, [episode.heard for episode in solved.values()], tasks),
+        *prompt_gates(make, {seed: episode.heard for seed, episode in solved.items()}, tasks),
     )
 
 

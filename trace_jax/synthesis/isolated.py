@@ -18,13 +18,13 @@ from trace_jax.contract.trajectory import Check, Tool
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
 from trace_jax.synthesis.designer import Brief
-from trace_jax.synthesis.disjoint import NO_TASKS, Openings
+from trace_jax.synthesis.disjoint import NO_TASKS, Conversations
 from trace_jax.synthesis.gates import fingerprints, run_gates
 from trace_jax.synthesis.prompt_gates import Factory
 
 
 def run_isolated(
-    design: Design, brief: Brief, seeds: Sequence[int], seconds: float, tasks: Openings = NO_TASKS
+    design: Design, brief: Brief, seeds: Sequence[int], seconds: float, tasks: Conversations = NO_TASKS
 ) -> tuple[Check, ...]:
     """All gates on ``design``; ``tasks`` are the target's. If the environment raises or hangs, a check fails.
 
@@ -40,7 +40,7 @@ def run_isolated(
         "tools": [tool.model_dump(mode="json") for tool in brief.tools],
         "results": dict(brief.results),
         "seeds": list(seeds),
-        "openings": {**asdict(tasks), "digests": sorted(tasks.digests)},
+        "conversations": {**asdict(tasks), "digests": sorted(tasks.digests)},
     }
     # Hashes, and so the order of sets, differ between the two processes: no environment may depend on them.
     children = [_start(hash_seed) for hash_seed in ("1", "2")]
@@ -98,8 +98,8 @@ def main() -> None:
         answer: dict[str, Any] = {"fingerprints": fingerprints(make, request["seeds"])}
         if not request["only_fingerprints"]:
             tools = tuple(Tool.model_validate(tool) for tool in request["tools"])
-            given = request["openings"]
-            tasks = Openings(frozenset(given["digests"]), given["opened"], given["closed"])
+            given = request["conversations"]
+            tasks = Conversations(frozenset(given["digests"]), given["tasks"], given["broken"])
             checks = run_gates(make, tools, request["results"], request["seeds"], tasks)
             answer["checks"] = [check.model_dump(mode="json") for check in checks]
     json.dump(answer, sys.stdout)

@@ -16,7 +16,7 @@ from trace_jax.environments.protocol import Target
 from trace_jax.errors import UserError
 from trace_jax.synthesis.calibration import Window, calibrate, judge
 from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
-from trace_jax.synthesis.disjoint import Openings, openings
+from trace_jax.synthesis.disjoint import Conversations, conversations
 from trace_jax.synthesis.isolated import run_isolated
 from trace_jax.synthesis.kinds import Evidence
 from trace_jax.synthesis.prompt_gates import NO_PROMPTS
@@ -68,7 +68,7 @@ def synthesise(
         return read_document(failed, SelectedCapability)
 
     brief = make_brief(selected.capability, own, target, Evidence(evidence, frozenset(selected.failed_examples)))
-    tasks = openings(target)
+    tasks = conversations(target)
     attempts: tuple[Attempt, ...] = ()
     try:
         for number in range(settings.max_rounds):
@@ -113,7 +113,7 @@ def rollouts_spent(attempts: Sequence[Attempt]) -> int:
 def _attempt(
     design: Design,
     brief: Brief,
-    tasks: Openings,
+    tasks: Conversations,
     rollout: Rollout,
     settings: SynthesisSettings,
     *,
