@@ -1,7 +1,6 @@
 """A generated environment over the practice requests of any target that brings them."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
@@ -9,6 +8,7 @@ from typing import Any
 
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
+from trace_jax.environments.kit.checks import says
 from trace_jax.environments.practice.turns import Turn, Turns
 from trace_jax.environments.protocol import (
     Environment,
@@ -155,11 +155,6 @@ class PracticeEnvironment:
         if "exercised" not in components:
             return routine
         return components["exercised"] * (1.0 - ROUTINE_COST * (1.0 - routine))
-
-
-def says(text: str, words: str) -> bool:
-    """Whether ``text`` contains ``words`` as whole words, in capitals or not."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 @lru_cache(maxsize=8)  # an environment is made for every episode, and loading a target opens some of its tasks
