@@ -52,7 +52,7 @@ def score(
     """
     if (workdir / REPORT).exists():
         raise UserError(f"{workdir / REPORT} exists already: choose another --workdir, or move it away")
-    target = load_target(settings.target.environment)
+    target = load_target(settings.target.environment, settings.target.arguments())
     tasks = target_source(target, settings.target.environment, split, settings.target.tasks(split)).tasks
     base = load_base(settings)
     adapters = load_adapters(manifests, base)
@@ -105,7 +105,8 @@ def _routed(
     tasks: Sequence[Task],
 ) -> tuple[RouteTable, Routing]:
     """The table, and the adapter that its router chooses for each task."""
-    router = load_router(path, base.revision, PromptReader(base.decoder), base.renderer, make_policy(settings.routing))
+    reader, policy = PromptReader(base.decoder), make_policy(settings.routing)
+    router = load_router(path, base.revision, reader, base.renderer, policy, configured=settings.routing.router)
     absent = [route.adapter for route in router.table.routes if route.adapter not in adapters]
     if absent:
         raise UserError(f"{path}: routes to {absent[0]!r}, which is not given: add its manifest to --adapters")

@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.compact import compact
-from trace_jax.analysis.importers import tau2_bench, tau_bench
+from trace_jax.analysis.importers.registry import read_with
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.settings import SourceSettings
 from trace_jax.analysis.stage import analyse
 from trace_jax.analysis.table import markdown_table
-from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import UserError
 from trace_jax.program import run
@@ -48,11 +47,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 def _read(source: SourceSettings) -> tuple[Trajectory, ...]:
     if not source.path:
         raise UserError("source.path is empty: name a result file with --config.source.path=FILE")
-    if source.format == "tau_bench":
-        return tau_bench.load(source.path, source.domain, source.model)
-    if source.format == "tau2_bench":
-        return tau2_bench.load(source.path)
-    return read_episodes(source.path)
+    return read_with(source)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,11 @@ def _identity(settings: RunSettings, base: Base, source: Source, manifests: Mani
         "seed": settings.seed,
         "base": {"revision": base.revision, "dtype": settings.base.dtype},
         "adapter": [checksums(Path(path.parent / manifest.peft)).model_dump() for path, manifest in manifests],
-        "environment": {"name": source.name, "design": None if source.design is None else source.design.model_dump()},
+        "environment": {
+            "name": source.name,
+            "design": None if source.design is None else source.design.model_dump(),
+            "parameters": settings.target.parameters,
+        },
         "split": source.split,
         "rollout": {name: getattr(settings.rollout, name) for name in _FIXED},
     }

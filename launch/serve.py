@@ -90,7 +90,7 @@ from trace_jax.routing.router import Router
 from trace_jax.routing.select import SelectionPolicy, make_policy
 from trace_jax.routing.table import check_base
 from trace_jax.run_settings import RunSettings, read_settings
-from trace_jax.session import load_base, sglang_engine
+from trace_jax.session import Base, load_base, sglang_engine
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all")
 PORT = flags.DEFINE_integer("port", 8000, "port to listen at; 0 for a free one")
@@ -232,7 +232,7 @@ def _held(root: Path, table: RouteTable) -> dict[str, Held]:
 def _embedded(stack: AsyncExitStack, settings: RunSettings, table_path: Path, held: Mapping[str, Held]) -> _Engines:
     """The embedded engine, with room for every adapter and for the merge of all of them."""
     base, rank = load_base(settings), max(1, sum(adapter.rank for adapter in held.values()))
-    router = load_router(table_path, base.revision, PromptReader(base.decoder), base.renderer, _policy(settings))
+    router = _router(table_path, base, settings)
     engine = EmbeddedEngine(
         base.decoder,
         base.config,
@@ -271,11 +271,16 @@ async def _servers(settings: RunSettings, table_path: Path, table: RouteTable, m
     else:
         base = load_base(settings)
         found, renderer = base.revision, base.renderer
-        router = load_router(table_path, found, PromptReader(base.decoder), renderer, _policy(settings))
+        router = _router(table_path, base, settings)
     metrics.watch("servers_up", "Servers that answer and hold all adapters", lambda: len(engine.serving))
     longest = characters_per_token(Tokenizer.from_file(os.fspath(path / TOKENIZER)))
     backend = SGLangBackend(engine, servers, shape.vocab_size, renderer, longest)
     return _Engines(backend, router, shape, found)
+
+
+def _router(path: Path, base: Base, settings: RunSettings) -> Router:
+    reader, policy = PromptReader(base.decoder), _policy(settings)
+    return load_router(path, base.revision, reader, base.renderer, policy, configured=settings.routing.router)
 
 
 def _forms(path: Path, renderer: Renderer) -> dict[bool, Renderer]:

@@ -81,7 +81,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 def practice_source(config: ConfigDict) -> PracticeSource:
     """The target to teach. Raises UserError if it brings no practice requests, or none with a wrong path."""
     settings = read_section(config, TargetSettings)
-    target = load_target(settings.environment)
+    target = load_target(settings.environment, settings.arguments())
     if not isinstance(target, PracticeSource):
         raise UserError(
             f"target {settings.environment!r}: brings no practice(seed, kinds), from which an agent is taught"

@@ -145,7 +145,7 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
         )
         jobs.append(job)
     if TARGET.value is not None:
-        target = load_target(TARGET.value)
+        target = load_target(TARGET.value, settings.target.arguments())
         tasks = target_source(target, TARGET.value, "train", settings.target.train_tasks).tasks
         name = f"grpo_on_{target.name}"
         jobs.append(target_job(target, TARGET.value, tasks, name, workdir / "adapters" / name))

@@ -61,7 +61,9 @@ def test_a_value_of_another_type_is_refused_by_name(cls, name) -> None:
         ({"mesh.fsdp": 0}, "axes must be positive"),
         ({"mesh.fsdp": -1}, "at most one may be -1"),
         ({"seed": -1}, "seed is -1"),
-        ({"source.format": "xml"}, "source.format is 'xml'"),
+        ({"routing.policy": "all"}, "routing.policy is 'all'"),
+        ({"target.parameters": "[1]"}, "target.parameters is '[1]': it should be a JSON object, such as {"),
+        ({"target.parameters": "{"}, "target.parameters is '{': it should be a JSON object"),
         ({"synthesis.calibration_groups": 0}, "synthesis.calibration_groups is 0"),
     ],
 )

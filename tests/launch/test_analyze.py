@@ -47,7 +47,10 @@ def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
         ((), "source.path is empty"),
         (("--config.source.path=/nowhere.json",), "/nowhere.json"),
         ((f"--config.source.path={FIXTURE}", "--config.analysis.analyst=llm"), "'llm': not in this build"),
-        ((f"--config.source.path={FIXTURE}", "--config.source.format=csv"), "source.format is 'csv'"),
+        (
+            (f"--config.source.path={FIXTURE}", "--config.source.format=csv"),
+            "no importer 'csv': known are",
+        ),
     ):
         done = analyze(tmp_path, *flags)
         assert done.returncode == 1 and words in done.stderr

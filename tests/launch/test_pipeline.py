@@ -120,7 +120,7 @@ def test_another_configuration_is_refused_in_one_line(finished):
 def test_a_setting_of_a_late_stage_is_refused_before_the_work_directory_is_made(tmp_path):
     refused = run(tmp_path / "run", routing__router="oracle")
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
-    assert "routing.router is 'oracle': it should be 'gate' or 'classifier'" in refused.stderr
+    assert "no router 'oracle': known are classifier, gate" in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -1,12 +1,12 @@
 """What an analyst does: it proposes capabilities and labels trajectories with them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.contract.capability import Candidates, LabelRun
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import UserError
+from trace_jax.registry import Registry
 
 
 class Analyst(Protocol):
@@ -23,13 +23,17 @@ class Analyst(Protocol):
     def label(self, trajectories: Sequence[Trajectory], candidates: Candidates, run: int, seed: int) -> LabelRun: ...
 
 
-_ANALYSTS: dict[str, Callable[[], Analyst]] = {"rules": RulesAnalyst}
+ANALYSTS = Registry(
+    "analyst",
+    "trace_jax.analysts",
+    {"rules": "trace_jax.analysis.rules_analyst:RulesAnalyst"},
+    ("discover", "label"),
+)
 
 
 def make_analyst(name: str) -> Analyst:
-    """The analyst registered under ``name``. Raises UserError for one that this build does not have."""
+    """The analyst called ``name``. Raises UserError, with the known names, if there is none."""
     if name == "llm":
         raise UserError("analyst 'llm': not in this build, which has no client for language models; use 'rules'")
-    if name not in _ANALYSTS:
-        raise UserError(f"analyst {name!r}: unknown; use {' or '.join(sorted(_ANALYSTS))}")
-    return _ANALYSTS[name]()
+    analyst: Analyst = ANALYSTS.make(name)
+    return analyst

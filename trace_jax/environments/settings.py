@@ -1,10 +1,12 @@
 """Settings of the target."""
 
+import json
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Split
+from trace_jax.errors import UserError
 from trace_jax.settings import Settings, setting
 
 
@@ -13,9 +15,26 @@ class TargetSettings(Settings):
     """The environment that the agent works in."""
 
     section: ClassVar = "target"
-    environment: str = setting("helpdesk", "name in the registry, or module:Class")
+    environment: str = setting("helpdesk", "name in the registry, or module:NAME of a class or function")
+    parameters: str = setting("{}", 'JSON object of what the target is made with, such as {"train": 200}')
     train_tasks: int = setting(60, "tasks of the training split that are used", ge=1)
     held_out_tasks: int = setting(80, "tasks of the held-out split that are used", ge=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """``parameters`` as keyword arguments. Raises UserError if they are no JSON object."""
+        try:
+            found = json.loads(self.parameters)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(
+                f'target.parameters is {self.parameters!r}: it should be a JSON object, such as {{"train": 200}}'
+            )
+        return found
 
     def tasks(self, split: Split) -> int:
         """How many tasks of ``split`` are used."""
@@ -24,4 +43,4 @@ class TargetSettings(Settings):
     @property
     def design(self) -> Design:
         """How the target is built, which generated environments may name as theirs."""
-        return Design(entry_point=self.environment, parameters={})
+        return Design(entry_point=self.environment, parameters=self.arguments())

@@ -33,7 +33,8 @@ class Source:
 def load_source(name: str, split: Split, tasks: int, own: Design | None = None) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
 
-    ``own`` says how the target is built that a manifest's design may name.
+    ``own`` is how the run's target is built. A design may name no other; its parameters are those of a target or
+    environment called ``name``.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
@@ -43,9 +44,10 @@ def load_source(name: str, split: Split, tasks: int, own: Design | None = None) 
         return Source(
             manifest.name, manifest.target, split, seeds, environment_factory(manifest.design, own), manifest.design
         )
+    parameters = None if own is None else own.parameters
     if is_environment(name):
-        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name))
-    return target_source(load_target(name), name, split, tasks)
+        return Source(name, name, split, _seeds(name, split, tasks), lambda: load_environment(name, parameters))
+    return target_source(load_target(name, parameters), name, split, tasks)
 
 
 def target_source(target: Target, name: str, split: Split, tasks: int) -> Source:

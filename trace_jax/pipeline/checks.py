@@ -9,6 +9,7 @@ from trace_jax.contract.files import read_document
 from trace_jax.contract.storage import is_local
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.errors import UserError
+from trace_jax.routing.load import ROUTERS
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import Base
 from trace_jax.training.settings import check_sampling
@@ -25,6 +26,7 @@ def check_settings(settings: RunSettings) -> None:
             "TRACE has spent; bound the adapters by training.max_steps"
         )
     check_sampling(settings.rollout)
+    ROUTERS.find(settings.routing.router)
 
 
 def trained_adapter(directory: Path, name: str) -> AdapterManifest:

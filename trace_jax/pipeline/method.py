@@ -30,7 +30,7 @@ from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
 from trace_jax.pipeline.checks import check_settings, open_run, trained_adapter
 from trace_jax.pipeline.jobs import adapter_job, target_job
-from trace_jax.pipeline.router_prompts import router_prompts, without_prompts
+from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.pipeline.stage_times import StageTimes
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
@@ -70,7 +70,7 @@ class Pipeline:
     def __init__(self, settings: RunSettings, workdir: epath.Path) -> None:
         check_settings(settings)
         self.settings, self.name, self.own = settings, settings.target.environment, settings.target.design
-        self.target = load_target(self.name)
+        self.target = load_target(self.name, settings.target.arguments())
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
         self.analyst, self.designer = (
             make_analyst(settings.analysis.analyst),
@@ -184,7 +184,14 @@ class Pipeline:
                         save_gate(directory / GATE, gate)
                         table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
                 write_document(directory / ROUTE_TABLE, table)
-            return load_router(directory / ROUTE_TABLE, base.revision, reader, base.renderer, make_policy(routing))
+            return load_router(
+                directory / ROUTE_TABLE,
+                base.revision,
+                reader,
+                base.renderer,
+                make_policy(routing),
+                configured=routing.router,
+            )
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
         """The baseline: GRPO on the target's own training tasks, with as many rollouts; ``changes`` of the training."""
@@ -214,21 +221,18 @@ class Pipeline:
         reader: PromptReader,
     ) -> Gate | None:
         """A gate that chooses among the routes of ``table``; None where the environments cannot teach one."""
-        if without := without_prompts(manifests, self.own):
-            log.warning("environment %s has no prompts(seed, combined_with): the classifier routes", without[0])
-            return None
-        prompts = router_prompts(
-            manifests,
-            adapters,
-            candidates,
-            designer=self.designer,
-            target=self.target,
-            own=self.own,
-            prompts=self.settings.routing.prompts,
-            episodes=self._episodes,
-        )
         base = self.base
         try:
+            prompts = router_prompts(
+                manifests,
+                adapters,
+                candidates,
+                designer=self.designer,
+                target=self.target,
+                own=self.own,
+                prompts=self.settings.routing.prompts,
+                episodes=self._episodes,
+            )
             return train_gate(prompts, choices(table), base.revision, reader, base.renderer, self.settings.seed)[0]
         except TooFewPrompts as error:
             log.warning("no gate can be trained (%s): the classifier routes", error)

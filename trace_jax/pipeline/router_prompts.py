@@ -10,7 +10,7 @@ from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.environments.protocol import Environment, Prompting, Target
 from trace_jax.environments.registry import environment_factory
-from trace_jax.routing.gate_training import LabelledPrompt
+from trace_jax.routing.gate_training import LabelledPrompt, TooFewPrompts
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
 from trace_jax.synthesis.kinds import Evidence
 
@@ -21,11 +21,6 @@ _PAIR_SHARE = 4  # one in so many prompts of an adapter is drawn again together 
 
 class PromptEnvironment(Prompting, Environment, Protocol):
     """What prompts are drawn from."""
-
-
-def without_prompts(manifests: Sequence[EnvironmentManifest], own: Design) -> list[str]:
-    """The names of environments that show a router no prompts. ``own`` says how the target is built."""
-    return [m.name for m in manifests if not isinstance(environment_factory(m.design, own)(), Prompting)]
 
 
 def router_prompts(
@@ -43,10 +38,10 @@ def router_prompts(
 
     The prompts of the base need no adapter. They come from practice for the ``candidates`` that have no adapter, and
     from routine episodes of the environments. Further prompts need two capabilities, and so both adapters, or the one
-    that there is. Every environment must be ``Prompting``; ``own`` says how the target is built, and ``episodes`` are
-    those of the analysis, which tell practice for candidates.
+    that there is. ``own`` says how the target is built, and ``episodes`` are those of the analysis, which tell practice
+    for candidates. Raises TooFewPrompts for an environment that shows none.
     """
-    trained = {manifest.capability: _environment(manifest.design, own) for manifest in manifests}
+    trained = {manifest.capability: _environment(manifest, own) for manifest in manifests}
     adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
     spare = dict(_spare(candidates, trained, designer, target, own, episodes))
 
@@ -106,7 +101,8 @@ def _spare(
             yield candidate.name, environment
 
 
-def _environment(design: Design, own: Design) -> PromptEnvironment:
-    environment = environment_factory(design, own)()
-    assert isinstance(environment, Prompting)
+def _environment(manifest: EnvironmentManifest, own: Design) -> PromptEnvironment:
+    environment = environment_factory(manifest.design, own)()
+    if not isinstance(environment, Prompting):
+        raise TooFewPrompts(f"environment {manifest.name} has no prompts(seed, combined_with)")
     return environment

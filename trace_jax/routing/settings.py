@@ -11,7 +11,7 @@ class RoutingSettings(Settings):
     """Which router chooses the adapters of a conversation, and how many of them serve it."""
 
     section: ClassVar = "routing"
-    router: Literal["gate", "classifier"] = setting("gate", "a learned gate, or the base model as classifier")
+    router: str = setting("gate", "gate (learned), classifier (the base model itself), an entry point, or module:NAME")
     prompts: int = setting(64, "synthetic prompts a choice that train the gate; a quarter as many for each pair", ge=1)
     policy: Literal["best", "together", "nucleus"] = setting(
         "best", "one adapter, all that are needed at full strength, or a merge by weight"

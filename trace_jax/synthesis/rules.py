@@ -2,6 +2,7 @@
 
 from trace_jax.contract.environment import Attempt, Design
 from trace_jax.errors import UserError
+from trace_jax.registry import Registry
 from trace_jax.synthesis.designer import Brief, Designer, DesignError
 
 
@@ -37,10 +38,14 @@ class RulesDesigner:
         return designs[following]
 
 
+DESIGNERS = Registry(
+    "designer", "trace_jax.designers", {"rules": "trace_jax.synthesis.rules:RulesDesigner"}, ("design",)
+)
+
+
 def make_designer(name: str) -> Designer:
-    """The designer called ``name``. Raises UserError for one that this build does not have."""
+    """The designer called ``name``. Raises UserError, with the known names, if there is none."""
     if name == "llm":
         raise UserError("designer 'llm': not in this build, which has no language model client; use 'rules'")
-    if name != RulesDesigner.name:
-        raise UserError(f"designer {name!r}: unknown; use 'rules'")
-    return RulesDesigner()
+    designer: Designer = DESIGNERS.make(name)
+    return designer

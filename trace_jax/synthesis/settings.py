@@ -1,7 +1,7 @@
 """Settings of stage 2."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from trace_jax.settings import Settings, setting
 
@@ -11,9 +11,7 @@ class SynthesisSettings(Settings):
     """Who designs, and how thoroughly designs are checked and calibrated."""
 
     section: ClassVar = "synthesis"
-    designer: Literal["rules", "llm"] = setting(
-        "rules", "who designs: the target's own generators, or a language model"
-    )
+    designer: str = setting("rules", "who designs: rules (the target's own generators), an entry point, or module:NAME")
     max_rounds: int = setting(4, "designs of a capability before it is FAILED", ge=1)
     calibration_groups: int = setting(16, "seeds that calibrate a design", ge=1)
     calibration_group_size: int = setting(8, "rollouts of one seed", ge=1)
