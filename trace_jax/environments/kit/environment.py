@@ -44,6 +44,7 @@ class Environment(Generic[S]):
     graded: bool = False
     kinds: tuple[str, ...] = ()
     source: Source | None = None
+    _drawn: Scenario[S] | None = None  # of every task, for practice
 
     def __init_subclass__(cls) -> None:
         if "tools" not in vars(cls) and "state_type" in vars(cls):
@@ -112,6 +113,8 @@ class Environment(Generic[S]):
         return as_json(self.world)
 
     def _draw(self, task: Task) -> Scenario[S]:
+        if self._drawn is not None:
+            return self._drawn
         for attempt in range(_DRAWS):
             scenario = self.draw(Random(f"{self.name}/{self.source}/{task}/{attempt}"))
             if not scenario.requests:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trace_jax.environments.kit.environment import Environment
-from trace_jax.environments.kit.scenario import Request, messages
+from trace_jax.environments.kit.scenario import Request, Scenario, messages
 from trace_jax.environments.kit.target import Target
 from trace_jax.environments.protocol import PracticeRequest, PracticeTask
 from trace_jax.errors import UserError
@@ -25,14 +25,17 @@ class PracticeTarget(Target):
     def practice(self, seed: int, kinds: Sequence[str] = ()) -> PracticeTask:
         """One request of each of ``kinds``, in that order; without kinds, requests as a task has them."""
 
-        def environment() -> Environment[Any]:
-            made = self._make()
-            made.source, made.kinds = "practice", tuple(kinds)
-            return made
-
-        drawn = environment()
+        drawn = self._make()
+        drawn.source, drawn.kinds = "practice", tuple(kinds)
         drawn.reset(seed)
-        return PracticeTask(tuple(_practice(request) for request in drawn.scenario.requests), environment)
+        return PracticeTask(
+            tuple(_practice(request) for request in drawn.scenario.requests), lambda: self._opened(drawn.scenario)
+        )
+
+    def _opened(self, scenario: Scenario[Any]) -> Environment[Any]:
+        made = self._make()
+        made.source, made._drawn = "practice", scenario
+        return made
 
 
 def _practice(request: Request) -> PracticeRequest:

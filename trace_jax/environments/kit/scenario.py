@@ -3,6 +3,7 @@
 import copy
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from trace_jax.contract.trajectory import Message, ToolCall
@@ -59,20 +60,31 @@ class Scenario(Generic[S]):
         initial: the state when the user writes.
         expected: the state once every request so far was done right. Look here before you add a further request.
         requests: the requests, in order.
-        changes: the kind of the request that changes a part of the state, by name and key of the part.
     """
 
     def __init__(self, initial: S) -> None:
         self.initial, self.expected = initial, copy.deepcopy(initial)
         self.requests: list[Request] = []
-        self.changes: dict[tuple[str, str], str] = {}
 
     def add(self, request: Request) -> None:
         """Add a request. ``expected`` moves on by its calls."""
         self.requests.append(request)
-        before = copy.deepcopy(self.expected) if request.kind else None
-        for made in request.calls:
-            with suppress(ToolError):  # a right path may begin with a call that is refused
-                run_call(self.expected, made)
-        if before is not None:
-            self.changes |= {part: request.kind for part in changed_parts(before, self.expected)}
+        _solve(self.expected, request)
+
+    @cached_property
+    def changes(self) -> dict[tuple[str, str], str]:
+        """The kind of the request that changes a part of the state, by name and key of the part."""
+        found: dict[tuple[str, str], str] = {}
+        before = self.initial
+        for request in self.requests:
+            after = copy.deepcopy(before)
+            _solve(after, request)
+            found |= {part: request.kind for part in changed_parts(before, after)}
+            before = after
+        return found
+
+
+def _solve(state: Any, request: Request) -> None:
+    for made in request.calls:
+        with suppress(ToolError):  # a right path may begin with a call that is refused
+            run_call(state, made)
