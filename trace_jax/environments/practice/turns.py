@@ -52,13 +52,27 @@ class Turns:
             self._before = len(self._messages)
         return observation
 
-    def solved(self, turn: Turn) -> dict[str, Any]:
-        """The state that the solution leaves where the agent began ``turn``, by playing it in a new environment."""
+    def solved(self, turn: Turn) -> dict[str, Any] | None:
+        """The state that the solution leaves where the agent began ``turn``, by playing it in a new environment.
+
+        None if the agent had spoilt the request before: the solution changes nothing there any more, although it would.
+        """
+        before, after = self._played(turn.request, self._messages[: turn.before])
+        if before == after:
+            earlier = [message for request in self._task.requests[: turn.request] for message in request.right]
+            undisturbed, changed = self._played(turn.request, earlier)
+            if undisturbed != changed:
+                return None
+        return after
+
+    def _played(self, request: int, earlier: Sequence[Message]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The states before and after the solution of a request, in an episode that began with ``earlier`` messages."""
         environment = self._task.environment()
         environment.reset(self._seed)
-        _send(environment, self._messages[: turn.before])
-        _send(environment, self._task.requests[turn.request].right)
-        return environment.state()
+        _send(environment, earlier)
+        before = environment.state()
+        _send(environment, self._task.requests[request].right)
+        return before, environment.state()
 
     def _ends(self, observation: Observation) -> bool:
         following = len(self.finished) + 1
