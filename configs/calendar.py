@@ -1,7 +1,7 @@
 """The whole method on the calendar of ``examples/calendar.py``, on a laptop CPU; practice replaces a language model.
 
-    python -m launch.tiny_agent --config=configs/calendar_agent.py --workdir=runs/calendar_agent
-    python -m launch.pipeline --config=configs/calendar.py --workdir=runs/calendar
+python -m launch.tiny_agent --config=configs/calendar_agent.py --workdir=runs/calendar_agent
+python -m launch.pipeline --config=configs/calendar.py --workdir=runs/calendar
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A tiny agent for the calendar: python -m launch.tiny_agent --config=configs/calendar_agent.py --workdir=runs/calendar_agent."""
+"""The tiny agent of the calendar: it books late where early is meant, cancels what it must not, and does not count."""
 
 from ml_collections import ConfigDict
 

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import Annotated
+
+from pydantic import Field
 
 from trace_jax.environments import kit
 from trace_jax.environments.kit import call
 
+AccountId = Annotated[str, Field(description="An account, such as A17")]
 KINDS = ("balance", "pay", "pay_frozen", "close_card")
 NAMES = ("Ada", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo", "Kit", "Lu")
 
@@ -23,17 +27,17 @@ class Bank:
     accounts: dict[str, Account]
 
     @kit.tool
-    def get_account(self, account_id: str) -> Account:
+    def get_account(self, account_id: AccountId) -> Account:
         """Look an account up."""
         return kit.look_up(self.accounts, account_id, "account")
 
     @kit.tool
-    def pay(self, account_id: str, amount: int) -> None:
+    def pay(self, account_id: AccountId, amount: int) -> None:
         """Pay an amount out."""
         kit.look_up(self.accounts, account_id, "account").amount -= amount
 
     @kit.tool
-    def close_card(self, account_id: str) -> None:
+    def close_card(self, account_id: AccountId) -> None:
         """Close the card of an account."""
         kit.look_up(self.accounts, account_id, "account").card = False
 

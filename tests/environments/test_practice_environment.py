@@ -35,7 +35,7 @@ def send(environment, messages):
 
 
 def act(environment, seed, *wrong, instead=None):
-    """The reward of an episode in which the requests of these numbers are done wrong, by their mistake or ``instead``."""
+    """The reward of an episode in which these requests are done wrong, by their mistake or ``instead``."""
     environment.reset(seed)
     for number, request in enumerate(environment._task.requests):
         mistake = request.wrong or (Message(role="assistant", content="Hm."),)

@@ -175,23 +175,32 @@ def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[Scr
 def _no_leak(solved: dict[int, ScriptedEpisode], around: dict[int, ScriptedEpisode], names: Sequence[str]) -> Check:
     """A result leaks if it names a tool (an instruction), or if it alone contains all arguments of a deciding call.
 
-    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: it is
-    no leak if the user, or the call itself, has named all of them.
+    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: not
+    named by the user, nor by a call up to there, and no identifier, which has to be looked up.
     """
     problems = []
     for seed in solved:
         deciding = [exchange.call for exchange in solved[seed].exchanges if exchange.changed]
-        for exchange in (*solved[seed].exchanges, *around[seed].exchanges):
-            content = exchange.result.content or ""
-            known = f"{solved[seed].user} {json.dumps(exchange.call.arguments)}"
-            problems += [f"seed {seed}: {exchange.call.name} names the tool {n}" for n in names if _holds(content, n)]
-            for call in deciding:
-                values = [
-                    value if isinstance(value, str) else json.dumps(value) for value in (call.arguments or {}).values()
+        for episode in (solved[seed], around[seed]):
+            known = solved[seed].user
+            for exchange in episode.exchanges:
+                content = exchange.result.content or ""
+                known += f" {json.dumps(exchange.call.arguments)}"
+                problems += [
+                    f"seed {seed}: {exchange.call.name} names the tool {n}" for n in names if _holds(content, n)
                 ]
-                if all(_holds(content, v) for v in values) and not all(_holds(known, v) for v in values):
-                    problems.append(f"seed {seed}: {exchange.call.name} returns all of {call.name} {call.arguments}")
+                problems += [
+                    f"seed {seed}: {exchange.call.name} returns all of {call.name} {call.arguments}"
+                    for call in deciding
+                    if _tells(content, call.arguments or {}, known)
+                ]
     return summarised("no_leak", problems, "no result holds an instruction, or all arguments of a deciding call")
+
+
+def _tells(content: str, arguments: Mapping[str, Any], known: str) -> bool:
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in arguments.items()}
+    new = [name for name, text in texts.items() if not _holds(known, text) and not name.lower().endswith("id")]
+    return bool(new) and all(_holds(content, text) for text in texts.values())
 
 
 def _holds(text: str, words: str) -> bool:
