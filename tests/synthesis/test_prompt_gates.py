@@ -79,10 +79,8 @@ def test_a_source_that_overlaps_with_a_split_is_found_out():
 
     found = disjoint("overlapping")
     assert not found.passed
-    assert (
-        found.detail.startswith("seed 0: the user says the same as in a task of the target")
-        and "15 more" in found.detail
-    )
+    assert found.detail.startswith("seed 0: the user says the same as in a task of the target")
+    assert found.detail.endswith("(and 5 more)")
     assert disjoint("apart").passed
 
 
@@ -119,10 +117,9 @@ def environment():
     return PracticeEnvironment("bank_desk:bank", ["pay"], ["balance"])
 
 
-def test_an_environment_without_prompts_is_told_before_anything_is_trained(monkeypatch):
-    assert prompts_gate(environment).detail.startswith("16 different of 16, ")
-    monkeypatch.delattr(PracticeEnvironment, "prompts")
-    found = prompts_gate(environment)
+def test_an_environment_without_prompts_is_told_before_anything_is_trained():
+    assert prompts_gate(environment).detail.startswith("14 different of 16, ")
+    found = prompts_gate(object)
     assert found.passed and found.detail == NO_PROMPTS
 
 

@@ -112,7 +112,8 @@ class PracticeEnvironment:
     def prompts(self, seed: int, combined_with: Environment | None = None) -> Prompts:
         """Prompts of episodes with ``exercised`` + ``routine`` requests.
 
-        An episode can be combined with practice on other kinds of the same target: it has one request of each.
+        An episode can be combined with practice on other kinds of the same target that does without the kinds of this
+        one: it has one request of each.
         """
         exercised, routine = self._counts
         found = Prompts(self._opening(seed, exercised, routine, self.routine_kinds))
@@ -123,7 +124,8 @@ class PracticeEnvironment:
         return found
 
     def _apart(self, other: "PracticeEnvironment") -> bool:
-        return self._target is other._target and not set(self.kinds) & set(other.kinds)
+        """Whether no episode of ``other`` needs what this environment exercises."""
+        return self._target is other._target and not set(self.kinds) & {*other.kinds, *other.routine_kinds}
 
     def _opening(self, seed: int, exercised: int, others: int, other_kinds: Sequence[str]) -> tuple[Message, ...]:
         task, _ = self._draw(seed, exercised, others, other_kinds)
