@@ -1,4 +1,4 @@
-"""A target made with the kit, an assistant that keeps a calendar: python -m launch.check_target --target=calendar."""
+"""A calendar assistant, made with the kit: python -m launch.check_target --target=examples.calendar:calendar."""
 
 from dataclasses import dataclass, field
 from random import Random

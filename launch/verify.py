@@ -50,7 +50,7 @@ def print_findings(findings: list[Finding]) -> None:
     for finding in findings:
         good = f"ok ({finding.note})" if finding.note else "ok"
         table.add_row(finding.path, finding.what, good if finding.problem is None else finding.problem)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000  # lines in a file are not wrapped
     console.print(table)

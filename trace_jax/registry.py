@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from trace_jax.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """What can be made by name.
 
@@ -75,7 +75,10 @@ class Registry:
         return found[0]
 
     def _checked(self, name: str, found: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-        signature = _signature(found)
+        try:
+            signature = _signature(found)
+        except ValueError:
+            raise UserError(f"{self.kind} {name!r}: its parameters cannot be told: wrap it in a function") from None
         try:
             signature.bind(**given)
         except TypeError as error:
@@ -106,7 +109,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature. Annotations that cannot be resolved stay the text that they are."""
     try:
         return inspect.signature(function, eval_str=True)
-    except NameError:
+    except Exception:  # an annotation is foreign code
         return inspect.signature(function)
 
 
@@ -122,7 +125,7 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     try:
         module = import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except (ImportError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{kind} {path!r}: cannot import {module_name!r} ({error}): install it, or correct it"
         ) from None

@@ -11,9 +11,8 @@ from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.helpdesk.database import Drawer
 from trace_jax.environments.helpdesk.desk import says
 from trace_jax.environments.helpdesk.policies import oracle
-from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
-from trace_jax.environments.helpdesk.tools import TOOLS, ToolError, error_message, execute, tool_message
+from trace_jax.environments.helpdesk.tools import RESULTS, TOOLS, ToolError, error_message, execute, tool_message
 
 NAMES = {tool.name for tool in TOOLS}
 

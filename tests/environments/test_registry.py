@@ -9,8 +9,8 @@ import pytest
 from trace_jax.contract.environment import Design
 from trace_jax.environments.helpdesk.desk import Desk
 from trace_jax.environments.helpdesk.draw import draw_task
-from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.helpdesk.tools import RESULTS
 from trace_jax.environments.protocol import seed_of
 from trace_jax.environments.registry import (
     ENVIRONMENTS,

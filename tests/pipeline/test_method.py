@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     config, reset = get_config(), Desk.reset
-    down = set(range(100))
+    down: set[int] = set()
 
     def faulty(desk: Desk, seed: int):
         if seed in down:
@@ -34,18 +34,25 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
 
     monkeypatch.setattr(Desk, "reset", faulty)
 
-    def start():
-        return Pipeline(read_settings(config), epath.Path(tmp_path)).find_capabilities()
+    def start(broken=()):
+        down.clear()  # a target that is down from the start is refused before anything is played
+        pipeline = Pipeline(read_settings(config), epath.Path(tmp_path))
+        down.update(broken)
+        return pipeline.find_capabilities()
 
     with pytest.raises(UserError, match="120 trajectories, none of them graded .*database is down"):
-        start()
-    down.intersection_update([7])
-    found = start()
+        start(range(100))
+    found = start([7])
     assert found.report.broken == 2 and found.report.passed + found.report.failed == 118
     recorded = (tmp_path / "base_rollouts.jsonl").read_bytes()
     assert recorded.count(b"\n") == 240
-    down.clear()
     assert start() == found and (tmp_path / "base_rollouts.jsonl").read_bytes() == recorded
+
+
+class Unsound(Helpdesk):
+    """A target that says nothing of the results of one tool."""
+
+    results = {name: schema for name, schema in Helpdesk.results.items() if name != "refund"}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,12 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
         ({"analysis.analyst": "llm"}, "analyst 'llm'"),
         ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
         ({"target.environment": "shop"}, "no target 'shop'"),
+        (
+            {"target.environment": f"{__name__}:Unsound"},
+            "result schemas: refund has no entry: .*check_target tells",
+        ),
+        ({"target.parameters": '{"size": 3}'}, "target 'helpdesk': got an unexpected keyword argument 'size'"),
+        ({"routing.router": "oracle"}, "no router 'oracle': known are classifier, gate"),
     ],
 )
 def test_what_a_later_stage_would_refuse_is_refused_before_the_work_directory_is_made(tmp_path, changes, words) -> None:

@@ -51,7 +51,7 @@ def strange(tmp_path, monkeypatch):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
     points = [f"{name.lower()} = strange:{name}" for name in ("Hanging", "Crashing", "Hashing", "Leaving", "Chatty")]
-    (info / "entry_points.txt").write_text("\n".join([f"[{ENVIRONMENTS}]", *points]))
+    (info / "entry_points.txt").write_text("\n".join([f"[{ENVIRONMENTS.group}]", *points]))
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

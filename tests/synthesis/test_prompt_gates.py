@@ -38,13 +38,13 @@ def test_practice_of_any_target_passes_every_gate(own, practice, rung):
 
 
 class Overlapping(kit.PracticeTarget):
-    """Its practice is drawn from the held-out split."""
+    """Its practice is drawn from the training split."""
 
     def practice(self, seed, kinds=()):
         task = super().practice(seed, kinds)
 
         def environment():
-            made = self.environment("held_out")
+            made = self.environment("train")
             made.kinds = tuple(kinds)
             return made
 

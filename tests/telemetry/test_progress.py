@@ -29,6 +29,13 @@ def test_plain_lines_when_nobody_watches(monkeypatch):
     assert rate <= 400 / 0.02
 
 
+def test_a_name_is_printed_as_it_is():
+    stream = io.StringIO()
+    with Progress(stream) as progress, progress.stage("rollouts of examples.calendar:calendar", total=1) as stage:
+        stage.advance()
+    assert stream.getvalue().startswith("rollouts of examples.calendar:calendar: 1/1")
+
+
 def test_plain_lines_are_rare():
     stream = io.StringIO()
     with Progress(stream) as progress, progress.stage("collect", total=1000) as stage:

@@ -10,19 +10,19 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 _OPENED = 8  # tasks that both splits list and that are opened in both, spread over all of them
 
 
-def check_splits(target: Target, name: str) -> None:
+def check_splits(target: Target, name: str, opened: int = _OPENED) -> None:
     """Raises UserError for tasks without a usable id (``check_ids``), and if the splits hold the same tasks.
 
     A target may call the tasks of both splits alike, as long as they are different tasks: a task that is in both must
-    open with different messages in each.
+    open with different messages in each. ``opened`` of them are opened, spread over all.
     """
     for split in SPLITS:
         check_ids(target, name, split)
     held_out = {str(task) for task in target.tasks("held_out")}
     shared = [task for task in target.tasks("train") if str(task) in held_out]
-    for task in shared[:: max(len(shared) // _OPENED, 1)]:
-        opened = [_opening(target, split, task) for split in SPLITS]
-        if opened[0] is not None and opened[0] == opened[1]:
+    for task in shared[:: max(len(shared) // opened, 1)]:
+        openings = [_opening(target, split, task) for split in SPLITS]
+        if openings[0] is not None and openings[0] == openings[1]:
             raise UserError(
                 f"target {name!r}: task {task!r} of the split train is task {task!r} of held_out too: give the splits "
                 "different tasks, or an environment that draws different ones for each"

@@ -4,10 +4,9 @@ pipeline = Pipeline(settings, workdir)
 trained = run_method(pipeline)  # a router over adapters, and the baseline that spent as many rollouts
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,25 @@ from trace_jax.contract.digest import checksum
 from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import write_document
-from trace_jax.contract.routing import RouteTable
 from trace_jax.contract.trajectory import Trajectory
+from trace_jax.environments.checks.quick import require_sound
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
 from trace_jax.pipeline.checks import check_settings, open_run, trained_adapter
+from trace_jax.pipeline.gate import learnt_gate
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.pipeline.stage_times import StageTimes
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
 from trace_jax.routing.features import PromptReader
-from trace_jax.routing.gate import Gate, save_gate
-from trace_jax.routing.gate_training import TooFewPrompts, train_gate
+from trace_jax.routing.gate import save_gate
+from trace_jax.routing.gate_training import LabelledPrompt
 from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import choices, make_policy
+from trace_jax.routing.select import make_policy
 from trace_jax.routing.table import build_table
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import load_base, open_session
@@ -49,8 +49,6 @@ from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job
 from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
-
-log = logging.getLogger(__name__)
 
 BASE_ROLLOUTS, ROUTE_TABLE, GATE = "base_rollouts.jsonl", "route_table.json", "gate.safetensors"
 SNAPSHOTS = (0.25, 0.5, 0.75)  # of the baseline's rollouts, at which its adapter is kept for the report's curve
@@ -71,6 +69,7 @@ class Pipeline:
         check_settings(settings)
         self.settings, self.name, self.own = settings, settings.target.environment, settings.target.design
         self.target = load_target(self.name, settings.target.arguments())
+        require_sound(self.target, self.name)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
         self.analyst, self.designer = (
             make_analyst(settings.analysis.analyst),
@@ -177,7 +176,8 @@ class Pipeline:
                     rollouts=rollouts,
                 )
                 if routing.router == "gate":
-                    gate = self._train_gate(table, manifests, adapters, candidates, reader)
+                    prompts = partial(self._prompts, manifests, adapters, candidates)
+                    gate = learnt_gate(table, prompts, base, reader, self.settings.seed)
                     if gate is None:
                         table = table.replace(router="classifier")
                     else:
@@ -212,31 +212,22 @@ class Pipeline:
         path = self.root / BASE_ROLLOUTS
         return tuple(read_episodes(path)) if path.exists() else ()
 
-    def _train_gate(
+    def _prompts(
         self,
-        table: RouteTable,
         manifests: Sequence[EnvironmentManifest],
         adapters: Sequence[AdapterManifest],
         candidates: Sequence[Candidate],
-        reader: PromptReader,
-    ) -> Gate | None:
-        """A gate that chooses among the routes of ``table``; None where the environments cannot teach one."""
-        base = self.base
-        try:
-            prompts = router_prompts(
-                manifests,
-                adapters,
-                candidates,
-                designer=self.designer,
-                target=self.target,
-                own=self.own,
-                prompts=self.settings.routing.prompts,
-                episodes=self._episodes,
-            )
-            return train_gate(prompts, choices(table), base.revision, reader, base.renderer, self.settings.seed)[0]
-        except TooFewPrompts as error:
-            log.warning("no gate can be trained (%s): the classifier routes", error)
-            return None
+    ) -> list[LabelledPrompt]:
+        return router_prompts(
+            manifests,
+            adapters,
+            candidates,
+            designer=self.designer,
+            target=self.target,
+            own=self.own,
+            prompts=self.settings.routing.prompts,
+            episodes=self._episodes,
+        )
 
     def _spending(self, rollouts: int, **changes: Any) -> GRPOConfig:
         """The training's settings for a comparison at equal rollouts: all are spent, also after the task is learnt."""

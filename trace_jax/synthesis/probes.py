@@ -1,20 +1,19 @@
 """Plays an environment by script: the solution, trivial policies, and calls made from the words seen so far."""
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from trace_jax.contract.rewards import without_rounding
-from trace_jax.contract.trajectory import Message, Tool, ToolCall
+from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.protocol import Outcome
+from trace_jax.environments.random_calls import random_call, words_in
 from trace_jax.synthesis.designer import GeneratedEnvironment
 
 MAX_STEPS = 64  # of one episode
-_WORDS = re.compile(r"\b[A-Z][A-Za-z]*\d*\b|\b\d{1,3}\b")
 REPLIES = ("Done.", "I did that for you.", "Yes.")
 
 
@@ -149,41 +148,10 @@ def calling(*calls: ToolCall) -> Message:
     return Message(role="assistant", tool_calls=calls)
 
 
-def random_call(rng: np.random.Generator, tools: tuple[Tool, ...], words: list[str]) -> ToolCall:
-    """A call whose arguments have valid types.
-
-    For a string, words that look like the example in the parameter's description (``such as C17``) come first.
-    """
-    tool = tools[rng.integers(len(tools))]
-    properties = tool.parameters.get("properties", {})
-    names: Iterable[str] = tool.parameters.get("required", ())
-    arguments = {name: _value(rng, properties[name], words) for name in names}
-    return ToolCall(id=f"probe_{rng.integers(10**9)}", name=tool.name, arguments=arguments)
-
-
 def seen_words(episode: ScriptedEpisode) -> list[str]:
     """Names, ids and numbers in the user's messages and the tools' results, each once, in order."""
     texts = [episode.user, *(exchange.result.content or "" for exchange in episode.exchanges)]
-    return list(dict.fromkeys(_WORDS.findall("\n".join(texts))))
-
-
-def _value(rng: np.random.Generator, schema: dict[str, Any], words: list[str]) -> Any:
-    if "enum" in schema:
-        return schema["enum"][rng.integers(len(schema["enum"]))]
-    match schema.get("type"):
-        case "integer" | "number":
-            return int(rng.integers(schema.get("minimum", 0), 10))
-        case "boolean":
-            return bool(rng.integers(2))
-        case "array":
-            return [_value(rng, schema.get("items", {}), words)]
-        case "object":
-            return {}
-    example = re.search(r"such as (\w+)", schema.get("description", ""))
-    prefix = example.group(1).rstrip("0123456789") if example else ""
-    fitting = [word for word in words if prefix and re.fullmatch(re.escape(prefix) + r"\d+", word)]
-    options = fitting or [word for word in words if word.isalpha()] or words or ["x"]
-    return options[rng.integers(len(options))]
+    return words_in("\n".join(texts))
 
 
 def _user_words(messages: tuple[Message, ...]) -> str:

@@ -55,6 +55,7 @@ class Lights(kit.Environment[Lamps]):
 def test_the_calendar_is_a_target_in_a_hundred_lines():
     target = load_target("examples.calendar:calendar", {"train": 12})
     assert len(target.tasks("train")) == 12 and len(target.tasks("held_out")) == 60
+    assert not set(target.tasks("train")) & set(target.tasks("held_out"))
     kinds = Counter()
     for split in ("train", "held_out"):
         environment = target.environment(split)
@@ -80,7 +81,10 @@ def test_checks_name_what_should_have_changed_or_has():
     call = move.tool_calls[0]
     wrong = call.model_copy(update={"arguments": {**call.arguments, "hour": 9 if call.arguments["hour"] != 9 else 10}})
     environment.step(move.model_copy(update={"tool_calls": (wrong,)}))
-    assert {check.name for check in environment.grade().checks if not check.passed} >= {"move.meetings.hour", "answered"}
+    assert {check.name for check in environment.grade().checks if not check.passed} >= {
+        "move.meetings.hour",
+        "answered",
+    }
 
 
 def test_a_change_that_nobody_asked_for_fails_and_names_the_row():
@@ -89,6 +93,15 @@ def test_a_change_that_nobody_asked_for_fails_and_names_the_row():
     assert set(found) == {"on", "note"} and not any(check.passed for check in found.values())
     assert found["on"].detail == "cellar: expected nothing, found True"
     assert not list(state_checks(before, before, Lamps({"hall": False})))
+    environment = Lights()
+    names = [check.name for check in play(environment, 0).checks if check.passed]
+    assert names == ["on", "on", "reply", "reply", "answered"]
+    environment.reset(0)
+    extra = kit.call("switch", room="attic", on=not environment.world.on["attic"])
+    messages = (Message(role="assistant", tool_calls=(extra,)), *environment.solution())
+    outcome = play(environment, 0, messages)
+    assert outcome.reward == 0.0
+    assert [c.detail[:6] for c in outcome.checks if not c.passed] == ["attic:"]
 
 
 @pytest.mark.parametrize(
@@ -117,13 +130,28 @@ def test_the_user_makes_one_request_a_turn():
 
 def test_a_user_may_react_to_the_reply():
     class Stubborn(Lights):
+        """Insists once, and gives up if the agent is rude."""
+
         def user(self, reply: str) -> str | None:
-            return super().user(reply) if "sorry" in reply or len(self.replies) == 2 else "What?"
+            if reply == "no":
+                return None
+            return super().user(reply) if "sorry" in reply else "What?"
 
     environment = Stubborn()
     environment.reset(0)
-    assert environment.step(say("no")).messages[0].content == "What?"
+    assert environment.step(say("hall")).messages[0].content == "What?"
+    assert environment.step(say("sorry")).messages[0].content.startswith("The bath")
+    assert environment.step(say("sorry, bath")).done
+    said = {check.detail: check.passed for check in environment.grade().checks if check.name != "on"}
+    assert said == {
+        "request 1: wanted 'hall', found 'hall\\nsorry'": True,
+        "request 2: wanted 'bath', found 'sorry, bath'": True,
+        "2 of 2 requests": True,
+    }
+    environment.reset(0)
+    environment.step(say("What hall?"))
     assert environment.step(say("no")).done
+    assert {c.name for c in environment.grade().checks if not c.passed} == {"on", "reply", "answered"}
 
 
 def test_checks_may_be_chosen_and_graded():
@@ -181,6 +209,8 @@ def test_an_environment_that_cannot_be_graded_or_drawn_says_so():
 
     with pytest.raises(NotImplementedError, match="Undrawn has no draw"):
         Undrawn().reset(0)
+    with pytest.raises(UserError, match="environment Plain: its state_type .* is no dataclass"):
+        type("Plain", (kit.Environment,), {"state_type": type("State", (), {})})
 
 
 def test_sources_share_no_conversation_and_tasks_differ():
@@ -190,6 +220,7 @@ def test_sources_share_no_conversation_and_tasks_differ():
         environment.source = source
         for task in (*range(100), "a name"):
             environment.reset(task)
+            assert source_of(environment.scenario) == source
             said.setdefault(source, set()).add("\n".join(r.text for r in environment.scenario.requests))
     assert all(len(texts) == 101 for texts in said.values())
     assert len(set.union(*said.values())) == 303

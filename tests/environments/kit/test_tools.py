@@ -216,6 +216,19 @@ def test_a_tool_that_cannot_be_described_is_refused_by_name(function, words):
         kit.tools(state)
 
 
+def test_fields_that_a_tool_declares_exist():
+    @dataclass
+    class Flat:
+        rooms: int = 0
+
+        @kit.tool(writes=("room",))
+        def tidy(self) -> None:
+            """Tidy up."""
+
+    with pytest.raises(UserError, match="tool tidy: it declares the field 'room': the state has .'rooms'"):
+        kit.tools(Flat)
+
+
 def test_a_state_without_tools_is_refused():
     with pytest.raises(UserError, match="state class Room has no tools"):
         kit.tools(Room)

@@ -1,12 +1,16 @@
-"""The shop's state: customers, orders and products, drawn from a random generator."""
+"""The shop: customers, orders and products, drawn from a random generator, and the tools of the desk."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import numpy as np
+from pydantic import Field
+
+from trace_jax.environments.kit import ToolError, look_up, tool
 
 CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Paris", "Delhi", "Quito", "Tokyo")
-KINDS = ("mug", "lamp", "chair", "rug", "clock", "desk")
+KindName = Literal["mug", "lamp", "chair", "rug", "clock", "desk"]
+KINDS: tuple[str, ...] = get_args(KindName)
 STATUSES = ("processing", "shipped", "delivered")
 ORDERS = tuple(f"O{n}" for n in range(10, 50))
 PRODUCTS = tuple(f"P{n}" for n in range(10, 50))
@@ -14,10 +18,44 @@ CUSTOMERS = tuple(f"C{n}" for n in range(10, 40))
 
 Row = dict[str, Any]
 
+# What the tools take and return, as the agent is told.
+CustomerId = Annotated[str, Field(description="A customer, such as C17")]
+OrderId = Annotated[str, Field(description="An order, such as O41")]
+ProductId = Annotated[str, Field(description="A product, such as P23")]
+City = Annotated[str, Field(description="Name of a city")]
+Kind = Annotated[KindName, Field(description="Kind of product")]
+Amount = Annotated[int, Field(ge=1, description="Amount in whole dollars")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Done(TypedDict):
+    ok: Literal[True]
+
+
+class Customer(TypedDict):
+    city: str
+
+
+Status = Literal["processing", "shipped", "delivered", "cancelled"]
+
+
+class Order(TypedDict):
+    status: Status
+    items: dict[KindName, Count]
+
+
+class Product(TypedDict):
+    price: Count
+    id: str
+    stock: Count
+
 
 @dataclass
 class Database:
-    """Three tables keyed by id. ``faults`` counts how often a read of an order will time out; it is not graded."""
+    """Three tables keyed by id, with the tools that read and change them.
+
+    ``faults`` counts how often a read of an order will time out; it is not graded.
+    """
 
     customers: dict[str, Row] = field(default_factory=dict)
     orders: dict[str, Row] = field(default_factory=dict)
@@ -32,6 +70,76 @@ class Database:
     def state(self) -> dict[str, dict[str, Row]]:
         """The graded state: every table, without the faults."""
         return {"customers": self.customers, "orders": self.orders, "products": self.products}
+
+    @tool
+    def get_customer(self, customer_id: CustomerId) -> Customer:
+        """Look a customer up: the city on file."""
+        return {"city": look_up(self.customers, customer_id, "customer")["city"]}
+
+    @tool
+    def get_order(self, order_id: OrderId) -> Order:
+        """Look an order up: its status and the price of each item."""
+        order = look_up(self.orders, order_id, "order")
+        if self.faults.get(order_id, 0) > 0:
+            self.faults[order_id] -= 1
+            raise ToolError("timeout, try again")
+        return {"status": order["status"], "items": order["items"]}
+
+    @tool
+    def search_products(self, kind: Kind) -> list[Product]:
+        """List products of a kind with price and stock, cheapest first."""
+        return [
+            {"price": row["price"], "id": key, "stock": row["stock"]}
+            for key, row in sorted(self.products.items(), key=lambda item: (item[1]["price"], item[0]))
+            if row["kind"] == kind
+        ]
+
+    @tool
+    def cancel_order(self, order_id: OrderId) -> Done:
+        """Cancel an order."""
+        self._writable(order_id)["status"] = "cancelled"
+        return {"ok": True}
+
+    @tool
+    def refund(self, order_id: OrderId, amount: Amount) -> Done:
+        """Refund an amount on an order."""
+        self._writable(order_id)["refunded"] += amount
+        return {"ok": True}
+
+    @tool
+    def resend_order(self, order_id: OrderId, city: City) -> Done:
+        """Send an order once more, to a city."""
+        self._writable(order_id)["sent_to"] = city
+        return {"ok": True}
+
+    @tool
+    def place_order(self, customer_id: CustomerId, product_id: ProductId) -> Done:
+        """Order one piece of a product for a customer."""
+        customer = look_up(self.customers, customer_id, "customer")
+        product = look_up(self.products, product_id, "product")
+        if product["stock"] == 0:
+            raise ToolError(f"{product_id} is out of stock")
+        product["stock"] -= 1
+        customer["bought"].append(product_id)
+        return {"ok": True}
+
+    @tool
+    def set_city(self, customer_id: CustomerId, city: City) -> Done:
+        """Change the city on file of a customer."""
+        look_up(self.customers, customer_id, "customer")["city"] = city
+        return {"ok": True}
+
+    @tool
+    def unlock_order(self, order_id: OrderId) -> Done:
+        """Unlock a locked order, so that it can be changed."""
+        look_up(self.orders, order_id, "order")["locked"] = False
+        return {"ok": True}
+
+    def _writable(self, order_id: str) -> Row:
+        order = look_up(self.orders, order_id, "order")
+        if order["locked"]:
+            raise ToolError(f"{order_id} is locked")
+        return order
 
 
 def _copy_row(row: Row) -> Row:

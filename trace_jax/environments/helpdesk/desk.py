@@ -7,7 +7,8 @@ from typing import Any
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.helpdesk.database import Database
 from trace_jax.environments.helpdesk.ticket import Ticket
-from trace_jax.environments.helpdesk.tools import TOOLS, ToolError, error_message, execute, tool_message
+from trace_jax.environments.helpdesk.tools import TOOLS, error_message, execute, tool_message
+from trace_jax.environments.kit import ToolError
 from trace_jax.environments.protocol import Observation, Outcome
 
 POLICY = (

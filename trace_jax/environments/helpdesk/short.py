@@ -25,9 +25,8 @@ from trace_jax.environments.helpdesk.requests import (
     resend_to,
     status,
 )
-from trace_jax.environments.helpdesk.results import RESULTS
 from trace_jax.environments.helpdesk.ticket import Ticket, draw_ticket
-from trace_jax.environments.helpdesk.tools import TOOLS
+from trace_jax.environments.helpdesk.tools import RESULTS, TOOLS
 from trace_jax.environments.protocol import Observation, Outcome
 
 POLICY = (

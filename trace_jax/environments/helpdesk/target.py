@@ -10,7 +10,7 @@ from trace_jax.environments.helpdesk.lessons import KINDS as REQUEST_KINDS
 from trace_jax.environments.helpdesk.lessons import draw_lesson, draw_practice, practice_task
 from trace_jax.environments.helpdesk.practice.ladder import FamilyPractice, practice_on
 from trace_jax.environments.helpdesk.requests import BY_CAPABILITY
-from trace_jax.environments.helpdesk.results import RESULTS
+from trace_jax.environments.helpdesk.tools import RESULTS
 from trace_jax.environments.protocol import PracticeTask
 
 TRAIN_TASKS = 60

@@ -10,7 +10,8 @@ import numpy as np
 from trace_jax.contract.trajectory import ToolCall
 from trace_jax.environments.helpdesk.database import STATUSES, Database, Drawer
 from trace_jax.environments.helpdesk.requests import Builder, Call, Request
-from trace_jax.environments.helpdesk.tools import ToolError, execute
+from trace_jax.environments.helpdesk.tools import execute
+from trace_jax.environments.kit import ToolError
 
 
 @dataclass(frozen=True)

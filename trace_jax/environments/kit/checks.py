@@ -28,15 +28,18 @@ def state_checks(
             )
 
 
-def reply_checks(requests: Sequence[Request], replies: Sequence[str]) -> Iterator[Check]:
-    """A check for all words that a reply must hold, and one that every request was answered."""
+def reply_checks(requests: Sequence[Request], answers: Mapping[int, str]) -> Iterator[Check]:
+    """A check for all words that a reply must hold, and one that every request was answered.
+
+    ``answers`` holds what was replied to a request, by its number from 0.
+    """
     for number, request in enumerate(requests):
-        reply = replies[number] if number < len(replies) else ""
         for words in request.must_say:
-            detail = f"reply {number + 1}: wanted {words!r}, found {reply!r}"
-            yield Check(name=f"{request.kind}.reply".strip("."), passed=says(reply, words), detail=detail)
-    answered = f"{len(replies)} of {len(requests)} requests"
-    yield Check(name="answered", passed=len(replies) >= len(requests), detail=answered)
+            detail = f"request {number + 1}: wanted {words!r}, found {answers.get(number, '')!r}"
+            passed = says(answers.get(number, ""), words)
+            yield Check(name=f"{request.kind}.reply".strip("."), passed=passed, detail=detail)
+    answered = f"{len(answers)} of {len(requests)} requests"
+    yield Check(name="answered", passed=len(answers) == len(requests), detail=answered)
 
 
 def says(text: str, words: str) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from random import Random
 from typing import Any, Generic, Literal, TypeVar
 
@@ -47,7 +48,11 @@ class Environment(Generic[S]):
     _drawn: Scenario[S] | None = None  # of every task, for practice
 
     def __init_subclass__(cls) -> None:
-        if "tools" not in vars(cls) and "state_type" in vars(cls):
+        if "state_type" not in vars(cls):
+            return
+        if not is_dataclass(cls.state_type):
+            raise UserError(f"environment {cls.__name__}: its state_type {cls.state_type!r} is no dataclass")
+        if "tools" not in vars(cls):
             cls.tools = tools(cls.state_type)
 
     def draw(self, rng: Random) -> Scenario[S]:
@@ -55,12 +60,13 @@ class Environment(Generic[S]):
         raise NotImplementedError(f"{type(self).__name__} has no draw(self, rng)")
 
     def user(self, reply: str) -> str | None:
-        """What the user says after the agent's ``reply``, the last of ``replies``; None ends the episode.
+        """What the user says after the agent's ``reply``; None ends the episode. This user makes the next request.
 
-        This one makes the next request of the scenario.
+        A user who reacts returns words of its own, or goes on with ``super().user(reply)``.
         """
-        said = len(self.replies)
-        return self.scenario.requests[said].text if said < len(self.scenario.requests) else None
+        self._current += 1
+        left = self.scenario.requests[self._current :]
+        return left[0].text if left else None
 
     def checks(self) -> Iterable[Check] | Mapping[str, bool]:
         """The named checks of the grader: these are ``scenario_checks``."""
@@ -70,14 +76,15 @@ class Environment(Generic[S]):
         """Compares the state with the one that the solution leaves, and the replies with what they must say."""
         scenario = self.scenario
         yield from state_checks(scenario.initial, scenario.expected, self.world, scenario.changes)
-        yield from reply_checks(self.scenario.requests, self.replies)
+        yield from reply_checks(scenario.requests, self._answers)
 
     def reset(self, task: Task) -> Observation:
         """Start the episode of ``task``: the policy, and the user's first request."""
         self.scenario = self._draw(task)
         self.world = copy.deepcopy(self.scenario.initial)
         self.replies: list[str] = []
-        self._done = False
+        self._answers: dict[int, str] = {}  # all that was replied to a request, by its number
+        self._current, self._done = 0, False
         opening = Message(role="user", content=self.scenario.requests[0].text)
         return Observation((Message(role="system", content=self.policy), opening))
 
@@ -88,8 +95,10 @@ class Environment(Generic[S]):
         if message.tool_calls:
             offered = {each.name for each in self.tools}
             return Observation(tuple(answer(self.world, each, offered) for each in message.tool_calls))
-        self.replies.append(message.content or "")
-        said = self.user(self.replies[-1])
+        reply = message.content or ""
+        self.replies.append(reply)
+        self._answers[self._current] = f"{self._answers.get(self._current, '')}\n{reply}".strip()
+        said = self.user(reply)
         self._done = said is None
         return Observation(() if said is None else (Message(role="user", content=said),), self._done)
 

@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 
 from trace_jax.errors import UserError
 
+_MAPS = frozenset({"properties", "patternProperties", "$defs"})  # keywords whose values map names to schemas
 _LITERAL = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are data, not schemas
+_ORDER = {"type": -4, "properties": -3, "required": -2, "additionalProperties": -1, "description": 1}  # others between
 _SECTION = re.compile(r"^(Args|Arguments|Returns|Yields|Raises|Examples?|Notes?):[ \t]*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"^(\w+)(?: \([^)]*\))?:[ \t]*(.*(?:\n[ \t]+.*)*)", re.MULTILINE)
 
@@ -61,8 +63,8 @@ def description(function: Callable[..., Any]) -> str:
 
 def arguments_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of the arguments."""
-    schema: dict[str, Any] = tidy(model.model_json_schema())
-    return {"properties": {}, **schema}
+    schema: dict[str, Any] = tidy({"properties": {}, **model.model_json_schema()})
+    return schema
 
 
 def result_schema(kind: Any) -> dict[str, Any]:
@@ -72,24 +74,20 @@ def result_schema(kind: Any) -> dict[str, Any]:
 
 
 def tidy(schema: Any) -> Any:
-    """A schema without the titles that pydantic makes, with closed objects."""
+    """A schema without the titles that pydantic makes, with closed objects, and keywords in the usual order."""
     if isinstance(schema, list):
         return [tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
-        key: value if key in _LITERAL and not _is_schema(value) else tidy(value)
-        for key, value in schema.items()
-        if not (key == "title" and isinstance(value, str))
-    }
-    if isinstance(kept.get("properties"), dict) and kept.get("type") == "object":
+    kept: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _MAPS:
+            kept[key] = {name: tidy(each) for name, each in value.items()}
+        elif key != "title":
+            kept[key] = value if key in _LITERAL else tidy(value)
+    if "properties" in kept:
         kept.setdefault("additionalProperties", False)
-    return kept
-
-
-def _is_schema(value: Any) -> bool:
-    """Whether a keyword's value is a schema: then the keyword is the name of a property, such as "default"."""
-    return isinstance(value, dict) and bool({"type", "$ref", "anyOf", "allOf", "oneOf", "const", "enum"} & {*value})
+    return dict(sorted(kept.items(), key=lambda item: _ORDER.get(item[0], 0)))
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Tools: methods of a state dataclass that the agent may call."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, overload
 
@@ -74,13 +74,19 @@ def tool(function: F | None = None, *, reads: tuple[str, ...] = (), writes: tupl
 def state_tools(state_type: type) -> Mapping[str, StateTool]:
     """The tools of a state class by name, in the order of their definition, those of base classes first.
 
-    Raises UserError if a tool lacks a type or a docstring, and if a class has no tools.
+    Raises UserError if a tool lacks a type or a docstring, or declares an unknown field, and if there are no tools.
     """
     marked: dict[str, Any] = {}
     for cls in reversed(state_type.__mro__):
         marked |= {name: getattr(state_type, name) for name, value in vars(cls).items() if _effects(value)}
     if not marked:
         raise UserError(f"state class {state_type.__qualname__} has no tools: mark its methods with @kit.tool")
+    known = {field.name for field in fields(state_type)} if is_dataclass(state_type) else set()
+    for name, function in marked.items():
+        declared = _effects(function) or Effects()
+        for field in (*declared.reads, *declared.writes):
+            if field not in known:
+                raise UserError(f"tool {name}: it declares the field {field!r}: the state has {sorted(known)}")
     return {name: _state_tool(name, function) for name, function in marked.items()}
 
 
