@@ -15,7 +15,7 @@ from trace_jax.analysis.compact import compact
 from trace_jax.analysis.detectors.library import DETECTORS
 from trace_jax.analysis.episode import read_episodes
 from trace_jax.analysis.importers import tau2_bench, tau_bench
-from trace_jax.analysis.mining import patterns
+from trace_jax.analysis.patterns.library import find_patterns
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import TraceError
 
@@ -46,10 +46,11 @@ def hold_up(trajectories: tuple[Trajectory, ...], export: Callable[[], Any]) -> 
     assert len({trajectory.id for trajectory in trajectories}) == len(trajectories)
     json.dumps(export())
     graded = tuple(trajectory for trajectory in trajectories if not trajectory.broken)
-    for trajectory, episode in zip(graded, read_episodes(graded), strict=True):
+    episodes = read_episodes(graded)
+    for episode in episodes:
         for detector in DETECTORS.values():
             list(detector.find(episode))
-        list(patterns(episode, trajectory.checks))
+    find_patterns(episodes, [trajectory.checks for trajectory in graded])
 
 
 def export_of(name: str, trajectories: tuple[Trajectory, ...]) -> Callable[[], Any]:

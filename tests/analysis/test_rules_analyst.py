@@ -4,10 +4,13 @@ from desk_rollouts import demonstrator_episodes, shuffled, with_rewards
 
 from trace_jax.analysis.agreement import krippendorff_alpha
 from trace_jax.analysis.analyst import make_analyst
+from trace_jax.analysis.apart import goes_with
 from trace_jax.analysis.detectors.distractors import DISTRACTORS
-from trace_jax.analysis.episode import read_episode
-from trace_jax.analysis.mining import mine, patterns
+from trace_jax.analysis.discovery import tabulate
+from trace_jax.analysis.episode import read_episodes
 from trace_jax.analysis.partition import code_table, partition_fault
+from trace_jax.analysis.patterns.library import find_patterns
+from trace_jax.analysis.patterns.names import is_check, is_pattern
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.trajectory import Check, Message, Policy, ToolCall, Trajectory
 from trace_jax.errors import UserError
@@ -66,7 +69,7 @@ def test_an_unknown_candidate_or_analyst_is_refused_by_name() -> None:
         analyst.label(EPISODES, strange, 0, 0)
     with pytest.raises(UserError, match="'llm': not in this build"):
         make_analyst("llm")
-    with pytest.raises(UserError, match="'gpt': unknown"):
+    with pytest.raises(UserError, match="no analyst 'gpt': known are rules"):
         make_analyst("gpt")
 
 
@@ -105,18 +108,17 @@ def planted(seed: int) -> tuple[Trajectory, ...]:
 
 
 def mined(episodes: tuple[Trajectory, ...]) -> list[str]:
-    tables = [dict(patterns(read_episode(episode), episode.checks)) for episode in episodes]
+    tables = find_patterns(read_episodes(episodes), [episode.checks for episode in episodes])
+    names = sorted({name for table in tables for name in table if is_pattern(name) and not is_check(name)})
     failed = np.array([not episode.passed for episode in episodes])
-    return [
-        candidate.name
-        for candidate in mine(tables, failed, np.zeros_like(failed), [episode.task for episode in episodes], 0)
-    ]
+    patterns = tabulate(tables, names, failed)
+    return list(goes_with(patterns, np.zeros_like(failed), [episode.task for episode in episodes]))
 
 
 def test_mining_finds_the_planted_order_and_not_the_check_that_is_the_reward() -> None:
     for seed in range(3):
         names = mined(planted(seed))
-        assert "avoid_weigh_after_ship" in names
+        assert "call_weigh_before_ship" in names
         assert not any("state" in name or "style" in name or "label" in name for name in names)
 
 
@@ -128,6 +130,6 @@ def test_mined_candidates_are_labelled_by_their_name() -> None:
     episodes = planted(1)
     analyst = make_analyst("rules")
     candidates = analyst.discover(episodes)
-    assert "avoid_weigh_after_ship" in {candidate.name for candidate in candidates.capabilities}
+    assert "call_weigh_before_ship" in {candidate.name for candidate in candidates.capabilities}
     run = analyst.label(episodes, candidates, 0, 0)
     assert partition_fault(run, candidates, {episode.id for episode in episodes}) is None

@@ -79,6 +79,7 @@ def aggregate(
     return AnalysisReport(
         capabilities=tuple(reports),
         rejected_runs={str(number): fault for number, fault in rejected.items()},
+        left_out=candidates.left_out,
         passed=int((~failed_N).sum()),
         failed=int(failed_N.sum()),
         broken=len(trajectories) - len(graded),

@@ -5,49 +5,28 @@ outcome.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
+from trace_jax.analysis.effects import tool_kinds
+from trace_jax.analysis.tool_names import Kind
 from trace_jax.contract.reading import TooDeepError, parse_json, storable
 from trace_jax.contract.trajectory import Message, ToolCall, Trajectory
 from trace_jax.errors import UserError
 
-Kind = Literal["read", "write", "handoff", "scratch"]
-
-_READ = {
-    "get",
-    "list",
-    "search",
-    "find",
-    "lookup",
-    "look",
-    "check",
-    "read",
-    "view",
-    "show",
-    "fetch",
-    "query",
-    "retrieve",
-}
-_SCRATCH = {"calculate", "think", "compute", "note", "plan"}
-_HANDOFF = {"transfer", "escalate", "handoff"}
 _SUBJECT = re.compile(r"\bSubject: [^.\n]*[.\n]\s*")
+_ERROR = re.compile(r"\s*(?:\w*error\b|traceback\b|exception\b|failed to\b|invalid\b)", re.IGNORECASE)
 _STOP = re.compile(r"###[A-Z-]+###")
-
-
-def kind_of(tool: str) -> Kind:
-    """Whether a tool reads, writes, hands over to a human, or notes a thought, by the first word of its name."""
-    verb = tool.lower().split("_")[0]
-    if verb in _READ:
-        return "read"
-    if verb in _SCRATCH:
-        return "scratch"
-    return "handoff" if verb in _HANDOFF else "write"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call with its result. ``value`` is the result parsed as JSON, None where it is no JSON."""
+    """A tool call with its result. ``value`` is the result parsed as JSON, None where it is no JSON.
+
+    ``turn`` and ``order`` count from 0; ``kind`` is what the tool does.
+    """
 
     name: str
     arguments: dict[str, Any] | None
@@ -56,11 +35,7 @@ class Call:
     failed: bool
     turn: int
     order: int
-
-    @property
-    def kind(self) -> Kind:
-        """What the tool does, see ``kind_of``."""
-        return kind_of(self.name)
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -85,14 +60,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Episode:
-    """A trajectory as detectors see it. ``write_tools``: those offered or called anywhere in the sample."""
+    """A trajectory as detectors see it. ``kinds``: what each tool does that is offered or called in the sample."""
 
     id: str
     policy: str
     turns: tuple[Turn, ...]
-    write_tools: frozenset[str] = frozenset()
+    kinds: Mapping[str, Kind]
 
-    @property
+    @cached_property
+    def write_tools(self) -> frozenset[str]:
+        """The tools of the sample that change something."""
+        return frozenset(name for name, kind in self.kinds.items() if kind == "write")
+
+    @cached_property
     def calls(self) -> tuple[Call, ...]:
         """All calls in order."""
         return tuple(call for turn in self.turns for call in turn.calls)
@@ -116,11 +96,19 @@ def _parse(text: str) -> Any:
 
 
 def _is_error(text: str, value: Any) -> bool:
-    return text.strip().lower().startswith("error") or (isinstance(value, dict) and bool(value.get("error")))
+    """True if a result says that the call failed: in the ways that tool servers say it, never by a record's content."""
+    if isinstance(value, dict):
+        said = any(value.get(key) for key in ("error", "isError", "is_error", "exception"))
+        return said or value.get("success") is False or value.get("ok") is False or value.get("status") == "error"
+    return _ERROR.match(value if isinstance(value, str) else text) is not None
 
 
-def read_episode(trajectory: Trajectory, write_tools: frozenset[str] = frozenset()) -> Episode:
-    """Cut a trajectory into turns. Messages before the first user message open a turn without request."""
+def read_episode(trajectory: Trajectory, kinds: Mapping[str, Kind] | None = None) -> Episode:
+    """Cut a trajectory into turns. Messages before the first user message open a turn without request.
+
+    ``kinds``: what each tool does; None to go by this trajectory alone.
+    """
+    kinds = tool_kinds([trajectory]) if kinds is None else kinds
     policy: list[str] = []
     requests: list[str] = [""]
     calls: list[list[Call]] = [[]]
@@ -147,13 +135,14 @@ def read_episode(trajectory: Trajectory, write_tools: frozenset[str] = frozenset
             text = message.content or ""
             value = _parse(text)
             failed = _is_error(text, value)
-            calls[-1].append(Call(call.name, call.arguments, text, value, failed, len(requests) - 1, order))
+            turn, kind = len(requests) - 1, kinds[call.name]
+            calls[-1].append(Call(call.name, call.arguments, text, value, failed, turn, order, kind))
             order += 1
     turns = tuple(
         Turn(number, request, tuple(turn_calls), tuple(turn_replies))
         for number, (request, turn_calls, turn_replies) in enumerate(zip(requests, calls, replies, strict=True))
     )
-    return Episode(trajectory.id, "\n".join(policy), turns, write_tools)
+    return Episode(trajectory.id, "\n".join(policy), turns, kinds)
 
 
 def _answered(pending: list[ToolCall], answer: Message) -> ToolCall | None:
@@ -166,10 +155,7 @@ def _answered(pending: list[ToolCall], answer: Message) -> ToolCall | None:
     return None  # the result of somebody else's call, such as the user's own device
 
 
-def read_episodes(trajectories: tuple[Trajectory, ...]) -> tuple[Episode, ...]:
-    """All episodes, each knowing the write tools that are offered to, or called by, the agent in any of them."""
-    plain = [read_episode(trajectory) for trajectory in trajectories]
-    names = {tool.name for trajectory in trajectories for tool in trajectory.tools}
-    names |= {call.name for episode in plain for call in episode.calls}
-    tools = frozenset(name for name in names if kind_of(name) == "write")
-    return tuple(Episode(episode.id, episode.policy, episode.turns, tools) for episode in plain)
+def read_episodes(trajectories: Sequence[Trajectory]) -> tuple[Episode, ...]:
+    """All episodes, each knowing what every tool does that is offered to, or called by, the agent in any of them."""
+    kinds = tool_kinds(trajectories)
+    return tuple(read_episode(trajectory, kinds) for trajectory in trajectories)

@@ -1,11 +1,13 @@
 """Prohibitions in a written policy, as far as plain patterns can read them.
 
-Four forms are understood. Anything else in a policy is ignored, so a detector finds less, never more:
+These forms are understood. Anything else in a policy is ignored, so a detector finds less, never more:
 
 1. "Cancel only orders that are processing.", "refund only delivered orders" → the action needs one of these statuses
 2. "Basic economy flights cannot be modified."         → the action is forbidden where a record holds that value
 3. "... flights can be cancelled only if travel insurance is bought"  → the action needs that flag on the record
 4. "... can be cancelled within 24 hours of booking"   → rules 2 and 3 do not hold inside that time
+
+Lists, tables, subordinate clauses and imperatives are read by ``prohibitions``.
 """
 
 import re
@@ -14,6 +16,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from trace_jax.analysis.prohibitions import Prohibition, prohibitions
+from trace_jax.analysis.tool_names import name_words
 from trace_jax.analysis.values import argument_ids, leaves, records, same_object, stem, words
 
 _SYNONYMS = (
@@ -59,9 +63,10 @@ class Rule:
     text: str
 
 
+@lru_cache(maxsize=65536)
 def same_action(tool: str, verb: str) -> bool:
     """True if a tool named ``tool`` does what ``verb`` says: same stem, or synonyms."""
-    wanted, named = stem(verb.lower()), {stem(word) for word in words(tool)}
+    wanted, named = stem(verb.lower()), {stem(word) for word in name_words(tool)}
     return wanted in named or any(wanted in group and named & group for group in _SYNONYMS)
 
 
@@ -90,7 +95,7 @@ def policy_verdict(policy: str, tool: str, arguments: dict[str, Any], record: di
         if status is not None and same_action(tool, found.group(1)):
             allowed = status in words(found.group(2))
             return Verdict(not allowed, f"{found.group(0)!r}, and the record is {status}")
-    verdict = _by_value(policy, tool, arguments, record)
+    verdict = _by_value(policy, tool, arguments, record) or _by_prohibition(policy, tool, arguments, record)
     if verdict is not None and verdict.forbidden and _inside_window(policy, tool, record):
         return Verdict(False, "inside the time window")
     return verdict
@@ -106,11 +111,30 @@ def _by_value(policy: str, tool: str, arguments: dict[str, Any], record: dict[st
             for key, flag in record.items():
                 if stem(key.split("_")[-1]) in rule.condition and (flag is False or str(flag).lower() in _NO):
                     return Verdict(True, f"{rule.text!r}, and the record says {value}, {key}: {flag}")
-        elif any(same_object(rule.noun, part) for part in [*words(tool), *arguments]):
+        elif any(same_object(rule.noun, part) for part in [*name_words(tool), *arguments]):
             # "flights cannot be modified" speaks of the tool that changes flights, not of the one for passengers.
             if _permitted_part(policy, value, arguments, record):
                 return Verdict(False, "an exception of the policy allows it")
             return Verdict(True, f"{rule.text!r}, and the record says {value}")
+    return None
+
+
+@lru_cache(maxsize=64)
+def _prohibitions(policy: str) -> tuple[Prohibition, ...]:
+    return tuple(prohibitions(policy))
+
+
+def _by_prohibition(policy: str, tool: str, arguments: dict[str, Any], record: dict[str, Any]) -> Verdict | None:
+    held = {value.lower().replace("_", " "): key for key, value in record.items() if isinstance(value, str)}
+    held |= {" ".join(name_words(key)).removeprefix("is "): key for key, value in record.items() if value is True}
+    objects = {*name_words(tool)[1:], *(word for key in arguments for word in name_words(key))}
+    for rule in _prohibitions(policy):
+        found = sorted(rule.values & set(held))
+        about = not rule.noun or not name_words(tool)[1:] or any(same_object(rule.noun, word) for word in objects)
+        if found and about and same_action(tool, rule.verb):
+            if _permitted_part(policy, found[0], arguments, record):
+                return Verdict(False, "an exception of the policy allows it")
+            return Verdict(True, f"{rule.text!r}, and the record says {held[found[0]]}: {found[0]}")
     return None
 
 
@@ -146,9 +170,12 @@ def _age(policy: str, record: dict[str, Any]) -> timedelta | None:
 
 
 def latest_record(values: list[Any], identifier: str) -> dict[str, Any] | None:
-    """The last object, in the order of ``values``, that names ``identifier`` in a field of its own."""
+    """The last object of ``values`` that names ``identifier`` in a field of its own, or is listed by it."""
     for value in reversed(values):
         for record in records(value):
             if identifier in record.values():
                 return record
+            listed = record.get(identifier)
+            if isinstance(listed, dict):
+                return listed
     return None

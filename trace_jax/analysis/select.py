@@ -77,13 +77,26 @@ def _objection(report: CapabilityReport, criteria: Criteria, passes: int, one_si
     if report.runs_passed < passes:
         causes.append(
             f"{report.runs_passed}/{len(report.runs)} runs pass Cov >= {criteria.min_coverage:.2f} and "
-            f"delta >= {criteria.min_delta:.2f}, {passes} needed"
+            f"delta >= {criteria.min_delta:.2f}, {passes} needed: {shortfall(report, criteria)}"
         )
     if report.support < criteria.min_support:
         causes.append(f"support {report.support} < {criteria.min_support}")
     if report.p_value > criteria.max_p:
         causes.append(f"p = {report.p_value:.3f} > {criteria.max_p}: the outcome of other tasks would do as well")
     return "; ".join(causes)
+
+
+def shortfall(report: CapabilityReport, criteria: Criteria) -> str:
+    """By how much the mean Cov and the mean Δ are short of what is needed, or that they vary too much over the runs."""
+    short = [
+        f"{name} is {needed - value.mean:.2f} short"
+        for name, value, needed in (
+            ("Cov", report.coverage, criteria.min_coverage),
+            ("delta", report.delta, criteria.min_delta),
+        )
+        if value.mean < needed
+    ]
+    return " and ".join(short) or "enough on average, but not stable over the runs"
 
 
 def _evidence(report: CapabilityReport) -> str:

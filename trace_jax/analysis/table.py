@@ -1,5 +1,6 @@
 """The report as a Markdown table, best capability first."""
 
+from trace_jax.analysis.select import DEFAULT_CRITERIA
 from trace_jax.contract.capability import AnalysisReport, CapabilityReport, Interval
 
 _HEADER = (
@@ -11,15 +12,38 @@ _HEADER = (
 def markdown_table(report: AnalysisReport) -> str:
     """One row for each capability; distractors are marked with an asterisk. Rejected label runs follow.
 
-    The first lines give the numbers of trajectories, and say so if there are none to compare.
+    The first lines give the numbers of trajectories, and say why if nothing is selected. The last lines name evidence
+    that was left out before anything was labelled.
     """
     rows = [_row(found) for found in report.capabilities]
     rejected = [f"Rejected run {number}: {fault}" for number, fault in report.rejected_runs.items()]
+    left_out = [f"- {name}: {why}" for name, why in report.left_out.items()]
     head = [f"{report.passed} passed, {report.failed} failed, {report.broken} broken."]
+    if not any(found.selected and not found.distractor for found in report.capabilities):
+        head.append(_why_nothing(report))
+    tail = ["", "Checks of the grader that are no candidates:", *left_out] if left_out else []
+    return "\n".join([*head, "", *_HEADER, *rows, *rejected, *tail])
+
+
+def _why_nothing(report: AnalysisReport) -> str:
+    """Why no capability is selected, for the sample as a whole, in one line."""
     if not report.failed or not report.passed:
         absent = "failed" if not report.failed else "passed"
-        head.append(f"No episode {absent}: nothing can be selected without failed and passed ones to compare.")
-    return "\n".join([*head, "", *_HEADER, *rows, *rejected])
+        return f"No episode {absent}: nothing can be selected without failed and passed ones to compare."
+    needed = DEFAULT_CRITERIA.min_support
+    if report.failed < needed:
+        return (
+            f"Nothing is selected: {report.failed} episodes failed, and {needed} must lack a capability. Roll out more."
+        )
+    candidates = [found for found in report.capabilities if not found.distractor]
+    if not candidates:
+        checks = "" if report.left_out else " The grader gives no named checks that fail; with them, more can be found."
+        return (
+            f"Nothing is selected: no skill, check or pattern goes with the {report.failed} failed episodes beyond "
+            f"chance.{checks}"
+        )
+    best = min(candidates, key=lambda found: (found.p_value, -found.delta.mean))
+    return f"Nothing is selected. The nearest is {best.capability.name}: {best.reason}."
 
 
 def _row(found: CapabilityReport) -> str:

@@ -41,9 +41,11 @@ class Candidate(Part):
 class Candidates(Record):
     """The frozen dictionary: at most 10 proposed capabilities, plus distractors that keep the labelling honest."""
 
+    schema_version: int = 2  # 2: what was left out
     analyst: str
     capabilities: tuple[Candidate, ...] = Field(max_length=10)
     distractors: tuple[Candidate, ...] = ()
+    left_out: dict[str, str] = Field(default_factory=dict)  # evidence that is no candidate → why not
 
     @property
     def all(self) -> tuple[Candidate, ...]:
@@ -119,9 +121,10 @@ class CapabilityReport(Part):
 class AnalysisReport(Record):
     """The aggregation over all runs: a report on each capability, best mean delta first."""
 
-    schema_version: int = 2  # 2: the checksum of the labels
+    schema_version: int = 3  # 2: the checksum of the labels; 3: what was left out
     capabilities: tuple[CapabilityReport, ...]
     rejected_runs: dict[str, str] = Field(default_factory=dict)  # run number → why its partition was refused
+    left_out: dict[str, str] = Field(default_factory=dict)  # evidence that is no candidate → why not
     passed: int
     failed: int
     broken: int

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
 from trace_jax.analysis.detectors.language import refuses
 from trace_jax.analysis.episode import Episode, Turn
+from trace_jax.analysis.tool_names import name_words
 from trace_jax.analysis.values import argument_ids, identifiers, leaves, same_object, shape
 
 _TWO_PARTS = re.compile(
@@ -87,7 +88,7 @@ def _named_objects(episode: Episode, turn: Turn) -> Iterator[Finding]:
         return
     writes = [call for call in later if call.kind == "write" and not call.failed]
     # A change may also be an argument of another tool: passengers of a new booking.
-    arguments = [part for call in writes for key in call.arguments or {} for part in key.split("_")]
+    arguments = [part for call in writes for key in call.arguments or {} for part in name_words(key)]
     done = {call.name for call in writes}
     missed = {
         tool: word
@@ -108,7 +109,7 @@ def _requested_tools(episode: Episode, turn: Turn) -> dict[str, str]:
     """Write tools whose own object (a word in no other write tool's name) the user asked to change."""
     objects: dict[str, set[str]] = {}
     for tool in episode.write_tools:
-        for word in tool.lower().split("_")[1:]:
+        for word in name_words(tool)[1:]:
             objects.setdefault(word.rstrip("s"), set()).add(tool)
     requested: dict[str, str] = {}
     for word, tools in objects.items():

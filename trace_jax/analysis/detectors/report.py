@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from trace_jax.analysis.detectors.finding import Detector, Finding, lacking, present
 from trace_jax.analysis.detectors.language import refusals
 from trace_jax.analysis.episode import Episode, Turn
+from trace_jax.analysis.tool_names import name_words
 from trace_jax.analysis.values import same_object
 
 _CLAIM = re.compile(
@@ -18,7 +19,7 @@ _OF_PARTS = ("added", "removed", "issued", "sent")
 
 
 def _objects(tool: str) -> set[str]:
-    return set(tool.lower().split("_")[1:])
+    return set(name_words(tool)[1:])
 
 
 def _claims(reply: str) -> Iterator[re.Match[str]]:

@@ -1,0 +1,1 @@
+"""Patterns of behaviour and failed checks that can be read off any target's episodes."""
