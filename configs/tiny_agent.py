@@ -1,11 +1,15 @@
-"""The tiny agent of the quick start, trained from scratch on helpdesk by an imperfect demonstrator."""
+"""The tiny agent of the quick start, trained from scratch on a target (helpdesk) by an imperfect demonstrator."""
 
 from ml_collections import ConfigDict
+
+from trace_jax.environments.settings import TargetSettings
+from trace_jax.run_settings import as_section
 
 
 def get_config() -> ConfigDict:
     """Every field of ``launch.tiny_agent``, locked."""
     config = ConfigDict()
+    config.target = as_section(TargetSettings)  # environment: a target that brings practice requests
     config.seed = 0  # int: of the initial weights and the demonstrations
     config.vocab_size = 768  # int, tokens at most
     config.hidden_size = 128  # int: D

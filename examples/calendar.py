@@ -14,6 +14,7 @@ Hour = Annotated[int, Field(ge=9, le=16, description="The full hour at which it 
 DAYS: tuple[Day, ...] = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 WORDS = ("budget", "design", "hiring", "launch", "review", "sales", "security", "standup", "strategy", "support")
 KINDS = ("book", "first_free", "move", "cancel", "refuse_board", "invite", "count")
+ASKED = {"first_free": "book early", "refuse_board": "cancel"}  # in the user's words, where these are not the kind
 
 
 @dataclass
@@ -72,12 +73,14 @@ class Calendar(kit.Environment[Week]):
         slots = rng.sample([(day, hour) for day in DAYS for hour in range(9, 17)], 6)
         meetings = {f"M{n}": Meeting(rng.choice(WORDS), *slot, board=n < 3) for n, slot in enumerate(slots, start=1)}
         scenario = kit.Scenario(Week(meetings))
-        for kind in rng.sample(KINDS, 3):
-            scenario.add(request(kind, scenario.expected, rng))
+        kinds = self.kinds or rng.sample(KINDS, 3)
+        agenda = f"To do: {', '.join(ASKED.get(kind, kind) for kind in kinds)}. "
+        for number, kind in enumerate(kinds):
+            scenario.add(request(kind, scenario.expected, rng, "" if number else agenda))
         return scenario
 
 
-def request(kind: str, week: Week, rng: Random) -> kit.Request:
+def request(kind: str, week: Week, rng: Random, agenda: str = "") -> kit.Request:
     word, day, person = rng.choice(WORDS), rng.choice(DAYS), rng.choice(("Ana", "Ben", "Chen", "Dora", "Emil"))
     hours = [meeting.hour for meeting in week.list_meetings(day).values()]
     hour = rng.choice(free := [hour for hour in range(9, 17) if hour not in hours])
@@ -93,8 +96,11 @@ def request(kind: str, week: Week, rng: Random) -> kit.Request:
         "count": (day, f"How many meetings are on {day}?", []),
     }[kind]
     must_say = {"refuse_board": ("board",), "count": (str(len(hours)),)}.get(kind, ())
-    return kit.Request(text, (call("list_meetings", day=looked_up), *acts), must_say, kind)
+    seen = call("list_meetings", day=looked_up)
+    late, cancelled = call("book", title=word, day=day, hour=free[-1]), call("cancel", meeting_id=key)
+    wrong = {"first_free": (seen, late, "Done."), "refuse_board": (seen, cancelled, "Done."), "count": ("Done.",)}
+    return kit.Request(agenda + text, (seen, *acts), must_say, kind, wrong.get(kind, ()))
 
 
-def calendar(train: int = 60, held_out: int = 60) -> kit.Target:
-    return kit.Target(Calendar, train=train, held_out=held_out)
+def calendar(train: int = 60, held_out: int = 60) -> kit.PracticeTarget:
+    return kit.PracticeTarget(Calendar, train=train, held_out=held_out, kinds=KINDS)

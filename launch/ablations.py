@@ -31,7 +31,8 @@ from trace_jax.contract.capability import AnalysisReport, Candidates, Capability
 from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
-from trace_jax.pipeline.method import Pipeline, open_run
+from trace_jax.pipeline.checks import open_run
+from trace_jax.pipeline.method import Pipeline
 from trace_jax.program import run
 from trace_jax.routing.router import Router
 from trace_jax.run_settings import read_settings

@@ -1,11 +1,12 @@
-"""Makes the quick start's base agent: ``python -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=DIR``.
+"""Makes a tiny base agent: ``python -m launch.tiny_agent --config=configs/tiny_agent.py --workdir=DIR``.
 
-The program trains a small Qwen3 model and its tokenizer from scratch, on demonstrations of helpdesk that systematically
-lack some capabilities, and writes a Hugging Face directory. The agent is for demonstration only: it can do nothing
-else.
+The program trains a small Qwen3 model and its tokenizer from scratch, on demonstrations of a target that brings
+practice requests (``trace_jax.environments.protocol.PracticeSource``). They systematically take the wrong path of
+requests that have one, so that the agent lacks what these requests need. It writes a Hugging Face directory. The agent
+is for demonstration only: it can do nothing else. The default target is helpdesk, for the quick start; another one is
+named by --config.target.environment.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,68 +14,35 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from trace_jax.chat.calls import text_of
+from launch.lessons import demonstrate, lessons, number_of_lessons, texts, vocabulary
 from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
-from trace_jax.contract.trajectory import Message
-from trace_jax.environments.helpdesk.database import CITIES, CUSTOMERS, KINDS, ORDERS, PRODUCTS, STATUSES
-from trace_jax.environments.helpdesk.desk import Desk
-from trace_jax.environments.helpdesk.draw import draw_task
-from trace_jax.environments.helpdesk.lessons import draw_lesson
-from trace_jax.environments.helpdesk.policies import Demonstrator
-from trace_jax.environments.helpdesk.ticket import Ticket
+from trace_jax.environments.protocol import PracticeSource
+from trace_jax.environments.registry import load_target
+from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.huggingface import save
 from trace_jax.program import run
+from trace_jax.run_settings import read_section
 from trace_jax.telemetry.progress import Progress
-from trace_jax.training.demonstrations import Turn, tokenized, turns_of
+from trace_jax.training.demonstrations import tokenized
 from trace_jax.training.supervised import SupervisedConfig, train_supervised
 
 
-def lessons(config: ConfigDict) -> Iterator[tuple[Ticket, float]]:
-    """The curriculum: tickets, each with the demonstrator's wrong share. Skills come first, then habits, mixed."""
-    first = config.seed * number_of_lessons(config)
-    for seed in range(first, first + config.skills):
-        yield draw_lesson(1, seed), 0.0
-    lengths = np.repeat(range(len(config.habits) + 1), (config.tickets, *config.habits))
-    shuffled = np.random.default_rng(config.seed).permutation(lengths)
-    for seed, requests in enumerate(shuffled, start=first + config.skills):
-        yield draw_lesson(int(requests), seed) if requests else draw_task("practice", seed), config.wrong_share
-
-
-def number_of_lessons(config: ConfigDict) -> int:
-    """The number of tickets in the curriculum."""
-    return config.skills + sum(config.habits) + config.tickets
-
-
-def demonstrate(ticket: Ticket, rng: np.random.Generator, wrong_share: float) -> tuple[tuple[Message, ...], list[Turn]]:
-    """The opening messages and the turns of one demonstration."""
-    desk = Desk("practice", lambda _: ticket)
-    opening = desk.reset(0).messages
-    return opening, turns_of(desk, Demonstrator(rng, wrong_share)(desk))
-
-
-def texts(opening: tuple[Message, ...], turns: list[Turn]) -> Iterator[str]:
-    """All texts of a demonstration, from which the tokenizer learns."""
-    for message in (*opening, *(m for said, answer in turns for m in (said, *answer))):
-        if message.content:
-            yield message.content
-        for call in message.tool_calls:
-            yield f"{call.name} {text_of(call.arguments)}"
-
-
 def main(config: ConfigDict, workdir: epath.Path) -> None:
+    target = practice_source(config)
     progress = Progress()
     rng, shown = np.random.default_rng(config.seed), []
     with progress, progress.stage("demonstrations", number_of_lessons(config)) as stage:
-        for ticket, wrong_share in lessons(config):
-            shown.append(demonstrate(ticket, rng, wrong_share))
+        for lesson in lessons(target, config):
+            shown.append(demonstrate(lesson, rng))
             stage.advance()
-    heard = (text for demo in shown[-2000:] for text in texts(*demo))
-    tokenizer = train_tokenizer(heard, config.vocab_size, (*CITIES, *KINDS, *STATUSES))
-    split = [word for word in (*ORDERS, *PRODUCTS, *CUSTOMERS) if len(tokenizer.encode(word).ids) > 1]
+    heard = (text for demonstration in shown[-2000:] for text in texts(demonstration))
+    words, identifiers = vocabulary(target, shown[-2000:])
+    tokenizer = train_tokenizer(heard, config.vocab_size, words)
+    split = [word for word in identifiers if len(tokenizer.encode(word).ids) > 1]
     if split:
         raise UserError(
             f"config.vocab_size={config.vocab_size} splits {len(split)} ids such as {split[0]} into several tokens, "
@@ -110,5 +78,20 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     save(decoder, shape, directory)  # writes config.json last; its presence means that the model is complete
 
 
+def practice_source(config: ConfigDict) -> PracticeSource:
+    """The target to teach. Raises UserError if it brings no practice requests, or none with a wrong path."""
+    settings = read_section(config, TargetSettings)
+    target = load_target(settings.environment, settings.arguments())
+    if not isinstance(target, PracticeSource):
+        raise UserError(
+            f"target {settings.environment!r}: brings no practice(seed, kinds), from which an agent is taught"
+        )
+    if all(target.practice(0, [kind]).requests[0].wrong is None for kind in target.request_kinds):
+        raise UserError(
+            f"target {settings.environment!r}: no kind of its requests has a wrong path: the agent would lack nothing"
+        )
+    return target
+
+
 if __name__ == "__main__":
-    run(main, settings=())
+    run(main, settings=(TargetSettings,))

@@ -140,7 +140,10 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
         if calibrated_by is not None and not here and processes.is_first():
             print(f"{manifest.name}: calibrated by another base; its calibration rollouts are not trained on")
         directory = workdir / "adapters" / manifest.name
-        jobs.append(adapter_job([manifest], path.parent, manifest.name, directory, calibrated_here=here))
+        job = adapter_job(
+            [manifest], path.parent, manifest.name, directory, own=settings.target.design, calibrated_here=here
+        )
+        jobs.append(job)
     if TARGET.value is not None:
         target = open_target(settings.target, TARGET.value)
         tasks = target_source(target, TARGET.value, "train", settings.target.train_tasks).tasks

@@ -296,14 +296,37 @@ def test_a_family_has_nothing_but_knobs_that_json_holds():
         assert all(isinstance(p.default, int | str) for p in inspect.signature(family).parameters.values())
 
 
-def test_another_capability_replaces_the_routine_requests():
+def test_prompts_need_what_they_say_and_leave_the_episode_alone():
+    compute = FAMILIES["compute_over_values"]()
     for family in FAMILIES.values():
-        if family.capability == "compute_over_values":
+        if family is type(compute):
             continue
-        desk = family(exercised=1, routine=1, contrast_every=0, other="compute_over_values")
+        desk = family()
+        started = desk.reset(3)
         for seed in range(20):
-            desk.reset(seed)
-            asked = ["two items" in request.subject for request in desk.ticket.requests]
-            assert sum(asked) == 1 and len(asked) == 2
-    with pytest.raises(UserError, match="other='politeness' is no capability"):
-        FAMILIES["verify_before_acting"](other="politeness")
+            prompts = desk.prompts(seed, compute)
+            sums = [
+                "two items" in prompt[-1].content for prompt in (prompts.exercised, prompts.routine, prompts.combined)
+            ]
+            assert sums == [False, False, True]
+            assert desk.prompts(seed).combined == ()
+            assert prompts.exercised == family(contrast_every=0).reset(seed).messages
+            assert prompts.routine == family(contrast_every=1).reset(seed).messages
+        assert desk.prompts(0, Desk("other", draw_task)).combined == ()
+        assert desk.reset(3) == started
+
+
+def test_the_target_offers_its_requests_with_solution_and_mistake():
+    for number, kind in enumerate(Helpdesk.request_kinds):
+        task = Helpdesk().practice(number, [kind, "status"])
+        assert [request.kind for request in task.requests] == [kind, "status"]
+        desk = task.environment()
+        for wrong, reward in ((False, 1.0), (True, 0.0)):
+            request = task.requests[0]
+            if wrong and request.wrong is None:
+                continue
+            desk.reset(number)
+            for message in (*(request.wrong if wrong else request.right), *task.requests[1].right):
+                desk.step(message)
+            assert desk.grade().reward == reward, kind
+    assert 3 <= len(Helpdesk().practice(5).requests) <= 4

@@ -159,3 +159,29 @@ def test_an_environment_that_cannot_be_opened_is_left_to_its_episodes(monkeypatc
             raise ConnectionError("down")
 
     assert load(monkeypatch, Closed)
+
+
+def practice_design(target: str, **parameters) -> Design:
+    own = {"target": target, "kinds": ["book"], "exercised": 1, "routine": 0, "contrast_every": 0, **parameters}
+    return Design(entry_point="trace_jax.environments.practice.environment:PracticeEnvironment", parameters=own)
+
+
+def test_a_design_may_name_the_run_s_own_target_and_no_other(tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Target: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = Design(entry_point="examples.calendar:calendar", parameters={"train": 5})
+    made = environment_factory(practice_design(own.entry_point, target_parameters={"train": 5}), own)()
+    assert made.reset(1).messages[0].role == "system"
+    for design, target, words in (
+        (practice_design("stranger:Target"), own, "is of target 'stranger:Target', and the run's own is 'examples"),
+        (practice_design("stranger:Target"), None, "the run's own is none"),
+        (practice_design("helpdesk"), own, "is of target 'helpdesk', and the run's own is"),
+        (practice_design(own.entry_point), own, "own is 'examples.calendar:calendar' with {'train': 5}: a design may"),
+        (practice_design(own.entry_point, target_parameters={"train": 6}), own, "with {'train': 6}, and"),
+        (practice_design(own.entry_point, target_parameters=["train"]), own, r"with \['train'\], and"),
+        (practice_design(["stranger:Target"]), own, "is of target"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            environment_factory(design, target)
+        assert "\n" not in str(caught.value) and "set target.environment" in str(caught.value)
+    assert not (tmp_path / "ran").exists()

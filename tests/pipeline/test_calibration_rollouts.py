@@ -27,7 +27,7 @@ def test_of_an_episode_that_was_played_again_only_the_graded_record_is_trained_o
     settings = RunSettings(rollout=RolloutSettings(max_turns=2, max_turn_tokens=8, concurrency=4))
     session = Session(settings, Base(decoder, config, "base0", renderer), engine)
     path = calibration_path(tmp_path, "refuse")
-    rollouts = CalibrationRollouts(session, "refuse", "shop", path, lambda _: None)
+    rollouts = CalibrationRollouts(session, "refuse", Design(entry_point="shop", parameters={}), path, lambda _: None)
 
     def start() -> list[list[Trajectory]]:
         return rollouts(DESIGN, SEEDS, SIZE)

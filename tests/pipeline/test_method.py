@@ -1,15 +1,22 @@
-"""Stages that are started again after something broke."""
+"""Stages that are started again after something broke, and a router that has no gate to learn."""
 
 from pathlib import Path
 
 import pytest
+from adapter_files import FILES
 from etils import epath
 
 from configs.quickstart import get_config
+from trace_jax.contract.adapter import AdapterManifest
+from trace_jax.contract.capability import Candidate
+from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.environments.helpdesk.desk import Desk
+from trace_jax.environments.helpdesk.practice.desk import PracticeDesk
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.errors import UserError
+from trace_jax.pipeline import router_prompts
 from trace_jax.pipeline.method import Pipeline
+from trace_jax.routing.classifier import ClassifierRouter
 from trace_jax.run_settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -74,3 +81,29 @@ def test_what_a_later_stage_would_refuse_is_refused_before_the_work_directory_is
     with pytest.raises(UserError, match=words):
         Pipeline(read_settings(config), epath.Path(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fault", ["no prompts", "one prompt"])
+def test_where_no_gate_can_be_learnt_the_classifier_routes_and_says_so(tmp_path, monkeypatch, caplog, fault) -> None:
+    monkeypatch.chdir(ROOT)
+    pipeline = Pipeline(read_settings(get_config()), epath.Path(tmp_path / "run"))
+    manifest = EnvironmentManifest(
+        name="refuse_forbidden", capability="refuse_forbidden", target="helpdesk", designer="rules", gates=(),
+        design=Helpdesk().practice_for("refuse_forbidden").first, calibration=None, rollouts=0,
+    )  # fmt: skip
+    adapter = AdapterManifest(
+        name="refuse", capabilities=("refuse_forbidden",), environments=("refuse_forbidden",), rank=1, alpha=1.0,
+        base=pipeline.base.revision, target_modules=("q_proj",), peft="peft", files=FILES, checkpoint="c", steps=1,
+        rollouts=1, seed=0,
+    )  # fmt: skip
+    if fault == "no prompts":
+        monkeypatch.setattr(router_prompts, "environment_factory", lambda design, own: object)
+    else:
+        prompts = PracticeDesk.prompts
+        monkeypatch.setattr(PracticeDesk, "prompts", lambda self, seed, other=None: prompts(self, 0, other))
+    candidates = [Candidate(name="refuse_forbidden", description="d")]
+    router = pipeline.train_router([manifest], [adapter], candidates, 0)
+    assert isinstance(router, ClassifierRouter) and router.table.router == "classifier"
+    assert not (tmp_path / "run/routing/gate.safetensors").exists()
+    assert "the classifier routes" in caplog.text
+    assert isinstance(pipeline.train_router([manifest], [adapter], candidates, 0), ClassifierRouter)

@@ -1,14 +1,21 @@
 """The gate learns from prompts whose labels are what the customer asks for."""
 
+from collections import Counter
+
 import pytest
 from adapter_files import FILES
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import Design, EnvironmentManifest
+from trace_jax.contract.trajectory import Check, Policy, Trajectory
 from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
+from trace_jax.environments.practice import RequestPractice
+from trace_jax.environments.registry import load_target
+from trace_jax.pipeline import router_prompts as drawing
 from trace_jax.pipeline.router_prompts import router_prompts
+from trace_jax.routing.gate_training import TooFewPrompts
 from trace_jax.synthesis.rules import RulesDesigner
 
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
@@ -34,9 +41,14 @@ def manifests_and_adapters():
 CANDIDATES = [Candidate(name=name, description="d") for name in (*FAMILIES, "polite_tone")]
 
 
+def drawn(manifests, adapters, target):
+    own = Design(entry_point="helpdesk", parameters={})
+    return router_prompts(manifests, adapters, CANDIDATES, designer=RulesDesigner(), target=target, own=own, prompts=40)
+
+
 @pytest.fixture(scope="module")
 def prompts():
-    return router_prompts(*manifests_and_adapters(), CANDIDATES, RulesDesigner(), Helpdesk(), 40)
+    return drawn(*manifests_and_adapters(), Helpdesk())
 
 
 def test_a_prompt_is_labelled_with_the_adapters_of_what_it_asks_for(prompts):
@@ -69,7 +81,63 @@ class Calendar:
         return Helpdesk().environment(split)
 
 
-def test_designs_of_a_target_without_practice_are_taken_as_they_are():
+def test_prompts_come_from_the_environments_themselves_also_for_a_target_without_practice():
     manifests, adapters = manifests_and_adapters()
-    prompts = router_prompts(manifests, adapters, CANDIDATES, RulesDesigner(), Calendar(), 40)
-    assert [prompt.adapters for prompt in prompts] == [(adapter.name,) for adapter in adapters for _ in range(40)]
+    sets = Counter(frozenset(prompt.adapters) for prompt in drawn(manifests, adapters, Calendar()))
+    names = [adapter.name for adapter in adapters]
+    assert sets == {frozenset(): 40, frozenset(names): 2 * 10, frozenset(names[:1]): 40, frozenset(names[1:]): 40}
+
+
+CALENDAR = Design(entry_point="examples.calendar:calendar", parameters={})
+SIGNS_OF_DAY = {"first_free": "book early", "invite": "invite"}
+
+
+def of_the_calendar(*kinds):
+    """Manifests, adapters and candidates of capabilities that are kinds of the calendar's requests."""
+    manifests = [
+        EnvironmentManifest(
+            name=kind, capability=kind, target=CALENDAR.entry_point, designer="rules", gates=(), calibration=None,
+            design=RequestPractice(CALENDAR, (kind,), ("book", "cancel", "move")).first, rollouts=0)
+        for kind in kinds
+    ]  # fmt: skip
+    _, (adapter, _) = manifests_and_adapters()
+    adapters = [adapter.replace(name=f"{kind}-1", capabilities=(kind,), environments=(kind,)) for kind in kinds]
+    return manifests, adapters
+
+
+def prompts_of_the_calendar(manifests, adapters, candidates, episodes=()):
+    return router_prompts(
+        manifests, adapters, [Candidate(name=name, description="d") for name in candidates], episodes=episodes,
+        designer=RulesDesigner(), target=load_target(CALENDAR.entry_point), own=CALENDAR, prompts=24,
+    )  # fmt: skip
+
+
+def episode(**right: bool) -> Trajectory:
+    """An episode of the base, which did requests of these kinds right or wrong."""
+    return Trajectory(
+        id="e", target="calendar", task="0", split="train", seed=0, trial=0, policy=Policy(base="b"), messages=(),
+        reward=float(all(right.values())), checks=tuple(Check(name=f"{k}.reply", passed=p) for k, p in right.items()),
+        termination="done",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_prompts_of_a_target_that_nobody_prepared_need_what_they_say(known):
+    """Without evidence that the base fails at them, the trained kinds are routine in the practice on counting."""
+    episodes = [episode(first_free=False, invite=False, book=True, move=True, cancel=True)] if known else []
+    manifests, adapters = of_the_calendar("first_free", "invite")
+    found = prompts_of_the_calendar(manifests, adapters, ("first_free", "invite", "count", "polite_tone"), episodes)
+    for prompt in found:
+        to_do = prompt.messages[-1].content.partition(".")[0]
+        assert set(prompt.adapters) == {f"{name}-1" for name, sign in SIGNS_OF_DAY.items() if sign in to_do}, to_do
+    sets = Counter(frozenset(prompt.adapters) for prompt in found)
+    names = [adapter.name for adapter in adapters]
+    with_count = 6 if known else 0
+    assert sets == {frozenset(): 24, frozenset(names): 12} | {frozenset([name]): 24 + with_count for name in names}
+    assert any("count" in prompt.messages[-1].content for prompt in found) == known
+
+
+def test_an_environment_without_prompts_is_named(monkeypatch):
+    monkeypatch.setattr(drawing, "environment_factory", lambda design, own: object)
+    with pytest.raises(TooFewPrompts, match=r"environment invite has no prompts\(seed, combined_with\)"):
+        prompts_of_the_calendar(*of_the_calendar("invite"), ())

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from trace_jax.contract.capability import Candidate
+from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Tool
 from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.practice.compute_over_values import ComputeOverValues
@@ -15,7 +16,9 @@ from trace_jax.environments.registry import environment_factory
 from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.gates import run_gates
 
-BRIEF = make_brief(Candidate(name="compute_over_values", description=""), "helpdesk", Helpdesk())
+BRIEF = make_brief(
+    Candidate(name="compute_over_values", description=""), Design(entry_point="helpdesk", parameters={}), Helpdesk()
+)
 SEEDS = range(500, 512)
 
 

@@ -12,7 +12,9 @@ from trace_jax.synthesis.rules import RulesDesigner
 
 
 def brief(name, target_name="helpdesk", target=None):
-    return make_brief(Candidate(name=name, description="d"), target_name, target or Helpdesk())
+    return make_brief(
+        Candidate(name=name, description="d"), Design(entry_point=target_name, parameters={}), target or Helpdesk()
+    )
 
 
 def after(name, *verdicts, feedback="{verdict}: x", **target):
@@ -36,7 +38,7 @@ def after(name, *verdicts, feedback="{verdict}: x", **target):
 
 @pytest.mark.parametrize("name", Helpdesk.practised)
 def test_difficulty_follows_the_verdict(name):
-    practice = Helpdesk().practice(name)
+    practice = Helpdesk().practice_for(name)
     designs, start = practice.designs, practice.designs.index(practice.first)
     assert len({design.model_dump_json() for design in designs}) == len(designs)
     assert after(name) == [designs[start]]
@@ -95,7 +97,7 @@ class Diary(Calendar):
 
     practised = ("book_a_room",)
 
-    def practice(self, capability):
+    def practice_for(self, capability):
         return Rooms() if capability == "book_a_room" else None
 
 
@@ -116,6 +118,6 @@ def test_the_short_desk_brings_what_its_tools_can_do():
     offered = {tool.name for tool in target.environment("train").tools}
     assert target.practised and "choose_under_constraints" not in target.practised
     for name in target.practised:
-        for design in target.practice(name).designs:
+        for design in target.practice_for(name).designs:
             assert {tool.name for tool in environment_factory(design)().tools} <= offered
-    assert target.practice("choose_under_constraints") is None
+    assert target.practice_for("choose_under_constraints") is None

@@ -60,7 +60,7 @@ def run(name, rollout, directory, designer=None, groups=32, rounds=5):
         capability(name),
         designer=designer or RulesDesigner(),
         target=Helpdesk(),
-        target_name="helpdesk",
+        own=Design(entry_point="helpdesk", parameters={}),
         rollout=rollout,
         settings=SynthesisSettings(calibration_groups=groups, gate_seeds=8, max_rounds=rounds),
         seed=0,

@@ -1,7 +1,7 @@
 """The protocols of environments and targets, used by synthesis, calibration, training and evaluation alike."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -85,10 +85,7 @@ class Labelled(Protocol):
 
 
 class Practice(Protocol):
-    """Generated environments for one capability. No episode of theirs is a task of the target.
-
-    The last three methods return None for a design that is not one of these environments.
-    """
+    """Designs of environments for one capability. No episode of theirs is a task of the target."""
 
     @property
     def designs(self) -> tuple["Design", ...]:
@@ -100,28 +97,100 @@ class Practice(Protocol):
         """The design to begin with, one of ``designs``."""
         ...
 
-    def exercised(self, design: "Design") -> "Design | None":
-        """``design``, changed so that every episode needs the capability."""
-        ...
-
-    def routine(self, design: "Design") -> "Design | None":
-        """``design``, changed so that no episode needs the capability."""
-        ...
-
-    def combined(self, design: "Design", other: str) -> "Design | None":
-        """``design``, changed so that every episode needs the capability and ``other``; None if there is none such."""
-        ...
-
 
 @runtime_checkable
 class Practised(Protocol):
-    """A target that brings practice, from which environments can be made without a language model."""
+    """A target that brings designs of its own for some capabilities."""
 
     @property
     def practised(self) -> tuple[str, ...]:
-        """Capabilities for which there is practice."""
+        """Capabilities for which it has designs."""
         ...
 
-    def practice(self, capability: str) -> Practice | None:
-        """The practice for a capability, or None if there is none."""
+    def practice_for(self, capability: str) -> Practice | None:
+        """The designs for a capability, or None if there are none."""
+        ...
+
+
+@dataclass(frozen=True)
+class PracticeRequest:
+    """A request that a user of the target makes, with its solution.
+
+    Attributes:
+        kind: which kind of request it is, one of ``PracticeSource.request_kinds``.
+        text: what the user says.
+        right: the agent's messages that do it right; the last is the reply (``practice.path`` writes them).
+        must_say: words that the agent has to say, each as a whole word.
+        wrong: the messages of a tempting mistake, from which a base agent with deficits is taught.
+    """
+
+    kind: str
+    text: str
+    right: tuple[Message, ...]
+    must_say: tuple[str, ...] = ()
+    wrong: tuple[Message, ...] | None = None
+
+
+class StatefulEnvironment(Environment, Protocol):
+    """An environment that shows its state."""
+
+    def state(self) -> dict[str, Any]:
+        """What calls can change and ``grade`` looks at: a JSON value, and a copy of the environment's own."""
+        ...
+
+
+@dataclass(frozen=True)
+class PracticeTask:
+    """Requests that the user makes one after the other, each once the agent has replied to the one before.
+
+    ``environment`` makes a new environment of the target. Reset with the seed of the task, it opens with the first
+    request, and offers the target's tools and grader.
+    """
+
+    requests: tuple[PracticeRequest, ...]
+    environment: Callable[[], StatefulEnvironment]
+
+
+@runtime_checkable
+class PracticeSource(Target, Protocol):
+    """A target with requests to practise on, from which environments can be made without a language model.
+
+    The target names checks of a graded request ``kind.aspect``, or has a method ``kinds(task)``: by these it is known
+    which kinds of requests the agent fails at.
+    """
+
+    @property
+    def request_kinds(self) -> tuple[str, ...]:
+        """Every kind of request that there is."""
+        ...
+
+    def practice(self, seed: int, kinds: Sequence[str] = ()) -> PracticeTask:
+        """One request of each of ``kinds``, in that order; without kinds, requests as a task of the target has them.
+
+        The same arguments always give the same task. No user of a task in either split says the same.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """First messages of conversations in a generated environment, from which a router learns what needs an adapter.
+
+    Attributes:
+        exercised: of a conversation that needs the environment's capability.
+        routine: of one that does not; empty if the environment has none.
+        combined: of one that needs the capability and that of the other environment; empty if there is none such.
+    """
+
+    exercised: tuple[Message, ...]
+    routine: tuple[Message, ...] = ()
+    combined: tuple[Message, ...] = ()
+
+
+@runtime_checkable
+class Prompting(Protocol):
+    """A generated environment that shows a router its prompts. It does not change the current episode."""
+
+    def prompts(self, seed: int, combined_with: Environment | None = None) -> Prompts:
+        """Prompts drawn from ``seed``; ``combined_with`` is a generated environment for another capability."""
         ...

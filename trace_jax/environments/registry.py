@@ -73,11 +73,12 @@ def is_environment(name: str) -> bool:
     return name in ENVIRONMENTS.names() and name not in TARGETS.names()
 
 
-def environment_factory(design: Design) -> Callable[[], Environment]:
-    """A function that makes new environments of a design.
+def environment_factory(design: Design, target: Design | None = None) -> Callable[[], Environment]:
+    """A function that makes new environments of a design. ``target`` is how the run's own target is built.
 
     A design may be written by a model, so only an environment class of this package or an installed entry point is
-    run. Anything else raises UserError.
+    run, and the target that the user has chosen: a design that names a target must name this one, with its parameters.
+    Anything else raises UserError.
     """
     name = design.entry_point
     if ":" in name and name.partition(":")[0].partition(".")[0] != "trace_jax":
@@ -88,6 +89,15 @@ def environment_factory(design: Design) -> Callable[[], Environment]:
         )
     if ":" in name and not isinstance(ENVIRONMENTS.find(name), type):
         raise UserError(f"environment {name!r} is a function: a design may name a class of trace_jax alone")
+    if "target" in design.parameters:
+        named = design.parameters["target"], design.parameters.get("target_parameters") or {}
+        own = None if target is None else (target.entry_point, target.parameters)
+        if named != own:
+            raise UserError(
+                f"environment {name!r} is of target {_spelled(*named)}, and the run's own is "
+                f"{'none' if own is None else _spelled(*own)}: a design may name no other; set target.environment and "
+                "target.parameters to the target that it was made for"
+            )
     return ENVIRONMENTS.factory(name, design.parameters)
 
 
@@ -98,3 +108,7 @@ def _complete(registry: Registry, name: str, made: object) -> None:
         raise UserError(
             f"{registry.kind} {name!r}: {type(made).__name__} has no {absent[0]}: see trace_jax.environments.protocol"
         )
+
+
+def _spelled(name: Any, parameters: Any) -> str:
+    return f"{name!r}" + (f" with {parameters}" if parameters else "")

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Split
 from trace_jax.errors import UserError
 from trace_jax.settings import Settings, setting
@@ -42,3 +43,8 @@ class TargetSettings(Settings):
     def tasks(self, split: Split) -> int:
         """How many tasks of ``split`` are used."""
         return self.train_tasks if split == "train" else self.held_out_tasks
+
+    @property
+    def design(self) -> Design:
+        """How the target is built, which generated environments may name as theirs."""
+        return Design(entry_point=self.environment, parameters=self.arguments())

@@ -45,14 +45,15 @@ def load_source(name: str, split: Split, tasks: int, settings: TargetSettings | 
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
 
     A target or environment is made with the parameters of ``settings`` and runs where these say: in this process
-    without them. A manifest has its own parameters; its environment is ours and runs in this process.
+    without them. A manifest has its own parameters; its environment is ours and runs in this process. Its
+    design may name the target of ``settings``, and no other.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
     if name.endswith(".json"):
         manifest = read_document(name, EnvironmentManifest)
         seeds = _seeds(manifest.name, split, tasks)
-        host = InProcess(environment_factory(manifest.design))
+        host = InProcess(environment_factory(manifest.design, None if settings is None else settings.design))
         return Source(manifest.name, manifest.target, split, seeds, host, manifest.design)
     if settings is not None and in_workers(settings):
         return _source_in_workers(name, split, tasks, settings)

@@ -26,18 +26,18 @@ class CalibrationRollouts:
 
     session: Session
     capability: str
-    target: str
+    target: Design  # how the run's own target is built
     path: Path
     on_episode: Callable[[Trajectory], None]
 
     def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]:
         """``group_size`` episodes of ``design`` on each of its ``seeds``, one list a seed."""
-        settings, host = self.session.settings, InProcess(environment_factory(design))
+        settings, host = self.session.settings, InProcess(environment_factory(design, self.target))
         specs = [
             EpisodeSpec(
                 id=f"{_group_id(self.capability, design, seed)}/{trial}",
                 host=host,
-                target=self.target,
+                target=self.target.entry_point,
                 task=f"{self.capability}/{seed}",
                 split="train",
                 seed=seed,

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.storage import PathLike
 from trace_jax.environments.host import host_of
 from trace_jax.environments.hosts.in_process import InProcess
@@ -23,16 +23,19 @@ def adapter_job(
     name: str,
     directory: PathLike,
     *,
+    own: Design,
     calibrated_here: bool = True,
 ) -> Job:
     """One adapter for one environment, or for the mixture of several; ``environments`` holds the manifests.
+
+    ``own`` says how the target is built that the environments may name.
 
     An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
     already. Where another base or temperature played them (``calibrated_here`` false), they are left out.
     """
     training = [
         TrainingEnvironment(
-            m.name, InProcess(environment_factory(m.design)), None, m.target, "train", FIRST_TRAINING_SEED
+            m.name, InProcess(environment_factory(m.design, own)), None, m.target, "train", FIRST_TRAINING_SEED
         )
         for m in manifests
     ]

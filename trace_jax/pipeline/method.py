@@ -6,6 +6,7 @@ trained = run_method(pipeline)  # a router over adapters, and the baseline that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from etils import epath
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import SOURCE, Analysis, analyse
-from trace_jax.contract.adapter import MANIFEST, AdapterManifest, check_adapter
+from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
 from trace_jax.contract.digest import checksum
 from trace_jax.contract.environment import EnvironmentManifest, calibration_path
-from trace_jax.contract.files import read_document, write_document
-from trace_jax.contract.storage import is_local
-from trace_jax.contract.workdir import open_workdir
+from trace_jax.contract.episodes import read_episodes
+from trace_jax.contract.files import write_document
+from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.checks.quick import require_sound
 from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
+from trace_jax.pipeline.checks import check_settings, open_run, trained_adapter
+from trace_jax.pipeline.gate import learnt_gate
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.pipeline.stage_times import StageTimes
@@ -33,18 +36,18 @@ from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
-from trace_jax.routing.gate_training import train_gate
-from trace_jax.routing.load import ROUTERS, load_router
+from trace_jax.routing.gate_training import LabelledPrompt
+from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import choices, make_policy
+from trace_jax.routing.select import make_policy
 from trace_jax.routing.table import build_table
 from trace_jax.run_settings import RunSettings
-from trace_jax.session import Base, load_base, open_session
+from trace_jax.session import load_base, open_session
 from trace_jax.synthesis.rules import make_designer
 from trace_jax.synthesis.stage import synthesise
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job
-from trace_jax.training.settings import GRPOConfig, check_sampling
+from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 BASE_ROLLOUTS, ROUTE_TABLE, GATE = "base_rollouts.jsonl", "route_table.json", "gate.safetensors"
@@ -63,8 +66,8 @@ class Pipeline:
     """
 
     def __init__(self, settings: RunSettings, workdir: epath.Path) -> None:
-        _check(settings)
-        self.settings, self.name = settings, settings.target.environment
+        check_settings(settings)
+        self.settings, self.name, self.own = settings, settings.target.environment, settings.target.design
         self.target = open_target(settings.target)
         require_sound(self.target, self.name)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
@@ -108,16 +111,17 @@ class Pipeline:
             ) as bar,
         ):
             path = calibration_path(directory, name)
-            rollouts = CalibrationRollouts(self.session, name, self.name, path, bar.episode)
+            rollouts = CalibrationRollouts(self.session, name, self.own, path, bar.episode)
             made = synthesise(
                 selected,
                 designer=self.designer,
                 target=self.target,
-                target_name=self.name,
+                own=self.own,
                 rollout=rollouts,
                 settings=settings,
                 seed=self.settings.seed,
                 directory=directory,
+                evidence=self._episodes,
                 recorded=path,
             )
         if isinstance(made, SelectedCapability):
@@ -142,9 +146,9 @@ class Pipeline:
         directory = self.root / "adapters" / name
         with self.times.stage("training of the adapters"):
             if not (directory / MANIFEST).exists():
-                job = adapter_job(manifests, environments or self.root / "environments", name, directory)
+                job = adapter_job(manifests, environments or self.root / "environments", name, directory, own=self.own)
                 self._train(name, job, training)
-        return _trained(directory, name)
+        return trained_adapter(directory, name)
 
     def train_router(
         self,
@@ -155,8 +159,9 @@ class Pipeline:
     ) -> Router:
         """Stage 4: the router over ``adapters``, each trained on the environment of the same place in ``manifests``.
 
-        A gate is trained on prompts of synthesised environments alone. ``candidates`` is the dictionary of the
-        analysis. ``rollouts`` is what capabilities and environments took, without the adapters.
+        A gate is trained on prompts of synthesised environments alone. Where they have too few, the classifier routes,
+        with a warning in the log. ``candidates`` is the dictionary of the analysis. ``rollouts`` is what capabilities
+        and environments took, without the adapters.
         """
         routing, base, directory = self.settings.routing, self.base, self.root / "routing"
         reader = PromptReader(base.decoder)
@@ -171,14 +176,13 @@ class Pipeline:
                     rollouts=rollouts,
                 )
                 if routing.router == "gate":
-                    prompts = router_prompts(
-                        manifests, adapters, candidates, self.designer, self.target, routing.prompts
-                    )
-                    gate, _ = train_gate(
-                        prompts, choices(table), base.revision, reader, base.renderer, self.settings.seed
-                    )
-                    save_gate(directory / GATE, gate)
-                    table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
+                    prompts = partial(self._prompts, manifests, adapters, candidates)
+                    gate = learnt_gate(table, prompts, base, reader, self.settings.seed)
+                    if gate is None:
+                        table = table.replace(router="classifier")
+                    else:
+                        save_gate(directory / GATE, gate)
+                        table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
                 write_document(directory / ROUTE_TABLE, table)
             return load_router(
                 directory / ROUTE_TABLE,
@@ -196,11 +200,34 @@ class Pipeline:
             if not (directory / MANIFEST).exists():
                 job = target_job(self.target, self.name, self.source.tasks, name, directory)
                 self._train("GRPO on the target", job, self._spending(rollouts, **changes))
-        return _trained(directory, name)
+        return trained_adapter(directory, name)
 
     def keep_status(self, selected: SelectedCapability, status: Status) -> None:
         """Write how far a capability has come."""
         write_document(self.root / "capabilities" / f"{selected.capability.name}.json", selected.replace(status=status))
+
+    @cached_property
+    def _episodes(self) -> tuple[Trajectory, ...]:
+        """The base's episodes on the training tasks; none where another run has analysed them."""
+        path = self.root / BASE_ROLLOUTS
+        return tuple(read_episodes(path)) if path.exists() else ()
+
+    def _prompts(
+        self,
+        manifests: Sequence[EnvironmentManifest],
+        adapters: Sequence[AdapterManifest],
+        candidates: Sequence[Candidate],
+    ) -> list[LabelledPrompt]:
+        return router_prompts(
+            manifests,
+            adapters,
+            candidates,
+            designer=self.designer,
+            target=self.target,
+            own=self.own,
+            prompts=self.settings.routing.prompts,
+            episodes=self._episodes,
+        )
 
     def _spending(self, rollouts: int, **changes: Any) -> GRPOConfig:
         """The training's settings for a comparison at equal rollouts: all are spent, also after the task is learnt."""
@@ -263,33 +290,3 @@ def run_method(pipeline: Pipeline) -> Trained:
 
     baseline = pipeline.train_on_target(spent, snapshots=SNAPSHOTS)
     return Trained(router, adapters, baseline, spent)
-
-
-def open_run(workdir: epath.Path, settings: RunSettings, base: Base) -> Path:
-    """The work directory of a run with ``settings`` on ``base``: made new, or opened again if it is this run's."""
-    if not is_local(workdir):
-        raise UserError(f"{workdir}: the pipeline works on a local disk: choose a local --workdir and copy it later")
-    return Path(open_workdir(workdir, {**settings.identity(), "base_revision": base.revision}))
-
-
-def _trained(directory: Path, name: str) -> AdapterManifest:
-    """The manifest of a trained adapter. Raises UserError if its files are not those of its training."""
-    manifest = read_document(directory / MANIFEST, AdapterManifest)
-    if manifest.name != name:
-        raise UserError(f"{directory / MANIFEST}: manifest of adapter {manifest.name!r}, not {name!r}: restore it")
-    check_adapter(directory / MANIFEST, manifest)
-    return manifest
-
-
-def _check(settings: RunSettings) -> None:
-    """Settings that are valid alone, but not for a pipeline."""
-    training = settings.training
-    if training.max_steps is None:
-        raise UserError("training.max_steps is not set: say how many steps an adapter is trained for")
-    if training.max_rollouts is not None:
-        raise UserError(
-            f"training.max_rollouts is {training.max_rollouts}: the pipeline sets it for GRPO on the target, to what "
-            "TRACE has spent; bound the adapters by training.max_steps"
-        )
-    check_sampling(settings.rollout)
-    ROUTERS.find(settings.routing.router)

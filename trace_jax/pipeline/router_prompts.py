@@ -1,78 +1,108 @@
 """Labelled prompts that train the gate, drawn from the synthesised environments alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Design, EnvironmentManifest
-from trace_jax.environments.protocol import Practice, Practised, Target
+from trace_jax.contract.trajectory import Message, Trajectory
+from trace_jax.environments.protocol import Environment, Prompting, Target
 from trace_jax.environments.registry import environment_factory
-from trace_jax.routing.gate_training import LabelledPrompt
+from trace_jax.routing.gate_training import LabelledPrompt, TooFewPrompts
 from trace_jax.synthesis.designer import Designer, DesignError, make_brief
+from trace_jax.synthesis.kinds import Evidence
 
 FIRST_PROMPT_SEED = 2_000_000  # beyond the seeds of calibration and training
+Part = Literal["exercised", "routine", "combined"]  # of ``Prompts``
 _PAIR_SHARE = 4  # one in so many prompts of an adapter is drawn again together with each other capability
+
+
+class PromptEnvironment(Prompting, Environment, Protocol):
+    """What prompts are drawn from."""
 
 
 def router_prompts(
     manifests: Sequence[EnvironmentManifest],
     adapters: Sequence[AdapterManifest],
     candidates: Sequence[Candidate],
+    *,
     designer: Designer,
     target: Target,
+    own: Design,
     prompts: int,
+    episodes: Sequence[Trajectory] = (),
 ) -> list[LabelledPrompt]:
     """Prompts with the adapters that each needs, ``prompts`` for each choice; nobody plays them.
 
     The prompts of the base need no adapter. They come from practice for the ``candidates`` that have no adapter, and
     from routine episodes of the environments. Further prompts need two capabilities, and so both adapters, or the one
-    that there is.
+    that there is. ``own`` says how the target is built, and ``episodes`` are those of the analysis, which tell practice
+    for candidates. Raises TooFewPrompts for an environment that shows none.
     """
-    spare = {name: design for name, design in _spare_designs(candidates, manifests, designer, target)}
-    practice = {name: _practice(target, name) for name in (*spare, *(manifest.capability for manifest in manifests))}
-    alone = [_exercised(practice[name], design) for name, design in spare.items()]
-    for manifest in manifests:
-        of_manifest = practice[manifest.capability]
-        if of_manifest is not None and (routine := of_manifest.routine(manifest.design)) is not None:
-            alone.append(routine)
+    trained = {manifest.capability: _environment(manifest, own) for manifest in manifests}
     adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
-    others = [*adapter_of, *spare]
-    wanted: list[tuple[Design, tuple[str, ...], int]] = [(design, (), -(-prompts // len(alone))) for design in alone]
-    for manifest in manifests:
-        needed = adapter_of[manifest.capability]
-        of_manifest = practice[manifest.capability]
-        wanted.append((_exercised(of_manifest, manifest.design), needed, prompts))
-        for other in others:
-            if of_manifest is None or other == manifest.capability:
-                continue
-            if (pair := of_manifest.combined(manifest.design, other)) is not None:
-                wanted.append((pair, needed + adapter_of.get(other, ()), prompts // _PAIR_SHARE))
-    return [_prompt(design, needed, FIRST_PROMPT_SEED + i) for design, needed, number in wanted for i in range(number)]
+    spare = dict(_spare(candidates, trained, designer, target, own, episodes))
+
+    alone: list[tuple[PromptEnvironment, Part]] = [(environment, "exercised") for environment in spare.values()]
+    alone += [(e, "routine") for e in trained.values() if e.prompts(FIRST_PROMPT_SEED).routine]
+    wanted = [_Wanted(environment, part, (), -(-prompts // len(alone))) for environment, part in alone]
+    for name, environment in trained.items():
+        wanted.append(_Wanted(environment, "exercised", adapter_of[name], prompts))
+        for other, combined_with in (trained | spare).items():
+            if other != name and environment.prompts(FIRST_PROMPT_SEED, combined_with).combined:
+                needed = adapter_of[name] + adapter_of.get(other, ())
+                wanted.append(_Wanted(environment, "combined", needed, prompts // _PAIR_SHARE, combined_with))
+    return [prompt for each in wanted for prompt in each.draw()]
 
 
-def _spare_designs(
-    candidates: Sequence[Candidate], manifests: Sequence[EnvironmentManifest], designer: Designer, target: Target
-) -> Iterator[tuple[str, Design]]:
-    """First designs for the candidates that have no environment yet, where the designer has one to offer."""
-    taken = {manifest.capability for manifest in manifests}
+@dataclass(frozen=True)
+class _Wanted:
+    """``number`` prompts of an environment: the part of its ``Prompts`` to take, and the adapters that they need."""
+
+    environment: PromptEnvironment
+    part: Part
+    adapters: tuple[str, ...]
+    number: int
+    combined_with: PromptEnvironment | None = None
+
+    def draw(self) -> Iterator[LabelledPrompt]:
+        for seed in range(FIRST_PROMPT_SEED, FIRST_PROMPT_SEED + self.number):
+            messages: tuple[Message, ...] = getattr(self.environment.prompts(seed, self.combined_with), self.part)
+            if messages:
+                yield LabelledPrompt(messages, self.environment.tools, self.adapters)
+
+
+def _spare(
+    candidates: Sequence[Candidate],
+    trained: Mapping[str, PromptEnvironment],
+    designer: Designer,
+    target: Target,
+    own: Design,
+    episodes: Sequence[Trajectory],
+) -> Iterator[tuple[str, PromptEnvironment]]:
+    """Environments for the candidates that have none yet, where the designer has one to offer.
+
+    One that cannot be combined with each of the trained ones is left out: it may need the same as one of them.
+    """
     for candidate in candidates:
-        if candidate.name not in taken:
-            try:
-                yield candidate.name, designer.design(make_brief(candidate, manifests[0].target, target), ())
-            except DesignError:
-                continue  # nothing to draw prompts from: distractors have no generator
+        if candidate.name in trained:
+            continue
+        evidence = Evidence(episodes, frozenset(candidate.examples))
+        try:
+            design = designer.design(make_brief(candidate, own, target, evidence), ())
+        except DesignError:
+            continue  # nothing to draw prompts from: distractors have no generator
+        environment = environment_factory(design, own)()
+        if isinstance(environment, Prompting) and all(
+            each.prompts(FIRST_PROMPT_SEED, environment).combined for each in trained.values()
+        ):
+            yield candidate.name, environment
 
 
-def _practice(target: Target, capability: str) -> Practice | None:
-    return target.practice(capability) if isinstance(target, Practised) else None
-
-
-def _exercised(practice: Practice | None, design: Design) -> Design:
-    """A design whose every prompt needs the capability, if the target's practice can change it to one."""
-    changed = None if practice is None else practice.exercised(design)
-    return design if changed is None else changed
-
-
-def _prompt(design: Design, adapters: tuple[str, ...], seed: int) -> LabelledPrompt:
-    environment = environment_factory(design)()
-    return LabelledPrompt(environment.reset(seed).messages, environment.tools, adapters)
+def _environment(manifest: EnvironmentManifest, own: Design) -> PromptEnvironment:
+    environment = environment_factory(manifest.design, own)()
+    if not isinstance(environment, Prompting):
+        raise TooFewPrompts(f"environment {manifest.name} has no prompts(seed, combined_with)")
+    return environment

@@ -21,6 +21,10 @@ L2 = (1e-3, 1e-2, 1e-1)
 LEAST = 10  # examples an adapter, and of the base
 
 
+class TooFewPrompts(UserError):
+    """An adapter, or the base, has too few distinct prompts to learn a gate from."""
+
+
 @dataclass(frozen=True)
 class LabelledPrompt:
     """The first request of a conversation, and the adapters that it needs (none: the base serves)."""
@@ -58,7 +62,8 @@ def train_gate(
     Repeated prompts are used once, so that none stands on both sides of the held-out split.
 
     Raises:
-        UserError: a label that is no adapter; an adapter, or the base, with fewer than ``LEAST`` distinct prompts.
+        UserError: a label that is no adapter.
+        TooFewPrompts: an adapter, or the base, has fewer than ``LEAST`` distinct prompts.
     """
     adapters = choices[1:]
     labelled: dict[tuple[int, ...], frozenset[str]] = {}
@@ -71,7 +76,7 @@ def train_gate(
     counts = dict(zip(adapters, needed.sum(axis=0), strict=True)) | {"the base": (~needed.any(axis=1)).sum()}
     for name, found in counts.items():
         if found < LEAST:
-            raise UserError(f"{found} distinct prompts for {name!r}; at least {LEAST} are needed: add some")
+            raise TooFewPrompts(f"{found} distinct prompts for {name!r}; at least {LEAST} are needed: add some")
     return fit_gate(reader.pooled(list(labelled)), needed, choices, base, seed)
 
 

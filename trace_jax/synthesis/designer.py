@@ -7,44 +7,64 @@ from typing import Any, Protocol
 from trace_jax.contract.capability import Candidate
 from trace_jax.contract.environment import Attempt, Design
 from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.environments.protocol import Environment, Practice, Practised, Target
+from trace_jax.environments.practice.ladder import RequestPractice
+from trace_jax.environments.protocol import Practice, PracticeSource, Practised, StatefulEnvironment, Target
+from trace_jax.synthesis.kinds import Evidence, kinds_for
 
 
 class DesignError(Exception):
     """The designer has no further design. The message, one line, becomes the reason why the capability is FAILED."""
 
 
-class GeneratedEnvironment(Environment, Protocol):
-    """An environment that can be validated: it also shows its solution and its state."""
+class GeneratedEnvironment(StatefulEnvironment, Protocol):
+    """An environment that can be validated: it also shows its solution and its state.
+
+    If it is ``Prompting`` too, a gate can learn to route to its adapter; otherwise the classifier routes.
+    """
 
     def solution(self) -> tuple[Message, ...]:
         """The agent's messages that do everything right in the current episode, which was just reset."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """The state that calls can change and ``grade`` looks at: a JSON value, and a copy of the environment's own."""
-        ...
-
 
 @dataclass(frozen=True)
 class Brief:
-    """What to design: the capability, the shapes of the target that must be kept, and the practice that it brings."""
+    """What to design: the capability, the shapes of the target that must be kept, and the practice that it brings.
+
+    ``own`` says how the target is built. Where there is no practice for the capability, ``without`` says why.
+    """
 
     capability: Candidate
-    target: str
+    own: Design
     tools: tuple[Tool, ...]
     results: Mapping[str, dict[str, Any]]  # tool → JSON Schema of its results
-    practice: Practice | None  # of the target, for the capability
-    practised: tuple[str, ...]  # capabilities for which the target brings practice
+    practice: Practice | None
+    without: str = ""
 
 
-def make_brief(capability: Candidate, name: str, target: Target) -> Brief:
-    """The brief for a capability of the target called ``name``. It shows the training split alone."""
-    practice: Practice | None = None
-    practised: tuple[str, ...] = ()
+def make_brief(capability: Candidate, own: Design, target: Target, evidence: Evidence | None = None) -> Brief:
+    """The brief for a capability of ``target``, which is built as ``own`` says. It shows the training split alone.
+
+    Practice is the target's own for the capability, or else on its requests of the kinds that the ``evidence`` tells.
+    """
+    practice, without = _practice(capability.name, own, target, evidence or Evidence())
+    return Brief(capability, own, target.environment("train").tools, target.results, practice, without)
+
+
+def _practice(capability: str, own: Design, target: Target, evidence: Evidence) -> tuple[Practice | None, str]:
+    found = target.practice_for(capability) if isinstance(target, Practised) else None
+    if found is not None:
+        return found, ""
+    reasons = []
     if isinstance(target, Practised):
-        practice, practised = target.practice(capability.name), target.practised
-    return Brief(capability, name, target.environment("train").tools, target.results, practice, practised)
+        reasons.append(f"it has {', '.join(target.practised)}")
+    if isinstance(target, PracticeSource):
+        kinds, routine = kinds_for(capability, target, evidence)
+        if kinds:
+            return RequestPractice(own, kinds, routine), ""
+        named = ", ".join(target.request_kinds)
+        reasons.append(f"none of its kinds of requests ({named}) failed more often where it is lacking")
+    return None, "; ".join(reasons) or "it has none at all"
 
 
 class Designer(Protocol):

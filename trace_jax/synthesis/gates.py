@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.calls import call_error
 from trace_jax.environments.results import result_fits
 from trace_jax.synthesis.designer import GeneratedEnvironment
+from trace_jax.synthesis.disjoint import NO_TASKS, Conversations
 from trace_jax.synthesis.probes import (
     Script,
     ScriptedEpisode,
@@ -25,19 +26,21 @@ from trace_jax.synthesis.probes import (
     play,
     solve,
 )
+from trace_jax.synthesis.prompt_gates import DISTINCT, Factory, prompt_gates, summarised
 
 TRIVIAL = 0.05  # most that doing nothing and refusing may earn on average
 CHANCE = 0.1  # most that calling tools at random may earn on average: a few tools and ids are sometimes hit
 STREAMS = 16  # of random calls for each seed
-DISTINCT = 0.9  # least share of seeds whose episodes differ
-
-Factory = Callable[[], GeneratedEnvironment]
 
 
 def run_gates(
-    make: Factory, tools: tuple[Tool, ...], results: Mapping[str, dict[str, Any]], seeds: Sequence[int]
+    make: Factory,
+    tools: tuple[Tool, ...],
+    results: Mapping[str, dict[str, Any]],
+    seeds: Sequence[int],
+    tasks: Conversations = NO_TASKS,
 ) -> tuple[Check, ...]:
-    """All gates, each a check with what was found. ``tools`` and ``results`` are the target's.
+    """All gates, each a check with what was found. ``tools``, ``results`` and ``tasks`` are the target's.
 
     An error of the environment is not caught: it tells its author more than a failed gate would.
     """
@@ -55,17 +58,13 @@ def run_gates(
         _bad_calls_answered(make, seeds),
         _results_of_target(results, [*solved.values(), *around.values()]),
         _no_leak(solved, around, [tool.name for tool in tools]),
+        *prompt_gates(make, {seed: episode.heard for seed, episode in solved.items()}, tasks),
     )
 
 
 def fingerprints(make: Factory, seeds: Sequence[int]) -> list[str]:
     """The fingerprint of each solved episode. It must be the same in every process."""
     return [play(make(), seed, solve).fingerprint() for seed in seeds]
-
-
-def _check(name: str, problems: Sequence[str], fine: str) -> Check:
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Check(name=name, passed=not problems, detail=problems[0] + more if problems else fine)
 
 
 def _deterministic(make: Factory, solved: dict[int, ScriptedEpisode]) -> Check:
@@ -75,13 +74,13 @@ def _deterministic(make: Factory, solved: dict[int, ScriptedEpisode]) -> Check:
         for seed in reversed(solved)
         if play(again, seed, solve).fingerprint() != solved[seed].fingerprint()
     ]
-    return _check("deterministic", differ, f"{len(solved)} seeds played twice alike")
+    return summarised("deterministic", differ, f"{len(solved)} seeds played twice alike")
 
 
 def _seeds_differ(solved: dict[int, ScriptedEpisode]) -> Check:
     distinct = len({episode.fingerprint() for episode in solved.values()})
     detail = f"{distinct} different episodes from {len(solved)} seeds"
-    return _check("seeds_differ", [detail] if distinct < DISTINCT * len(solved) else [], detail)
+    return summarised("seeds_differ", [detail] if distinct < DISTINCT * len(solved) else [], detail)
 
 
 def _tools_of_target(environment: GeneratedEnvironment, tools: tuple[Tool, ...]) -> Check:
@@ -94,7 +93,7 @@ def _tools_of_target(environment: GeneratedEnvironment, tools: tuple[Tool, ...])
     ]
     if not environment.tools:
         problems.append("no tools")
-    return _check("tools_of_target", problems, ", ".join(tool.name for tool in environment.tools))
+    return summarised("tools_of_target", problems, ", ".join(tool.name for tool in environment.tools))
 
 
 def _solution_earns_one(solved: dict[int, ScriptedEpisode]) -> Check:
@@ -103,7 +102,7 @@ def _solution_earns_one(solved: dict[int, ScriptedEpisode]) -> Check:
         for seed, episode in solved.items()
         if episode.reward != 1.0 or not episode.done
     ]
-    return _check("solution_earns_1", problems, f"on {len(solved)} seeds")
+    return summarised("solution_earns_1", problems, f"on {len(solved)} seeds")
 
 
 def _earns_nothing(name: str, make: Factory, seeds: Sequence[int], script: Script) -> Check:
@@ -118,7 +117,7 @@ def _random(make: Factory, seeds: Sequence[int]) -> Check:
 def _at_most(name: str, most: float, rewards: list[float]) -> Check:
     mean = float(np.mean(rewards))
     detail = f"mean reward {mean:.3f} in {len(rewards)} episodes, at most {most} is allowed"
-    return _check(name, [] if mean <= most else [detail], detail)
+    return summarised(name, [] if mean <= most else [detail], detail)
 
 
 def _wrong_change_costs(make: Factory, seeds: Sequence[int]) -> Check:
@@ -132,7 +131,7 @@ def _wrong_change_costs(make: Factory, seeds: Sequence[int]) -> Check:
             problems.append(f"seed {seed}: {extra[0].call.name} {extra[0].call.arguments} on top costs nothing")
     if not changed:
         problems.append("no call was found that changes the state")
-    return _check("wrong_change_costs", problems, f"on {changed} of {len(seeds)} seeds")
+    return summarised("wrong_change_costs", problems, f"on {changed} of {len(seeds)} seeds")
 
 
 def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
@@ -156,7 +155,7 @@ def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
         if with_error != [call.id for call in bad]:
             wanted = ", ".join(call.id for call in bad)
             problems.append(f"seed {seed}: of calls {wanted} only {with_error} got an error")
-    return _check("bad_calls_answered", problems, "unknown tools, malformed and wrong arguments get an error each")
+    return summarised("bad_calls_answered", problems, "unknown tools, malformed and wrong arguments get an error each")
 
 
 def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[ScriptedEpisode]) -> Check:
@@ -168,29 +167,38 @@ def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[Scr
         fits = name in validators and result_fits(validators[name], content)
         if not fits:
             problems.append(f"{name} answered {content!r}, which the target's does not")
-    return _check("results_of_target", problems, f"{count} results have the target's shape")
+    return summarised("results_of_target", problems, f"{count} results have the target's shape")
 
 
 def _no_leak(solved: dict[int, ScriptedEpisode], around: dict[int, ScriptedEpisode], names: Sequence[str]) -> Check:
     """A result leaks if it names a tool (an instruction), or if it alone contains all arguments of a deciding call.
 
-    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: it is
-    no leak if the user, or the call itself, has named all of them.
+    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: not
+    named by the user, nor by a call up to there, and no identifier, which has to be looked up.
     """
     problems = []
     for seed in solved:
         deciding = [exchange.call for exchange in solved[seed].exchanges if exchange.changed]
-        for exchange in (*solved[seed].exchanges, *around[seed].exchanges):
-            content = exchange.result.content or ""
-            known = f"{solved[seed].user} {json.dumps(exchange.call.arguments)}"
-            problems += [f"seed {seed}: {exchange.call.name} names the tool {n}" for n in names if _holds(content, n)]
-            for call in deciding:
-                values = [
-                    value if isinstance(value, str) else json.dumps(value) for value in (call.arguments or {}).values()
+        for episode in (solved[seed], around[seed]):
+            known = solved[seed].user
+            for exchange in episode.exchanges:
+                content = exchange.result.content or ""
+                known += f" {json.dumps(exchange.call.arguments)}"
+                problems += [
+                    f"seed {seed}: {exchange.call.name} names the tool {n}" for n in names if _holds(content, n)
                 ]
-                if all(_holds(content, v) for v in values) and not all(_holds(known, v) for v in values):
-                    problems.append(f"seed {seed}: {exchange.call.name} returns all of {call.name} {call.arguments}")
-    return _check("no_leak", problems, "no result holds an instruction, or all arguments of a deciding call")
+                problems += [
+                    f"seed {seed}: {exchange.call.name} returns all of {call.name} {call.arguments}"
+                    for call in deciding
+                    if _tells(content, call.arguments or {}, known)
+                ]
+    return summarised("no_leak", problems, "no result holds an instruction, or all arguments of a deciding call")
+
+
+def _tells(content: str, arguments: Mapping[str, Any], known: str) -> bool:
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in arguments.items()}
+    new = [name for name, text in texts.items() if not _holds(known, text) and not name.lower().endswith("id")]
+    return bool(new) and all(_holds(content, text) for text in texts.values())
 
 
 def _holds(text: str, words: str) -> bool:

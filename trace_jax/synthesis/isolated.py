@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 from trace_jax.contract.environment import Design
@@ -17,23 +18,29 @@ from trace_jax.contract.trajectory import Check, Tool
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
 from trace_jax.synthesis.designer import Brief
-from trace_jax.synthesis.gates import Factory, fingerprints, run_gates
+from trace_jax.synthesis.disjoint import NO_TASKS, Conversations
+from trace_jax.synthesis.gates import fingerprints, run_gates
+from trace_jax.synthesis.prompt_gates import Factory
 
 
-def run_isolated(design: Design, brief: Brief, seeds: Sequence[int], seconds: float) -> tuple[Check, ...]:
-    """All gates on ``design``. If the environment raises or hangs, a check fails; no exception is raised here.
+def run_isolated(
+    design: Design, brief: Brief, seeds: Sequence[int], seconds: float, tasks: Conversations = NO_TASKS
+) -> tuple[Check, ...]:
+    """All gates on ``design``; ``tasks`` are the target's. If the environment raises or hangs, a check fails.
 
     An entry point outside trace_jax fails at once, without being imported: only a sandbox may run it.
     """
     try:
-        environment_factory(design)
+        environment_factory(design, brief.own)
     except UserError as error:
         return (Check(name="entry_point", passed=False, detail=str(error)),)
     request = {
         "design": design.model_dump(mode="json"),
+        "own": brief.own.model_dump(mode="json"),
         "tools": [tool.model_dump(mode="json") for tool in brief.tools],
         "results": dict(brief.results),
         "seeds": list(seeds),
+        "conversations": {**asdict(tasks), "digests": sorted(tasks.digests)},
     }
     # Hashes, and so the order of sets, differ between the two processes: no environment may depend on them.
     children = [_start(hash_seed) for hash_seed in ("1", "2")]
@@ -86,11 +93,14 @@ def main() -> None:
     """
     request: dict[str, Any] = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
-        make = cast(Factory, environment_factory(Design.model_validate(request["design"])))
+        design, own = (Design.model_validate(request[name]) for name in ("design", "own"))
+        make = cast(Factory, environment_factory(design, own))
         answer: dict[str, Any] = {"fingerprints": fingerprints(make, request["seeds"])}
         if not request["only_fingerprints"]:
             tools = tuple(Tool.model_validate(tool) for tool in request["tools"])
-            checks = run_gates(make, tools, request["results"], request["seeds"])
+            given = request["conversations"]
+            tasks = Conversations(frozenset(given["digests"]), given["tasks"], given["broken"])
+            checks = run_gates(make, tools, request["results"], request["seeds"], tasks)
             answer["checks"] = [check.model_dump(mode="json") for check in checks]
     json.dump(answer, sys.stdout)
 

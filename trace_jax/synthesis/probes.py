@@ -28,9 +28,11 @@ class Exchange:
 
 @dataclass
 class ScriptedEpisode:
-    """One scripted episode. ``opening`` holds the messages of reset, ``user`` all words of the user."""
+    """One scripted episode. ``opening`` holds the messages of reset, ``heard`` all messages but the agent's own,
+    ``user`` all words of the user."""
 
     opening: tuple[Message, ...] = ()
+    heard: list[Message] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     user: str = ""
     done: bool = False
@@ -58,6 +60,7 @@ def play(environment: GeneratedEnvironment, seed: int, script: Script) -> Script
     episode = ScriptedEpisode()
     observation = environment.reset(seed)
     episode.opening = observation.messages
+    episode.heard += observation.messages
     episode.user = _user_words(observation.messages)
     for number, message in enumerate(script(environment, episode)):
         if number == MAX_STEPS:
@@ -67,6 +70,7 @@ def play(environment: GeneratedEnvironment, seed: int, script: Script) -> Script
         changed = bool(message.tool_calls) and environment.state() != before
         pairs = zip(message.tool_calls, observation.messages, strict=False)
         episode.exchanges += [Exchange(call, result, changed) for call, result in pairs]
+        episode.heard += observation.messages
         episode.user += "\n" + _user_words(observation.messages)
         episode.done = observation.done
         if observation.done:

@@ -18,9 +18,9 @@ class RulesDesigner:
         reason than its difficulty, and if the next step leaves the ladder of designs or was tried before.
         """
         if brief.practice is None:
-            known = f"it has {', '.join(brief.practised)}" if brief.practised else "it has none at all"
             raise DesignError(
-                f"target {brief.target!r} brings no practice for capability {brief.capability.name!r}: {known}"
+                f"target {brief.own.entry_point!r} brings no practice for capability {brief.capability.name!r}: "
+                f"{brief.without}"
             )
         if not attempts:
             return brief.practice.first

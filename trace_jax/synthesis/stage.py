@@ -16,7 +16,10 @@ from trace_jax.environments.protocol import Target
 from trace_jax.errors import UserError
 from trace_jax.synthesis.calibration import Window, calibrate, judge
 from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
+from trace_jax.synthesis.disjoint import Conversations, conversations
 from trace_jax.synthesis.isolated import run_isolated
+from trace_jax.synthesis.kinds import Evidence
+from trace_jax.synthesis.prompt_gates import NO_PROMPTS
 from trace_jax.synthesis.settings import SynthesisSettings
 
 log = logging.getLogger(__name__)
@@ -35,11 +38,12 @@ def synthesise(
     *,
     designer: Designer,
     target: Target,
-    target_name: str,
+    own: Design,
     rollout: Rollout,
     settings: SynthesisSettings,
     seed: int,
     directory: PathLike,
+    evidence: Sequence[Trajectory] = (),
     recorded: PathLike | None = None,
     window: Window = ACCEPTED,
 ) -> EnvironmentManifest | SelectedCapability:
@@ -49,8 +53,9 @@ def synthesise(
     fails goes back to the designer, until that gives up; an error of ``rollout`` is raised.
 
     Args:
-        target_name: the name under which ``target`` is registered.
+        own: how ``target`` is built: its name in the registry, and its parameters.
         seed: of the run; every round takes new seeds of the environment from it.
+        evidence: the episodes of the analysis, which tell the kinds of requests that the base fails at.
         recorded: the JSON Lines in which ``rollout`` keeps its episodes; the manifest holds their digest.
         window: the accepted range of the calibration.
     """
@@ -58,23 +63,24 @@ def synthesise(
     written = epath.Path(directory) / f"{name}.json"
     failed = epath.Path(directory) / f"{name}.failed.json"
     if written.exists():
-        return _same(read_document(written, EnvironmentManifest), name, target_name, written)
+        return _same(read_document(written, EnvironmentManifest), name, own.entry_point, written)
     if failed.exists():
         return read_document(failed, SelectedCapability)
 
-    brief = make_brief(selected.capability, target_name, target)
+    brief = make_brief(selected.capability, own, target, Evidence(evidence, frozenset(selected.failed_examples)))
+    tasks = conversations(target)
     attempts: tuple[Attempt, ...] = ()
     try:
         for number in range(settings.max_rounds):
             design = designer.design(brief, attempts)
-            attempts += (_attempt(design, brief, rollout, settings, number=number, seed=seed, window=window),)
+            attempts += (_attempt(design, brief, tasks, rollout, settings, number=number, seed=seed, window=window),)
             last = attempts[-1]
             log.info("%s, round %d: %s", name, number, last.feedback)
             if last.verdict == "accepted":
                 manifest = EnvironmentManifest(
                     name=name,
                     capability=name,
-                    target=target_name,
+                    target=own.entry_point,
                     designer=designer.name,
                     design=design,
                     gates=last.gates,
@@ -84,6 +90,8 @@ def synthesise(
                     recorded=None if recorded is None else log_checksum(recorded),
                 )
                 write_document(written, manifest)
+                if any(check.detail == NO_PROMPTS for check in last.gates):
+                    log.warning("environment %s: %s", name, NO_PROMPTS)
                 return manifest
         raise DesignError(
             f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}"
@@ -105,6 +113,7 @@ def rollouts_spent(attempts: Sequence[Attempt]) -> int:
 def _attempt(
     design: Design,
     brief: Brief,
+    tasks: Conversations,
     rollout: Rollout,
     settings: SynthesisSettings,
     *,
@@ -114,7 +123,7 @@ def _attempt(
 ) -> Attempt:
     groups, gate_seeds = settings.calibration_groups, settings.gate_seeds
     first = (seed * settings.max_rounds + number) * max(groups, gate_seeds)  # every round has new seeds
-    gates = run_isolated(design, brief, range(first, first + gate_seeds), settings.gate_seconds)
+    gates = run_isolated(design, brief, range(first, first + gate_seeds), settings.gate_seconds, tasks)
     failed = [check for check in gates if not check.passed]
     if failed:
         return Attempt(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.helpdesk.database import Database
@@ -20,6 +21,14 @@ POLICY = (
 def says(text: str, words: str) -> bool:
     """Whether ``text`` contains ``words`` as whole words."""
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def shop(database: Database) -> dict[str, Any]:
+    """A copy of the graded state, without locks: opening one is a means to an end, which is not graded."""
+    tables = database.copy().state()
+    for order in tables["orders"].values():
+        del order["locked"]
+    return tables
 
 
 def state_checks(initial: Database, expected: Database, found: Database) -> Iterator[Check]:
@@ -78,6 +87,10 @@ class Desk:
             return error_message(call, error)
         self.accepted.append(call)
         return tool_message(call, result)
+
+    def state(self) -> dict[str, Any]:
+        """The shop as it stands, without locks."""
+        return shop(self.database)
 
     def grade(self) -> Outcome:
         """Compare the shop and the replies with the requests."""

@@ -23,13 +23,17 @@ class Path:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. ``subject`` is its summary in the subject line; ``must_say`` the words that the reply needs."""
+    """One request. ``subject`` is its summary in the subject line; ``must_say`` the words that the reply needs.
+
+    ``kind`` is the name of the builder that drew it.
+    """
 
     subject: str
     text: str
     right: Path
     wrong: Path | None = None
     must_say: tuple[str, ...] = ()
+    kind: str = ""
 
 
 def _get_order(order: str) -> Call:
@@ -273,3 +277,4 @@ BY_CAPABILITY: dict[str, tuple[Builder, ...]] = {
     "refuse_forbidden": (cancel_forbidden, refund_forbidden),
     "recover_from_error": (cancel_locked, status_timeout),
 }
+ALL: tuple[Builder, ...] = (*ROUTINE, *(builder for builders in BY_CAPABILITY.values() for builder in builders))

@@ -102,6 +102,6 @@ class ShortHelpdesk:
         """An environment over the tickets of a split."""
         return ShortDesk(split)
 
-    def practice(self, capability: str) -> FamilyPractice | None:
+    def practice_for(self, capability: str) -> FamilyPractice | None:
         """The generated environments for a capability, or None if it is not one of ``practised``."""
         return practice_on(capability, _OFFERED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -49,5 +49,5 @@ def draw_ticket(rng: np.random.Generator, customer: str, builders: Sequence[Buil
     other = drawer.customer("C" + str(10 + (int(customer[1:]) - 9) % 30))
     for _ in range(bystanders):
         drawer.order(other, drawer.choice(STATUSES))
-    requests = tuple(build(drawer, customer) for build in builders)
+    requests = tuple(replace(build(drawer, customer), kind=build.__name__) for build in builders)
     return Ticket(customer, requests, drawer.database)

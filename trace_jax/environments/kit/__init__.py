@@ -30,6 +30,7 @@ environment needs no further package.
 """
 
 from trace_jax.environments.kit.environment import Environment
+from trace_jax.environments.kit.practice import PracticeTarget
 from trace_jax.environments.kit.scenario import Request, Scenario, call
 from trace_jax.environments.kit.target import Target
 from trace_jax.environments.kit.tools import Effects, ToolError, effects, look_up, results, tool, tools
@@ -37,6 +38,7 @@ from trace_jax.environments.kit.tools import Effects, ToolError, effects, look_u
 __all__ = [
     "Effects",
     "Environment",
+    "PracticeTarget",
     "Request",
     "Scenario",
     "Target",

@@ -31,6 +31,7 @@ class Environment(Generic[S]):
         state_type: the state dataclass, whose tool methods the agent may call.
         tools: all of them, unless the subclass chooses some.
         graded: the reward is the share of checks that passed; else it is 1 if all passed, and 0 otherwise.
+        kinds: the kinds of requests to draw, in order; ``draw`` chooses if there are none. ``PracticeTarget`` sets it.
         source: the split to draw from, or "practice". Every scenario belongs to one source, by a hash of what the user
             says: no two sources share a conversation. None draws from all.
         scenario, world, replies: those of the current episode. ``world`` is the state as it stands, ``replies`` are the
@@ -42,7 +43,9 @@ class Environment(Generic[S]):
     state_type: type[S]
     tools: tuple[Tool, ...]
     graded: bool = False
+    kinds: tuple[str, ...] = ()
     source: Source | None = None
+    _drawn: Scenario[S] | None = None  # of every task, for practice
 
     def __init_subclass__(cls) -> None:
         if "state_type" not in vars(cls):
@@ -71,8 +74,9 @@ class Environment(Generic[S]):
 
     def scenario_checks(self) -> Iterator[Check]:
         """Compares the state with the one that the solution leaves, and the replies with what they must say."""
-        yield from state_checks(self.scenario.initial, self.scenario.expected, self.world)
-        yield from reply_checks(self.scenario.requests, self._answers)
+        scenario = self.scenario
+        yield from state_checks(scenario.initial, scenario.expected, self.world, scenario.changes)
+        yield from reply_checks(scenario.requests, self._answers)
 
     def reset(self, task: Task) -> Observation:
         """Start the episode of ``task``: the policy, and the user's first request."""
@@ -118,6 +122,8 @@ class Environment(Generic[S]):
         return as_json(self.world)
 
     def _draw(self, task: Task) -> Scenario[S]:
+        if self._drawn is not None:
+            return self._drawn
         for attempt in range(_DRAWS):
             scenario = self.draw(Random(f"{self.name}/{self.source}/{task}/{attempt}"))
             if not scenario.requests:

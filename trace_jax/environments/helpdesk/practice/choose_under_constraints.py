@@ -28,12 +28,10 @@ class ChooseUnderConstraints(PracticeDesk):
     easier = {"listed": 2}
     harder = {"listed": 4}
 
-    def __init__(
-        self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, other: str = "", listed: int = 3
-    ) -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, listed: int = 3) -> None:
         if not 2 <= listed <= 4:
             raise UserError(f"environment {self.capability}: listed={listed} lies outside 2 to 4")
-        super().__init__(exercised, routine, contrast_every, other)
+        super().__init__(exercised, routine, contrast_every)
         self._listed = listed
 
     def _exercises(self) -> tuple[Builder, ...]:

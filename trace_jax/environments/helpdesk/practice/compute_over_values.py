@@ -27,12 +27,10 @@ class ComputeOverValues(PracticeDesk):
     routines = (refund_item, status, cancel, new_city, resend_to)
     easier = {"max_price": 3}
 
-    def __init__(
-        self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, other: str = "", max_price: int = 5
-    ) -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, max_price: int = 5) -> None:
         if not 2 <= max_price <= 9:
             raise UserError(f"environment {self.capability}: max_price={max_price} lies outside 2 to 9")
-        super().__init__(exercised, routine, contrast_every, other)
+        super().__init__(exercised, routine, contrast_every)
         self._max_price = max_price
 
     def _exercises(self) -> tuple[Builder, ...]:

@@ -1,20 +1,20 @@
 """The base of all families: a desk with short tickets that turn on one capability, graded request by request."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.helpdesk.database import Database
-from trace_jax.environments.helpdesk.desk import Desk, says
+from trace_jax.environments.helpdesk.desk import Desk, says, shop
 from trace_jax.environments.helpdesk.draw import customer, draw_from
 from trace_jax.environments.helpdesk.policies import follow
-from trace_jax.environments.helpdesk.requests import BY_CAPABILITY, Builder, Call, Request
+from trace_jax.environments.helpdesk.requests import Builder, Call, Request
 from trace_jax.environments.helpdesk.ticket import Ticket, after_calls, draw_ticket
 from trace_jax.environments.helpdesk.tools import TOOLS
-from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments.protocol import Environment, Observation, Outcome, Prompts
 from trace_jax.errors import UserError
 
 MAX_REQUESTS = 2  # the target's tickets hold three or four, so none of them can be drawn here
@@ -32,14 +32,6 @@ class Turn:
     after: Database
     calls: list[Call] = field(default_factory=list)
     reply: str | None = None
-
-
-def shop(database: Database) -> dict[str, Any]:
-    """A copy of the graded state, without locks: opening one is a means to an end, which the target does not grade."""
-    tables = database.copy().state()
-    for order in tables["orders"].values():
-        del order["locked"]
-    return tables
 
 
 def changes(before: Database, after: Database) -> Counter[tuple[str, str]]:
@@ -62,9 +54,7 @@ class PracticeDesk(Desk):
     """A ticket of ``exercised`` requests that need the capability and ``routine`` ones that do not.
 
     Every ``contrast_every``-th ticket is wholly routine (0: none), so that the policy does not learn to always do the
-    unusual. With ``other``, requests that need the capability ``other`` replace the routine ones. Such tickets are not
-    trained on; they show a router a conversation that needs two capabilities.
-    Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
+    unusual. Tickets are of the practice source and shorter than the target's: no ticket of a target split can be drawn.
 
     The reward is the mean credit of the exercised requests, less up to half of it for routine requests done wrong. A
     request earns 1 if it is done right, ``PROGRESS`` for a step towards that without any other change, and 0 otherwise.
@@ -79,35 +69,38 @@ class PracticeDesk(Desk):
     easier: ClassVar[Knobs] = {}  # knobs of this family alone, as they make it easier, and harder
     harder: ClassVar[Knobs] = {}
 
-    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8, other: str = "") -> None:
+    def __init__(self, exercised: int = 1, routine: int = 1, contrast_every: int = 8) -> None:
         if exercised < 1 or routine < 0 or exercised + routine > MAX_REQUESTS or contrast_every < 0:
             raise UserError(
                 f"environment {self.capability}: exercised={exercised}, routine={routine}, contrast_every="
                 f"{contrast_every}: at least 1 exercised, at most {MAX_REQUESTS} requests, contrast_every >= 0"
             )
-        if other and other not in BY_CAPABILITY:
-            raise UserError(
-                f"environment {self.capability}: other={other!r} is no capability of the helpdesk: it has "
-                f"{', '.join(BY_CAPABILITY)}"
-            )
         tools = tuple(tool for tool in TOOLS if tool.name in self.offered)
         super().__init__(self.capability, self._draw_practice, tools)
         self._counts = exercised, routine
         self._contrast_every = contrast_every
-        self._routines = BY_CAPABILITY[other] if other else self.routines
 
     def _draw_practice(self, seed: int) -> Ticket:
         exercised, routine = self._counts
         if self._contrast_every and seed % self._contrast_every == 0:
             exercised, routine = 0, exercised + routine
-        turns_on = [True] * exercised + [False] * routine
+        ticket, self._turns_on = self._draw_ticket(seed, exercised, routine, self.routines)
+        return ticket
+
+    def _draw_ticket(
+        self, seed: int, exercised: int, others: int, builders: tuple[Builder, ...]
+    ) -> tuple[Ticket, tuple[bool, ...]]:
+        """A ticket of ``exercised`` requests and ``others`` of ``builders``; and which requests are exercised."""
+        turns_on = [True] * exercised + [False] * others
+        order: tuple[bool, ...] = ()
 
         def make(rng: np.random.Generator) -> Ticket:
-            self._turns_on = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
-            builders = [_pick(rng, self._exercises() if on else self._routines) for on in self._turns_on]
-            return draw_ticket(rng, customer(rng), builders)
+            nonlocal order
+            order = tuple(turns_on[i] for i in rng.permutation(len(turns_on)))
+            drawn = [_pick(rng, self._exercises() if on else builders) for on in order]
+            return draw_ticket(rng, customer(rng), drawn)
 
-        return draw_from("practice", make, "synthesis", self.capability, seed)
+        return draw_from("practice", make, "synthesis", self.capability, seed), order
 
     def _exercises(self) -> tuple[Builder, ...]:
         return self.exercises
@@ -135,9 +128,20 @@ class PracticeDesk(Desk):
         """The agent's messages of the right path, for every request."""
         return tuple(message for request in self.ticket.requests for message in follow(request.right))
 
-    def state(self) -> dict[str, Any]:
-        """The shop as it stands, without locks."""
-        return shop(self.database)
+    def prompts(self, seed: int, combined_with: Environment | None = None) -> Prompts:
+        """Openings of tickets. Those of two requests, one each, need the capability of another family as well."""
+        exercised, routine = self._counts
+        found = Prompts(
+            self._opening(seed, exercised, routine, self.routines),
+            self._opening(seed, 0, exercised + routine, self.routines),
+        )
+        if isinstance(combined_with, PracticeDesk):
+            found = replace(found, combined=self._opening(seed, 1, 1, combined_with.exercises))
+        return found
+
+    def _opening(self, seed: int, exercised: int, others: int, builders: tuple[Builder, ...]) -> tuple[Message, ...]:
+        ticket, _ = self._draw_ticket(seed, exercised, others, builders)
+        return Desk(self.name, lambda _: ticket).reset(seed).messages
 
     def grade(self) -> Outcome:
         """The credits of all requests; see the class."""
