@@ -5,7 +5,7 @@ import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Eight devices for meshes. Tests compile for longer than they compute: LLVM's optimisations would cost more than they save.
+# Eight devices for meshes. Tests compile for longer than they compute: optimisations would cost more than they save.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),

@@ -166,26 +166,26 @@ def test_other_versions_are_refused_naming_both(tmp_path):
     path = tmp_path / "document.json"
     write_document(path, FIRST)
     content = json.loads(path.read_text())
-    for version in (0, 2, "1", None):
+    for version in (0, 1, 3, "2", None):
         path.write_text(json.dumps({**content, "schema_version": version}))
         message = refusal(path)
-        assert f"schema_version {version!r}" in message and "reads 1" in message and "new work directory" in message
+        assert f"schema_version {version!r}" in message and "reads 2" in message and "new work directory" in message
     del content["schema_version"]
     path.write_text(json.dumps(content))
-    assert "without schema_version" in refusal(path) and "reads 1" in refusal(path)
+    assert "without schema_version" in refusal(path) and "reads 2" in refusal(path)
     path.write_text(json.dumps({**content, "schema_version": 7}) + "\n")
     assert f"{path}:1: " in refusal(path, read=read_records) and "schema_version 7" in refusal(path, read=read_records)
 
 
-def test_a_model_of_version_two_writes_two_and_refuses_one(tmp_path):
+def test_a_newer_model_writes_its_version_and_refuses_older_ones(tmp_path):
     class Newer(Candidates):
-        schema_version: int = 2
+        schema_version: int = 3
 
     write_document(tmp_path / "old.json", FIRST)
-    assert "schema_version 1; this build reads 2" in refusal(tmp_path / "old.json", Newer)
+    assert "schema_version 2; this build reads 3" in refusal(tmp_path / "old.json", Newer)
     newer = Newer(analyst="a", capabilities=())
     write_document(tmp_path / "new.json", newer)
-    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == 3
     assert read_document(tmp_path / "new.json", Newer) == newer
 
 

@@ -16,7 +16,6 @@ from configs.base import get_config
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
 from evaluation.report_files import read_report
 from evaluation.verification import verify
-from launch.serve import _held
 from launch.verify import check
 from trace_jax.analysis.stage import analyse
 from trace_jax.contract.adapter import AdapterManifest, check_adapter, manifest_of
@@ -30,7 +29,7 @@ from trace_jax.contract.trajectory import Trajectory
 from trace_jax.contract.workdir import open_workdir
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
-from trace_jax.gateway.adapters import Adapters
+from trace_jax.gateway.adapters import Adapters, held_adapters
 from trace_jax.pipeline.calibration import calibration_groups
 from trace_jax.pipeline.method import _trained
 from trace_jax.routing.features import PromptReader
@@ -117,7 +116,7 @@ def load_all_adapters(root: Path) -> None:
 
 
 def serve(root: Path) -> None:
-    _held(root, read_document(root / TABLE, RouteTable))
+    held_adapters(root, read_document(root / TABLE, RouteTable))
 
 
 def merge(root: Path) -> None:
@@ -387,7 +386,7 @@ def test_records_read_back_equal_and_a_seal_is_one_more_field(root):
 
 
 def test_the_gateway_looks_again_before_it_merges(root):
-    held = _held(root, read_document(root / TABLE, RouteTable))
+    held = held_adapters(root, read_document(root / TABLE, RouteTable))
     adapters = Adapters(held, None, small_run.CONFIG, "b", root / "gateway" / "merged", 1)
     adapters._write({"look": 0.5, "finish": 0.5}, root / "good")
     flip(root / WEIGHTS, -1)
