@@ -29,7 +29,8 @@ class PracticeTarget(Target):
         drawn.source, drawn.kinds = "practice", tuple(kinds)
         drawn.reset(seed)
         return PracticeTask(
-            tuple(_practice(request) for request in drawn.scenario.requests), lambda: self._opened(drawn.scenario)
+            tuple(practice_request(request) for request in drawn.scenario.requests),
+            lambda: self._opened(drawn.scenario),
         )
 
     def _opened(self, scenario: Scenario[Any]) -> Environment[Any]:
@@ -38,7 +39,8 @@ class PracticeTarget(Target):
         return made
 
 
-def _practice(request: Request) -> PracticeRequest:
+def practice_request(request: Request) -> PracticeRequest:
+    """A request of a scenario, with its solution and its mistake. Raises UserError for one without a kind."""
     if not request.kind:
         raise UserError(f"practice request {request.text!r} has no kind: give one to kit.Request")
     wrong = messages(*request.mistake) if request.mistake else None
