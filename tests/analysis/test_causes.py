@@ -1,6 +1,7 @@
 """The choice among failed checks. Forty failed episodes and forty passed ones; which checks fail where is given."""
 
 import numpy as np
+import pytest
 from made_episodes import made
 
 from trace_jax.analysis.rules_analyst import RulesAnalyst
@@ -90,8 +91,12 @@ def test_an_act_is_one_skill_in_all_kinds_of_request_and_a_field_is_not() -> Non
     assert names(discovered(fields | QUIET)) == {"book_time", "move_time", "pay_time"}
 
 
-def test_a_check_that_fails_for_two_causes_is_divided_by_what_goes_with_them() -> None:
-    """Where the first slot was taken, or the letter was asked for, the same check fails."""
+@pytest.mark.parametrize(("others", "quiet"), [(24, tuple(QUIET)), (8, ("tone.kind",))])
+def test_a_check_that_fails_for_two_causes_is_divided(others: int, quiet: tuple[str, ...]) -> None:
+    """Where the first slot was taken, or the letter was asked for, the same check fails.
+
+    Where few ``others`` fail, the check is almost the reward: the lapse stands alone, and the letter is no candidate.
+    """
     slots = [{"slot": f"S{n}"} for n in range(3)]
     rng = np.random.default_rng(0)
     episodes: list[Trajectory] = []
@@ -101,9 +106,16 @@ def test_a_check_that_fails_for_two_causes_is_divided_by_what_goes_with_them() -
         taken = "S0" if first else "S2"
         choice = [("list_slots", {}, slots), ("reserve", {"slot": taken}, "ok")] if number % 2 == 0 else []
         request = "> Reserve one, and write a letter." if letter else "> Reserve one."
-        checks = [Check(name="state", passed=not failed), *(Check(name=name, passed=True) for name in QUIET)]
+        checks = [Check(name="state", passed=not failed), *(Check(name=name, passed=True) for name in quiet)]
         episodes.append(made(request, *choice, "Done.", number=number, reward=float(not failed), checks=checks))
+    for number in range(120, 120 + others):
+        checks = [Check(name="tone.kind", passed=False), Check(name="state", passed=True)]
+        episodes.append(made("> Sing.", "No.", number=number, reward=0.0, checks=checks))
     found = RulesAnalyst().discover(episodes)
+    if len(quiet) == 1:
+        assert "compare_options" in {candidate.name for candidate in found.capabilities}
+        assert not any(candidate.name.endswith("meet_check_state") for candidate in found.capabilities)
+        return
     assert {candidate.name for candidate in found.capabilities} >= {"compare_options__failing__meet_check_state"}
     assert any(
         candidate.name.startswith("asked_") and candidate.name.endswith("__failing__meet_check_state")

@@ -17,7 +17,7 @@ from trace_jax.analysis.apart import goes_with
 from trace_jax.analysis.association import Flags, Table, scores
 from trace_jax.analysis.causes import EXPLAINED, INSIDE, MIN_SUPPORT, SAME, Reasons
 from trace_jax.analysis.detectors.library import DETECTORS
-from trace_jax.analysis.patterns.joint import joint_name, parts_of
+from trace_jax.analysis.patterns.joint import ASKED, joint_name, parts_of
 from trace_jax.analysis.patterns.names import GENERAL, GROUP, short
 
 UNEXPLAINED = 0.1  # share of all failed episodes that a cause must explain anew
@@ -70,7 +70,7 @@ class Division:
                 causes = ", ".join(map(short, [*self.known, *self.causes]))
                 self.reasons[name] = f"its failures are explained by {causes}"
                 continue
-            parts = {joint_name(lapse, name): against.hits(lapse) for lapse in goes_with(against, old_N, self.tasks)}
+            parts = self._parts(against, name, old_N)
             together_N = np.any([old_N, *parts.values()], axis=0)
             mixed = old_N.sum() > (1 - SAME) * size
             whole = any(part.sum() >= SAME * size for part in parts.values())
@@ -84,6 +84,16 @@ class Division:
                 self.reasons[name] = "fails for causes that are candidates already, and for others that are not clear"
             else:
                 self.causes[name] = hits_N
+
+    def _parts(self, against: Table, name: str, old_N: Flags) -> dict[str, Flags]:
+        """The causes that go with a check: name → failed episodes. Of one that is almost the reward, the lapses alone.
+
+        Labels must not depend on the reward, so neither on such a check: a kind of request would be labelled by it.
+        """
+        hits = {lapse: against.hits(lapse) for lapse in goes_with(against, old_N, self.tasks)}
+        if against.failed_N.sum() < _NEARLY_ALL * self.graded.failed_N.sum():
+            return {joint_name(lapse, name): hits_N for lapse, hits_N in hits.items()}
+        return {lapse: hits_N for lapse, hits_N in hits.items() if not lapse.startswith(ASKED)}
 
     def _known_explain(self, hits_N: Flags) -> bool:
         """True if the known skills make up most of these failures: more than of others, or most of all failures."""
