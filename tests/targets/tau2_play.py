@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -232,13 +233,19 @@ def play_interleaved(target: Tau2Bench, count: int = 32) -> dict:
 
 
 def play_digest(target: Tau2Bench, count: int = 20) -> dict:
-    """A digest of some gold episodes. Telecom's draw bill ids, which must not depend on chance."""
+    """A digest of some gold episodes. In telecom each begins with a new bill, whose id must not depend on chance."""
     environment, tasks = target.environment("train"), package_tasks(target)
-    chosen = [task for task in all_tasks(target) if "data_usage_exceeded" in task] + list(all_tasks(target))
-    reading = call(800, "get_customer_by_phone", {"phone_number": "555-123-2002"})
-    scripts = [gold(tasks[task], target._solo) for task in chosen[:count]]
-    pairs = zip(chosen, [[*script[:-1], reading, script[-1]] for script in scripts], strict=False)
-    return {"digests": [digest(*played(environment, task, script)) for task, script in pairs]}
+    new_bill = [
+        call(800, "refuel_data", {"customer_id": "C1002", "line_id": "L1004", "gb_amount": 1.0}),
+        call(801, "get_customer_by_id", {"customer_id": "C1002"}),
+    ]
+    chosen = all_tasks(target)[:count]
+    scripts = [[*new_bill, *gold(tasks[task], target._solo)] for task in chosen]
+    episodes = [played(environment, *pair) for pair in zip(chosen, scripts, strict=True)]
+    bills = {
+        bill for seen, _ in episodes for message in seen for bill in re.findall(r'"B0[^"]+', message.content or "")
+    }
+    return {"digests": [digest(*episode) for episode in episodes], "bills": sorted(bills)}
 
 
 class Endpoint(BaseHTTPRequestHandler):

@@ -60,6 +60,7 @@ def test_the_scores_are_the_benchmarks(name: str) -> None:
     assert (found["interleaved", name]["episodes"], found["interleaved", name]["differ"]) == (32, [])
     again = played(f"digest:{name}", hash_seed=1)
     assert again["digest", name]["digests"] == found["digest", name]["digests"]
+    assert bool(found["digest", name]["bills"]) == name.startswith("telecom")
 
 
 @pytest.fixture(scope="module")

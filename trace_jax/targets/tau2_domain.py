@@ -94,8 +94,8 @@ class _ModelUser(UserSimulator):
 class _SteadyTelecomTools(TelecomTools):
     """Telecom's tools, but the id of a new bill does not depend on chance.
 
-    The evaluator plays an episode's calls again and compares the results. With an id drawn at random, every episode
-    that reads a bill after ``refuel_data`` could not be evaluated.
+    ``refuel_data`` makes a bill for a customer who has no draft of one. The evaluator plays an episode's calls again
+    and compares the results, so that it refuses an episode in which a random id was read.
     """
 
     def _apply_one_time_charge(self, customer_id: str, amount: float, description: str) -> None:
