@@ -106,11 +106,7 @@ class Confirming(BankDesk):
     name = "confirming"
 
     def user(self, reply):
-        if reply == "Shall I?":
-            self.asked = getattr(self, "asked", 0) + 1
-            return "Yes."
-        following = len(self.replies) - getattr(self, "asked", 0)
-        return self.scenario.requests[following].text if following < len(self.scenario.requests) else None
+        return "Yes." if reply == "Shall I?" else super().user(reply)
 
     def checks(self):
         yield from (check for check in self.scenario_checks() if not check.name.endswith("reply"))

@@ -263,7 +263,7 @@ def test_a_target_that_another_process_cannot_load_is_named():
 def test_tasks_that_pass_without_an_agent_are_named_and_no_fault():
     class Easy(Calendar):
         def checks(self):
-            return {"short": len(self.scenario.requests[0].text) < 30}
+            return {"odd": len(self.scenario.requests[0].text) % 3 == 0}
 
     found = {finding.check: finding for finding in findings(Faulty(Easy, 40, 40), tasks=40)}
     note = found["do-nothing, train"]
@@ -315,7 +315,7 @@ def test_a_target_in_workers_is_checked_alike():
     ("flags", "status", "words"),
     [
         ((), 2, "--target is missing"),
-        (("--target=nothing",), 1, "no target 'nothing': known are helpdesk, helpdesk_short"),
+        (("--target=nothing",), 1, "no target 'nothing': known are agentdojo, bfcl, helpdesk, helpdesk_short"),
         (("--target=helpdesk", "--parameters=[]"), 1, "target.parameters is '[]': it should be a JSON object"),
         (("--target=helpdesk", '--parameters={"a": 1}'), 1, "got an unexpected keyword argument 'a'"),
         (

@@ -237,7 +237,7 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
 @pytest.mark.parametrize(
     "flags,words",
     [
-        (("--environment=shop",), "no target 'shop': known are helpdesk"),
+        (("--environment=shop",), "no target 'shop': known are agentdojo"),
         (("--environment=trace_jax.telemetry.progress:Progress",), "has no tasks"),
         (("--environment=nowhere.json",), "nowhere.json: no such file"),
         (("--adapter=nowhere/adapter.json",), "nowhere/adapter.json: no such file"),

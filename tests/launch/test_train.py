@@ -168,7 +168,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(environme
         ({"environments": ["absent.json"]}, "absent.json: no such file"),
         ({"environments": ["EMPTY"]}, "holds no environment manifest"),
         ({"environments": ["FULL", "FULL/steps.json"]}, "two environments are called steps"),
-        ({"target": "heldpesk"}, "no target 'heldpesk': known are helpdesk"),
+        ({"target": "heldpesk"}, "no target 'heldpesk': known are agentdojo"),
         ({"target": "helpdesk", "process_id": 1}, "--process_id without --distributed: add that flag"),
     ],
 )
