@@ -94,14 +94,20 @@ def test_inspect_is_asked_for_by_name(tmp_path, monkeypatch):
 def test_a_log_that_inspect_wrote(tmp_path, ending):
     inspect_ai = pytest.importorskip("inspect_ai", reason="Inspect is optional: pip install inspect-ai")
     from inspect_ai.dataset import Sample
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
     from inspect_ai.scorer import match
 
-    samples = [Sample("Say hi", target="Default output"), Sample("Say no", target="no")]
+    answer = ModelOutput.from_content("mockllm/model", "hi")
+    answer.usage = ModelUsage(input_tokens=3, output_tokens=1, total_tokens=4)  # else Inspect fetches a tokenizer
+    samples = [Sample("Say hi", target="hi"), Sample("Say no", target="no")]
     task = inspect_ai.Task(dataset=samples, scorer=match(location="any"), name="hello")
-    (log,) = inspect_ai.eval(task, model="mockllm/model", log_dir=str(tmp_path), log_format=ending, display="none")
+    (log,) = inspect_ai.eval(
+        task, model=get_model("mockllm/model", custom_outputs=[answer] * 2), log_dir=str(tmp_path), log_format=ending,
+        display="none",
+    )  # fmt: skip
     yes, no = inspect_log.load(log.location, "")
     assert (yes.target, yes.policy.base, yes.reward, no.reward) == ("inspect/hello", "mockllm/model", 1.0, 0.0)
-    assert [message.role for message in yes.messages] == ["user", "assistant"]
+    assert [message.role for message in yes.messages] == ["user", "assistant"] and yes.usage.completion_tokens == 1
     (tmp_path / f"torn.{ending}").write_bytes(open(log.location, "rb").read()[:-200])
     with pytest.raises(UserError, match="Inspect cannot read it"):
         inspect_log.load(tmp_path / f"torn.{ending}", "")
