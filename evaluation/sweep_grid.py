@@ -11,6 +11,7 @@ from evaluation.checkpoints import Checkpoint
 from evaluation.subjects import Adapter, BaseModel, Routed, Subject
 from trace_jax.contract.files import read_document
 from trace_jax.contract.routing import RouteTable
+from trace_jax.errors import UserError
 
 Key = tuple[str, str, float]  # target, method, temperature
 
@@ -46,8 +47,16 @@ def grid(
 
     A checkpoint is scored alone and, if it is a state of an adapter of a table, in that adapter's stead there.
 
-    Raises UserError for a table that cannot be read.
+    Raises UserError for a table that cannot be read, and for two checkpoints of one name.
     """
+    named: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        other = named.setdefault(checkpoint.name, checkpoint)
+        if other.path != checkpoint.path:
+            raise UserError(
+                f"two checkpoints are called {checkpoint.name!r}: {other.path} and {checkpoint.path}: rename the "
+                "directory of one, or sweep each in a work directory of its own"
+            )
     subjects: list[tuple[Subject, str, int | None]] = [(BaseModel(), "base", None)]
     by_step = sorted(checkpoints, key=lambda c: (c.step is None, c.step or 0, c.adapter))
     subjects += [(Adapter(checkpoint), checkpoint.training.name, checkpoint.step) for checkpoint in by_step]

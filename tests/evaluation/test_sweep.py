@@ -238,6 +238,14 @@ def test_a_checkpoint_that_is_removed_before_its_turn_is_gone_not_failed(run, se
     assert rows["a@1"].status == "gone" and "its training removed it before it was scored" in rows["a@1"].reason
 
 
+def test_two_trainings_of_one_name_are_refused(run, settings, tmp_path):
+    for place in ("x/a", "y/a"):
+        write_steps(run, tmp_path / place, {1: "look"})
+    sweep = sweep_of(settings, tmp_path / "out", places=[tmp_path / "x", tmp_path / "y"])
+    with pytest.raises(UserError, match=r"two checkpoints are called 'a@1': .*x/a.* and .*y/a.*: rename the directory"):
+        sweep.once()
+
+
 def test_names_of_directories_are_plain_and_distinct():
     names = ["helpdesk", "tests.x:Y", "a/b", "a b", "..", "a_b", "routed with a@2"]
     found = [file_name(name) for name in names]
