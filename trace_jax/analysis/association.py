@@ -103,8 +103,8 @@ def scores(table: Table, failed_BN: Floats) -> Floats:
     lacking_P, needed_P = (x.sum(axis=0, dtype=float) for x in (lacking_NP, needed_NP))
     lacking_passed, passed = lacking_P - lacking_failed, needed_P - failed
     rate_P = ratio(lacking_P, needed_P)
-    one = np.ones_like(failed)
-    spread = np.sqrt(rate_P * (1 - rate_P) * (ratio(one, failed) + ratio(one, passed)))
+    ones = np.ones_like(failed)
+    spread = np.sqrt(rate_P * (1 - rate_P) * (ratio(ones, failed) + ratio(ones, passed)))
     both = (failed > 0) & (passed > 0)
     return ratio(np.where(both, ratio(lacking_failed, failed) - ratio(lacking_passed, passed), 0.0), spread)
 
