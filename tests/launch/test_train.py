@@ -146,7 +146,7 @@ def refuse(workdir, changes=(), **given):
     "changes,words",
     [
         ({"rollout.temperature": 0.0}, "rollout.temperature is 0"),
-        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded' or 'sglang'"),
+        ({"engine.kind": "vllm"}, "engine.kind is 'vllm': it should be 'embedded', 'sglang' or 'chat'"),
         ({"engine.kind": "sglang"}, "engine.url '' names no servers: write --config.engine.url=http://HOST:PORT"),
         ({"engine.wait_seconds": 0.0}, "engine.wait_seconds is 0.0: it should be greater than 0"),
         ({"mesh.data": 3}, "mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 8"),
