@@ -100,14 +100,13 @@ def test_an_agent_gets_the_tools_that_its_task_offers(renderer: TinyRenderer):
 
 
 def test_evaluation_and_routing_of_named_tasks(renderer: TinyRenderer):
-    target, tasks = Named(), NAMES["train"]
+    tasks = NAMES["train"]
+    source = target_source(Named(), "named", "train", len(tasks))
     methods = [Method("base", 1.0, always(None), 0)]
-    found = evaluate_methods(
-        methods, target, "train", tasks, 2, lambda specs: played(specs, renderer), max_tokens=9, seed=1
-    )
+    found = evaluate_methods(methods, source, 2, lambda specs: played(specs, renderer), max_tokens=9, seed=1)
     assert found.report.tasks == tasks and set(found.report.methods[0].rewards) == set(tasks)
     table = RouteTable(base="b", router="oracle", routes=(Route(adapter="a", capability="c", description="d"),))
-    decisions = route_tasks(OracleRouter(table, dict.fromkeys(tasks, "a")), target, "train", tasks)
+    decisions = route_tasks(OracleRouter(table, dict.fromkeys(tasks, "a")), source)
     assert list(decisions) == list(tasks)
     assert [decision.conversation for decision in decisions.values()] == list(tasks)
 
