@@ -27,6 +27,7 @@ SMALL = {
     "training.max_steps": 4,  # two of them on what calibration has played
     "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
     "training.groups_per_step": 4,
+    "training.num_iterations": 1,
     "synthesis.calibration_groups": 8,
     "synthesis.calibration_group_size": 8,
     "routing.prompts": 32,
