@@ -31,7 +31,7 @@ from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
 from trace_jax.gateway.adapters import Adapters, held_adapters
 from trace_jax.pipeline.calibration import calibration_groups
-from trace_jax.pipeline.method import _trained
+from trace_jax.pipeline.checks import trained_adapter
 from trace_jax.routing.features import PromptReader
 from trace_jax.routing.gate import save_gate
 from trace_jax.routing.load import load_router
@@ -398,7 +398,7 @@ def test_the_gateway_looks_again_before_it_merges(root):
 def test_a_trained_adapter_is_gone_on_with_only_under_its_own_name(root):
     (root / "adapters" / "look" / "peft").rename(root / "elsewhere")
     with pytest.raises(UserError, match="adapter_config.json: no such file"):
-        _trained(root / "adapters" / "look", "look")
+        trained_adapter(root / "adapters" / "look", "look")
     with pytest.raises(UserError, match="manifest of adapter 'finish', not 'look'"):
-        _trained(root / "adapters" / "finish", "look")
-    assert _trained(root / "adapters" / "finish", "finish").name == "finish"
+        trained_adapter(root / "adapters" / "finish", "look")
+    assert trained_adapter(root / "adapters" / "finish", "finish").name == "finish"
