@@ -86,3 +86,15 @@ def test_holm_by_hand_and_untestable_ones_get_one() -> None:
     p = permutation_p_values(codes, failed, [str(i) for i in range(8)], np.array([True, False]), 2000, 0)
     assert p[1] == 1.0
     assert p[0] == pytest.approx(1 / 70, abs=0.01)  # 1 of C(8, 4) ways, not multiplied by the untestable one
+
+
+def test_what_is_found_in_the_data_costs_known_skills_nothing() -> None:
+    """Two known skills keep the p-values that they have alone; the nine others are adjusted over all eleven."""
+    rng = np.random.default_rng()
+    codes = rng.choice([NA, PRESENT, LACKING], size=(3, 24, 11)).astype(np.int8)
+    failed, tasks = np.arange(24) % 3 > 0, [str(i // 2) for i in range(24)]
+    known, everything = np.arange(11) < 2, np.ones(11, dtype=bool)
+    found = permutation_p_values(codes, failed, tasks, everything, 500, 7, known)
+    alone = permutation_p_values(codes[:, :, :2], failed, tasks, everything[:2], 500, 7)
+    np.testing.assert_array_equal(found[:2], alone)
+    np.testing.assert_array_equal(found[2:], permutation_p_values(codes, failed, tasks, everything, 500, 7)[2:])

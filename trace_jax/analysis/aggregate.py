@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_jax.analysis.agreement import krippendorff_alpha
+from trace_jax.analysis.detectors.library import DETECTORS
 from trace_jax.analysis.partition import code_table, partition_fault
 from trace_jax.analysis.resample import bootstrap, permutation_p_values
 from trace_jax.analysis.select import Criteria, select
@@ -45,7 +46,8 @@ def aggregate(
         cover_BC, delta_BC = bootstrap(codes_RNC, failed_N, tasks, criteria.resamples, seed)
         lacked_C = np.array([_majority_lacking(codes_RNC[:, :, c]).sum() for c in range(codes_RNC.shape[2])])
         testable_C = lacked_C >= criteria.min_support
-        p_C = permutation_p_values(codes_RNC, failed_N, tasks, testable_C, criteria.permutations, seed + 1)
+        known_C = np.array([candidate.name in DETECTORS for candidate in candidates.all], dtype=bool)
+        p_C = permutation_p_values(codes_RNC, failed_N, tasks, testable_C, criteria.permutations, seed + 1, known_C)
         for column, candidate in enumerate(candidates.all):
             statistics = tuple(
                 _run_statistics(run.run, codes_RNC[row, :, column], failed_N, criteria)

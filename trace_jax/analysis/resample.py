@@ -36,8 +36,13 @@ def permutation_p_values(
     testable_C: NDArray[np.bool_],
     permutations: int,
     seed: int,
+    known_C: NDArray[np.bool_] | None = None,
 ) -> Array:
     """One-sided p-value of each capability's mean Δ, ``[C]``, Holm-adjusted over the testable ones; 1 for the others.
+
+    Those of ``known_C`` were named before anybody saw the data. They are a family of their own, adjusted among
+    themselves: what is found in the data as well must not cost them their evidence. In each of the two families the
+    chance of any false selection stays at the level of the test.
 
     ``testable_C`` must not depend on outcomes. A capability that is lacked too seldom to be selected under any outcomes
     cannot be selected falsely either, so the adjustment leaves it out (R. Tarone, Biometrics 46, 1990).
@@ -53,7 +58,11 @@ def permutation_p_values(
         delta_BC = coverage_and_delta(codes_RNC, failed_BN, 1.0 - failed_BN)[1]
         reached_C += (delta_BC >= observed_C - 1e-12).sum(axis=0)
     adjusted_C: Array = np.ones_like(observed_C)
-    adjusted_C[testable_C] = holm((1 + reached_C[testable_C]) / (1 + permutations))
+    raw_C = (1 + reached_C) / (1 + permutations)
+    adjusted_C[testable_C] = holm(raw_C[testable_C])
+    if known_C is not None:
+        family_C = testable_C & known_C
+        adjusted_C[family_C] = holm(raw_C[family_C])
     return adjusted_C
 
 
