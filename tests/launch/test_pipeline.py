@@ -43,7 +43,7 @@ def command(workdir: Path, program: str = "launch.pipeline", **changes: object) 
 
 
 def run(workdir: Path, **changes: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(workdir, **changes), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command(workdir, **changes), cwd=ROOT, capture_output=True, text=True, timeout=1500)
 
 
 @pytest.fixture(scope="module")
