@@ -12,8 +12,8 @@ from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.protocol import Task
 from trace_jax.environments.source import Source
 from trace_jax.errors import UserError
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.plan import episode_spec
+from trace_jax.rollout.spec import EpisodeSpec
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from trace_jax.models.lora import LoRA
 from trace_jax.models.sharding import check_mesh, param_specs, shardings
 from trace_jax.parallel.processes import from_first, require_same
 from trace_jax.relay.files import API_KEY
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.recording import Recording
+from trace_jax.rollout.spec import EpisodeSpec
 from trace_jax.run_settings import RunSettings
 from trace_jax.training.publish import Publisher
 

@@ -19,8 +19,9 @@ from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.users import ScriptedUser, SimulatedUser, SimulatedUserSettings, UserFault, UserTurn
 from trace_jax.errors import UserError
 from trace_jax.llm import LanguageModelSettings, LLMError
-from trace_jax.rollout.agent import EpisodeSpec, run_episode
+from trace_jax.rollout.agent import run_episode
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 RENDERER = TinyRenderer(train_tokenizer(["please thanks refund order"] * 3, 300))
 

@@ -17,9 +17,9 @@ from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.pool import Pool, PoolHost
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 sys.path.append(str(Path(__file__).parents[1] / "environments"))  # of odd_target, for the workers
 

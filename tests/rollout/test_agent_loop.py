@@ -23,9 +23,10 @@ from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone
 from trace_jax.models.config import DecoderConfig
 from trace_jax.models.decoder import Decoder
-from trace_jax.rollout.agent import EpisodeSpec, run_episode
+from trace_jax.rollout.agent import run_episode
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})
 ROLLOUT = RolloutSettings(max_turns=6, max_episode_tokens=250, max_seconds=60)

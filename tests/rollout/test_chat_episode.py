@@ -16,9 +16,9 @@ from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import EngineGone, UserError
-from trace_jax.rollout.agent import EpisodeSpec, turn_seed
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec, turn_seed
 
 ADD = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
 ROLLOUT = RolloutSettings(max_turns=6, max_episode_tokens=1000, max_turn_tokens=64, max_seconds=20)

@@ -23,9 +23,9 @@ from trace_jax.contract.trajectory import Message, Tool, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Observation, Outcome
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 from trace_jax.training.sample import samples
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

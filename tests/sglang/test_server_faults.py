@@ -19,9 +19,9 @@ from trace_jax.errors import EngineGone
 from trace_jax.models.decoder import Decoder
 from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import TARGETS
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 from trace_jax.telemetry.metrics import read_metrics
 from trace_jax.telemetry.settings import TelemetrySettings
 from trace_jax.training.group_source import TrainingEnvironment

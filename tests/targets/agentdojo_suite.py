@@ -67,18 +67,6 @@ def agrees(ours, theirs: dict[str, Any]) -> bool:
     return next(check.passed for check in ours.checks if check.name == "utility") == theirs["valid"]
 
 
-def results(target: AgentDojo) -> dict[str, list[str]]:
-    """What the tools answer to the calls of the solutions."""
-    found: dict[str, list[str]] = {}
-    environment = target.environment("train")
-    for id in [*target.tasks("train"), *target.tasks("held_out")]:
-        environment.reset(id)
-        for message in solution(id):
-            for answer in environment.step(message).messages:
-                found.setdefault(answer.name, []).append(answer.content)
-    return found
-
-
 def related() -> dict[str, Any]:
     """Tasks that are made of others, as the benchmark's own code links them, and our table of them."""
     links = []

@@ -73,19 +73,6 @@ def agrees(ours, theirs: dict[str, Any]) -> bool:
     return theirs["valid"] or theirs["error_type"] in failed
 
 
-def results(target: Bfcl) -> dict[str, list[str]]:
-    """What the tools answer to the calls of the solutions."""
-    found: dict[str, list[str]] = {}
-    environment = target.environment("train")
-    for id in [*target.tasks("train"), *target.tasks("held_out")]:
-        environment.reset(id)
-        for message in solution(id):
-            for answer in environment.step(message).messages:
-                if answer.role == "tool":
-                    found.setdefault(answer.name, []).append(answer.content)
-    return found
-
-
 def answers() -> dict[str, Any]:
     """Our results of the solutions' calls against those of ``execute_multi_turn_func_call``, for every third task."""
     target, compared, differ = Bfcl(), 0, []

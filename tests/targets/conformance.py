@@ -13,20 +13,26 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-for _name in ("trace_jax.contract", "trace_jax.environments"):  # their faces need a package that is not here
-    _face = ModuleType(_name)
-    _face.__path__ = [str(ROOT / _name.replace(".", "/"))]
-    sys.modules[_name] = _face
+import without_faces  # noqa: F401
 
-from trace_jax.contract.trajectory import Message, ToolCall  # noqa: E402
+from trace_jax.contract.trajectory import Message, ToolCall
 
 Script = list[Message]  # what an agent says in an episode
+
+
+def answered(suite, target) -> dict[str, list[str]]:
+    """What each tool answers to the calls of all solutions."""
+    found: dict[str, list[str]] = {}
+    environment = target.environment("train")
+    for id in [*target.tasks("train"), *target.tasks("held_out")]:
+        environment.reset(id)
+        for message in suite.solution(id):
+            for answer in environment.step(message).messages:
+                if answer.role == "tool":
+                    found.setdefault(answer.name, []).append(answer.content)
+    return found
 
 
 def tasks(target) -> list[str]:
@@ -137,7 +143,7 @@ def facts(target, suite, count: int) -> dict[str, Any]:
         "splits": {split: target.tasks(split) for split in ("train", "held_out")},
         "results": dict(target.results),
         "tools": [tool.model_dump() for tool in target.environment("train").tools],
-        "answered": suite.results(target),
+        "answered": answered(suite, target),
     }
 
 

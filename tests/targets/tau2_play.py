@@ -16,19 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-for _name in ("trace_jax.contract", "trace_jax.environments"):  # their faces need a package that is not here
-    _face = ModuleType(_name)
-    _face.__path__ = [str(ROOT / _name.replace(".", "/"))]
-    sys.modules[_name] = _face
+import without_faces  # noqa: F401
 
-from trace_jax.contract.trajectory import Message, ToolCall  # noqa: E402
-from trace_jax.errors import UserError  # noqa: E402
-from trace_jax.targets.tau2_bench import Tau2Bench  # noqa: E402
+from trace_jax.contract.trajectory import Message, ToolCall
+from trace_jax.errors import UserError
+from trace_jax.targets.tau2_bench import Tau2Bench
 
 Scripted = list[Message]
 TARGETS = {

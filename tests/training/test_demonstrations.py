@@ -8,9 +8,9 @@ from trace_jax.chat.renderer import Renderer
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.helpdesk.short import ShortDesk
 from trace_jax.environments.hosts.in_process import InProcess
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 from trace_jax.training.demonstrations import tokenized, turns_of
 
 

@@ -13,8 +13,8 @@ from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.recording import Recording
+from trace_jax.rollout.spec import EpisodeSpec
 from trace_jax.session import Session
 from trace_jax.training.collection import Group
 

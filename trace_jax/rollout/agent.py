@@ -1,62 +1,27 @@
 """The agent loop: one episode of a policy in an environment, recorded token by token."""
 
 import dataclasses
-import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from trace_jax.chat.codec import RenderError
 from trace_jax.chat.renderer import Renderer
-from trace_jax.contract.trajectory import Message, Policy, Segment, Split, Termination, Tool, Trajectory, Usage
-from trace_jax.engines.protocol import Completion, Engine, Sampling
-from trace_jax.environments.episode_clock import episode_clock
-from trace_jax.environments.host import Episode, Host
-from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
-from trace_jax.environments.protocol import Outcome, Task, seed_of
-from trace_jax.errors import EngineError, EngineGone
+from trace_jax.contract.trajectory import Message, Policy, Segment, Termination, Trajectory, Usage
+from trace_jax.engines.protocol import Completion, Engine
+from trace_jax.environments.host import Episode
+from trace_jax.environments.protocol import Outcome
+from trace_jax.rollout.episode import EpisodeState, record_episode
 from trace_jax.rollout.settings import RolloutSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeSpec:
-    """Which episode to play. ``host`` opens a new environment, whose ``reset`` gets ``seed``.
-
-    ``task`` names the task in the trajectory. ``sampling.max_tokens`` bounds one turn.
-
-    ``adapter`` may be a function. It is called at the start and before each turn, so that a long episode goes on with
-    newer versions of an adapter.
-    """
-
-    id: str
-    host: Host
-    target: str
-    task: str
-    split: Split
-    seed: Task
-    trial: int
-    sampling: Sampling
-    adapter: str | None | Callable[[], str | None] = None
-
-    def next_adapter(self) -> str | None:
-        """The adapter of the next turn."""
-        return self.adapter() if callable(self.adapter) else self.adapter
-
-    def extra(self, outcome: Outcome | None) -> dict[str, Any]:
-        """What has no field of a trajectory: what the grader adds, and the version of the target if it tells one."""
-        added = {} if outcome is None else outcome.extra
-        return added if self.host.version is None else {**added, "target_version": self.host.version}
+from trace_jax.rollout.spec import EpisodeSpec, turn_seed
 
 
 @dataclass
-class _EpisodeState:
-    """What has happened so far. It is kept outside the loop, so that it is recorded if the episode breaks."""
-
-    messages: list[Message] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
+class _EpisodeState(EpisodeState):
     context: list[int] = field(default_factory=list)  # what the engine sees; segments may hold earlier contexts
-    tools: tuple[Tool, ...] = ()
+
+    @property
+    def usage(self) -> Usage:
+        rendered, sampled = (sum(len(s.tokens) for s in self.segments if s.trained == own) for own in (False, True))
+        return Usage(prompt_tokens=rendered, completion_tokens=sampled)
 
     def add_prompt(self, tokens: Sequence[int]) -> None:
         fresh = bool(self.segments) and not self.context
@@ -67,11 +32,6 @@ class _EpisodeState:
         ids, logprobs = completion.token_ids, completion.logprobs
         self.context.extend(ids)
         self.segments.append(Segment(tokens=ids, trained=True, logprobs=logprobs, adapter=adapter))
-
-
-def turn_seed(seed: int, turn: int) -> int:
-    """The sampling seed of a turn, in [0, 2^31). Turns of one episode must not share random numbers."""
-    return zlib.crc32(f"{seed}/{turn}".encode()) & 0x7FFFFFFF
 
 
 async def run_episode(
@@ -90,43 +50,12 @@ async def run_episode(
     Raises EngineGone if no engine is left. The time spent waiting for one does not count towards ``max_seconds``.
     """
     state = _EpisodeState()
-    adapter, started = spec.next_adapter(), time.monotonic()
-    outcome: Outcome | None = None
-    error: str | None = None
-    termination: Termination = "error"
-    try:
-        async with episode_clock(settings.max_seconds):
-            episode = await spec.host.open()
-            try:
-                termination, outcome = await _play(spec, episode, engine, renderer, settings, state)
-            finally:
-                await episode.close()
-    except TimeoutError:
-        error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
-    except EngineGone:
-        raise
-    except (EnvironmentFault, EngineError, RenderError) as fault:
-        error = one_line(fault)
-    usage = {trained: sum(len(s.tokens) for s in state.segments if s.trained == trained) for trained in (False, True)}
-    return Trajectory(
-        id=spec.id,
-        target=spec.target,
-        task=spec.task,
-        split=spec.split,
-        seed=seed_of(spec.seed),
-        trial=spec.trial,
-        policy=Policy(base=base, adapter=adapter),
-        messages=tuple(state.messages),
-        tools=state.tools,
-        reward=None if outcome is None else outcome.reward,
-        components={} if outcome is None else outcome.components,
-        checks=() if outcome is None else outcome.checks,
-        termination=termination if error is None else "error",
-        segments=tuple(state.segments),
-        usage=Usage(prompt_tokens=usage[False], completion_tokens=usage[True]),
-        seconds=time.monotonic() - started,
-        error=error,
-        extra=spec.extra(outcome),
+    return await record_episode(
+        spec,
+        policy=Policy(base=base, adapter=spec.next_adapter()),
+        settings=settings,
+        state=state,
+        play=lambda episode: _play(spec, episode, engine, renderer, settings, state),
     )
 
 

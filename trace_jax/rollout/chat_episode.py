@@ -1,28 +1,21 @@
 """One episode that an endpoint plays: messages, and no tokens."""
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from trace_jax.contract.trajectory import Message, Policy, Termination, Tool, Trajectory, Usage
+from trace_jax.contract.trajectory import Policy, Termination, Trajectory, Usage
 from trace_jax.engines.chat import ChatEngine, ChatReply, PromptTooLong
-from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.host import Episode
-from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
-from trace_jax.environments.protocol import Outcome, seed_of
-from trace_jax.errors import EngineError, EngineGone
-from trace_jax.rollout.agent import EpisodeSpec, turn_seed
+from trace_jax.environments.protocol import Outcome
+from trace_jax.rollout.episode import EpisodeState, record_episode
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec, turn_seed
 
 
 @dataclass
-class _EpisodeState:
-    """What has happened so far. It is kept outside the loop, so that it is recorded if the episode breaks."""
-
-    messages: list[Message] = field(default_factory=list)
+class _EpisodeState(EpisodeState):
     replies: list[ChatReply] = field(default_factory=list)
-    tools: tuple[Tool, ...] = ()
 
     @property
     def usage(self) -> Usage:
@@ -35,7 +28,7 @@ class _EpisodeState:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The turns whose tokens are unknown, and the thinking that came beside the text, by turn."""
+        """The turns whose tokens are unknown, and the thinking that came with the text, by turn."""
         unknown = sum(reply.usage is None for reply in self.replies)
         reasoning = {str(turn): reply.reasoning for turn, reply in enumerate(self.replies) if reply.reasoning}
         found = {"turns_of_unknown_usage": unknown, "reasoning": reasoning}
@@ -51,41 +44,13 @@ async def run_chat_episode(spec: EpisodeSpec, *, engine: ChatEngine, settings: R
 
     Raises EngineGone if the endpoint is gone.
     """
-    state, started = _EpisodeState(), time.monotonic()
-    outcome: Outcome | None = None
-    error: str | None = None
-    termination: Termination = "error"
-    try:
-        async with episode_clock(settings.max_seconds):
-            episode = await spec.host.open()
-            try:
-                termination, outcome = await _play(spec, episode, engine, settings, state)
-            finally:
-                await episode.close()
-    except TimeoutError:
-        error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
-    except EngineGone:
-        raise
-    except (EnvironmentFault, EngineError) as fault:
-        error = one_line(fault)
-    return Trajectory(
-        id=spec.id,
-        target=spec.target,
-        task=spec.task,
-        split=spec.split,
-        seed=seed_of(spec.seed),
-        trial=spec.trial,
+    state = _EpisodeState()
+    return await record_episode(
+        spec,
         policy=Policy(base=engine.name),
-        messages=tuple(state.messages),
-        tools=state.tools,
-        reward=None if outcome is None else outcome.reward,
-        components={} if outcome is None else outcome.components,
-        checks=() if outcome is None else outcome.checks,
-        termination=termination if error is None else "error",
-        usage=state.usage,
-        seconds=time.monotonic() - started,
-        error=error,
-        extra={**spec.extra(outcome), **state.extra},
+        settings=settings,
+        state=state,
+        play=lambda episode: _play(spec, episode, engine, settings, state),
     )
 
 

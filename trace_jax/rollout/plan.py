@@ -3,8 +3,8 @@
 from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.protocol import Task, seed_of
 from trace_jax.environments.source import Source
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 
 def plan_episodes(

@@ -11,9 +11,10 @@ from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.protocol import Engine
 from trace_jax.parallel.termination import Termination
-from trace_jax.rollout.agent import EpisodeSpec, run_episode
+from trace_jax.rollout.agent import run_episode
 from trace_jax.rollout.chat_episode import run_chat_episode
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 T = TypeVar("T")
 EpisodeTask = asyncio.Task[Trajectory]

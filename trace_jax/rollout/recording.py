@@ -11,9 +11,9 @@ from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.chat import ChatEngine
 from trace_jax.engines.protocol import Engine
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 # After a resume an episode shares the engine's batch with other episodes than it would have had, and sums are rounded
 # otherwise. Its tokens and reward are those of an uninterrupted run; its log-probabilities differ by at most this bound

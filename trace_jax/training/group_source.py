@@ -10,8 +10,8 @@ from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.host import Host
 from trace_jax.environments.protocol import Task
 from trace_jax.errors import UserError
-from trace_jax.rollout.agent import EpisodeSpec
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.rollout.spec import EpisodeSpec
 
 
 @dataclass(frozen=True)
