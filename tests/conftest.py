@@ -5,8 +5,8 @@ import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Eight devices for meshes. Tests compile for longer than they compute: without its dear passes LLVM takes less in all.
-_QUICK = "--xla_llvm_disable_expensive_passes=true"
+# Eight devices for meshes. Tests compile for longer than they compute: LLVM neither optimises nor splits its work.
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 _FLAGS = f"{os.environ.get('XLA_FLAGS', '').replace(_QUICK, '')} --xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {_QUICK}"
 CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")

@@ -25,9 +25,9 @@ PROGRAM = """
 
     directory, start, act = sys.argv[1:]
     print("ready", flush=True)
-    if float(start):
-        while time.time() < float(start):
-            pass
+    time.sleep(max(0.0, float(start) - time.time() - 0.1))
+    while time.time() < float(start):
+        pass
     try:
         with locked(directory):
             if act == "fork" and os.fork() == 0:
@@ -41,7 +41,7 @@ PROGRAM = """
 
 
 def started(directory: Path, at: float, act: str) -> subprocess.Popen[str]:
-    """A process that waits, busily, for the time ``at`` to lock ``directory``."""
+    """A process that waits for the time ``at``, busily at the end, to lock ``directory``."""
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(directory), str(at), act]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
@@ -62,7 +62,9 @@ def test_of_many_starts_at_the_same_moment_one_gets_the_directory(tmp_path, ther
     (owner,) = (process.pid for process, lines in zip(processes, said, strict=True) if lines in got)
     refused = [lines for lines in said if lines not in got]
     assert all(len(lines) == 1 and f"{place}: process {owner} on " in lines[0] for lines in refused), said
-    assert place.exists() == there and not (place / FILE).exists()
+    # The directory itself may stay: a process that was refused may have made it a moment before the owner.
+    assert not (place / FILE).exists() and (place.exists() or not there)
+    assert not place.exists() or not any(place.iterdir())
 
 
 @pytest.mark.parametrize("act", ["sleep", "fork"])

@@ -8,6 +8,7 @@ import sys
 from random import Random
 
 import pytest
+from programs import run_program
 
 from examples.calendar import Calendar, calendar
 from trace_jax.contract.trajectory import Message
@@ -287,9 +288,7 @@ def test_two_players_take_turns():
 
 
 def check_program(*flags: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "launch.check_target", *flags]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return run_program("launch.check_target", *flags, env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
 
 
 def test_the_program_prints_a_table_and_ends_with_the_status_of_its_worst_line(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from etils import epath
+from programs import run_program
 from tiny_adapters import make_adapters, settings_of
 from tokenizers import Tokenizer, models
 
@@ -207,7 +208,7 @@ def test_only_so_many_held_out_tasks_are_scored_as_the_settings_say(run, setting
     ],
 )
 def test_programs_fail_in_one_line(arguments, status, message):
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = run_program(*arguments)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 

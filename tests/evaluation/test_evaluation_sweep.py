@@ -5,8 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +13,7 @@ from pathlib import Path
 import jax
 import pytest
 from etils import epath
+from programs import run_program
 from tiny_adapters import ThreeTickets, make_adapters, settings_of
 
 from evaluation import scoring
@@ -256,12 +255,12 @@ def test_names_of_directories_are_plain_and_distinct():
 
 def test_the_program_ends_with_status_1_if_a_cell_failed_and_keeps_the_rest(run, tmp_path):
     command = [
-        sys.executable, "-m", "evaluation.sweep", "--config=configs/base.py", f"--config.base.path={run / 'base'}",
+        "evaluation.sweep", "--config=configs/base.py", f"--config.base.path={run / 'base'}",
         "--config.rollout.max_turns=2", "--config.rollout.max_turn_tokens=4", "--config.target.held_out_tasks=2",
         "--config.evaluation.trials=1", f"--workdir={tmp_path / 'out'}", "--targets=helpdesk,nowhere",
         "--temperatures=0", f"--checkpoints={run / 'adapters' / 'look'}",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = run_program(*command)
     assert done.returncode == 1 and "error: 2 of 4 cells failed, the first (base on nowhere at T=0)" in done.stderr
     assert "Traceback" not in done.stderr
     assert "look" in done.stdout and str(tmp_path / "out" / "sweep.svg") in done.stdout
@@ -269,5 +268,5 @@ def test_the_program_ends_with_status_1_if_a_cell_failed_and_keeps_the_rest(run,
     assert [(row["method"], row["status"]) for row in rows] == [
         ("base", "done"), ("base", "failed"), ("look", "done"), ("look", "failed")
     ]  # fmt: skip
-    bad = subprocess.run([*command, "--temperatures=0,hot"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    bad = run_program(*command, "--temperatures=0,hot")
     assert bad.returncode == 1 and "error: --temperatures=0,hot: give numbers" in bad.stderr

@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import small_run
 from etils import epath
+from programs import run_program
 
 from configs.base import get_config
 from evaluation.report_data import SUMMARY, RunSummary, load_report_data
@@ -120,9 +119,8 @@ def serve(root: Path) -> None:
 
 
 def merge(root: Path) -> None:
-    command = [sys.executable, "-m", "launch.merge", f"--base={root / 'base'}", f"--adapter={root / WEIGHTS}/.."]
-    command[-1] = f"--adapter={(root / WEIGHTS).parent}"
-    done = subprocess.run([*command, f"--out={root / 'merged'}"], cwd=ROOT, capture_output=True, text=True)
+    flags = f"--base={root / 'base'}", f"--adapter={(root / WEIGHTS).parent}", f"--out={root / 'merged'}"
+    done = run_program("launch.merge", *flags)
     assert done.stderr.count("error:") <= 1 and not (done.returncode and (root / "merged").exists())
     if done.returncode:
         raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
@@ -351,22 +349,19 @@ def test_a_peft_directory_is_checked_by_its_own_manifest_only(root):
 
 
 def test_the_check_is_a_program_and_a_flag_of_the_pipeline(root):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
-
-    good = run("launch.verify", f"--workdir={root}")
+    good = run_program("launch.verify", f"--workdir={root}")
     assert good.returncode == 0 and re.search(rf"{MANIFEST} +adapter, its weights +ok", good.stdout), good
     assert re.search(rf"{root}: \d+ files, all as they were written", good.stdout) and "verify: " in good.stderr
     flip(root / WEIGHTS, -1)
     for bad in (
-        run("launch.verify", f"--workdir={root}"),
-        run("launch.pipeline", "--config=configs/quickstart.py", f"--workdir={root}", "--verify"),
+        run_program("launch.verify", f"--workdir={root}"),
+        run_program("launch.pipeline", "--config=configs/quickstart.py", f"--workdir={root}", "--verify"),
     ):
         assert bad.returncode == 1 and f"{root / WEIGHTS}: sha256 is" in bad.stdout, bad
         assert bad.stderr.splitlines()[-1] == f"error: {root}: 1 of 21 files are wrong, the first is {MANIFEST}"
-    nowhere = run("launch.verify", "--workdir=nowhere")
+    nowhere = run_program("launch.verify", "--workdir=nowhere")
     assert nowhere.returncode == 1 and nowhere.stderr.startswith("error: nowhere: no such directory")
-    assert run("launch.verify").returncode == 2
+    assert run_program("launch.verify").returncode == 2
 
 
 def test_a_stranger_and_a_torn_document_are_shown(root):

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 from served import ByWord, make_app, make_gateway, serving
 from tokenizers import Tokenizer
 
@@ -25,8 +24,7 @@ TASKS = 24
 
 
 def program(name: str, *flags: str) -> str:
-    words = [sys.executable, "-m", f"launch.{name}", *flags]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = run_program(f"launch.{name}", *flags)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

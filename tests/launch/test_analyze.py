@@ -1,14 +1,15 @@
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from programs import run_program
 
 FIXTURE = Path(__file__).parents[1] / "analysis" / "fixtures" / "tau_bench_airline.json"
 
 
 def analyze(workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "launch.analyze", "--config=configs/analyze_tau_bench.py", f"--workdir={workdir}"]
-    return subprocess.run([*command, *flags], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    flags = "--config=configs/analyze_tau_bench.py", f"--workdir={workdir}", *flags
+    return run_program("launch.analyze", *flags)
 
 
 def test_a_real_file_gives_a_table_and_files(tmp_path: Path) -> None:

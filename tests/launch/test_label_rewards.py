@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.served import ServedAnswer, ServedRequest
@@ -56,8 +56,7 @@ def label(conversations: Path, lines: str | bytes, *flags: str) -> subprocess.Co
     rewards = conversations.parent / "rewards.jsonl"
     rewards.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
     paths = (f"--conversations={conversations}", f"--rewards={rewards}", f"--out={conversations.parent / 'out.jsonl'}")
-    words = [sys.executable, "-m", "launch.label_rewards", *paths, *flags]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return run_program("launch.label_rewards", *paths, *flags)
 
 
 def reward(name: object, value: object) -> str:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from evaluation.held_out import BASE_METHOD, BEST_SINGLE, GRPO, ORACLE, RANDOM, ROUTED
 from evaluation.report_data import load_report_data
@@ -27,9 +28,11 @@ SMALL = {
     "training.max_steps": 4,  # two of them on what calibration has played
     "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
     "training.groups_per_step": 4,
+    "training.num_generations": 4,
     "training.num_iterations": 1,
     "synthesis.calibration_groups": 8,
-    "synthesis.calibration_group_size": 8,
+    "synthesis.calibration_group_size": 4,
+    "synthesis.max_rounds": 3,
     "routing.prompts": 32,
     "evaluation.trials": 1,
     "telemetry.tensorboard": False,
@@ -43,7 +46,7 @@ def command(workdir: Path, program: str = "launch.pipeline", **changes: object) 
 
 
 def run(workdir: Path, **changes: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(workdir, **changes), cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    return run_program(*command(workdir, **changes)[2:])
 
 
 @pytest.fixture(scope="module")

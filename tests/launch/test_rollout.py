@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from programs import run_program
 
 from trace_jax.contract.adapter import AdapterManifest, peft_checksums
 from trace_jax.contract.environment import Design, EnvironmentManifest
@@ -32,8 +33,7 @@ def command(workdir: Path, *flags: str, tasks: int = 3, trials: int = 2) -> list
 
 
 def rollout(workdir: Path, *flags: str, **sizes: int) -> subprocess.CompletedProcess[str]:
-    words = command(workdir, *flags, **sizes)
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return run_program(*command(workdir, *flags, **sizes)[2:])
 
 
 def episodes(workdir: Path) -> list[Trajectory]:
@@ -110,16 +110,8 @@ def test_killed_it_goes_on_and_a_torn_line_is_played_again(finished: Path, tmp_p
 def test_what_was_collected_can_be_analysed(tmp_path: Path) -> None:
     assert rollout(tmp_path / "run", tasks=40, trials=1).returncode == 0
     source = f"--config.source.path={tmp_path / 'run' / 'trajectories.jsonl'}"
-    program = [
-        sys.executable,
-        "-m",
-        "launch.analyze",
-        "--config=configs/quickstart.py",
-        f"--workdir={tmp_path / 'out'}",
-    ]
-    done = subprocess.run(
-        [*program, source, "--config.analysis.runs=2"], cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
+    flags = "--config=configs/quickstart.py", f"--workdir={tmp_path / 'out'}", source, "--config.analysis.runs=2"
+    done = run_program("launch.analyze", *flags)
     assert done.returncode == 0, done.stderr
     failed = sum(episode.reward != 1.0 for episode in episodes(tmp_path / "run"))
     assert f"{40 - failed} passed, {failed} failed, 0 broken." in done.stdout and failed > 10
@@ -228,9 +220,8 @@ def test_what_broke_is_told_and_once_mended_played_again_by_the_same_command(tmp
     assert "rollouts of shop:Shop: 3/3" in mended.stderr and len(mended.stdout.splitlines()) == 1
     assert sorted(episode.seed for episode in episodes(workdir) if not episode.broken) == [0, 1, 2]
 
-    program = [sys.executable, "-m", "launch.analyze", "--config=configs/quickstart.py"]
     words = [f"--workdir={tmp_path / 'out'}", f"--config.source.path={workdir / 'trajectories.jsonl'}"]
-    done = subprocess.run([*program, *words], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = run_program("launch.analyze", "--config=configs/quickstart.py", *words)
     assert "3 passed, 0 failed, 0 broken." in done.stdout, done.stderr
 
 

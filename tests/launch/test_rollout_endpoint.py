@@ -1,11 +1,10 @@
 """launch.rollout by an endpoint, as a user starts it: played, broken, played again, analysed, and never trained on."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 from scripted_endpoint import Endpoint, refusal, served  # noqa: F401 (fixture)
 
 from trace_jax.contract.files import read_records
@@ -16,9 +15,8 @@ KEY = "sk-a-secret-of-the-test"
 
 
 def program(name: str, *flags: str, config: str = "endpoint") -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", f"launch.{name}", f"--config=configs/{config}.py", *flags]
-    environment = {**os.environ, "OPENAI_API_KEY": KEY}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    flags = f"--config=configs/{config}.py", *flags
+    return run_program(f"launch.{name}", *flags, env={"OPENAI_API_KEY": KEY})
 
 
 def chat(url: str, workdir: Path, *flags: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 from flax import nnx
+from programs import run_program
 
 from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import save_tokenizer, train_tokenizer
@@ -165,7 +166,8 @@ def test_sigterm_ends_it_in_time_whatever_is_open_and_an_open_door_is_warned_of(
 
 
 def failed(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert command[:2] == [sys.executable, "-m"]
+    done = run_program(*command[2:])
     assert done.returncode in (1, 2) and not done.stdout
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("INFO", "WARNING"))]
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
@@ -184,7 +186,5 @@ def test_what_a_user_can_mend_is_said_in_one_line(run, tmp_path):
 
 
 def test_help_tells_how(run):
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.serve", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=400
-    )
+    done = run_program("launch.serve", "--help")
     assert "base_url" in done.stdout and "engine.url" in done.stdout and "X-Trace-Conversation" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from etils import epath
+from programs import run_program
 
 from configs import quickstart
 from launch import train
@@ -67,9 +68,7 @@ def command(workdir: Path, *arguments: object, **changes: object) -> list[str]:
 
 
 def run(workdir, *arguments, devices=1, **changes):
-    return subprocess.run(
-        command(workdir, *arguments, **changes), env=pair.environment(devices), cwd=pair.ROOT, capture_output=True,
-        text=True, timeout=300)  # fmt: skip
+    return run_program(*command(workdir, *arguments, **changes)[2:], env=pair.environment(devices))
 
 
 def metrics(workdir, name):

@@ -3,13 +3,13 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from forward import noisy_lora, our_logits
+from programs import run_program
 from random_model import write_random
 from safetensors.numpy import load_file
 from torch_reference import torch_logits, torch_model
@@ -82,8 +82,7 @@ def test_the_program_merges_and_refuses_in_one_line(rng, tmp_path):
     save_peft(noisy_lora(rng, CONFIG, 4, 2.0), CONFIG, tmp_path / "adapter", base="another model")
 
     def call(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "launch.merge", f"--base={tmp_path / 'base'}", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return run_program("launch.merge", f"--base={tmp_path / 'base'}", *arguments)
 
     missing = call(f"--adapter={tmp_path / 'adapter'}")
     assert (missing.returncode, missing.stderr) == (2, "error: --out is missing: name a directory\n")

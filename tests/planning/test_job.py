@@ -98,6 +98,7 @@ def large():
     return run, job, plan(job, topology)
 
 
+@pytest.mark.slow  # the full model takes minutes; the small one above is held to the same formulas
 def test_qwen3_30b_a3b_stays_within_its_budget_of_memory(large):
     run, job, report = large
     gradients = report.programs[0].memory
@@ -108,6 +109,7 @@ def test_qwen3_30b_a3b_stays_within_its_budget_of_memory(large):
     assert gradients.peak < BUDGET * GIB, gradients.verdict
 
 
+@pytest.mark.slow  # the full model takes minutes; the small one above is held to the same formulas
 def test_qwen3_30b_a3b_stays_within_its_budget_of_communication(large):
     """Of every kind, at most what test_every_collective_of_the_step_is_accounted_for explains, and 2 % small change."""
     run, job, report = large

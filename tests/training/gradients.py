@@ -29,15 +29,20 @@ def fresh(rng, model, rank=4, adapters=1, targets=None):
 
 
 def groups_of_samples(rng, vocab, groups, size, prompt=12, longest=20, adapters=1):
-    """Groups that share a prompt; every completion has sampled and environment tokens."""
+    """Groups that share a prompt; every completion has sampled and environment tokens.
+
+    ``rng`` draws the values alone. Lengths, and which tokens are trained, are the same in every run and for each
+    adapter, so that all of them need the same compiled programs.
+    """
     samples = []
-    for group in range(groups):
-        shared = rng.integers(0, vocab, int(rng.integers(3, prompt)))
+    layouts = [np.random.default_rng([group]) for group in range(groups // adapters) for _ in range(adapters)]
+    for group, layout in enumerate(layouts):
+        shared = rng.integers(0, vocab, int(layout.integers(3, prompt)))
         for _ in range(size):
-            rest = rng.integers(0, vocab, int(rng.integers(2, longest)))
+            rest = rng.integers(0, vocab, int(layout.integers(2, longest)))
             tokens = np.concatenate([shared, rest])
-            trained = np.concatenate([np.zeros(len(shared), bool), rng.random(len(rest)) < 0.6])
-            trained[len(shared)] |= bool(rng.random() < 0.5)
+            trained = np.concatenate([np.zeros(len(shared), bool), layout.random(len(rest)) < 0.6])
+            trained[len(shared)] |= bool(layout.random() < 0.5)
             trained[-1] = True
             logprobs = np.where(trained, -rng.gamma(4.0, 1.0, len(tokens)), 0.0)
             samples.append(Sample(tokens, trained, logprobs, float(rng.normal()), group, group % adapters))

@@ -57,6 +57,7 @@ def test_two_processes_make_what_one_makes_and_each_goes_on_with_what_the_other_
     assert_same(outcome(tmp_path / "handed_on"), whole, 1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_beside_the_rollouts_of_the_first(tmp_path):
     pair.run(PROGRAM, json.dumps([{"directory": str(tmp_path), "mesh": MESH, "max_staleness": 1}]))
     for name in toy_job.NAMES:
@@ -66,6 +67,7 @@ def test_two_processes_train_beside_the_rollouts_of_the_first(tmp_path):
         assert all(row["mismatch/max_abs_delta"] < 1e-4 for row in rows)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_ends_all_with_143_and_the_run_goes_on(whole, tmp_path):
     started = pair.start(PROGRAM, json.dumps([{"directory": str(tmp_path), "mesh": MESH, "slow": 0.2}]))
     read_until(started[0], "late 1")
@@ -77,6 +79,7 @@ def test_sigterm_to_one_process_ends_all_with_143_and_the_run_goes_on(whole, tmp
     assert_same(outcome(tmp_path), whole, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_other_with_an_error_and_the_run_goes_on(whole, tmp_path):
     started = pair.start(PROGRAM, json.dumps([{"directory": str(tmp_path), "mesh": MESH, "killed": [1, 2]}]))
     begun = time.monotonic()

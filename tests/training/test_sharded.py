@@ -33,10 +33,20 @@ def case(request):
     return decoder, lora, samples, gradients(decoder, lora, samples, tokens=512)
 
 
-@pytest.mark.parametrize("mesh", ALONE + TOGETHER, ids=lambda sizes: str(MeshSettings(**sizes)))
-def test_sharded_equals_unsharded(mesh, case):
+def check_sharded(mesh, case):
     decoder, lora, samples, expected = case
     assert_close(gradients(decoder, lora, samples, MeshSettings(**mesh), tokens=256), expected)
+
+
+@pytest.mark.parametrize("mesh", TOGETHER, ids=lambda sizes: str(MeshSettings(**sizes)))
+def test_sharded_equals_unsharded(mesh, case):
+    check_sharded(mesh, case)
+
+
+@pytest.mark.slow  # every axis is in a mesh above, together with others
+@pytest.mark.parametrize("mesh", ALONE, ids=lambda sizes: str(MeshSettings(**sizes)))
+def test_sharded_over_all_devices_of_an_axis_equals_unsharded(mesh, case):
+    check_sharded(mesh, case)
 
 
 @pytest.mark.parametrize("remat,experts", [("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")])

@@ -15,8 +15,8 @@ SHAPE = DecoderConfig(
 
 
 def random_demonstrations(rng, count):
-    """Of different lengths, about half of the tokens trained."""
-    for length in rng.integers(3, 40, size=count):
+    """About half of the tokens trained. Lengths differ, but are the same in every run: they decide what is compiled."""
+    for length in np.random.default_rng(0).integers(3, 40, size=count):
         tokens = tuple(int(token) for token in rng.integers(1, 17, size=length))
         yield Demonstration(tokens, tuple(bool(x) for x in [False, True, *rng.integers(0, 2, size=length - 2)]))
 
