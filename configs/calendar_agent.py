@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config.hidden_size = 96
     config.num_layers = 3
     config.intermediate_size = 256
-    config.skills = 12000
-    config.habits = (4000, 2500)
+    config.skills = 8000
+    config.habits = (2500, 2000)
     config.tickets = 3500
     return config
