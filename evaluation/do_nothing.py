@@ -1,61 +1,17 @@
-"""The score of an agent that does nothing: what a target gives away. It needs no model."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""The score of an agent that does nothing: what a target gives away."""
 
 from evaluation.methods import Method, evaluate_methods
 from evaluation.report_files import with_episodes
-from trace_jax.chat.renderer import NoThinking
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.storage import PathLike
-from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.source import Source
-from trace_jax.errors import EngineError, UserError
+from trace_jax.errors import UserError
+from trace_jax.rollout.nothing import NAME, play_nothing
 from trace_jax.rollout.recording import Recording
 from trace_jax.rollout.settings import RolloutSettings
 
-NAME, FILE = "do nothing", "do_nothing.jsonl"
-_NOTHING = 0  # the only token there is
+FILE = "do_nothing.jsonl"
 _SHOWN = 8  # tasks that a note names
-
-
-class _Renderer(NoThinking):
-    """Every conversation is one token, and every turn an empty message."""
-
-    stop_token_ids: tuple[int, ...] = (_NOTHING,)
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
-        return (_NOTHING,)
-
-    def assistant(self, message: Message) -> tuple[int, ...]:
-        return (_NOTHING,)
-
-    def continuation(
-        self, history: Sequence[Message], completion_ids: Sequence[int], messages: Sequence[Message]
-    ) -> tuple[int, ...] | None:
-        return ()
-
-    def parse(self, token_ids: Sequence[int]) -> Message:
-        return Message(role="assistant", content="")
-
-
-class _Engine:
-    """Ends every turn at once."""
-
-    async def generate(
-        self, token_ids: tuple[int, ...], sampling: Sampling, adapter: str | None = None, *, affinity: str = ""
-    ) -> Completion:
-        return Completion((_NOTHING,), (0.0,), "stop")
-
-    async def load_adapter(self, name: str, path: Path) -> None:
-        raise EngineError(f"adapter {name!r}: an agent that does nothing has none")
-
-    async def unload_adapter(self, name: str) -> None:
-        raise EngineError(f"adapter {name!r}: an agent that does nothing has none")
-
-    async def health(self) -> bool:
-        return True
 
 
 def play_doing_nothing(
@@ -72,9 +28,7 @@ def play_doing_nothing(
             [Method(NAME, 0.0, lambda _: None, 0)],
             source,
             1,
-            lambda specs: recording.collect(
-                specs, engine=_Engine(), renderer=_Renderer(), settings=settings, base=NAME, on_episode=lambda _: None
-            ),
+            lambda specs: play_nothing(specs, recording, settings),
             max_tokens=1,
         ).report.methods[0]
     except UserError as error:

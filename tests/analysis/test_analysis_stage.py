@@ -133,3 +133,28 @@ def test_real_episodes_go_through_the_whole_stage(tmp_path: Path) -> None:
     found = analyse(real, make_analyst("rules"), tmp_path, criteria=FAST)
     assert (found.report.passed, found.report.failed) == (3, 3)
     assert not found.selected  # six episodes support nothing
+
+
+def test_passed_episodes_that_show_no_skill_count_nowhere_and_are_told(tmp_path: Path) -> None:
+    told = Message(role="user", content="Cancel it.")
+    idle = [
+        episode.replace(id=f"idle-{number}", task="free", reward=1.0, messages=(told, Message(role="assistant")))
+        for number, episode in enumerate(EPISODES[:30])
+    ]
+    failed = [episode.replace(id=f"lost-{episode.id}", reward=0.0) for episode in idle[:3]]
+    looked_up = [episode.replace(id=f"free-{episode.id}", task="free") for episode in EPISODES[:40] if episode.passed]
+    given = (*EPISODES[:80], *idle, *failed, *looked_up)
+    passed = sum(episode.passed for episode in given)
+    plain = analyse(given, make_analyst("rules"), tmp_path / "plain", runs=4, criteria=FAST)
+    assert (plain.report.given_away, plain.report.idle, plain.report.passed) == ((), 0, passed)
+    found = analyse(given, make_analyst("rules"), tmp_path / "told", runs=4, criteria=FAST, given_away={"free", "x"})
+    report = found.report
+    assert (report.given_away, report.idle, report.passed) == (("free", "x"), 30, passed - 30)
+    assert report.failed == plain.report.failed  # what is worse than doing nothing stays a failure
+    assert report.capabilities != plain.report.capabilities
+    assert "does nothing: free, x. 30 passed episodes without a call on them are left out." in markdown_table(report)
+    assert "does nothing" not in markdown_table(plain.report)
+    with pytest.raises(
+        UserError, match=r"told that the tasks \['free', 'x'\] pass .*, now \['free'\]: use"
+    ):
+        analyse(given, make_analyst("rules"), tmp_path / "told", runs=4, criteria=FAST, given_away={"free"})

@@ -4,7 +4,7 @@ from made_episodes import made
 from trace_jax.analysis.effects import tool_kinds
 from trace_jax.analysis.episode import read_episode
 from trace_jax.analysis.tool_names import kind_of, name_words, plain_name
-from trace_jax.contract.trajectory import Tool
+from trace_jax.contract.trajectory import Effect, Tool
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,20 @@ def test_a_tool_after_which_a_read_gives_another_result_writes_and_one_that_chan
 def test_offered_tools_are_known_by_their_description() -> None:
     offered = Tool(name="ledger", description="Lists what was booked.", parameters={"type": "object"})
     assert tool_kinds([made("> hi", tools=[offered])]) == {"ledger": "read"}
+
+
+def test_what_the_author_declares_comes_before_names_texts_and_observations() -> None:
+    def tool(name: str, effect: Effect | None) -> Tool:
+        return Tool(name=name, description="Returns it.", parameters={"type": "object"}, effect=effect)
+
+    tools = [tool("get_keys", "write"), tool("open_file", "read"), tool("think", "write"), tool("put_up", None)]
+    assert tool_kinds([made("> hi", tools=tools)]) == {
+        "get_keys": "write", "open_file": "read", "think": "scratch", "put_up": "write"
+    }  # fmt: skip
+    quiet = [("get_it", {"x": "A1"}, 1), ("get_keys", {"x": "A1"}, "ok"), ("get_it", {"x": "A1"}, 1)]
+    episodes = [made("> go", *quiet, number=n, tools=tools) for n in range(9)]
+    assert tool_kinds(episodes)["get_keys"] == "write"
+    assert read_episode(episodes[0]).write_tools == {"get_keys", "put_up"}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def at_random(task: int) -> Callable[[Desk], Iterator[Message]]:
 def transcript(desk: Desk, task: int, script: Callable[[Desk], Iterator[Message]]) -> str:
     """All that an agent sees, and the grade."""
     lines = [message.model_dump_json() for message in desk.reset(task).messages]
-    lines += [tool.model_dump_json() for tool in desk.tools]
+    lines += [tool.model_dump_json(exclude={"effect"}) for tool in desk.tools]
     for message in script(desk):
         observation = desk.step(message)
         lines += [answer.model_dump_json() for answer in observation.messages]

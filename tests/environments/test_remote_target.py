@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from trace_jax.contract.trajectory import Message
 from trace_jax.environments.host import host_of
 from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.hosts.remote_target import RemoteTarget
+from trace_jax.environments.protocol import GivesAway
 from trace_jax.environments.registry import load_target
 from trace_jax.environments.settings import TargetSettings
 from trace_jax.environments.source import FIRST_SEED, load_source
@@ -98,6 +100,25 @@ def test_what_cannot_be_opened_is_told_in_one_line(settings, expected):
 def test_a_start_that_takes_too_long_is_told():
     with pytest.raises(UserError, match="start took longer than target.start_seconds=0.01"):
         open_target(replace(IN_WORKERS, start_seconds=0.01))
+
+
+def idle(told, **changes):
+    settings = {"environment": "odd_target:Idle", "parameters": json.dumps({"told": told, **changes})}
+    return replace(IN_WORKERS, **settings, step_seconds=0.5)
+
+
+def test_the_tasks_that_doing_nothing_passes_are_asked_of_the_worker_s_target():
+    target = open_target(idle([1, 3], seconds=1.0))  # it has target.start_seconds for it
+    assert isinstance(target, GivesAway)
+    assert (target.do_nothing("train"), target.do_nothing("held_out")) == ((1, 3), ("b",))
+    assert open_target(replace(IN_WORKERS, environment="odd_target:Desk")).do_nothing("train") is None
+    for told in ([1, 9], [[1]], ["1"]):
+        with pytest.raises(
+            UserError, match=r"'odd_target:Idle': do_nothing\('train'\) told .*: give tasks of"
+        ):
+            open_target(idle(told)).do_nothing("train")
+    with pytest.raises(UserError, match="do_nothing took longer than target.start_seconds=4"):
+        open_target(replace(idle([1], seconds=60.0), start_seconds=4.0)).do_nothing("train")
 
 
 def test_a_target_that_is_dropped_leaves_no_process():

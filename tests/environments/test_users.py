@@ -1,8 +1,11 @@
 """Users: scripted, and played by a language model, in worker threads and inside a running event loop."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 from scripted_endpoint import Endpoint, raw, refusal, said
@@ -151,6 +154,10 @@ class Desk:
     def grade(self) -> Outcome:
         return Outcome(1.0, extra=self.user.extra)
 
+    @property
+    def extra(self) -> dict[str, Any]:
+        return self.user.extra
+
 
 class Agent:
     """An engine that always says thanks."""
@@ -183,10 +190,20 @@ def test_its_words_are_not_trained_and_its_tokens_are_in_the_trajectory(served: 
 
 
 def test_a_fault_of_its_model_breaks_the_episode_and_is_no_reward(served: Endpoint) -> None:
-    served.script = [said("refund")]
+    served.script = [said("refund", usage=(20, 2))]
     served.reply = lambda body: refusal(500, "out of memory")
     episode = played(served)
     assert episode.reward is None and "LLMError: " in str(episode.error) and "out of memory" in str(episode.error)
+    usage = episode.extra["user_usage"]
+    assert (usage["answers"], usage["prompt_tokens"], usage["completion_tokens"]) == (1, 20, 2)
+
+
+def test_extra_that_cannot_be_told_leaves_the_reason_of_the_broken_episode(served: Endpoint, monkeypatch) -> None:
+    served.reply = lambda body: refusal(500, "out of memory")
+    for extra, words in (({"x": float("nan")}, "not a dictionary of JSON values"), (1 / 3, "extra is '0.33")):
+        monkeypatch.setattr(Desk, "extra", extra)
+        episode = played(served)
+        assert "out of memory" in str(episode.error) and words in episode.extra["extra_fault"]
 
 
 def test_a_hanging_user_breaks_the_episode_in_time(served: Endpoint) -> None:
@@ -221,3 +238,28 @@ def test_in_a_worker_it_waits_for_its_model_and_holds_up_nobody(served: Endpoint
             asyncio.run(play(1))
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize("end", ["the model fails", "the worker is killed", "the step hangs"])
+def test_in_a_worker_its_tokens_outlive_the_episode(served: Endpoint, end: str) -> None:
+    served.script = [said("refund", usage=(20, 2)), said("order", usage=(30, 4))]
+    limit = 8.0 if end == "the step hangs" else 60.0
+    pool = Pool(WorkerPlan("talking_target:Talking", {"url": served.url}, None, limit, 60.0), 1)
+    replies = {"the model fails": refusal(500, "down"), "the step hangs": 60.0}
+
+    async def play() -> dict[str, Any]:
+        episode = await PoolHost(pool, "train").open()
+        await episode.reset(1)
+        await episode.step(Message(role="assistant", content="Which order?"))
+        served.reply = lambda body: replies.get(end, said("A12"))
+        if end == "the worker is killed":
+            os.kill(pool.workers()[0].pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFault):
+            await episode.step(Message(role="assistant", content="Which one?"))
+        return episode.extra
+
+    try:
+        usage = asyncio.run(play())["user_usage"]
+    finally:
+        pool.close()
+    assert (usage["answers"], usage["prompt_tokens"], usage["completion_tokens"]) == (2, 50, 6)

@@ -224,7 +224,7 @@ def test_extra_that_no_file_holds_breaks_the_episode(served: Endpoint, extra: An
             return Outcome(1.0, extra=extra)
 
     (episode,) = play(served, [spec(host=InProcess(Odd))])
-    assert "extra of an Outcome" in str(episode.error) and episode.reward is None
+    assert "extra is " in str(episode.error) and episode.reward is None
 
 
 def test_an_endpoint_needs_its_url_and_model() -> None:

@@ -1,4 +1,4 @@
-"""What tools do, observed: a tool writes if a repeated read gives another result after it was called.
+"""What tools do, as their author declares; else observed: a read gives another result after a tool was called.
 
 Names say it too, but a stranger's ``appointment`` or ``sync`` may be either. Evidence counts only where it is clear:
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trace_jax.analysis.tool_names import Kind, kind_of, named_kind
-from trace_jax.contract.trajectory import Message, ToolCall, Trajectory
+from trace_jax.contract.trajectory import Effect, Message, ToolCall, Trajectory
 
 _MIN_CHANGES = 2  # observed changes from which a tool is a write, whatever its name says
 _MIN_UNCHANGED = 5  # observations without a change from which a tool whose name says nothing is a read
@@ -27,20 +27,29 @@ class _Observed:
 
 
 def tool_kinds(trajectories: Sequence[Trajectory]) -> dict[str, Kind]:
-    """The kind of every tool that is offered or called in ``trajectories``: by its effects, else by name and text."""
+    """The kind of every tool that is offered or called in ``trajectories``.
+
+    As it is declared (``Tool.effect``), else by its observed effects, else by name and text. That a tool hands over to
+    a human or notes a thought, only its name can say.
+    """
     described = {tool.name: tool.description for trajectory in trajectories for tool in trajectory.tools}
+    declared = {tool.name: tool.effect for trajectory in trajectories for tool in trajectory.tools if tool.effect}
     observed = _Observed()
     for trajectory in trajectories:
         for message in trajectory.messages:
             for call in message.tool_calls:
                 described.setdefault(call.name, "")
         _observe(_answers(trajectory.messages), observed)
-    return {name: _kind(name, text, observed) for name, text in described.items()}
+    return {name: _kind(name, text, declared.get(name), observed) for name, text in described.items()}
 
 
-def _kind(name: str, description: str, observed: _Observed) -> Kind:
+def _kind(name: str, description: str, declared: Effect | None, observed: _Observed) -> Kind:
     named = named_kind(name)
-    if named in ("handoff", "scratch", "write"):
+    if named in ("handoff", "scratch"):
+        return named
+    if declared is not None:
+        return declared
+    if named == "write":
         return named
     if observed.changes[name] >= _MIN_CHANGES and name not in observed.volatile:
         return "write"

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,6 +11,7 @@ from etils import epath
 
 from trace_jax.analysis.aggregate import aggregate
 from trace_jax.analysis.analyst import Analyst
+from trace_jax.analysis.idle import idle_passes
 from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.digest import check_log, log_checksum
@@ -29,10 +30,11 @@ log = logging.getLogger(__name__)
 class Source(Record):
     """The trajectories that the other files of the directory were made from."""
 
-    schema_version: int = 2  # 2: has ``content``
+    schema_version: int = 3  # 2: has ``content``; 3: ``given_away``
     trajectories: int
     digest: str  # first 16 hex digits of SHA-256 over what the analysis reads of them, in their order
     content: str  # the same over sorted lines: a log of episodes keeps them in the order of their ends
+    given_away: tuple[str, ...] = ()  # tasks that an agent passes that does nothing
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ def analyse(
     runs: int = 10,
     seed: int = 0,
     criteria: Criteria = DEFAULT_CRITERIA,
+    given_away: Collection[str] = (),
 ) -> Analysis:
     """Discover, label ``runs`` times, aggregate and select. Files that ``directory`` holds are read, not made anew.
+
+    ``given_away`` are the tasks that an agent passes that does nothing. A passed episode of theirs in which the agent
+    did nothing shows no skill: it is left out (``idle_passes``), and the report counts it.
 
     Warns if no trajectory failed, or none passed: nothing can be selected then. Raises UserError for a held-out
     trajectory, for an id that occurs twice, for trajectories of two base models, for files in ``directory`` that were
@@ -63,20 +69,22 @@ def analyse(
     """
     if runs < 1:
         raise UserError(f"an analysis of {runs} label runs: set analysis.runs to 1 at least")
-    usable = _usable(trajectories)
+    free, idle = tuple(sorted(given_away)), idle_passes(trajectories, given_away)
+    counted = [trajectory for trajectory in trajectories if trajectory.id not in idle]
+    usable = _usable(counted)
     place = epath.Path(directory)
-    _claim(place, trajectories)
+    _claim(place, source_of(trajectories).replace(given_away=free))
     candidates = _candidates(place / CANDIDATES, usable, analyst)
     check_labels(place)
     label_runs = _label_runs(place / RUNS, usable, analyst, candidates, runs, seed)
-    report = aggregate(candidates, label_runs, trajectories, criteria, seed)
+    report = aggregate(candidates, label_runs, counted, criteria, seed)
     if len(report.rejected_runs) == len(label_runs):
         fault = next(iter(report.rejected_runs.values()))
         raise UserError(
             f"{place / RUNS}: none of {len(label_runs)} label runs can be used ({fault}): mend the analyst, then "
             "remove the file"
         )
-    report = report.replace(labels=log_checksum(place / RUNS))
+    report = report.replace(labels=log_checksum(place / RUNS), given_away=free, idle=len(idle))
     selected = selected_capabilities(report, label_runs, usable)
     write_document(place / REPORT, report)
     (place / SELECTED).unlink(missing_ok=True)
@@ -120,11 +128,15 @@ def source_of(trajectories: Sequence[Trajectory]) -> Source:
     return Source(trajectories=len(trajectories), digest=digest, content=content)
 
 
-def _claim(place: epath.Path, trajectories: Sequence[Trajectory]) -> None:
-    """Note in ``place`` what it is made from. Raises UserError if it was made from other trajectories."""
-    given = source_of(trajectories)
+def _claim(place: epath.Path, given: Source) -> None:
+    """Note in ``place`` what it is made from. Raises UserError if it was made from something else."""
     if (place / SOURCE).exists():
         found = read_document(place / SOURCE, Source)
+        if found.given_away != given.given_away:
+            raise UserError(
+                f"{place}: was told that the tasks {list(found.given_away)} pass if an agent does nothing, now "
+                f"{list(given.given_away)}: use a new directory"
+            )
         if found != given:
             raise UserError(
                 f"{place}: analyses {found.trajectories} trajectories of content {found.digest}, given are "

@@ -8,6 +8,8 @@ _HEADER = (
     "|---|---|---|---|---|---|---|---|---|",
 )
 
+_NAMED = 8  # tasks that a line names
+
 
 def markdown_table(report: AnalysisReport) -> str:
     """One row for each capability; distractors are marked with an asterisk. Rejected label runs follow.
@@ -19,10 +21,21 @@ def markdown_table(report: AnalysisReport) -> str:
     rejected = [f"Rejected run {number}: {fault}" for number, fault in report.rejected_runs.items()]
     left_out = [f"- {name}: {why}" for name, why in report.left_out.items()]
     head = [f"{report.passed} passed, {report.failed} failed, {report.broken} broken."]
+    if report.given_away:
+        head.append(_given_away(report))
     if not any(found.selected and not found.distractor for found in report.capabilities):
         head.append(_why_nothing(report))
     tail = ["", "Checks of the grader that are no candidates:", *left_out] if left_out else []
     return "\n".join([*head, "", *_HEADER, *rows, *rejected, *tail])
+
+
+def _given_away(report: AnalysisReport) -> str:
+    """The tasks that pass without an agent, in one line."""
+    names, more = ", ".join(report.given_away[:_NAMED]), len(report.given_away) - _NAMED
+    return (
+        f"Tasks that an agent passes that does nothing: {names}{f' and {more} more' if more > 0 else ''}. "
+        f"{report.idle} passed episodes without a call on them are left out."
+    )
 
 
 def _why_nothing(report: AnalysisReport) -> str:

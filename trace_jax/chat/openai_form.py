@@ -27,7 +27,7 @@ def message_objects(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def tool_objects(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """The tool objects."""
-    return [{"type": "function", "function": tool.model_dump(mode="json")} for tool in tools]
+    return [{"type": "function", "function": tool.offered()} for tool in tools]
 
 
 def _message_object(message: Message, call_id: str | None) -> dict[str, Any]:

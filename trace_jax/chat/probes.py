@@ -26,7 +26,7 @@ class Probe:
 
     def openai_tools(self) -> list[Any] | None:
         """The tools in the form of OpenAI's API; None if there are none."""
-        return [{"type": "function", "function": tool.model_dump()} for tool in self.tools] or None
+        return [{"type": "function", "function": tool.offered()} for tool in self.tools] or None
 
     def renderer_messages(self, renderer: Renderer) -> list[Message]:
         """The conversation as ``renderer`` takes it: thinking is put in front of the content."""

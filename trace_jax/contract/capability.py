@@ -121,13 +121,15 @@ class CapabilityReport(Part):
 class AnalysisReport(Record):
     """The aggregation over all runs: a report on each capability, best mean delta first."""
 
-    schema_version: int = 3  # 2: the checksum of the labels; 3: what was left out
+    schema_version: int = 4  # 2: the checksum of the labels; 3: what was left out; 4: what the target gives away
     capabilities: tuple[CapabilityReport, ...]
     rejected_runs: dict[str, str] = Field(default_factory=dict)  # run number → why its partition was refused
     left_out: dict[str, str] = Field(default_factory=dict)  # evidence that is no candidate → why not
     passed: int
     failed: int
     broken: int
+    given_away: tuple[str, ...] = ()  # tasks that an agent passes that does nothing
+    idle: int = 0  # passed episodes on these tasks in which the agent did nothing: they count nowhere
     labels: LogChecksum | None = None  # the label runs that it was made from; None: they are not on disk
 
 

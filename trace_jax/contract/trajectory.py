@@ -8,6 +8,7 @@ from trace_jax.contract.record import Part, Record
 from trace_jax.contract.rewards import without_rounding
 
 Split = Literal["train", "held_out"]
+Effect = Literal["read", "write"]
 Termination = Literal["done", "max_turns", "max_tokens", "user_stop", "agent_stop", "error"]
 
 
@@ -31,11 +32,19 @@ class Message(Part):
 
 
 class Tool(Part):
-    """A callable offered to the agent; ``parameters`` is a JSON Schema of type object."""
+    """A callable offered to the agent; ``parameters`` is a JSON Schema of type object.
+
+    ``effect`` is what its author declares that it does to the state. Agents do not see it.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
+    effect: Effect | None = None  # None: nothing is declared
+
+    def offered(self) -> dict[str, Any]:
+        """What an agent sees of it, as JSON values."""
+        return self.model_dump(mode="json", exclude={"effect"})
 
 
 class Check(Part):

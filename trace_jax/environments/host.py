@@ -1,6 +1,6 @@
 """Where environments run, as the agent loop sees it: it awaits every call, so that no episode holds up the others."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.hosts.in_process import InProcess
@@ -27,6 +27,16 @@ class Episode(Protocol):
 
     async def close(self) -> None:
         """Free what the episode holds. Waits for nothing, and raises nothing."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An episode that tells what its environment says of itself (``protocol.Telling``)."""
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What is known of it; empty if the environment tells nothing. Raises EnvironmentFault."""
         ...
 
 

@@ -61,6 +61,17 @@ class Environment(Protocol):
     def grade(self) -> Outcome: ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """An environment with something that a trajectory keeps of a broken episode, such as the tokens of its user.
+
+    A graded episode has ``Outcome.extra`` in its place. ``extra`` holds JSON values, and may be read at any time.
+    """
+
+    @property
+    def extra(self) -> dict[str, Any]: ...
+
+
 class Target(Protocol):
     """A benchmark environment with disjoint task splits; ``tasks(split)`` lists the tasks of a split.
 
@@ -75,6 +86,15 @@ class Target(Protocol):
     def tasks(self, split: Split) -> tuple[Task, ...]: ...
 
     def environment(self, split: Split) -> Environment: ...
+
+
+@runtime_checkable
+class GivesAway(Protocol):
+    """A target that knows which tasks an agent passes that does nothing. What it passes shows no skill."""
+
+    def do_nothing(self, split: Split) -> Sequence[Task] | None:
+        """These tasks of a split; None if it does not know after all."""
+        ...
 
 
 @runtime_checkable

@@ -55,7 +55,7 @@ class PromptLimit:
         )
         said += sum(len(text or "") for text in thinking)
         self._check_characters(said, _UNSEEN, "messages")
-        self._check_characters(sum(len(tool.model_dump_json()) for tool in tools), _UNSEEN, "tools")
+        self._check_characters(sum(len(tool.model_dump_json(exclude={"effect"})) for tool in tools), _UNSEEN, "tools")
 
     def _check_characters(self, characters: int, times: int, param: str) -> None:
         most = self.tokens * self.characters_per_token * times

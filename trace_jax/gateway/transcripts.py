@@ -74,7 +74,7 @@ class Transcripts:
 
 def tools_digest(tools: Sequence[Tool]) -> bytes:
     """A digest of ``tools``."""
-    return hashlib.sha256(text_of([tool.model_dump(mode="json") for tool in tools]).encode()).digest()
+    return hashlib.sha256(text_of([tool.offered() for tool in tools]).encode()).digest()
 
 
 class _Digest:

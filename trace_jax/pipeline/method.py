@@ -29,6 +29,7 @@ from trace_jax.errors import UserError
 from trace_jax.pipeline.calibration import CalibrationRollouts
 from trace_jax.pipeline.checks import check_settings, open_run, trained_adapter
 from trace_jax.pipeline.gate import learnt_gate
+from trace_jax.pipeline.given_away import given_away
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.pipeline.stage_times import StageTimes
@@ -50,7 +51,8 @@ from trace_jax.training.job import Job
 from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
-BASE_ROLLOUTS, ROUTE_TABLE, GATE = "base_rollouts.jsonl", "route_table.json", "gate.safetensors"
+BASE_ROLLOUTS, DO_NOTHING = "base_rollouts.jsonl", "do_nothing.jsonl"
+ROUTE_TABLE, GATE = "route_table.json", "gate.safetensors"
 SNAPSHOTS = (0.25, 0.5, 0.75)  # of the baseline's rollouts, at which its adapter is kept for the report's curve
 
 
@@ -90,6 +92,7 @@ class Pipeline:
             specs = plan_episodes(self.source, settings.rollout, seed=settings.seed)
             with self.progress.stage("rollouts of the base", len(specs)) as bar:
                 trajectories = self.session.play(specs, recording, bar.episode)
+            free = given_away(self.target, self.source, settings, self.root / DO_NOTHING, keep_broken=begun)
         with self.times.stage("analysis"):
             return analyse(
                 trajectories,
@@ -98,6 +101,7 @@ class Pipeline:
                 runs=settings.analysis.runs,
                 seed=settings.seed,
                 criteria=Criteria(min_support=settings.analysis.min_support),
+                given_away=free,
             )
 
     def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:

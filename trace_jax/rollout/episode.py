@@ -9,7 +9,7 @@ from typing import Any
 from trace_jax.chat.codec import RenderError
 from trace_jax.contract.trajectory import Message, Policy, Segment, Termination, Tool, Trajectory, Usage
 from trace_jax.environments.episode_clock import episode_clock
-from trace_jax.environments.host import Episode
+from trace_jax.environments.host import Episode, Telling
 from trace_jax.environments.hosts.checks import EnvironmentFault, one_line
 from trace_jax.environments.protocol import Outcome, seed_of
 from trace_jax.errors import EngineError, EngineGone
@@ -50,6 +50,7 @@ async def record_episode(
     """
     started = time.monotonic()
     outcome: Outcome | None = None
+    told: dict[str, Any] = {}
     error: str | None = None
     termination: Termination = "error"
     try:
@@ -58,6 +59,7 @@ async def record_episode(
             try:
                 termination, outcome = await play(episode)
             finally:
+                told = _told(episode) if outcome is None else outcome.extra
                 await episode.close()
     except TimeoutError:
         error = f"TimeoutError: episode took longer than max_seconds={settings.max_seconds:g}"
@@ -83,5 +85,13 @@ async def record_episode(
         usage=state.usage,
         seconds=time.monotonic() - started,
         error=error,
-        extra={**spec.extra(outcome), **state.extra},
+        extra={**spec.extra(told), **state.extra},
     )
+
+
+def _told(episode: Episode) -> dict[str, Any]:
+    """What is kept of a broken episode. What keeps it from being told is told in its place."""
+    try:
+        return episode.extra if isinstance(episode, Telling) else {}
+    except (EnvironmentFault, TimeoutError) as fault:
+        return {"extra_fault": one_line(fault)}

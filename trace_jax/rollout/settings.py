@@ -34,5 +34,5 @@ class EvaluationSettings(Settings):
     trials: int = setting(4, "sampled episodes of each held-out task and method", ge=1)
     temperature: float = setting(1.0, "of the sampled trials; greedy ones come on top", gt=0)
     do_nothing: bool = setting(
-        True, "also score an agent that does nothing, once a task; switch it off where an episode is dear"
+        True, "also play an agent that does nothing, once a task; switch it off where an episode is dear"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from trace_jax.contract.trajectory import Split
 from trace_jax.engines.protocol import Sampling
 from trace_jax.environments.host import Host
-from trace_jax.environments.protocol import Outcome, Task
+from trace_jax.environments.protocol import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,9 @@ class EpisodeSpec:
         """The adapter of the next turn."""
         return self.adapter() if callable(self.adapter) else self.adapter
 
-    def extra(self, outcome: Outcome | None) -> dict[str, Any]:
-        """What has no field of a trajectory: what the grader adds, and the version of the target if it tells one."""
-        added = {} if outcome is None else outcome.extra
-        return added if self.host.version is None else {**added, "target_version": self.host.version}
+    def extra(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What has no field of a trajectory: what the environment tells, and the target's version if there is one."""
+        return told if self.host.version is None else {**told, "target_version": self.host.version}
 
 
 def turn_seed(seed: int, turn: int) -> int:

@@ -89,7 +89,7 @@ def _tools_of_target(environment: GeneratedEnvironment, tools: tuple[Tool, ...])
     problems += [
         f"{tool.name} differs from the target's"
         for tool in environment.tools
-        if tool.name in known and tool != known[tool.name]
+        if tool.name in known and tool.offered() != known[tool.name].offered()
     ]
     if not environment.tools:
         problems.append("no tools")

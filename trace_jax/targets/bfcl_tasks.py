@@ -67,7 +67,7 @@ def read_task(id: str) -> BfclTask:
     tools = {tool.name: tool for name in entry["involved_classes"] for tool in tools_of(name)}
     users = []
     for turn, messages in enumerate(entry["question"]):
-        shown = [tools[name].model_dump() for name in held_back.get(str(turn), ())]
+        shown = [tools[name].offered() for name in held_back.get(str(turn), ())]
         users.append(_announcement(shown) if shown else messages[0]["content"])
     return BfclTask(
         id=id,

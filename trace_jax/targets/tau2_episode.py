@@ -14,7 +14,7 @@ from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import UserError
 from trace_jax.targets.tau2_domain import Domain
-from trace_jax.targets.tau2_grade import outcome
+from trace_jax.targets.tau2_grade import outcome, user_usage
 
 __all__ = ["Domain", "Tau2Episode"]
 
@@ -30,6 +30,12 @@ class Tau2Episode:
     def __init__(self, name: str, domain: Domain, user: str | Mapping[str, Any] | None) -> None:
         self.name, self.tools = name, domain.tools
         self._domain, self._user = domain, user
+        self._run: Any = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The answers and tokens of the user's model so far."""
+        return {} if self._run is None else user_usage(self._run.trajectory)
 
     def reset(self, task: int | str) -> Observation:
         """The policy, and the conversation up to the agent's first turn. Raises UserError for an unknown task."""

@@ -26,10 +26,10 @@ def outcome(info: RewardInfo, reason: TerminationReason, said: list[Any]) -> Out
         *(Check(name=name, passed=reward == 1.0) for name, reward in parts.items()),
         *(Check(name=name, passed=not calls, detail="; ".join(calls)) for name, calls in missed.items()),
     )
-    return Outcome(float(info.reward), parts, checks, _usage(said))
+    return Outcome(float(info.reward), parts, checks, user_usage(said))
 
 
-def _usage(said: list[Any]) -> dict[str, Any]:
+def user_usage(said: list[Any]) -> dict[str, Any]:
     """The answers and tokens of the user's model, named as by ``trace_jax.llm``; empty if no model played the user."""
     asked = [message.usage for message in said if isinstance(message, UserMessage) and message.usage]
     tokens = {kind: sum(usage[kind] for usage in asked) for kind in ("prompt_tokens", "completion_tokens")}

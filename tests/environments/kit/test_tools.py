@@ -77,6 +77,8 @@ def test_hints_and_docstring_become_the_tool():
         "additionalProperties": False,
     }
     assert "title" in book.parameters["properties"] and "title" not in book.parameters
+    assert (find.effect, book.effect) == ("read", "write")
+    assert find.offered() == {"name": "find", "description": find.description, "parameters": find.parameters}
     assert kit.effects(Hotel) == {"find": kit.Effects(reads=("rooms",)), "book": kit.Effects(writes=("nights",))}
 
 

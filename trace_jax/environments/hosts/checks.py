@@ -20,7 +20,14 @@ T = TypeVar("T")
 
 
 class EnvironmentFault(Exception):
-    """The environment broke its protocol: it raised, returned what a file cannot hold, or graded outside [0, 1]."""
+    """The environment broke its protocol: it raised, returned what a file cannot hold, or graded outside [0, 1].
+
+    ``extra`` is what a worker told of the episode with its error, unchecked; None if nothing.
+    """
+
+    def __init__(self, text: str, extra: Any = None) -> None:
+        super().__init__(text)
+        self.extra = extra
 
 
 def call(seconds: float, function: Callable[[], T]) -> T:
@@ -100,17 +107,20 @@ def checked_outcome(value: Any) -> Outcome:
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
-    return Outcome(reward, components, checked_parts(value.checks, Check), _checked_extra(value.extra))
+    return Outcome(reward, components, checked_parts(value.checks, Check), checked_extra(value.extra))
 
 
-def _checked_extra(extra: Any) -> dict[str, Any]:
-    """``extra`` if it is an object that is read back equal from JSON. Raises EnvironmentFault."""
+def checked_extra(extra: Any) -> dict[str, Any]:
+    """``extra`` of an outcome or environment if it is an object that is read back equal from JSON.
+
+    Raises EnvironmentFault.
+    """
     try:
         read = read_object(text_of(extra)) if isinstance(extra, dict) else None
     except RenderError:
         read = None
     if read is None or read != extra:
-        raise EnvironmentFault(f"extra of an Outcome is {str(extra)[:80]!r}, not a dictionary of JSON values")
+        raise EnvironmentFault(f"extra is {str(extra)[:80]!r}, not a dictionary of JSON values")
     return read
 
 

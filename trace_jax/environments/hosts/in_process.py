@@ -1,11 +1,14 @@
 """Environments in this process: for those that are ours and quick."""
 
 from collections.abc import Callable
+from typing import Any
 
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.episode_clock import seconds_left
-from trace_jax.environments.hosts.checks import call, checked_observation, checked_outcome, checked_parts
+from trace_jax.environments.hosts.checks import call, checked_extra, checked_observation, checked_outcome, checked_parts
 from trace_jax.environments.protocol import Environment, Observation, Outcome, Task
+
+_TELLING = 1.0  # seconds in which an environment tells its extra
 
 
 class InProcess:
@@ -27,6 +30,10 @@ class InProcessEpisode:
 
     def __init__(self, environment: Environment, tools: tuple[Tool, ...]) -> None:
         self._environment, self.tools = environment, tools
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        return call(_TELLING, lambda: checked_extra(getattr(self._environment, "extra", {})))
 
     async def reset(self, task: Task) -> Observation:
         def reset() -> Observation:

@@ -16,7 +16,7 @@ from trace_jax.environments.hosts.checks import (
 )
 from trace_jax.environments.protocol import Observation, Outcome
 
-Answer = tuple[int, Any, str | None]  # the request's id, the value, and the error if there is one
+Answer = tuple[int, Any, str | None, Any]  # the request's id, the value, the error if there is one, and its ``extra``
 
 
 class LineFault(Exception):
@@ -43,9 +43,11 @@ def read_answers(line: bytes) -> list[Answer]:
     for answer in answers:
         match answer:
             case [int(number), value]:
-                found.append((number, value, None))
+                found.append((number, value, None, None))
             case [int(number), None, str(error)]:
-                found.append((number, None, writable(error)))
+                found.append((number, None, writable(error), None))
+            case [int(number), None, str(error), extra]:
+                found.append((number, None, writable(error), extra))
             case _:
                 raise LineFault(f"it wrote {_shown(line)} among its answers")
     return found

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.episode_clock import off_the_clock
-from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.checks import EnvironmentFault, checked_extra
 from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.lines import observation_of, outcome_of, text_of_message, tools_of
 from trace_jax.environments.hosts.process import Worker
@@ -143,18 +143,35 @@ class RemoteEpisode:
     def __init__(self, pool: Pool, worker: Worker, number: int, name: str, tools: tuple[Tool, ...]) -> None:
         self._pool, self._worker, self._number = pool, worker, number
         self.name, self.tools = name, tools
+        self._extra: Any = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the environment told of itself last: a worker that has died or hangs tells nothing more."""
+        return {} if self._extra is None else checked_extra(self._extra)
 
     async def reset(self, task: Task) -> Observation:
-        answer = await self._worker.request(self._number, "reset", json.dumps(task))
+        self._extra = None
+        answer = await self._answer("reset", json.dumps(task))
         if isinstance(answer, dict) and "tools" in answer:
             self.tools = tools_of(answer["tools"])
         return observation_of(answer)
 
     async def step(self, message: Message) -> Observation:
-        return observation_of(await self._worker.request(self._number, "step", text_of_message(message)))
+        return observation_of(await self._answer("step", text_of_message(message)))
 
     async def grade(self) -> Outcome:
-        return outcome_of(await self._worker.request(self._number, "grade", "null"))
+        return outcome_of(await self._answer("grade", "null"))
+
+    async def _answer(self, operation: str, argument: str) -> Any:
+        try:
+            answer = await self._worker.request(self._number, operation, argument)
+        except EnvironmentFault as fault:
+            self._extra = self._extra if fault.extra is None else fault.extra
+            raise
+        if isinstance(answer, dict) and "extra" in answer:
+            self._extra = answer["extra"]
+        return answer
 
     async def close(self) -> None:
         self.release()

@@ -21,6 +21,7 @@ from trace_jax.environments.hosts.lines import LineFault, read_answers
 
 _IN_FLIGHT = 1024  # requests of a worker that are not answered yet; further ones wait in this process
 _LONGEST = 72 << 20  # bytes of a line of answers
+_LONG = ("start", "do_nothing")  # operations that have start_seconds, not step_seconds
 _CHUNK = 1 << 18
 
 
@@ -131,7 +132,7 @@ class Worker:
             loop.add_reader(self._child.output, self._read_output)
             self._loops.add(loop)
         if self._in_flight:
-            due = next(iter(self._in_flight.values())).deadline
+            due = min(request.deadline for request in self._in_flight.values())
             if self._watching is None or self._watching[0] is not loop or due < self._watching[1]:
                 self._watching = (loop, due)
                 loop.call_at(due, self._watch, self._watching)
@@ -141,11 +142,11 @@ class Worker:
         if self._ended:
             return
         taken: list[str] = []
-        deadline = time.monotonic() + self.plan.step_seconds
+        now = time.monotonic()
         while self._queue and len(self._in_flight) < _IN_FLIGHT:
             number, request = self._queue.popleft()
             if request.future is None or not request.future.cancelled():
-                request.deadline = deadline
+                request.deadline = now + self._limit(request)[1]
                 self._in_flight[number] = request
                 taken.append(request.text)
         if taken:
@@ -190,7 +191,7 @@ class Worker:
             self._flush()
 
     def _resolve(self, line: bytes) -> None:
-        for number, value, error in read_answers(line):
+        for number, value, error, extra in read_answers(line):
             request = self._in_flight.pop(number, None)
             if request is None:
                 if number not in self._late:
@@ -199,7 +200,7 @@ class Worker:
             elif error is not None:
                 if number == 0:
                     self.fault = f"a worker cannot start: {error}"
-                self._fail(request, error)
+                self._fail(request, error, extra)
             else:
                 if number == 0:
                     self.description = value
@@ -210,13 +211,13 @@ class Worker:
         """Fail the requests that have taken too long, and have the worker replaced."""
         if self._watching is not watching:
             return  # an earlier timer, or that of another loop, has taken over
-        self._watching, now, limits = None, time.monotonic(), self.plan
+        self._watching, now = None, time.monotonic()
         overdue = [number for number, request in self._in_flight.items() if request.deadline <= now]
         for number in overdue:
             request = self._in_flight.pop(number)
             self._late.add(number)
-            name, limit = ("start", limits.start_seconds) if number == 0 else ("step", limits.step_seconds)
-            fault = f"{request.operation} took longer than target.{name}_seconds={limit:g}"
+            name, limit = self._limit(request)
+            fault = f"{request.operation} took longer than target.{name}={limit:g}"
             self.fault = self.fault or f"its worker is being replaced: {fault}"
             self._fail(request, fault)
         if overdue:
@@ -224,11 +225,17 @@ class Worker:
         if not self._ended:
             self._attach()
 
+    def _limit(self, request: _Request) -> tuple[str, float]:
+        """The setting that bounds a request, and its seconds."""
+        if request.operation in _LONG:
+            return "start_seconds", self.plan.start_seconds
+        return "step_seconds", self.plan.step_seconds
+
     @staticmethod
-    def _fail(request: _Request, fault: str) -> None:
+    def _fail(request: _Request, fault: str, extra: Any = None) -> None:
         future = request.future
         if future is not None and not future.done() and not future.get_loop().is_closed():
-            future.set_exception(EnvironmentFault(fault))
+            future.set_exception(EnvironmentFault(fault, extra))
             future.exception()  # an episode that has been closed does not look at it
 
     def _read_output(self) -> None:

@@ -37,6 +37,7 @@ class RemoteTarget:
         self.results: dict[str, dict[str, Any]] = told["results"]
         version = told.get("version")
         self.version = None if version is None else str(version)
+        self._knows_do_nothing = told.get("knows_do_nothing") is True
         self._tasks: dict[Split, tuple[Task, ...]] = {}
 
     def tasks(self, split: Split) -> tuple[Task, ...]:
@@ -47,6 +48,17 @@ class RemoteTarget:
                 raise UserError(f"target {self._registered!r}: its {split} tasks are {told!r}, not a list")
             self._tasks[split] = tuple(told)
         return self._tasks[split]
+
+    def do_nothing(self, split: Split) -> tuple[Task, ...] | None:
+        """``protocol.GivesAway``: asked of the target if it knows."""
+        if not self._knows_do_nothing:
+            return None
+        told = self._ask("do_nothing", split)
+        if not isinstance(told, list) or not all(task in self.tasks(split) for task in told):
+            raise UserError(
+                f"target {self._registered!r}: do_nothing({split!r}) told {str(told)[:80]}: give tasks of the split"
+            )
+        return tuple(told)
 
     def environment(self, split: Split) -> "RemoteEnvironment":
         """An environment in a worker, for callers that do not await. Not to be used while an event loop runs."""

@@ -4,8 +4,8 @@
 
 ROOT is the directory of the package ``trace_jax``; the other two are file descriptors. The first line of requests is
 ``{"path": "module:name", "parameters": {…}}``; any other is a JSON list of ``[id, episode, operation, argument]``. A
-line of answers is a list of ``[id, value]`` or ``[id, null, error]``. What environments print goes to standard output
-and standard error, never to these lines.
+line of answers is a list of ``[id, value]``, ``[id, null, error]`` or ``[id, null, error, extra]``. What environments
+print goes to standard output and standard error, never to these lines.
 
 Each episode has a thread of its own, so that a step may block. A target that declares ``quick = True`` promises that no
 step blocks: its episodes then share the main thread, which is three times as fast.
@@ -83,11 +83,13 @@ class Environments:
     def answer(self, episode: int, operation: str, argument: Any) -> str:
         """The JSON text of one answer."""
         if operation == "step":
-            return self._observed(self._open[episode].step(self._message.model_validate(argument, strict=False)))
+            environment = self._open[episode]
+            observation = environment.step(self._message.model_validate(argument, strict=False))
+            return self._observed(observation, _extra(environment))
         if operation == "reset":
             environment = self._open[episode]
             before = environment.tools
-            observed = self._observed(environment.reset(argument))
+            observed = self._observed(environment.reset(argument), _extra(environment))
             tools = "" if environment.tools is before else f',"tools":{_parts(environment.tools)}'
             return f"{observed[:-1]}{tools}}}"
         if operation == "open":
@@ -100,21 +102,29 @@ class Environments:
             if hasattr(environment, "close"):
                 environment.close()
             return "null"
-        if operation == "tasks":
-            return json.dumps(list(self._target.tasks(argument)))
+        if operation in ("tasks", "do_nothing"):
+            return json.dumps(list(getattr(self._target, operation)(argument)))
         assert operation == "describe", operation
         return json.dumps(self._described())
+
+    def extra(self, episode: int) -> str:
+        """The JSON of what an environment tells of itself, with or in place of an error; empty if it is nothing."""
+        try:
+            return _extra(self._open.get(episode))
+        except BaseException as error:
+            return json.dumps({"extra_fault": _one_line(error)})
 
     def _described(self) -> dict[str, Any]:
         if self._target is None:
             return {"kind": "environment"}
         told = {name: getattr(self._target, name) for name in TOLD if hasattr(self._target, name)}
-        return {"kind": "target", **told}
+        return {"kind": "target", **told, "knows_do_nothing": hasattr(self._target, "do_nothing")}
 
-    def _observed(self, value: Any) -> str:
+    def _observed(self, value: Any, extra: str) -> str:
         if not isinstance(value, self._observation):
             raise TypeError(f"expected an Observation of Messages, got {str(value)[:80]!r}")
-        return f'{{"messages":{_parts(value.messages)},"done":{"true" if value.done else "false"}}}'
+        told = f',"extra":{extra}' if extra else ""
+        return f'{{"messages":{_parts(value.messages)},"done":{"true" if value.done else "false"}{told}}}'
 
     def _graded(self, value: Any) -> str:
         if not isinstance(value, self._outcome):
@@ -125,6 +135,12 @@ class Environments:
 
 def _parts(parts: Any) -> str:
     return f"[{','.join([part.model_dump_json() for part in parts])}]"
+
+
+def _extra(environment: Any) -> str:
+    """The JSON of ``protocol.Telling``; empty if it is nothing."""
+    told = getattr(environment, "extra", None)
+    return json.dumps(told) if told else ""
 
 
 class Answers:
@@ -170,7 +186,8 @@ def answered(environments: Environments, request: "list[Any]") -> str:
             raise ValueError(f"{operation} returned {len(text)} characters, more than {LONGEST}")
         return f"[{number},{text}]"
     except BaseException as error:  # an environment may raise anything; it breaks this episode only
-        return f"[{number},null,{json.dumps(_one_line(error))}]"
+        extra = environments.extra(episode)
+        return f"[{number},null,{json.dumps(_one_line(error))}{extra and ','}{extra}]"
 
 
 def _one_line(error: BaseException) -> str:

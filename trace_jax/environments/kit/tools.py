@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
-from trace_jax.contract.trajectory import Tool
+from trace_jax.contract.trajectory import Effect, Tool
 from trace_jax.environments.kit.schemas import (
     arguments_model,
     arguments_schema,
@@ -38,6 +38,11 @@ class Effects:
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> Effect | None:
+        """What a tool that declares this does; None if it declares nothing."""
+        return "write" if self.writes else "read" if self.reads else None
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,10 @@ def _effects(value: Any) -> Effects | None:
 def _state_tool(name: str, function: Callable[..., Any]) -> StateTool:
     model = arguments_model(function)
     kind = result_type(function)
-    offered = Tool(name=name, description=description(function), parameters=arguments_schema(model))
     effects = _effects(function) or Effects()
+    offered = Tool(
+        name=name, description=description(function), parameters=arguments_schema(model), effect=effects.told
+    )
     try:
         return StateTool(offered, model, TypeAdapter(kind), result_schema(kind | _Refusal), effects, name)
     except Exception as error:  # pydantic's own, of many kinds

@@ -34,6 +34,10 @@ class User(Protocol):
 
         def grade(self):
             return Outcome(self._reward(), extra=self.user.extra)
+
+        @property
+        def extra(self):
+            return self.user.extra  # kept if the episode breaks
     """
 
     @property
