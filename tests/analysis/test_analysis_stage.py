@@ -154,7 +154,5 @@ def test_passed_episodes_that_show_no_skill_count_nowhere_and_are_told(tmp_path:
     assert report.capabilities != plain.report.capabilities
     assert "does nothing: free, x. 30 passed episodes without a call on them are left out." in markdown_table(report)
     assert "does nothing" not in markdown_table(plain.report)
-    with pytest.raises(
-        UserError, match=r"told that the tasks \['free', 'x'\] pass .*, now \['free'\]: use"
-    ):
+    with pytest.raises(UserError, match=r"told that the tasks \['free', 'x'\] pass .*, now \['free'\]: use"):
         analyse(given, make_analyst("rules"), tmp_path / "told", runs=4, criteria=FAST, given_away={"free"})

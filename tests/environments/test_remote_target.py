@@ -113,9 +113,7 @@ def test_the_tasks_that_doing_nothing_passes_are_asked_of_the_worker_s_target():
     assert (target.do_nothing("train"), target.do_nothing("held_out")) == ((1, 3), ("b",))
     assert open_target(replace(IN_WORKERS, environment="odd_target:Desk")).do_nothing("train") is None
     for told in ([1, 9], [[1]], ["1"]):
-        with pytest.raises(
-            UserError, match=r"'odd_target:Idle': do_nothing\('train'\) told .*: give tasks of"
-        ):
+        with pytest.raises(UserError, match=r"'odd_target:Idle': do_nothing\('train'\) told .*: give tasks of"):
             open_target(idle(told)).do_nothing("train")
     with pytest.raises(UserError, match="do_nothing took longer than target.start_seconds=4"):
         open_target(replace(idle([1], seconds=60.0), start_seconds=4.0)).do_nothing("train")

@@ -288,13 +288,14 @@ def play_model_user(_: Tau2Bench) -> dict:
     task = next(task for task in target.tasks("train") if "airplane_mode_on" in task)
     seen, outcome = played(environment, task, [told("Toggle airplane mode."), told("Anything else?")])
     asked = list(Endpoint.asked)
-    errors = []
+    errors, kept = [], []
     for _ in range(2):
         environment.reset(task)
         try:
             environment.step(told("Hello?"))
         except RuntimeError as error:
             errors.append(str(error))
+            kept.append(environment.extra)
     server.shutdown()
     return {
         "seen": [[message.role, message.content] for message in seen[1:]],
@@ -307,6 +308,7 @@ def play_model_user(_: Tau2Bench) -> dict:
         "tools": sorted(tool["function"]["name"] for tool in asked[0][1]["tools"]),
         "said_to_user": [message["role"] for message in asked[-1][1]["messages"]],
         "errors": errors,
+        "kept": kept,
     }
 
 
@@ -321,7 +323,9 @@ def play_faults(_: Tau2Bench) -> dict:
         ToolCall(id="c", name="toggle_airplane_mode", arguments={"requestor": "user", "tool_name": 1}),
         ToolCall(id="d", name="check_status_bar", arguments={}),
     )
+    spoilt = ToolCall(id="f", name="done", arguments=None, raw_arguments='{"x"')
     odd = environment.step(Message(role="assistant", content="###STOP###", tool_calls=calls))
+    not_over = environment.step(Message(role="assistant", tool_calls=(spoilt,)))
     done = ToolCall(id="e", name="done", arguments={})
     last = environment.step(Message(role="assistant", tool_calls=(done, calls[3])))
     graded = environment.grade()
@@ -346,6 +350,7 @@ def play_faults(_: Tau2Bench) -> dict:
             refused.append(str(error))
     return {
         "prompt": [first.role, "<ticket>" in first.content],
+        "spoilt": [[message.tool_call_id, message.content] for message in not_over.messages] + [not_over.done],
         "odd": [[message.role, message.tool_call_id, message.content] for message in odd.messages],
         "last": [[message.tool_call_id, message.content] for message in last.messages] + [last.done],
         "graded": [graded.reward, {check.name: check.passed for check in graded.checks}, graded.components],

@@ -86,6 +86,8 @@ class TestSmall:
         assert [answer[:2] for answer in odd] == [["tool", call] for call in "abcd"]
         assert [content.startswith("Error: ") for *_, content in odd] == [True, True, True, False]
         assert "arguments that are not a JSON object" in odd[1][2]
+        (spoilt, error), over = small["faults", "mock"]["spoilt"]
+        assert spoilt == "f" and error.startswith("Error: ") and not over
 
     def test_a_solo_agent_sees_the_ticket_and_ends_with_done(self, small) -> None:
         found = small["faults", "mock"]
@@ -144,6 +146,8 @@ class TestSmall:
         refused, silent = small["model_user", "mock"]["errors"]
         assert refused.startswith("the user's model 'small' failed: AuthenticationError: ") and "bad key …" in refused
         assert "must have either content or tool calls" in silent
+        tokens = {"user_usage": {"answers": 1, "prompt_tokens": 7, "completion_tokens": 3}}
+        assert small["model_user", "mock"]["kept"] == [tokens] * 2  # of the answer before the fault
         assert not any("sk-secret" in error or "\n" in error for error in (refused, silent))
 
     def test_unknown_tasks_and_domains_are_refused(self, small) -> None:

@@ -121,7 +121,9 @@ class Tau2Episode:
         calls = [_call(call) for call in message.tool_calls]
         text = None if calls and self._domain.solo else message.content  # in solo mode nobody reads it
         said = package.AssistantMessage(role="assistant", content=text, tool_calls=calls or None)
-        return self._agent._check_if_stop_toolcall(said) if calls and self._domain.solo else said
+        stop = self._agent.STOP_FUNCTION_NAME if self._domain.solo else None  # malformed, it gets an error as any call
+        stops = [call.arguments is not None for call in message.tool_calls if call.name == stop]
+        return self._agent._check_if_stop_toolcall(said) if stops and all(stops) else said
 
     def _news(self) -> Iterator[Message]:
         """What was said since the last time, as far as the agent hears it."""
