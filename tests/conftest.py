@@ -4,11 +4,10 @@ import os
 import signal
 import tempfile
 
+import xla_flags
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Eight devices for meshes. Tests compile for longer than they compute: LLVM neither optimises nor splits its work.
-_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-_FLAGS = f"{os.environ.get('XLA_FLAGS', '').replace(_QUICK, '')} --xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] = f"{_FLAGS} {_QUICK}"
+os.environ["XLA_FLAGS"] = xla_flags.TESTS
 CACHE = os.path.join(tempfile.gettempdir(), f"trace_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -36,7 +35,7 @@ def programs_are_told():
     JAX has read its flags by then, and the processes that share the test files have been started: they need torch.
     """
     jax.devices()
-    os.environ["XLA_FLAGS"] = _FLAGS
+    os.environ["XLA_FLAGS"] = xla_flags.PROGRAMS
     os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import xla_flags
+
 ROOT = Path(__file__).parents[2]
 
 
-def environment(devices):
+def environment(devices, flags=xla_flags.PROGRAMS):
     """For a process with so many devices."""
-    others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    others = [flag for flag in flags.split() if "device_count" not in flag]
     flags = " ".join([*others, f"--xla_force_host_platform_device_count={devices}"])
     return {
         **os.environ,
@@ -33,7 +35,7 @@ def start(program, *arguments, processes=2, devices=2):
     return [
         subprocess.Popen(
             [sys.executable, str(program), address, str(processes), str(number), *map(str, arguments)],
-            env=environment(devices),
+            env=environment(devices, xla_flags.TESTS),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import toy
+import xla_flags
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +19,8 @@ def _killed(directory, *, at_reset=-1, after_step=-1, **settings):
     arguments = [str(directory), str(at_reset), str(after_step), json.dumps(settings)]
     command = [sys.executable, str(Path(toy.__file__)), *arguments]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": xla_flags.TESTS}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     return [int(line.split()[1]) for line in done.stdout.splitlines()]
 
