@@ -13,7 +13,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["trace_jax", "trace_jax.*"]),
-    package_data={"trace_jax": ["py.typed", "contract/schemas/*.json", "planning/targets/*.txtpb"]},
+    package_data={
+        "trace_jax": ["py.typed", "contract/schemas/*.json", "planning/targets/*.txtpb", "**/prompts/*.jinja"],
+    },
     install_requires=[
         JAX,
         "absl-py>=2.1",

@@ -53,6 +53,41 @@ def dripping(seconds: float = 60.0) -> Response:
     return StreamingResponse(bytes_(), media_type="application/json")
 
 
+def slow(body: dict[str, Any], seconds: float) -> Response:
+    """``body`` in ten pieces over ``seconds``."""
+    data = json.dumps(body).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        size = len(data) // 10 + 1
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+            await asyncio.sleep(seconds / 10)
+
+    return StreamingResponse(pieces(), media_type="application/json")
+
+
+def endless() -> Response:
+    """A body that comes as fast as it is read, and has no end."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"choices": "'
+        while True:
+            yield b"x" * (1 << 20)
+
+    return StreamingResponse(pieces(), media_type="application/json")
+
+
+def dying(body: dict[str, Any]) -> Response:
+    """Half of ``body``, after which the connection breaks."""
+    data = json.dumps(body).encode()
+
+    async def half() -> AsyncIterator[bytes]:
+        yield data[: len(data) // 2]
+        raise ConnectionError("the endpoint dies")
+
+    return StreamingResponse(half(), media_type="application/json")
+
+
 @dataclass
 class Endpoint:
     """Replies in turn with ``script``, then with what ``reply`` makes of a request's body."""
@@ -65,6 +100,10 @@ class Endpoint:
     in_flight: int = 0
     most: int = 0
     delay: float = 0.0
+    models: Reply = field(default_factory=lambda: {"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    async def listed(self, request: Request) -> Response:
+        return JSONResponse(self.models) if isinstance(self.models, dict) else self.models
 
     async def answer(self, request: Request) -> Response:
         body = json.loads(await request.body())
@@ -86,7 +125,8 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     """An endpoint at ``url`` while the block runs."""
     found = Endpoint()
-    app = Starlette(routes=[Route("/v1/chat/completions", found.answer, methods=["POST"])])
+    completions = Route("/v1/chat/completions", found.answer, methods=["POST"])
+    app = Starlette(routes=[completions, Route("/v1/models", found.listed)])
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -69,6 +69,18 @@ def test_fields_are_changed_on_the_command_line(tmp_path):
     assert (result.returncode, result.stdout) == (0, "main 4 7 True gs://b/run\n"), result.stderr
 
 
+def test_prompts_are_printed_where_a_program_has_some(tmp_path):
+    result = call(tmp_path, "--print_prompts")
+    assert "unknown command line flag 'print_prompts'" in one_line_error(result, 2).lower()
+    with_prompts = PROGRAM.replace("run(main)", "run(main, prompts=['trace_jax.llm'])")
+    (tmp_path / "prompts.py").write_text(textwrap.dedent(with_prompts))
+    words = [sys.executable, str(tmp_path / "prompts.py"), "--print_prompts"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "=== trace_jax.llm: repair, version 1-" in result.stdout, result.stderr
+    assert "main" not in result.stdout and not result.stderr
+
+
 def test_dry_run_prints_the_resolved_config_and_stops(tmp_path):
     result = call(tmp_path, BASE, "--config.training.rank=4", "--dry_run")
     assert result.returncode == 0 and "main 4" not in result.stdout

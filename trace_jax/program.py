@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from trace_jax.contract.lock import locked
 from trace_jax.errors import TraceError
+from trace_jax.llm.prompts import print_prompts
 from trace_jax.parallel.termination import Terminated
 from trace_jax.run_settings import sections, settings_help
 from trace_jax.settings import Settings
@@ -34,18 +35,31 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file wit
 WORKDIR = flags.DEFINE_string("workdir", None, "work directory: a local path or an object store (gs://…)")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and stop")
 
+_PRINT_PROMPTS = "print_prompts"
+
 # Failures that a user can mend: one line. Anything else is a bug and keeps its traceback.
 EXPECTED = (TraceError, OSError, FloatingPointError)
 
 Main = Callable[[ConfigDict, epath.Path], None]
+DryRun = Callable[[ConfigDict, epath.Path | None], None]
 
 
-def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections()), exclusive: bool = True) -> NoReturn:
+def run(
+    main: Main,
+    *,
+    settings: Iterable[type[Settings]] = tuple(sections()),
+    exclusive: bool = True,
+    prompts: Sequence[str] = (),
+    dry_run: DryRun | None = None,
+) -> NoReturn:
     """Parse the command line, call ``main(config, workdir)`` with a locked config, and exit.
 
     Args:
         settings: what ``--help`` lists of the configuration; by default the settings of a run.
         exclusive: lock the work directory while the program runs. False for a program that does so itself.
+        prompts: packages whose prompts for language models ``--print_prompts`` prints.
+        dry_run: called in a dry run after the configuration is printed, to check what can be checked for nothing. Its
+            work directory is None if there is no such flag.
     """
 
     def call() -> None:
@@ -53,8 +67,16 @@ def run(main: Main, *, settings: Iterable[type[Settings]] = tuple(sections()), e
         with locked(workdir) if exclusive else nullcontext():
             main(CONFIG.value, workdir)
 
+    def check() -> None:
+        if dry_run is not None:
+            dry_run(CONFIG.value, epath.Path(WORKDIR.value) if WORKDIR.value else None)
+
     _help(settings)
-    app.run(lambda _: _call(call, WORKDIR.value), flags_parser=lambda arguments: parse(arguments, WORKDIR))
+    if prompts:
+        flags.DEFINE_bool(_PRINT_PROMPTS, False, "print the prompts that language models get, and stop")
+    app.run(
+        lambda _: _call(call, WORKDIR.value, prompts, check), flags_parser=lambda arguments: parse(arguments, WORKDIR)
+    )
     raise AssertionError("app.run exits")
 
 
@@ -124,6 +146,8 @@ def parse(arguments: Sequence[str], results: flags.FlagHolder | None) -> list[st
     """Parse the command line, or end the program with status 2. A dry run does not need the flag ``results``."""
     try:
         rest = parse_flags(arguments)
+        if _prints_prompts():
+            return rest
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, for instance --config=configs/quickstart.py")
         _ = CONFIG.value.is_locked  # a file that could not be loaded raises only when it is used
@@ -143,10 +167,21 @@ def _help(settings: Iterable[type[Settings]]) -> None:
         program.__doc__ = f"{program.__doc__ or ''}\n{settings_help(settings)}\n"
 
 
-def _call(main: Callable[[], None], results: str | None = None) -> int:
+def _prints_prompts() -> bool:
+    return _PRINT_PROMPTS in flags.FLAGS and bool(flags.FLAGS[_PRINT_PROMPTS].value)
+
+
+def _call(
+    main: Callable[[], None],
+    results: str | None = None,
+    prompts: Sequence[str] = (),
+    dry_run: Callable[[], None] = lambda: None,
+) -> int:
+    if _prints_prompts():
+        return guarded(lambda: print_prompts([*prompts, "trace_jax.llm"]))
     if DRY_RUN.value:
         print(CONFIG.value)
-        return 0
+        return guarded(dry_run)
 
     def configured() -> None:
         from trace_jax.telemetry.compiles import enable_compilation_cache  # JAX is slow to import; the above needs none

@@ -18,10 +18,12 @@ from trace_jax.analysis.settings import AnalysisSettings, SourceSettings
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
+from trace_jax.llm.settings import LanguageModelSettings
 from trace_jax.models.settings import BaseModelSettings
 from trace_jax.parallel.settings import MeshSettings
 from trace_jax.rollout.settings import EvaluationSettings, RolloutSettings
 from trace_jax.routing.settings import RoutingSettings
+from trace_jax.sandbox.settings import SandboxSettings
 from trace_jax.settings import Settings, describe
 from trace_jax.synthesis.settings import SynthesisSettings
 from trace_jax.telemetry.settings import TelemetrySettings
@@ -39,6 +41,7 @@ _WHERE_SERVERS_ARE = (
     "url",
     "wait_seconds",
 )
+_WHICH_MODEL = ("model", "temperature")  # all else says where it is, and what it may use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,9 @@ class RunSettings:
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
     source: SourceSettings = field(default_factory=SourceSettings)
+    llm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     training: GRPOConfig = field(default_factory=GRPOConfig)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -71,10 +76,12 @@ class RunSettings:
     def identity(self) -> dict[str, Any]:
         """What a work directory belongs to: all settings except where servers and workers are, since these may move."""
         found = asdict(self)
+        del found["sandbox"]
         for name in ("workers", "python", "step_seconds", "start_seconds"):
             del found["target"][name]
         for name in _WHERE_SERVERS_ARE:
             del found["engine"][name]
+        found["llm"] = {name: found["llm"][name] for name in _WHICH_MODEL}
         return found
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 
 import pytest
-from scripted_endpoint import Endpoint, dripping, raw, refusal, said
+from scripted_endpoint import Endpoint, dripping, endless, raw, refusal, said
 
 from trace_jax.errors import EngineError, UserError
 from trace_jax.llm import (
@@ -105,7 +105,7 @@ def test_a_passing_fault_is_tried_again(served: Endpoint, fault: object) -> None
         (refusal(500, ""), 500, "status 500 after 3 attempts: no reason is given"),
         (raw(b'{"choices": []}'), None, "the body is no chat completion (choices: List should have at least 1 item"),
         (raw(b"{"), None, "the body is no JSON that can be read (1 bytes) after 3 attempts"),
-        (0.5, None, "no answer within 0.25 s after 3 attempts"),
+        (0.5, None, "no whole answer within 0.25 s after 3 attempts"),
     ],
 )
 def test_a_lasting_fault_ends_in_one_line(served: Endpoint, fault: object, status: int | None, words: str) -> None:
@@ -122,9 +122,17 @@ def test_a_lasting_fault_ends_in_one_line(served: Endpoint, fault: object, statu
 def test_an_answer_that_drips_has_no_more_time_than_one_that_hangs(served: Endpoint) -> None:
     served.reply = lambda body: dripping()
     started = time.monotonic()
-    with pytest.raises(LLMError, match=r"no answer within 0\.5 s after 2 attempts"):
+    with pytest.raises(LLMError, match=r"no whole answer within 0\.5 s after 2 attempts"):
         ask(LanguageModel(settings(served, request_seconds=0.5, attempts=2)))
     assert time.monotonic() - started < 20
+
+
+def test_an_answer_without_end_fills_no_memory(served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trace_jax.llm.model._MOST_BYTES", 5 << 20)
+    served.reply = lambda body: endless()
+    with pytest.raises(LLMError, match="an answer of more than 5242880 bytes"):
+        ask(LanguageModel(settings(served)))
+    assert len(served.bodies) == 1
 
 
 @pytest.mark.parametrize(
@@ -262,7 +270,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(
     assert KEY not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://x/v1", "http://", "http://x:y/v1", "http://x/v1?k=1", "http://x/ v1", "x"])
+@pytest.mark.parametrize("url", ["ftp://x/v1", "http://", "http://x:y/v1", "http://x/v1?k=1", "http://x/ v1", "x"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UserError, match=r"^llm\.url .* names no endpoint"):
         LanguageModelSettings(url=url, model="m")
@@ -274,3 +282,8 @@ def test_credentials_in_a_url_are_refused_and_not_quoted() -> None:
     assert "hunter2" not in str(raised.value)
     with pytest.raises(UserError, match="llm.model is empty"):
         LanguageModelSettings(url="http://x/v1", model=" ")
+
+
+def test_a_model_without_an_endpoint_says_so_when_it_is_asked() -> None:
+    with pytest.raises(UserError, match=r"^llm\.url '' names no endpoint"):
+        ask(LanguageModel(LanguageModelSettings(model="m")))

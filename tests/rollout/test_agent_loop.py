@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from trace_jax.chat.tiny import TinyRenderer
+from trace_jax.contract.episodes import broken_by_server
 from trace_jax.contract.files import JsonLinesWriter, read_records
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall, Trajectory
 from trace_jax.engines.embedded.engine import EmbeddedEngine
@@ -406,6 +407,7 @@ def test_an_engine_that_hangs_is_broken_off(renderer: TinyRenderer) -> None:
 def test_an_engine_s_refusal_breaks_the_episode_by_name(engine: EmbeddedEngine, renderer: TinyRenderer) -> None:
     broken, fine = run([spec(0, adapter="nobody"), spec(1)], engine, renderer)
     assert broken.error and "EngineError: adapter 'nobody' is not loaded" in broken.error
+    assert broken_by_server(broken)
     assert broken.policy.adapter == "nobody"
     assert not fine.broken
 

@@ -95,7 +95,7 @@ def test_messages_go_back_and_forth_and_the_endpoint_counts(served: Endpoint) ->
     assert episode.extra == {"turns": 2, "reasoning": {"0": "so"}} and episode.tools == (ADD,)
 
     first, second = served.bodies
-    assert first["tools"] == [{"type": "function", "function": ADD.model_dump()}]
+    assert first["tools"] == [{"type": "function", "function": ADD.offered()}]
     assert (first["temperature"], first["max_tokens"]) == (0.5, 64)
     assert [first["seed"], second["seed"]] == [turn_seed(100, 0), turn_seed(100, 1)]
     assert first["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "task 0"}]
@@ -126,7 +126,7 @@ def test_the_endpoint_is_offered_the_tools_of_the_task(served: Endpoint) -> None
     served.script = [said("Done.")] * 2
     (episode,) = play(served, [spec(3, host=InProcess(SumsOfTasks))])
     assert [tool.name for tool in episode.tools] == ["add_3"]
-    assert served.bodies[0]["tools"] == [{"type": "function", "function": episode.tools[0].model_dump()}]
+    assert served.bodies[0]["tools"] == [{"type": "function", "function": episode.tools[0].offered()}]
 
 
 def test_ids_of_calls_are_those_of_the_endpoint_unless_they_come_again(served: Endpoint) -> None:

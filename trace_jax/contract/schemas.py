@@ -8,8 +8,9 @@ from pathlib import Path
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
-from trace_jax.contract.environment import EnvironmentManifest
+from trace_jax.contract.environment import DesignAttempt, EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
+from trace_jax.contract.llm import ModelCall
 from trace_jax.contract.record import Record
 from trace_jax.contract.routing import RouteDecision, RouteTable
 from trace_jax.contract.seal import FIELD
@@ -27,11 +28,13 @@ RECORDS: dict[str, type[Record]] = {
     "analysis_report": AnalysisReport,
     "selected_capability": SelectedCapability,
     "environment_manifest": EnvironmentManifest,
+    "design_attempt": DesignAttempt,
     "adapter_manifest": AdapterManifest,
     "route_table": RouteTable,
     "route_decision": RouteDecision,
     "served_request": ServedRequest,
     "evaluation_report": EvaluationReport,
+    "model_call": ModelCall,
     "work_directory": WorkDirectory,
 }
 

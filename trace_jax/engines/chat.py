@@ -17,19 +17,14 @@ from trace_jax.engines.settings import EngineSettings
 from trace_jax.environments.episode_clock import off_the_clock
 from trace_jax.errors import EngineGone
 from trace_jax.llm.answer import Answer, TokenUsage
-from trace_jax.llm.errors import EndpointRefused, EndpointUnreachable, LLMError
+from trace_jax.llm.errors import EndpointRefused, EndpointUnreachable
 from trace_jax.llm.model import LanguageModel
 from trace_jax.llm.settings import LanguageModelSettings
 from trace_jax.llm.spending import Spending
 
 CONVERSATION = "X-Trace-Conversation"  # our gateway keeps conversations apart by it; other endpoints ignore it
 _LONGEST_NAME = 256
-_TOO_LONG = ("context_length_exceeded", "context_window_exceeded")
 _RETRY = 1.0  # seconds between attempts to reach an endpoint that is away
-
-
-class PromptTooLong(LLMError):
-    """The conversation is longer than the endpoint's context."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +92,6 @@ class ChatEngine:
                 if asyncio.get_running_loop().time() >= end:
                     raise EngineGone(str(error)) from error
                 await _sleep_off_the_clock(_RETRY)
-            except LLMError as error:
-                if error.code in _TOO_LONG or (error.status == 400 and "maximum context length" in str(error)):
-                    raise PromptTooLong(str(error), status=error.status, code=error.code) from error
-                raise
 
 
 def _message(answer: Answer, turn: int, used: Collection[str]) -> Message:

@@ -102,6 +102,14 @@ class _Completion(_Shape):
     usage: Any = None
 
 
+class _Model(_Shape):
+    id: str
+
+
+class _Models(_Shape):
+    data: list[_Model]
+
+
 def read_answer(body: bytes) -> Answer:
     """The first choice of a completion. Raises Unreadable, which quotes nothing of the answer.
 
@@ -129,6 +137,15 @@ def read_answer(body: bytes) -> Answer:
         finish_reason=choice.finish_reason or "stop",
         usage=_usage(completion.usage),
     )
+
+
+def read_models(body: bytes) -> list[str] | None:
+    """The names in a list of models; None if ``body`` is no such list."""
+    try:
+        listed = _Models.model_validate(parse_json("the body", body, "-"))
+    except (UserError, ValidationError):
+        return None
+    return [model.id for model in listed.data]
 
 
 def _usage(found: Any) -> TokenUsage | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trace_jax.llm.answer import Answer
 from trace_jax.llm.model import LanguageModel
-from trace_jax.llm.settings import LanguageModelSettings
+from trace_jax.llm.settings import LanguageModelSettings, check_endpoint
 from trace_jax.llm.spending import Spending
 
 
@@ -21,6 +21,7 @@ class BlockingLanguageModel:
     """
 
     def __init__(self, settings: LanguageModelSettings) -> None:
+        check_endpoint(settings.url, settings.model, settings.section)
         self.settings, self._model = settings, _shared(settings)
 
     @property

@@ -58,8 +58,9 @@ def api_key(variable: str) -> str:
 
 async def _client(settings: LanguageModelSettings, key: str) -> AsyncGenerator[Client]:
     """Only the event loop finishes this generator, when it ends; that closes the client."""
-    from openai import AsyncOpenAI  # takes a second
+    from openai import AsyncOpenAI, Timeout  # takes a second
 
-    http = AsyncOpenAI(base_url=settings.url, api_key=key or _NO_KEY, timeout=settings.request_seconds, max_retries=0)
+    timeout = Timeout(settings.read_seconds, connect=settings.connect_seconds)  # the whole request has its own
+    http = AsyncOpenAI(base_url=settings.url, api_key=key or _NO_KEY, timeout=timeout, max_retries=0)
     async with http:
         yield Client(http, asyncio.Semaphore(settings.concurrency))

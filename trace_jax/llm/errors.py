@@ -1,6 +1,8 @@
-"""What may go wrong between a request and its answer. Every message names the URL, the model and the status."""
+"""What may go wrong between a request and its answer. Every message names the URL or the file, and the model."""
 
-from trace_jax.errors import EngineError
+from collections.abc import Sequence
+
+from trace_jax.errors import EngineError, UserError
 
 
 class LLMError(EngineError):
@@ -22,3 +24,27 @@ class EndpointRefused(LLMError):
 
 class EndpointUnreachable(LLMError):
     """No connection to the endpoint could be made."""
+
+
+class PromptTooLong(LLMError):
+    """The request is longer than the model's context. A shorter prompt may be answered."""
+
+
+class AnswerRefused(LLMError):
+    """The answer did not fit its form, and neither did the repaired one.
+
+    Attributes:
+        faults: of the last answer, one sentence each.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str]) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+class BudgetSpent(UserError):
+    """The next request could exceed the budget, so it was not sent."""
+
+
+class NotRecorded(UserError):
+    """A replay needs an answer that is not on file."""

@@ -1,18 +1,22 @@
 """One language model behind an OpenAI-compatible endpoint."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import tenacity
 
-from trace_jax.llm.answer import Answer, Unreadable, read_answer
+from trace_jax.llm.answer import Answer, Unreadable, read_answer, read_models
 from trace_jax.llm.clients import Client, Clients, api_key
-from trace_jax.llm.failures import FailedAttempt, of_connection, of_status
-from trace_jax.llm.settings import LanguageModelSettings
+from trace_jax.llm.failures import FailedAttempt, of_connection, of_status, of_timeout
+from trace_jax.llm.settings import LanguageModelSettings, check_endpoint
 from trace_jax.llm.spending import Spending
 
+_MOST_BYTES = 64 << 20  # of one answer
 _FIRST_WAIT = 0.5  # seconds; doubled at each further attempt
+_SHORTEST_KEY = 8  # characters; shorter keys are words of servers without keys, such as "EMPTY"
 
 
 class LanguageModel:
@@ -32,6 +36,7 @@ class LanguageModel:
 
     Attributes:
         spending: totals of all requests so far.
+        where: URL and model, for messages.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class LanguageModel:
         self.settings, self.spending = settings, Spending()
         self._key = api_key(settings.api_key_variable)
         self._clients, self._sleep = Clients(settings, self._key), sleep
-        self._where = f"{settings.url}: model {settings.model!r}"
+        self.where = f"{settings.url or 'no endpoint'}: model {settings.model!r}"
 
     async def complete(
         self,
@@ -51,13 +56,19 @@ class LanguageModel:
         temperature: float | None = None,
         max_tokens: int | None = None,
         headers: Mapping[str, str] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> Answer:
         """The answer to ``messages``, which are OpenAI's message objects, as ``tools`` are its tool objects.
 
-        ``temperature`` and ``max_tokens`` replace those of the settings. Raises LLMError, EndpointRefused for what only
-        a user can mend, and EndpointUnreachable if there is no connection.
+        ``temperature`` and ``max_tokens`` replace those of the settings. ``on_lost`` is called after each attempt whose
+        answer did not arrive although the endpoint may charge for it; what it raises ends the request.
+
+        Raises LLMError, EndpointRefused for what only a user can mend, EndpointUnreachable if there is no connection,
+        and PromptTooLong.
         """
         settings = self.settings
+        check_endpoint(settings.url, settings.model, settings.section)
         limit = settings.max_tokens if max_tokens is None else max_tokens
         fields = {
             "model": settings.model,
@@ -66,6 +77,7 @@ class LanguageModel:
             "seed": seed,
             "temperature": settings.temperature if temperature is None else temperature,
             settings.max_tokens_field: limit,
+            "response_format": response_format,
         }
         given = {name: value for name, value in fields.items() if value is not None}
         attempts = tenacity.AsyncRetrying(
@@ -77,42 +89,95 @@ class LanguageModel:
             reraise=True,
         )
         try:
-            answer: Answer = await attempts(self._attempt, given, headers)
+            answer: Answer = await attempts(self._attempt, given, headers, on_lost)
         except FailedAttempt as failure:
             self.spending.failures += 1
             number = attempts.statistics["attempt_number"]
-            raise failure.error(self._where, number, settings.api_key_variable) from None
+            raise failure.error(self.where, number, settings.api_key_variable) from None
         self.spending.add(answer.usage)
         return answer
+
+    async def models(self) -> list[str] | None:
+        """Names of the models that the endpoint offers; None if it does not list them. Costs no tokens.
+
+        Raises EndpointRefused, EndpointUnreachable or another LLMError after one attempt.
+        """
+        settings = self.settings
+        check_endpoint(settings.url, settings.model, settings.section)
+        client = await self._clients.get()
+        try:
+            with self._failures():
+                async with asyncio.timeout(settings.request_seconds):
+                    listed = await client.http.models.with_raw_response.list()
+        except FailedAttempt as failure:
+            if failure.status in (404, 405, 501):
+                return None
+            raise failure.error(self.where, 1, settings.api_key_variable) from None
+        return read_models(listed.content)
 
     async def close(self) -> None:
         """Close the connections of the running event loop; ``asyncio.run`` does so at its end."""
         await self._clients.close()
 
-    async def _attempt(self, fields: Mapping[str, Any], headers: Mapping[str, str] | None) -> Answer:
-        client = await self._clients.get()
-        async with client.slots:
-            body = await self._body(client, fields, headers)
+    def mask(self, text: str) -> str:
+        """``text`` without the API key, whoever wrote it there."""
+        return text.replace(self._key, "***") if len(self._key) >= _SHORTEST_KEY else text
+
+    async def _attempt(
+        self, fields: Mapping[str, Any], headers: Mapping[str, str] | None, on_lost: Callable[[], None] | None
+    ) -> Answer:
         try:
-            return read_answer(body)
+            client = await self._clients.get()
+            async with client.slots:
+                body = await self._body(client, fields, headers)
+            return self._answer(body)
+        except FailedAttempt as failure:
+            if failure.answered and on_lost is not None:
+                on_lost()
+            raise
+
+    def _answer(self, body: bytes) -> Answer:
+        try:
+            answer = read_answer(body)
         except Unreadable as error:
-            raise FailedAttempt(str(error), again=True) from error
+            raise FailedAttempt(str(error), again=True, answered=True) from error
+        calls = tuple(replace(call, arguments=self.mask(call.arguments)) for call in answer.calls)
+        return replace(answer, text=self.mask(answer.text), reasoning=self.mask(answer.reasoning), calls=calls)
 
     async def _body(self, client: Client, fields: Mapping[str, Any], headers: Mapping[str, str] | None) -> bytes:
+        with self._failures():
+            async with asyncio.timeout(self.settings.request_seconds):  # the client's own begins anew with every byte
+                create = client.http.chat.completions.with_streaming_response.create
+                async with create(**fields, extra_headers=headers) as response:
+                    body = bytearray()
+                    async for piece in response.iter_bytes():
+                        body += piece
+                        if len(body) > _MOST_BYTES:
+                            raise FailedAttempt(
+                                f"an answer of more than {_MOST_BYTES} bytes", again=False, answered=True
+                            )
+                    return bytes(body)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turns the client's errors into FailedAttempt."""
         import openai
 
-        seconds = self.settings.request_seconds
         try:
-            async with asyncio.timeout(seconds):  # the client's own timeout begins anew with every byte
-                create = client.http.chat.completions.with_raw_response.create
-                response = await create(**fields, extra_headers=headers)
-                return response.content
-        except (TimeoutError, openai.APITimeoutError):
-            raise FailedAttempt(f"no answer within {seconds:g} s", again=True) from None
+            yield
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise of_timeout(error, self.settings) from None
         except openai.APIConnectionError as error:
             raise of_connection(error, self._key) from error
         except openai.APIStatusError as error:
             raise of_status(error.status_code, error.response.headers, error.body, self._key) from error
+        except Exception as error:  # while a body is read, errors of the transport come as they are
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if "TimeoutException" in kinds:
+                raise of_timeout(error, self.settings) from None
+            if "RequestError" in kinds:
+                raise of_connection(error, self._key) from error
+            raise
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         after = _failure(state).after
