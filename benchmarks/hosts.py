@@ -82,14 +82,14 @@ async def opened(host: Host, number: int) -> list[Episode]:
     return episodes
 
 
-async def speed(host: Host, number: int) -> float:
+async def speed(host: Host, number: int, turn: Message = TURN) -> float:
     """Steps a second of ``number`` episodes that are stepped as fast as they answer."""
     episodes, end, steps = await opened(host, number), time.perf_counter() + SECONDS.value, 0
 
     async def play(episode: Episode) -> None:
         nonlocal steps
         while time.perf_counter() < end:
-            await episode.step(TURN)
+            await episode.step(turn)
             steps += 1
 
     started = time.perf_counter()

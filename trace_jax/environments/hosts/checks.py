@@ -11,7 +11,7 @@ from trace_jax.contract.record import Part
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments.hosts.deadline import DeadlineExceeded, deadline
-from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments.protocol import Hinting, Observation, Outcome
 
 _FIELDS = frozenset(Message.model_fields)
 _ROLES = frozenset(get_args(Message.model_fields["role"].annotation))
@@ -108,6 +108,16 @@ def checked_outcome(value: Any) -> Outcome:
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
     return Outcome(reward, components, checked_parts(value.checks, Check), checked_extra(value.extra))
+
+
+def checked_hint(environment: Any) -> str:
+    """The hint of an environment, without what no file can hold. Raises EnvironmentFault if it has none."""
+    if not isinstance(environment, Hinting):
+        raise EnvironmentFault(f"{type(environment).__name__} has no hint(): play it without")
+    found = environment.hint()
+    if not isinstance(found, str):
+        raise EnvironmentFault(f"hint() returned {str(found)[:80]!r}, not a text")
+    return found.encode(errors="backslashreplace").decode()
 
 
 def checked_extra(extra: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import trace_jax
+from trace_jax.environments.hosts.plan import LONG
 from trace_jax.errors import UserError
 
 _CHUNK, _KEPT = 1 << 16, 4096  # bytes: of a read, and of what is kept of the output
@@ -27,6 +28,21 @@ class WorkerPlan:
     python: str | None = None  # None: this interpreter, with its sys.path
     step_seconds: float = 60.0
     start_seconds: float = 300.0
+    longest_line: ClassVar[int] = 72 << 20
+    in_turn: ClassVar[bool] = False  # a blocked episode has a thread of its own
+
+    def start(self) -> "Child":
+        return Child(self)
+
+    def first_line(self) -> dict[str, Any]:
+        return {"path": self.path, "parameters": dict(self.parameters)}
+
+    def late(self, operation: str) -> str:
+        name, limit = ("start", self.start_seconds) if operation in LONG else ("step", self.step_seconds)
+        return f"{operation} took longer than target.{name}_seconds={limit:g}"
+
+    def unstartable(self, error: str) -> str:
+        return f"a worker cannot start: {error}"
 
 
 class Child:
@@ -41,8 +57,9 @@ class Child:
     def __init__(self, plan: WorkerPlan) -> None:
         self._process, self.requests, self.answers = _start(plan)
         assert self._process.stdout is not None
-        self.output = self._process.stdout.fileno()
-        for descriptor in (self.requests, self.answers, self.output):
+        self._printing = self._process.stdout.fileno()
+        self.output: int | None = self._printing
+        for descriptor in (self.requests, self.answers, self._printing):
             os.set_blocking(descriptor, False)
         self._printed = b""
 
@@ -54,7 +71,7 @@ class Child:
     def read_output(self) -> bool:
         """Take what the process has printed, so that it never waits for a reader. False once there is no more."""
         try:
-            while data := os.read(self.output, _CHUNK):
+            while data := os.read(self._printing, _CHUNK):
                 self._printed = (self._printed + data)[-_KEPT:]
         except BlockingIOError:
             return True

@@ -5,7 +5,14 @@ from typing import Any
 
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.episode_clock import seconds_left
-from trace_jax.environments.hosts.checks import call, checked_extra, checked_observation, checked_outcome, checked_parts
+from trace_jax.environments.hosts.checks import (
+    call,
+    checked_extra,
+    checked_hint,
+    checked_observation,
+    checked_outcome,
+    checked_parts,
+)
 from trace_jax.environments.protocol import Environment, Observation, Outcome, Task
 
 _TELLING = 1.0  # seconds in which an environment tells its extra
@@ -49,6 +56,10 @@ class InProcessEpisode:
 
     async def grade(self) -> Outcome:
         return call(seconds_left(), lambda: checked_outcome(self._environment.grade()))
+
+    async def hint(self) -> str:
+        """The hint for the episode, which was reset. An environment without ``hint()`` breaks its protocol."""
+        return call(seconds_left(), lambda: checked_hint(self._environment))
 
     async def close(self) -> None:
         pass

@@ -16,6 +16,7 @@ from trace_jax.environments.hosts.checks import (
 )
 from trace_jax.environments.protocol import Observation, Outcome
 
+_LONGEST_ERROR = 4096  # characters that are kept of an error
 Answer = tuple[int, Any, str | None, Any]  # the request's id, the value, the error if there is one, and its ``extra``
 
 
@@ -37,7 +38,7 @@ def read_answers(line: bytes) -> list[Answer]:
         answers = json.loads(line)
     except (ValueError, RecursionError):
         raise LineFault(f"it wrote {_shown(line)} among its answers") from None
-    if not isinstance(answers, list):
+    if not isinstance(answers, list) or not answers:
         raise LineFault(f"it wrote {_shown(line)} among its answers")
     found: list[Answer] = []
     for answer in answers:
@@ -45,9 +46,9 @@ def read_answers(line: bytes) -> list[Answer]:
             case [int(number), value]:
                 found.append((number, value, None, None))
             case [int(number), None, str(error)]:
-                found.append((number, None, writable(error), None))
+                found.append((number, None, writable(error[:_LONGEST_ERROR]), None))
             case [int(number), None, str(error), extra]:
-                found.append((number, None, writable(error), extra))
+                found.append((number, None, writable(error[:_LONGEST_ERROR]), extra))
             case _:
                 raise LineFault(f"it wrote {_shown(line)} among its answers")
     return found
@@ -58,7 +59,14 @@ def observation_of(value: Any) -> Observation:
     messages, done = (value.get("messages"), value.get("done")) if isinstance(value, dict) else (None, None)
     if isinstance(messages, list) and isinstance(done, bool):
         return checked_observation(Observation(tuple([_part(Message, message) for message in messages]), done))
-    raise EnvironmentFault(f"expected an observation, got {str(value)[:80]!r}")
+    raise EnvironmentFault(f"expected an observation, got {shown(value)}")
+
+
+def messages_of(value: Any) -> tuple[Message, ...]:
+    """Checked messages. Raises EnvironmentFault."""
+    if not isinstance(value, list):
+        raise EnvironmentFault(f"expected messages, got {shown(value)}")
+    return checked_parts(tuple([_part(Message, message) for message in value]), Message)
 
 
 def outcome_of(value: Any) -> Outcome:
@@ -66,13 +74,13 @@ def outcome_of(value: Any) -> Outcome:
     match value:
         case {"reward": reward, "components": components, "checks": list(checks), "extra": extra}:
             return checked_outcome(Outcome(reward, components, tuple(_part(Check, check) for check in checks), extra))
-    raise EnvironmentFault(f"expected an outcome, got {str(value)[:80]!r}")
+    raise EnvironmentFault(f"expected an outcome, got {shown(value)}")
 
 
 def tools_of(value: Any) -> tuple[Tool, ...]:
     """Checked tools. Raises EnvironmentFault."""
     if not isinstance(value, list):
-        raise EnvironmentFault(f"expected tools, got {str(value)[:80]!r}")
+        raise EnvironmentFault(f"expected tools, got {shown(value)}")
     return _checked_tools(json.dumps(value))
 
 
@@ -85,7 +93,15 @@ def _part(kind: Any, value: Any) -> Any:
     try:
         return kind.model_validate(value, strict=False)
     except (ValidationError, RecursionError):
-        raise EnvironmentFault(f"expected a {kind.__name__}, got {str(value)[:80]!r}") from None
+        raise EnvironmentFault(f"expected a {kind.__name__}, got {shown(value)}") from None
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value that a worker sent, for a message."""
+    try:
+        return repr(str(value)[:80])
+    except RecursionError:
+        return "a value that is nested too deeply"
 
 
 def _shown(line: bytes) -> str:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.episode_clock import off_the_clock
 from trace_jax.environments.hosts.checks import EnvironmentFault, checked_extra
-from trace_jax.environments.hosts.child import WorkerPlan
-from trace_jax.environments.hosts.lines import observation_of, outcome_of, text_of_message, tools_of
+from trace_jax.environments.hosts.lines import observation_of, outcome_of, shown, text_of_message, tools_of
+from trace_jax.environments.hosts.plan import Plan
 from trace_jax.environments.hosts.process import Worker
 from trace_jax.environments.protocol import Observation, Outcome, Task
 
@@ -30,7 +30,7 @@ class Pool:
     their clock, until another has ended.
     """
 
-    def __init__(self, plan: WorkerPlan, size: int) -> None:
+    def __init__(self, plan: Plan, size: int) -> None:
         self._plan, self._size = plan, size
         self._sound: list[Worker] = []
         self._all: set[Worker] = set()
@@ -47,8 +47,8 @@ class Pool:
         try:
             opened = await worker.request(number, "open", json.dumps(split))
             if not isinstance(opened, dict):
-                raise EnvironmentFault(f"expected an environment, got {str(opened)[:80]!r}")
-            return RemoteEpisode(self, worker, number, str(opened.get("name")), tools_of(opened.get("tools")))
+                raise EnvironmentFault(f"expected an environment, got {shown(opened)}")
+            return self._episode(worker, number, opened)
         except BaseException:
             self.release(worker, number)
             raise
@@ -78,6 +78,9 @@ class Pool:
     def close(self) -> None:
         """Kill all workers. Their episodes break."""
         self._finalizer()
+
+    def _episode(self, worker: Worker, number: int, opened: dict[str, Any]) -> "RemoteEpisode":
+        return RemoteEpisode(self, worker, number, str(opened.get("name")), tools_of(opened.get("tools")))
 
     async def _reserve(self, number: int) -> Worker:
         while True:

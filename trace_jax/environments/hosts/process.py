@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trace_jax.environments.hosts.checks import EnvironmentFault
-from trace_jax.environments.hosts.child import Child, WorkerPlan
-from trace_jax.environments.hosts.lines import LineFault, read_answers
+from trace_jax.environments.hosts.lines import LineFault, read_answers, shown
+from trace_jax.environments.hosts.plan import LONG, Plan
 
 _IN_FLIGHT = 1024  # requests of a worker that are not answered yet; further ones wait in this process
-_LONGEST = 72 << 20  # bytes of a line of answers
-_LONG = ("start", "do_nothing")  # operations that have start_seconds, not step_seconds
 _CHUNK = 1 << 18
 
 
@@ -43,14 +41,14 @@ class Worker:
         description: what the worker tells of its target, once ``started``.
     """
 
-    plan: WorkerPlan
+    plan: Plan
     on_end: Callable[["Worker"], None]
     episodes: set[int] = field(default_factory=set)
     fault: str | None = None
     description: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._child, self._ended = Child(self.plan), False
+        self._child, self._ended = self.plan.start(), False
         self._numbers = itertools.count(1)
         self._queue: deque[tuple[int, _Request]] = deque()
         self._in_flight: dict[int, _Request] = {}
@@ -59,8 +57,8 @@ class Worker:
         self._watching: tuple[asyncio.AbstractEventLoop, float] | None = None  # the loop of the timer, and its time
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._unsent, self._unread = bytearray(), bytearray()
-        plan = {"path": self.plan.path, "parameters": dict(self.plan.parameters)}
-        self._unsent += json.dumps(plan).encode() + b"\n"
+        self._unsent += json.dumps(self.plan.first_line()).encode() + b"\n"
+        self._answered = 0.0  # when the last request was answered
         self._starting: asyncio.Future[Any] | None = None
 
     async def start(self) -> None:
@@ -109,8 +107,9 @@ class Worker:
         self._ended = True
         for loop in self._loops:
             if not loop.is_closed():
-                for descriptor in (self._child.answers, self._child.output):
-                    loop.remove_reader(descriptor)
+                loop.remove_reader(self._child.answers)
+                if self._child.output is not None:
+                    loop.remove_reader(self._child.output)
                 loop.remove_writer(self._child.requests)
         self._child.kill()
         failed = [*self._in_flight.values(), *(request for _, request in self._queue)]
@@ -129,7 +128,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
             loop.add_reader(self._child.answers, self._read_answers)
-            loop.add_reader(self._child.output, self._read_output)
+            if self._child.output is not None:
+                loop.add_reader(self._child.output, self._read_output, self._child.output)
             self._loops.add(loop)
         if self._in_flight:
             due = min(request.deadline for request in self._in_flight.values())
@@ -146,7 +146,7 @@ class Worker:
         while self._queue and len(self._in_flight) < _IN_FLIGHT:
             number, request = self._queue.popleft()
             if request.future is None or not request.future.cancelled():
-                request.deadline = now + self._limit(request)[1]
+                request.deadline = now + self._seconds(request.operation)
                 self._in_flight[number] = request
                 taken.append(request.text)
         if taken:
@@ -182,8 +182,8 @@ class Worker:
         try:
             for line in lines:
                 self._resolve(line)
-            if len(self._unread) > _LONGEST:
-                raise LineFault(f"it wrote a line of more than {_LONGEST} bytes among its answers")
+            if len(self._unread) > self.plan.longest_line:
+                raise LineFault(f"it wrote a line of more than {self.plan.longest_line} bytes among its answers")
         except LineFault as fault:
             self.end(f"the worker was stopped: {fault}")
             return
@@ -192,6 +192,11 @@ class Worker:
 
     def _resolve(self, line: bytes) -> None:
         for number, value, error, extra in read_answers(line):
+            if self.plan.in_turn and number != next(iter(self._in_flight), None):
+                raise LineFault(f"it answered request {number} out of turn")
+            if number == 0 and error is None and not isinstance(value, dict):
+                raise LineFault(f"it told of its environments {shown(value)}")
+            self._answered = time.monotonic()
             request = self._in_flight.pop(number, None)
             if request is None:
                 if number not in self._late:
@@ -199,7 +204,7 @@ class Worker:
                 self._late.discard(number)
             elif error is not None:
                 if number == 0:
-                    self.fault = f"a worker cannot start: {error}"
+                    self.fault = error = self.plan.unstartable(error)
                 self._fail(request, error, extra)
             else:
                 if number == 0:
@@ -212,12 +217,14 @@ class Worker:
         if self._watching is not watching:
             return  # an earlier timer, or that of another loop, has taken over
         self._watching, now = None, time.monotonic()
+        if self.plan.in_turn:
+            self._end_if_late(now)
+            return
         overdue = [number for number, request in self._in_flight.items() if request.deadline <= now]
         for number in overdue:
             request = self._in_flight.pop(number)
             self._late.add(number)
-            name, limit = self._limit(request)
-            fault = f"{request.operation} took longer than target.{name}={limit:g}"
+            fault = self.plan.late(request.operation)
             self.fault = self.fault or f"its worker is being replaced: {fault}"
             self._fail(request, fault)
         if overdue:
@@ -225,11 +232,19 @@ class Worker:
         if not self._ended:
             self._attach()
 
-    def _limit(self, request: _Request) -> tuple[str, float]:
-        """The setting that bounds a request, and its seconds."""
-        if request.operation in _LONG:
-            return "start_seconds", self.plan.start_seconds
-        return "step_seconds", self.plan.step_seconds
+    def _seconds(self, operation: str) -> float:
+        return self.plan.start_seconds if operation in LONG else self.plan.step_seconds
+
+    def _end_if_late(self, now: float) -> None:
+        """End the process if the first request in flight has taken too long since the one before it was answered."""
+        first = next(iter(self._in_flight.values()), None)
+        if first is None:
+            return
+        first.deadline = max(first.deadline, self._answered + self.plan.step_seconds)
+        if first.deadline <= now:
+            self.end(self.plan.late(first.operation))
+        else:
+            self._attach()
 
     @staticmethod
     def _fail(request: _Request, fault: str, extra: Any = None) -> None:
@@ -238,6 +253,6 @@ class Worker:
             future.set_exception(EnvironmentFault(fault, extra))
             future.exception()  # an episode that has been closed does not look at it
 
-    def _read_output(self) -> None:
+    def _read_output(self, descriptor: int) -> None:
         if not self._child.read_output():
-            asyncio.get_running_loop().remove_reader(self._child.output)
+            asyncio.get_running_loop().remove_reader(descriptor)

@@ -19,6 +19,7 @@ import queue
 import sys
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 LONGEST = 16 << 20  # characters of an answer; a longer one breaks its episode
@@ -68,12 +69,11 @@ def load(path: str, parameters: dict[str, Any]) -> Any:
 class Environments:
     """The target of this process, and its open episodes."""
 
-    def __init__(self, path: str, parameters: dict[str, Any]) -> None:
+    def __init__(self, factory: Callable[[], Any]) -> None:
         from trace_jax.contract.trajectory import Message
         from trace_jax.environments.protocol import Observation, Outcome
 
         self._message, self._observation, self._outcome = Message, Observation, Outcome
-        factory = load(path, parameters)
         made = factory()
         self._target: Any = made if hasattr(made, "tasks") else None
         self._make = (lambda split: factory()) if self._target is None else made.environment
@@ -221,7 +221,7 @@ def main() -> None:
     lines, answers = open(requests, "rb", buffering=1 << 16, closefd=False), Answers(descriptor)
     try:
         find_ours(root)
-        environments = Environments(**json.loads(lines.readline()))
+        environments = Environments(load(**json.loads(lines.readline())))
         answers.write([f"[0,{environments.answer(0, 'describe', None)}]"])
     except BaseException as error:
         answers.write([f"[0,null,{json.dumps(_one_line(error))}]"])
