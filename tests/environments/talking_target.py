@@ -1,5 +1,7 @@
 """A target whose user a language model plays, for workers."""
 
+import openai  # noqa: F401 (takes a second or more, which no step of an episode shall take)
+
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.users import SimulatedUser

@@ -15,9 +15,9 @@ from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.engines.protocol import Completion, Sampling
 from trace_jax.environments.hosts.checks import EnvironmentFault
+from trace_jax.environments.hosts.child import WorkerPlan
 from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.hosts.pool import Pool, PoolHost
-from trace_jax.environments.hosts.process import WorkerPlan
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.users import ScriptedUser, SimulatedUser, SimulatedUserSettings, UserFault, UserTurn
 from trace_jax.errors import UserError

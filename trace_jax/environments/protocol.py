@@ -214,3 +214,33 @@ class Prompting(Protocol):
     def prompts(self, seed: int, combined_with: Environment | None = None) -> Prompts:
         """Prompts drawn from ``seed``; ``combined_with`` is a generated environment for another capability."""
         ...
+
+
+@runtime_checkable
+class Hinting(Protocol):
+    """A generated environment with hints, which some rollouts of a group may carry in the system prompt."""
+
+    def hint(self) -> str:
+        """What helps with the kind of task that the current episode is, without its answer."""
+        ...
+
+
+@runtime_checkable
+class Mutable(Protocol):
+    """A generated environment whose goal can be changed, by which a gate sees that the goal is told and graded."""
+
+    def mutant(self, seed: int) -> Observation | None:
+        """Start the episode of ``seed`` from the same state, with one fact of its goal changed.
+
+        ``solution`` and ``grade`` then follow the changed goal, as after ``reset``. None if the seed has no mutant.
+        """
+        ...
+
+
+@runtime_checkable
+class OtherGoals(PracticeSource, Protocol):
+    """A source of practice that can change the goal of a task."""
+
+    def other_goal(self, seed: int, kinds: Sequence[str] = ()) -> PracticeTask | None:
+        """``practice(seed, kinds)`` from the same state, with one fact of its goal changed; None if there is none."""
+        ...

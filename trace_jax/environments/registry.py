@@ -78,14 +78,19 @@ def environment_factory(design: Design, target: Design | None = None) -> Callabl
 
     A design may be written by a model, so only an environment class of this package or an installed entry point is
     run, and the target that the user has chosen: a design that names a target must name this one, with its parameters.
-    Anything else raises UserError.
+    Anything else raises UserError, a design with a source too: ``sandbox.designs`` plays it.
     """
     name = design.entry_point
+    if design.source is not None:
+        raise UserError(
+            f"environment {name!r} was written by a language model and would run in this process: only the sandbox "
+            "may run it"
+        )
     if ":" in name and name.partition(":")[0].partition(".")[0] != "trace_jax":
         raise UserError(
-            f"environment {name!r} lies outside trace_jax and would run in this process: only a sandbox may run it, "
-            "which this build lacks; use a generator of trace_jax, or install it as an entry point of "
-            f"{ENVIRONMENTS.group}"
+            f"environment {name!r} lies outside trace_jax and would run in this process: use a generator of trace_jax, "
+            f"install it as an entry point of {ENVIRONMENTS.group}, or put its source into the design, which only a "
+            "sandbox may run"
         )
     if ":" in name and not isinstance(ENVIRONMENTS.find(name), type):
         raise UserError(f"environment {name!r} is a function: a design may name a class of trace_jax alone")

@@ -1,5 +1,6 @@
 """What a user can name to be played: a target, an environment, or an environment manifest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trace_jax.contract.environment import Design, EnvironmentManifest
@@ -26,6 +27,13 @@ from trace_jax.errors import UserError
 FIRST_SEED: dict[Split, int] = {"train": 0, "held_out": 3_000_000}
 
 
+HostOfDesign = Callable[[Design, Design | None], Host]  # of a design, and of the run's own target
+
+
+def _in_this_process(design: Design, own: Design | None) -> Host:
+    return InProcess(environment_factory(design, own))
+
+
 @dataclass(frozen=True)
 class Source:
     """Tasks, each an episode of a new environment. ``target`` is the target name in the trajectories.
@@ -41,19 +49,26 @@ class Source:
     design: Design | None = None
 
 
-def load_source(name: str, split: Split, tasks: int, settings: TargetSettings | None = None) -> Source:
+def load_source(
+    name: str,
+    split: Split,
+    tasks: int,
+    settings: TargetSettings | None = None,
+    *,
+    host_of_design: HostOfDesign = _in_this_process,
+) -> Source:
     """The first ``tasks`` tasks of ``split`` in the target, environment or manifest (``….json``) called ``name``.
 
     A target or environment is made with the parameters of ``settings`` and runs where these say: in this process
-    without them. A manifest has its own parameters; its environment is ours and runs in this process. Its
-    design may name the target of ``settings``, and no other.
+    without them. A manifest has its own parameters, and its design may name the target of ``settings``, and no other.
+    ``host_of_design`` says where it runs; this process refuses a design that a language model wrote.
 
     Raises UserError, naming the value and the remedy, if there is no such thing or it has no such tasks.
     """
     if name.endswith(".json"):
         manifest = read_document(name, EnvironmentManifest)
         seeds = _seeds(manifest.name, split, tasks)
-        host = InProcess(environment_factory(manifest.design, None if settings is None else settings.design))
+        host = host_of_design(manifest.design, None if settings is None else settings.design)
         return Source(manifest.name, manifest.target, split, seeds, host, manifest.design)
     if settings is not None and in_workers(settings):
         return _source_in_workers(name, split, tasks, settings)

@@ -45,16 +45,23 @@ def always_refuse(desk: Desk) -> Iterator[Message]:
 
 
 class Demonstrator:
-    """Does everything right, but where it lacks the capability, it takes the wrong path three times in four."""
+    """Does everything right, but where it lacks the capability, it takes the wrong path three times in four.
+
+    ``slipped``: the kinds of the requests in which it has taken the wrong path so far.
+    """
 
     def __init__(self, rng: np.random.Generator, wrong_share: float = WRONG_SHARE) -> None:
         self._rng = rng
         self._wrong_share = wrong_share
+        self.slipped: set[str] = set()
 
     def __call__(self, desk: Desk) -> Iterator[Message]:
         for request in desk.ticket.requests:
-            slips = request.wrong is not None and self._rng.random() < self._wrong_share
-            yield from follow(request.wrong if slips and request.wrong is not None else request.right)
+            path = request.right
+            if request.wrong is not None and self._rng.random() < self._wrong_share:
+                path = request.wrong
+                self.slipped.add(request.kind)
+            yield from follow(path)
 
 
 def play(desk: Desk, seed: int, policy: ScriptedPolicy) -> Outcome:

@@ -25,11 +25,17 @@
     def lights(train: int = 8, held_out: int = 8) -> kit.Target:
         return kit.Target(Lights, train=train, held_out=held_out)
 
+``kit.Exercise`` is the base class of an environment that trains one capability, and ``kit.offered`` takes tools as a
+target words them: see ``examples/environments``.
+
 The names are imported at once, not lazily: type checkers see the base classes, and a worker in another Python
 environment needs no further package.
 """
 
+from trace_jax.environments.kit.arithmetic import arithmetic
 from trace_jax.environments.kit.environment import Environment
+from trace_jax.environments.kit.exercise import Exercise
+from trace_jax.environments.kit.offered import offered
 from trace_jax.environments.kit.practice import PracticeTarget
 from trace_jax.environments.kit.scenario import Request, Scenario, call
 from trace_jax.environments.kit.target import Target
@@ -38,14 +44,17 @@ from trace_jax.environments.kit.tools import Effects, ToolError, effects, look_u
 __all__ = [
     "Effects",
     "Environment",
+    "Exercise",
     "PracticeTarget",
     "Request",
     "Scenario",
     "Target",
     "ToolError",
+    "arithmetic",
     "call",
     "effects",
     "look_up",
+    "offered",
     "results",
     "tool",
     "tools",

@@ -1,7 +1,7 @@
 """Answers tool calls on a state, as a tool server would."""
 
 import json
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,13 +31,29 @@ def run_call(state: object, call: ToolCall, offered: Container[str] | None = Non
     return called.result.dump_python(getattr(state, called.method)(**given), mode="json", warnings="error")
 
 
-def answer(state: object, call: ToolCall, offered: Container[str] | None = None) -> Message:
-    """The tool message that answers a call: its result as JSON, or ``{"error": …}``."""
+def compact(result: Any) -> str:
+    """A JSON value as compact JSON."""
+    return json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+
+
+def refusal(problem: str) -> str:
+    """``{"error": problem}``."""
+    return compact({"error": problem})
+
+
+def answer(
+    state: object,
+    call: ToolCall,
+    offered: Container[str] | None = None,
+    *,
+    tool_text: Callable[[Any], str] = compact,
+    error_text: Callable[[str], str] = refusal,
+) -> Message:
+    """The tool message that answers a call: the text of its result, or of the problem if it is refused."""
     try:
-        result = run_call(state, call, offered)
-    except ToolError as refusal:
-        result = {"error": str(refusal)}
-    content = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+        content = tool_text(run_call(state, call, offered))
+    except ToolError as refused:
+        content = error_text(str(refused))
     return Message(role="tool", content=content, tool_call_id=call.id, name=call.name)
 
 

@@ -42,6 +42,22 @@ def reply_checks(requests: Sequence[Request], answers: Mapping[int, str]) -> Ite
     yield Check(name="answered", passed=len(answers) == len(requests), detail=answered)
 
 
+def progress(initial: Any, expected: Any, found: Any, requests: Sequence[Request], answers: Mapping[int, str]) -> float:
+    """How far the agent came, in [0, 1].
+
+    The share of the parts of the state that should have changed, and of the words that replies should hold, that are as
+    they should be. Every other part that changed halves it, and so does a request without a reply.
+    """
+    done = [says(answers.get(n, ""), words) for n, request in enumerate(requests) for words in request.must_say]
+    spoilt = int(len(answers) < len(requests))
+    for _, _, before, wanted, have in parts("", "", initial, expected, found):
+        if wanted != before:
+            done.append(have == wanted)
+        elif have != before:
+            spoilt += 1
+    return (sum(done) / len(done) if done else 1.0) * 0.5**spoilt
+
+
 def says(text: str, words: str) -> bool:
     """Whether ``text`` contains ``words`` as whole words, in capitals or not."""
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None

@@ -24,13 +24,26 @@ class PracticeTarget(Target):
 
     def practice(self, seed: int, kinds: Sequence[str] = ()) -> PracticeTask:
         """One request of each of ``kinds``, in that order; without kinds, requests as a task has them."""
-
-        drawn = self._make()
-        drawn.source, drawn.kinds = "practice", tuple(kinds)
+        drawn = self._of_kinds(kinds)
         drawn.reset(seed)
+        return self._task(drawn.scenario)
+
+    def other_goal(self, seed: int, kinds: Sequence[str] = ()) -> PracticeTask | None:
+        """The practice task of ``seed`` with another goal on the same state, for a gate alone; None if none is found.
+
+        It may be what a user says in a task.
+        """
+        drawn = self._of_kinds(kinds)
+        return None if drawn.mutant(seed) is None else self._task(drawn.scenario)
+
+    def _of_kinds(self, kinds: Sequence[str]) -> Environment[Any]:
+        made = self._make()
+        made.source, made.kinds = "practice", tuple(kinds)
+        return made
+
+    def _task(self, scenario: Scenario[Any]) -> PracticeTask:
         return PracticeTask(
-            tuple(practice_request(request) for request in drawn.scenario.requests),
-            lambda: self._opened(drawn.scenario),
+            tuple(practice_request(request) for request in scenario.requests), lambda: self._opened(scenario)
         )
 
     def _opened(self, scenario: Scenario[Any]) -> Environment[Any]:

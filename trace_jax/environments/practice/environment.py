@@ -13,6 +13,7 @@ from trace_jax.environments.practice.turns import Turn, Turns
 from trace_jax.environments.protocol import (
     Environment,
     Observation,
+    OtherGoals,
     Outcome,
     PracticeRequest,
     PracticeSource,
@@ -76,12 +77,18 @@ class PracticeEnvironment:
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
-        exercised, routine = self._counts
-        if self._contrast_every and seed % self._contrast_every == 0:
-            exercised, routine = 0, exercised + routine
-        self._task, self._exercised = self._draw(seed, exercised, routine, self.routine_kinds)
-        self._turns = Turns(self._task, seed)
-        return self._turns.opening
+        kinds, self._exercised = self._kinds(seed, *self._counts_of(seed), self.routine_kinds)
+        self._task = self._practice(seed, kinds)
+        return self._open(seed)
+
+    def mutant(self, seed: int) -> Observation | None:
+        """Start the episode of ``seed`` with another goal on the same state. None if the target makes none."""
+        kinds, exercised = self._kinds(seed, *self._counts_of(seed), self.routine_kinds)
+        task = self._target.other_goal(seed, kinds) if isinstance(self._target, OtherGoals) else None
+        if task is None or tuple(request.kind for request in task.requests) != kinds:
+            return None
+        self._task, self._exercised = task, exercised
+        return self._open(seed)
 
     def step(self, message: Message) -> Observation:
         """As the target's own environment. Notes what the agent did for which request."""
@@ -123,28 +130,40 @@ class PracticeEnvironment:
             found = Prompts(found.exercised, found.routine, self._opening(seed, 1, 1, combined_with.kinds))
         return found
 
+    def _counts_of(self, seed: int) -> tuple[int, int]:
+        """How many exercised requests the episode of ``seed`` has, and how many routine ones."""
+        exercised, routine = self._counts
+        wholly_routine = self._contrast_every and seed % self._contrast_every == 0
+        return (0, exercised + routine) if wholly_routine else (exercised, routine)
+
+    def _open(self, seed: int) -> Observation:
+        self._turns = Turns(self._task, seed)
+        return self._turns.opening
+
     def _apart(self, other: "PracticeEnvironment") -> bool:
         """Whether no episode of ``other`` needs what this environment exercises."""
         return self._target is other._target and not set(self.kinds) & {*other.kinds, *other.routine_kinds}
 
     def _opening(self, seed: int, exercised: int, others: int, other_kinds: Sequence[str]) -> tuple[Message, ...]:
-        task, _ = self._draw(seed, exercised, others, other_kinds)
-        return task.environment().reset(seed).messages
+        kinds, _ = self._kinds(seed, exercised, others, other_kinds)
+        return self._practice(seed, kinds).environment().reset(seed).messages
 
-    def _draw(
+    def _kinds(
         self, seed: int, exercised: int, others: int, other_kinds: Sequence[str]
-    ) -> tuple[PracticeTask, tuple[bool, ...]]:
-        """A task in which requests of both sorts are shuffled, and which of its requests are exercised."""
+    ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+        """Kinds of requests of both sorts, shuffled, and which of them are exercised."""
         rng = Random(f"practice/{seed}")
         drawn = [(rng.choice(self.kinds), True) for _ in range(exercised)]
         drawn += [(rng.choice(other_kinds), False) for _ in range(others)]
         rng.shuffle(drawn)
-        kinds = tuple(kind for kind, _ in drawn)
+        return tuple(kind for kind, _ in drawn), tuple(on for _, on in drawn)
+
+    def _practice(self, seed: int, kinds: tuple[str, ...]) -> PracticeTask:
         task = self._target.practice(seed, kinds)
         if tuple(request.kind for request in task.requests) != kinds:
             found = ", ".join(request.kind for request in task.requests)
             raise UserError(f"target {self._target.name!r}: practice of {', '.join(kinds)} has requests of {found}")
-        return task, tuple(on for _, on in drawn)
+        return task
 
     def _right(self, request: PracticeRequest, turn: Turn) -> bool:
         return turn.state == self._turns.solved(turn) and all(says(turn.said, words) for words in request.must_say)
