@@ -4,49 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from trace_jax.contract.trajectory import Message, Policy, Trajectory
+from evaluation.judging.helpdesk import helpdesk_truth, play
+from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.environments.helpdesk.desk import Desk
-from trace_jax.environments.helpdesk.policies import Demonstrator
 from trace_jax.environments.helpdesk.requests import Builder
-from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.helpdesk.ticket import draw_ticket
-
-
-def play(desk: Desk, task: int, trial: int, policy: Callable[[Desk], Iterator[Message]]) -> Trajectory:
-    """One episode on the ticket of seed ``task``."""
-    messages = list(desk.reset(task).messages)
-    for message in policy(desk):
-        messages.append(message)
-        observation = desk.step(message)
-        messages += observation.messages
-        if observation.done:
-            break
-    outcome = desk.grade()
-    return Trajectory(
-        id=f"desk-{task}-{trial}",
-        target="helpdesk",
-        task=str(task),
-        split="train",
-        seed=task,
-        trial=trial,
-        policy=Policy(base="demonstrator"),
-        messages=tuple(messages),
-        tools=desk.tools,
-        reward=outcome.reward,
-        components=outcome.components,
-        checks=outcome.checks,
-        termination="done",
-    )
 
 
 def demonstrator_episodes(trials: int, seed: int) -> tuple[Trajectory, ...]:
     """Every training ticket, ``trials`` times, by the demonstrator that lacks four capabilities."""
-    helpdesk = Helpdesk()
-    return tuple(
-        play(helpdesk.environment("train"), task, trial, Demonstrator(np.random.default_rng([seed, task, trial])))
-        for task in helpdesk.tasks("train")
-        for trial in range(trials)
-    )
+    return helpdesk_truth(seed, trials).trajectories
 
 
 def ticket_episode(builders: Sequence[Builder], seed: int, policy: Callable[[Desk], Iterator[Message]]) -> Trajectory:

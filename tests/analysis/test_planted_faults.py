@@ -3,12 +3,13 @@
 import pytest
 from desk_rollouts import shuffled
 
-from benchmarks.planted.bank import BANK
-from benchmarks.planted.calendar import CALENDAR
-from benchmarks.planted.hotel import HOTEL
-from benchmarks.planted.planner import PLANNER
-from benchmarks.planted.play import DISTRACTORS, Planted, play
-from benchmarks.planted.score import judge, with_checks
+from benchmarks.planted.score import judge
+from evaluation.planted.bank import BANK
+from evaluation.planted.calendar import CALENDAR
+from evaluation.planted.grading import with_checks
+from evaluation.planted.hotel import HOTEL
+from evaluation.planted.planner import PLANNER
+from evaluation.planted.play import DISTRACTORS, Planted, play
 from trace_jax.analysis.rules_analyst import RulesAnalyst
 from trace_jax.analysis.select import Criteria
 from trace_jax.analysis.stage import analyse

@@ -67,9 +67,9 @@ def test_an_unknown_candidate_or_analyst_is_refused_by_name() -> None:
     strange = candidates.replace(capabilities=(Candidate(name="telepathy", description="?"),))
     with pytest.raises(UserError, match="telepathy"):
         analyst.label(EPISODES, strange, 0, 0)
-    with pytest.raises(UserError, match="'llm': not in this build"):
+    with pytest.raises(UserError, match="analysis.analyst is llm, and there is no endpoint"):
         make_analyst("llm")
-    with pytest.raises(UserError, match="no analyst 'gpt': known are rules"):
+    with pytest.raises(UserError, match="no analyst 'gpt': known are llm, rules"):
         make_analyst("gpt")
 
 

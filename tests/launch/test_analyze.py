@@ -47,7 +47,10 @@ def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
     for flags, words in (
         ((), "source.path is empty"),
         (("--config.source.path=/nowhere.json",), "/nowhere.json"),
-        ((f"--config.source.path={FIXTURE}", "--config.analysis.analyst=llm"), "'llm': not in this build"),
+        (
+            (f"--config.source.path={FIXTURE}", "--config.analysis.analyst=llm"),
+            "analysis.analyst is llm, and there is no endpoint",
+        ),
         (
             (f"--config.source.path={FIXTURE}", "--config.source.format=csv"),
             "no importer 'csv': known are",

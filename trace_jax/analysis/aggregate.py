@@ -14,6 +14,7 @@ from trace_jax.analysis.statistics import LACKING, PRESENT, UNSEEN
 from trace_jax.analysis.thresholds import exact, share
 from trace_jax.contract.capability import (
     AnalysisReport,
+    Candidate,
     Candidates,
     CapabilityReport,
     Interval,
@@ -46,7 +47,7 @@ def aggregate(
         cover_BC, delta_BC = bootstrap(codes_RNC, failed_N, tasks, criteria.resamples, seed)
         lacked_C = np.array([_majority_lacking(codes_RNC[:, :, c]).sum() for c in range(codes_RNC.shape[2])])
         testable_C = lacked_C >= criteria.min_support
-        known_C = np.array([candidate.name in DETECTORS for candidate in candidates.all], dtype=bool)
+        known_C = np.array([_of_library(candidate) for candidate in candidates.all], dtype=bool)
         p_C = permutation_p_values(codes_RNC, failed_N, tasks, testable_C, criteria.permutations, seed + 1, known_C)
         for column, candidate in enumerate(candidates.all):
             statistics = tuple(
@@ -86,6 +87,12 @@ def aggregate(
         failed=int(failed_N.sum()),
         broken=len(trajectories) - len(graded),
     )
+
+
+def _of_library(candidate: Candidate) -> bool:
+    """True for a skill that was known before the data were seen; a model may call another one by the same name."""
+    known = DETECTORS.get(candidate.name)
+    return known is not None and known.description == candidate.description
 
 
 def _run_statistics(

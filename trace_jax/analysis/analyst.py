@@ -1,11 +1,13 @@
 """What an analyst does: it proposes capabilities and labels trajectories with them."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from trace_jax.analysis.settings import AnalysisSettings
 from trace_jax.contract.capability import Candidates, LabelRun
+from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
-from trace_jax.errors import UserError
+from trace_jax.llm.settings import LanguageModelSettings
 from trace_jax.registry import Registry
 
 
@@ -23,17 +25,41 @@ class Analyst(Protocol):
     def label(self, trajectories: Sequence[Trajectory], candidates: Candidates, run: int, seed: int) -> LabelRun: ...
 
 
+@runtime_checkable
+class ConcurrentAnalyst(Analyst, Protocol):
+    """An analyst that makes several label runs at once: those that ``label`` would make, in the order given."""
+
+    def label_runs(
+        self, trajectories: Sequence[Trajectory], candidates: Candidates, runs: Sequence[int], seed: int
+    ) -> Sequence[LabelRun]: ...
+
+
 ANALYSTS = Registry(
     "analyst",
     "trace_jax.analysts",
-    {"rules": "trace_jax.analysis.rules_analyst:RulesAnalyst"},
+    {
+        "llm": "trace_jax.analysis.llm.analyst:LanguageModelAnalyst",
+        "rules": "trace_jax.analysis.rules_analyst:RulesAnalyst",
+    },
     ("discover", "label"),
 )
 
 
-def make_analyst(name: str) -> Analyst:
-    """The analyst called ``name``. Raises UserError, with the known names, if there is none."""
+def make_analyst(
+    name: str,
+    *,
+    analysis: AnalysisSettings | None = None,
+    llm: LanguageModelSettings | None = None,
+    record: PathLike | None = None,
+) -> Analyst:
+    """The analyst called ``name``. Raises UserError, with the known names, if there is none.
+
+    The rest is for ``llm`` alone, whose requests and answers are kept in the file ``record``. Raises UserError if the
+    settings name no endpoint.
+    """
     if name == "llm":
-        raise UserError("analyst 'llm': not in this build, which has no client for language models; use 'rules'")
+        from trace_jax.analysis.llm.analyst import open_analyst  # here: it needs this module
+
+        return open_analyst(analysis or AnalysisSettings(), llm or LanguageModelSettings(), record)
     analyst: Analyst = ANALYSTS.make(name)
     return analyst

@@ -95,6 +95,11 @@ def _parse(text: str) -> Any:
     return value
 
 
+def reports_error(result: str) -> bool:
+    """True if the result of a call says that the call failed."""
+    return _is_error(result, _parse(result))
+
+
 def _is_error(text: str, value: Any) -> bool:
     """True if a result says that the call failed: in the ways that tool servers say it, never by a record's content."""
     if isinstance(value, dict):
@@ -129,7 +134,7 @@ def read_episode(trajectory: Trajectory, kinds: Mapping[str, Kind] | None = None
             if message.content:
                 replies[-1].append(message.content)
         elif message.role == "tool" and pending:
-            call = _answered(pending, message)
+            call = answered(pending, message)
             if call is None:
                 continue
             text = message.content or ""
@@ -145,7 +150,7 @@ def read_episode(trajectory: Trajectory, kinds: Mapping[str, Kind] | None = None
     return Episode(trajectory.id, "\n".join(policy), turns, kinds)
 
 
-def _answered(pending: list[ToolCall], answer: Message) -> ToolCall | None:
+def answered(pending: list[ToolCall], answer: Message) -> ToolCall | None:
     """Take the call that ``answer`` belongs to off the list: by id, or the oldest when the answer carries none."""
     if answer.tool_call_id is None:
         return pending.pop(0)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from etils import epath
 
 from trace_jax.analysis.aggregate import aggregate
-from trace_jax.analysis.analyst import Analyst
+from trace_jax.analysis.analyst import Analyst, ConcurrentAnalyst
 from trace_jax.analysis.idle import idle_passes
 from trace_jax.analysis.select import DEFAULT_CRITERIA, Criteria, selected_capabilities
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
@@ -22,6 +22,7 @@ from trace_jax.errors import UserError
 
 CANDIDATES, RUNS, REPORT, SELECTED = "candidates.json", "label_runs.jsonl", "analysis_report.json", "selected.jsonl"
 SOURCE = "source.json"
+CALLS = "model_calls.jsonl"  # what an analyst asked of a language model
 _READ = {"id", "task", "messages", "checks", "reward"}  # what an analysis depends on; seconds and tokens it does not
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def analyse(
         raise UserError(f"an analysis of {runs} label runs: set analysis.runs to 1 at least")
     free, idle = tuple(sorted(given_away)), idle_passes(trajectories, given_away)
     counted = [trajectory for trajectory in trajectories if trajectory.id not in idle]
-    usable = _usable(counted)
+    usable = graded_trajectories(counted)
     place = epath.Path(directory)
     _claim(place, source_of(trajectories).replace(given_away=free))
     candidates = _candidates(place / CANDIDATES, usable, analyst)
@@ -84,6 +85,7 @@ def analyse(
             f"{place / RUNS}: none of {len(label_runs)} label runs can be used ({fault}): mend the analyst, then "
             "remove the file"
         )
+    _warn_of_distractors(report, analyst.name)
     report = report.replace(labels=log_checksum(place / RUNS), given_away=free, idle=len(idle))
     selected = selected_capabilities(report, label_runs, usable)
     write_document(place / REPORT, report)
@@ -93,8 +95,21 @@ def analyse(
     return Analysis(candidates, label_runs, report, selected)
 
 
-def _usable(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
-    """The graded ones, in the order given."""
+def _warn_of_distractors(report: AnalysisReport, analyst: str) -> None:
+    """Say so if a skill that agents hardly ever lack passes all criteria: then labels follow the outcome."""
+    for found in report.capabilities:
+        if found.selected and found.distractor:
+            log.warning(
+                "distractor %s passes all criteria (%s): the labels of analyst %r are unreliable, also those of the "
+                "selected capabilities: read some of them, then use another analyst or model",
+                found.capability.name,
+                found.reason,
+                analyst,
+            )
+
+
+def graded_trajectories(trajectories: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
+    """The graded ones, in the order given. Raises UserError for those that no analysis may read, see ``analyse``."""
     seen: set[str] = set()
     for trajectory in trajectories:
         if trajectory.split != "train":
@@ -193,10 +208,14 @@ def _label_runs(
                 "use a new directory"
             )
     finished = {run.run for run in done}
+    missing = [number for number in range(runs) if number not in finished]
     with JsonLinesWriter(path) as writer:
-        for number in range(runs):
-            if number not in finished:
-                run = analyst.label(usable, candidates, number, seed)
-                writer.append(run)
-                done += (run,)
+        if isinstance(analyst, ConcurrentAnalyst):
+            found = tuple(analyst.label_runs(usable, candidates, missing, seed)) if missing else ()
+            writer.extend(found)
+            return tuple(sorted(done + found, key=lambda run: run.run))
+        for number in missing:
+            run = analyst.label(usable, candidates, number, seed)
+            writer.append(run)
+            done += (run,)
     return tuple(sorted(done, key=lambda run: run.run))

@@ -25,7 +25,10 @@ def markdown_table(report: AnalysisReport) -> str:
         head.append(_given_away(report))
     if not any(found.selected and not found.distractor for found in report.capabilities):
         head.append(_why_nothing(report))
-    tail = ["", "Checks of the grader that are no candidates:", *left_out] if left_out else []
+    tail = ["", "Left out before anything was labelled:", *left_out] if left_out else []
+    unreliable = [found.capability.name for found in report.capabilities if found.selected and found.distractor]
+    if unreliable:
+        head.append(f"The labels are unreliable: {', '.join(unreliable)} passes all criteria, and is a distractor.")
     return "\n".join([*head, "", *_HEADER, *rows, *rejected, *tail])
 
 

@@ -38,14 +38,23 @@ class Candidate(Part):
     examples: tuple[str, ...] = ()  # trajectory ids
 
 
+class MessageQuote(Part):
+    """A message of a trajectory that shows something, with some words of it. ``message`` counts from 0."""
+
+    trajectory: str
+    message: int = Field(ge=0)
+    quote: str
+
+
 class Candidates(Record):
     """The frozen dictionary: at most 10 proposed capabilities, plus distractors that keep the labelling honest."""
 
-    schema_version: int = 2  # 2: what was left out
+    schema_version: int = 3  # 2: what was left out; 3: evidence
     analyst: str
     capabilities: tuple[Candidate, ...] = Field(max_length=10)
     distractors: tuple[Candidate, ...] = ()
     left_out: dict[str, str] = Field(default_factory=dict)  # evidence that is no candidate → why not
+    evidence: dict[str, tuple[MessageQuote, ...]] = Field(default_factory=dict)  # candidate → messages that show it
 
     @property
     def all(self) -> tuple[Candidate, ...]:
