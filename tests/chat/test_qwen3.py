@@ -42,7 +42,7 @@ class Family:
         """The same of messages in OpenAI's form."""
         ids = self.reference.apply_chat_template(
             messages,
-            tools=[{"type": "function", "function": tool.model_dump()} for tool in tools] or None,
+            tools=[{"type": "function", "function": tool.offered()} for tool in tools] or None,
             add_generation_prompt=True,
             **self.renderer.chat_template_kwargs,
             return_dict=False,
@@ -358,7 +358,7 @@ def test_the_form_is_the_documented_one(families: dict[Form, Family]) -> None:
         Message(role="tool", content="2", tool_call_id="y"),
     ]
     shown = families["thinking"].text(families["thinking"].renderer.prompt(history, [tool]))
-    schema = json.dumps({"type": "function", "function": tool.model_dump()})
+    schema = json.dumps({"type": "function", "function": tool.offered()})
     assert shown.startswith("<|im_start|>system\nBe kind.\n\n# Tools\n\n") and f"<tools>\n{schema}\n</tools>" in shown
     assert shown.endswith(
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\nso\n</think>\n\nWait.\n"

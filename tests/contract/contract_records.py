@@ -13,7 +13,7 @@ from annotated_types import Ge, Le, MaxLen
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from trace_jax.contract import adapter, capability, environment, evaluation, routing, trajectory
+from trace_jax.contract import adapter, capability, environment, evaluation, llm, routing, trajectory
 from trace_jax.contract.digest import Checksum
 from trace_jax.contract.files import JsonLinesWriter
 from trace_jax.contract.record import Part, Record
@@ -84,10 +84,18 @@ def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
         raw = draw(st.dictionaries(text, st.floats(0.01, 1), max_size=3))
         values["weights"] = {name: weight / sum(raw.values()) for name, weight in raw.items()}
         values["adapters"] = {} if values["undecided"] else values["adapters"]
+    elif model is llm.ModelCall:
+        values["answer"], values["error"] = (draw(text), None) if draw(st.booleans()) else (None, draw(text))
     elif model is routing.RouteTable:
         values["gate_sha256"] = None if values["gate"] is None else draw(digests)
+    elif model is environment.Design:
+        values["entry_point"] = f"sandbox:{draw(names)}" if values["source"] is not None else draw(names)
     elif model is environment.EnvironmentManifest:
         del values["design_sha256"]  # it follows from the design
+        source = values["design"].source
+        author = draw(of_model(environment.Authorship)) if source is not None else None
+        digest = None if source is None else environment.source_sha256(source)
+        values["written_by"] = author and author.model_copy(update={"source_sha256": digest})
     elif model is adapter.AdapterManifest:
         values["files"] = {name: draw(of_model(Checksum)) for name in adapter.PEFT_FILES}
     elif model is evaluation.EvaluationReport:

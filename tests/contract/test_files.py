@@ -162,30 +162,34 @@ def test_a_full_disk_leaves_no_part_of_an_append(tmp_path):
     assert list(read_records(path, Candidates)) == [FIRST, LAST]
 
 
+VERSION = FIRST.schema_version
+
+
 def test_other_versions_are_refused_naming_both(tmp_path):
     path = tmp_path / "document.json"
     write_document(path, FIRST)
     content = json.loads(path.read_text())
-    for version in (0, 1, 3, "2", None):
+    for version in (0, 1, VERSION - 1, VERSION + 1, str(VERSION), None):
         path.write_text(json.dumps({**content, "schema_version": version}))
         message = refusal(path)
-        assert f"schema_version {version!r}" in message and "reads 2" in message and "new work directory" in message
+        assert f"schema_version {version!r}" in message and f"reads {VERSION}" in message
+        assert "new work directory" in message
     del content["schema_version"]
     path.write_text(json.dumps(content))
-    assert "without schema_version" in refusal(path) and "reads 2" in refusal(path)
+    assert "without schema_version" in refusal(path) and f"reads {VERSION}" in refusal(path)
     path.write_text(json.dumps({**content, "schema_version": 7}) + "\n")
     assert f"{path}:1: " in refusal(path, read=read_records) and "schema_version 7" in refusal(path, read=read_records)
 
 
 def test_a_newer_model_writes_its_version_and_refuses_older_ones(tmp_path):
     class Newer(Candidates):
-        schema_version: int = 3
+        schema_version: int = VERSION + 1
 
     write_document(tmp_path / "old.json", FIRST)
-    assert "schema_version 2; this build reads 3" in refusal(tmp_path / "old.json", Newer)
+    assert f"schema_version {VERSION}; this build reads {VERSION + 1}" in refusal(tmp_path / "old.json", Newer)
     newer = Newer(analyst="a", capabilities=())
     write_document(tmp_path / "new.json", newer)
-    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == 3
+    assert json.loads((tmp_path / "new.json").read_text())["schema_version"] == VERSION + 1
     assert read_document(tmp_path / "new.json", Newer) == newer
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from trace_jax.contract import adapter, capability, environment, evaluation, routing, served, trajectory, workdir
+from trace_jax.contract import adapter, capability, environment, evaluation, llm, routing, served, trajectory, workdir
 from trace_jax.contract.record import Record
 from trace_jax.contract.schemas import DIRECTORY, RECORDS, schema
 
@@ -21,7 +21,7 @@ def test_files_are_those_of_the_models():
 
 
 def test_every_record_of_the_contract_has_a_schema():
-    modules = (adapter, capability, environment, evaluation, routing, served, trajectory, workdir)
+    modules = (adapter, capability, environment, evaluation, llm, routing, served, trajectory, workdir)
     defined = {
         value
         for module in modules

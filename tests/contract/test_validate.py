@@ -41,12 +41,12 @@ def test_every_kind_is_told_by_its_fields(name: str, data: st.DataObject, tmp_pa
         ('{"colour": 1}', r"has no field of any record \(it has colour\)"),
         ('{"schema_version": 1}', "has no field of any record"),
         ('{"analyst": "a", "capabilities": []}', "Candidates without schema_version"),
-        ('{"schema_version": 9, "analyst": "a", "capabilities": []}', "schema_version 9; this build reads 2"),
+        ('{"schema_version": 9, "analyst": "a", "capabilities": []}', "schema_version 9; this build reads 3"),
         (
-            '{"schema_version": 2, "analyst": 7, "capabilities": []}',
+            '{"schema_version": 3, "analyst": 7, "capabilities": []}',
             r"analyst: .* valid string \(got 7\)",
         ),
-        ('{"schema_version": 2, "analyst": "a", "capabilities": [], "x": 1}', "x: Extra inputs are not permitted"),
+        ('{"schema_version": 3, "analyst": "a", "capabilities": [], "x": 1}', "x: Extra inputs are not permitted"),
     ],
 )
 def test_the_first_problem_is_named(content: str, words: str, tmp_path: Path) -> None:

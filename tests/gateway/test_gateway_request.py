@@ -82,7 +82,7 @@ def test_messages_and_tools_as_the_renderers_take_them():
     assert [(m.role, m.content) for m in messages] == [("system", "be kind"), ("assistant", None), ("tool", "done")]
     assert [c.arguments for c in messages[1].tool_calls] == [{"amount": 3}, None]
     assert messages[1].tool_calls[1].raw_arguments == '{"amount'
-    assert tools[0].model_dump() == function
+    assert tools[0].offered() == function
 
 
 def test_thinking_comes_back_beside_the_messages():

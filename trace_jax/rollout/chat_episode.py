@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trace_jax.contract.trajectory import Policy, Termination, Trajectory, Usage
-from trace_jax.engines.chat import ChatEngine, ChatReply, PromptTooLong
+from trace_jax.engines.chat import ChatEngine, ChatReply
 from trace_jax.environments.host import Episode
 from trace_jax.environments.protocol import Outcome
+from trace_jax.llm.errors import PromptTooLong
 from trace_jax.rollout.episode import EpisodeState, record_episode
 from trace_jax.rollout.settings import RolloutSettings
 from trace_jax.rollout.spec import EpisodeSpec, turn_seed

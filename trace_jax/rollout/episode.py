@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trace_jax.chat.codec import RenderError
+from trace_jax.contract.episodes import BROKEN_BY, SERVER
 from trace_jax.contract.trajectory import Message, Policy, Segment, Termination, Tool, Trajectory, Usage
 from trace_jax.environments.episode_clock import episode_clock
 from trace_jax.environments.host import Episode, Telling
@@ -46,12 +47,16 @@ async def record_episode(
 ) -> Trajectory:
     """The trajectory of an episode that ``play`` plays, while it notes in ``state`` what happens. Graded or broken.
 
+    ``extra`` tells if a server broke it (``contract.episodes.broken_by_server``): the engine's, or that of a language
+    model within the environment.
+
     Raises EngineGone if no engine is left.
     """
     started = time.monotonic()
     outcome: Outcome | None = None
     told: dict[str, Any] = {}
     error: str | None = None
+    broken_by: dict[str, str] = {}
     termination: Termination = "error"
     try:
         async with episode_clock(settings.max_seconds):
@@ -67,6 +72,8 @@ async def record_episode(
         raise
     except (EnvironmentFault, EngineError, RenderError) as fault:
         error = one_line(fault)
+        if isinstance(fault, EngineError) or isinstance(fault.__cause__, EngineError):
+            broken_by = {BROKEN_BY: SERVER}
     return Trajectory(
         id=spec.id,
         target=spec.target,
@@ -85,7 +92,7 @@ async def record_episode(
         usage=state.usage,
         seconds=time.monotonic() - started,
         error=error,
-        extra={**spec.extra(told), **state.extra},
+        extra={**spec.extra(told), **state.extra, **broken_by},
     )
 
 
