@@ -55,14 +55,16 @@ class Base:
         )
 
 
-def run(name, rollout, directory, designer=None, groups=32, rounds=5):
+def run(name, rollout, directory, designer=None, groups=32, rounds=5, differential=0):
     return synthesise(
         capability(name),
         designer=designer or RulesDesigner(),
         target=Helpdesk(),
         own=Design(entry_point="helpdesk", parameters={}),
         rollout=rollout,
-        settings=SynthesisSettings(calibration_groups=groups, gate_seeds=8, max_rounds=rounds),
+        settings=SynthesisSettings(
+            calibration_groups=groups, gate_seeds=8, max_rounds=rounds, differential_groups=differential
+        ),
         seed=0,
         directory=directory,
     )
@@ -156,7 +158,7 @@ def test_a_design_outside_the_package_is_refused_and_the_designer_told(tmp_path)
 
     outcome = run("verify_before_acting", never, tmp_path, designer=Stranger())
     assert outcome.status is Status.FAILED
-    assert "in 5 rounds" in outcome.reason and "only a sandbox may run it" in outcome.reason
+    assert "in 5 rounds" in outcome.reason and "which only a sandbox may run" in outcome.reason
 
 
 def test_a_manifest_of_another_target_is_not_taken(tmp_path):
@@ -164,3 +166,33 @@ def test_a_manifest_of_another_target_is_not_taken(tmp_path):
     (tmp_path / "verify_before_acting.json").write_text(manifest.replace(target="airline").model_dump_json())
     with pytest.raises(UserError, match="made for verify_before_acting on airline"):
         run("verify_before_acting", never, tmp_path)
+
+
+class Varied(Base):
+    """A weaker policy slips oftener by so much."""
+
+    def __init__(self, weaker):
+        super().__init__()
+        self.weaker, self.variants = weaker, []
+
+    def __call__(self, design, seeds, group_size, *, variant=None):
+        self.variants.append((variant, len(seeds)))
+        self.wrong_share = 0.7 + (self.weaker if variant else 0.0)
+        return super().__call__(design, seeds, group_size)
+
+
+def test_a_differential_calibration_is_bounded_counted_and_kept_with_the_gates(tmp_path):
+    base = Varied(weaker=0.3)
+    manifest = run("verify_before_acting", base, tmp_path, differential=6)
+    assert isinstance(manifest, EnvironmentManifest), manifest
+    assert base.variants == [(None, 32), ("weaker", 6)], "these desks have no hint to compare"
+    assert manifest.rollouts == base.rollouts == (32 + 6) * 8
+    assert manifest.attempts[-1].differential_rollouts == 6 * 8
+    assert (manifest.gates[-1].name, manifest.gates[-1].passed) == ("weaker_earns_less", True)
+
+
+def test_a_design_on_which_a_weaker_policy_earns_more_is_refused(tmp_path):
+    outcome = run("verify_before_acting", Varied(weaker=-0.3), tmp_path, differential=6)
+    assert isinstance(outcome, SelectedCapability)
+    assert "gate weaker_earns_less failed: the base at a temperature higher by 1 earns +0." in outcome.reason
+    assert outcome.rollouts == (32 + 6) * 8

@@ -1,19 +1,24 @@
 """The interface of designers: the brief that they get, and the environments that they return."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from trace_jax.contract.capability import Candidate
-from trace_jax.contract.environment import Attempt, Design
+from trace_jax.contract.environment import Attempt, Authorship, Design
 from trace_jax.contract.trajectory import Message, Tool
 from trace_jax.environments.practice.ladder import RequestPractice
 from trace_jax.environments.protocol import Practice, PracticeSource, Practised, StatefulEnvironment, Target
+from trace_jax.synthesis.examples import Examples, Page, examples_of
 from trace_jax.synthesis.kinds import Evidence, kinds_for
 
 
 class DesignError(Exception):
     """The designer has no further design. The message, one line, becomes the reason why the capability is FAILED."""
+
+
+class NoDesign(Exception):
+    """This round brought nothing that could be tried. The message is feedback for the designer's next round."""
 
 
 class GeneratedEnvironment(StatefulEnvironment, Protocol):
@@ -32,6 +37,7 @@ class Brief:
     """What to design: the capability, the shapes of the target that must be kept, and the practice that it brings.
 
     ``own`` says how the target is built. Where there is no practice for the capability, ``without`` says why.
+    ``examples`` are empty where nobody has made pages of the episodes.
     """
 
     capability: Candidate
@@ -40,15 +46,21 @@ class Brief:
     results: Mapping[str, dict[str, Any]]  # tool → JSON Schema of its results
     practice: Practice | None
     without: str = ""
+    examples: Examples = field(default_factory=Examples)
 
 
-def make_brief(capability: Candidate, own: Design, target: Target, evidence: Evidence | None = None) -> Brief:
+def make_brief(
+    capability: Candidate, own: Design, target: Target, evidence: Evidence | None = None, page: Page | None = None
+) -> Brief:
     """The brief for a capability of ``target``, which is built as ``own`` says. It shows the training split alone.
 
     Practice is the target's own for the capability, or else on its requests of the kinds that the ``evidence`` tells.
+    ``page`` makes the examples of the episodes in it.
     """
-    practice, without = _practice(capability.name, own, target, evidence or Evidence())
-    return Brief(capability, own, target.environment("train").tools, target.results, practice, without)
+    evidence = evidence or Evidence()
+    practice, without = _practice(capability.name, own, target, evidence)
+    examples = Examples() if page is None else examples_of(evidence, page)
+    return Brief(capability, own, target.environment("train").tools, target.results, practice, without, examples)
 
 
 def _practice(capability: str, own: Design, target: Target, evidence: Evidence) -> tuple[Practice | None, str]:
@@ -73,5 +85,26 @@ class Designer(Protocol):
     name: str
 
     def design(self, brief: Brief, attempts: tuple[Attempt, ...]) -> Design:
-        """The next design, after all earlier attempts and their feedback. Raises DesignError to give up."""
+        """The next design, after all earlier attempts and their feedback.
+
+        Raises DesignError to give up, and NoDesign if this round brings nothing that can be tried.
+        """
+        ...
+
+
+@runtime_checkable
+class ParallelDesigner(Designer, Protocol):
+    """A designer that works on several designs of a capability at the same time. They bring their source."""
+
+    def design_each(
+        self, brief: Brief, candidates: Mapping[int, tuple[Attempt, ...]]
+    ) -> dict[int, Design | DesignError | NoDesign]:
+        """For each candidate, after all of its own earlier attempts, what ``design`` would return or raise.
+
+        Candidates are numbers, and know nothing of one another. Raises LLMError if no model answers.
+        """
+        ...
+
+    def authorship(self, capability: str, design: Design) -> Authorship:
+        """How ``design`` was written, with all answers for ``capability``, whichever candidate they are of."""
         ...

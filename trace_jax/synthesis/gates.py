@@ -3,7 +3,6 @@
 ``run_gates`` runs them in this process; ``isolated.run_isolated`` in another one with a time limit.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,13 @@ from jsonschema import Draft202012Validator
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.calls import call_error
 from trace_jax.environments.results import result_fits
+from trace_jax.synthesis.canary_gates import canaries, spelled
 from trace_jax.synthesis.designer import GeneratedEnvironment
 from trace_jax.synthesis.disjoint import NO_TASKS, Conversations
+from trace_jax.synthesis.hint_gates import hint
+from trace_jax.synthesis.leak_gates import no_leak
+from trace_jax.synthesis.mutant_gates import goal_mutants
+from trace_jax.synthesis.novelty_gates import novel
 from trace_jax.synthesis.probes import (
     Script,
     ScriptedEpisode,
@@ -27,6 +31,8 @@ from trace_jax.synthesis.probes import (
     solve,
 )
 from trace_jax.synthesis.prompt_gates import DISTINCT, Factory, prompt_gates, summarised
+from trace_jax.synthesis.search_gates import reward_search
+from trace_jax.synthesis.shape_gates import shapes_of_target
 
 TRIVIAL = 0.05  # most that doing nothing and refusing may earn on average
 CHANCE = 0.1  # most that calling tools at random may earn on average: a few tools and ids are sometimes hit
@@ -56,9 +62,15 @@ def run_gates(
         _random(make, seeds),
         _wrong_change_costs(make, seeds),
         _bad_calls_answered(make, seeds),
-        _results_of_target(results, [*solved.values(), *around.values()]),
-        _no_leak(solved, around, [tool.name for tool in tools]),
+        _results_of_target(results, [*solved.items(), *around.items()]),
+        no_leak(solved, around, [tool.name for tool in tools]),
         *prompt_gates(make, {seed: episode.heard for seed, episode in solved.items()}, tasks),
+        canaries(make, solved),
+        reward_search(make, seeds),
+        goal_mutants(make, solved),
+        novel(solved, tasks),
+        shapes_of_target(solved, tasks.shapes),
+        hint(make, solved),
     )
 
 
@@ -73,14 +85,20 @@ def _deterministic(make: Factory, solved: dict[int, ScriptedEpisode]) -> Check:
         f"seed {seed} gave another episode the second time"
         for seed in reversed(solved)
         if play(again, seed, solve).fingerprint() != solved[seed].fingerprint()
-    ]
+    ][::-1]
     return summarised("deterministic", differ, f"{len(solved)} seeds played twice alike")
 
 
 def _seeds_differ(solved: dict[int, ScriptedEpisode]) -> Check:
-    distinct = len({episode.fingerprint() for episode in solved.values()})
-    detail = f"{distinct} different episodes from {len(solved)} seeds"
-    return summarised("seeds_differ", [detail] if distinct < DISTINCT * len(solved) else [], detail)
+    seeds: dict[str, list[int]] = {}
+    for seed, episode in solved.items():
+        seeds.setdefault(episode.fingerprint(), []).append(seed)
+    detail = f"{len(seeds)} different episodes from {len(solved)} seeds"
+    alike = next((each for each in seeds.values() if len(each) > 1), [])
+    problems = (
+        [f"seeds {alike[0]} and {alike[1]} are the same: {detail}"] if len(seeds) < DISTINCT * len(solved) else []
+    )
+    return summarised("seeds_differ", problems, detail)
 
 
 def _tools_of_target(environment: GeneratedEnvironment, tools: tuple[Tool, ...]) -> Check:
@@ -106,18 +124,22 @@ def _solution_earns_one(solved: dict[int, ScriptedEpisode]) -> Check:
 
 
 def _earns_nothing(name: str, make: Factory, seeds: Sequence[int], script: Script) -> Check:
-    return _at_most(name, TRIVIAL, [play(make(), seed, script).reward for seed in seeds])
+    return _at_most(name, TRIVIAL, [(seed, play(make(), seed, script)) for seed in seeds])
 
 
 def _random(make: Factory, seeds: Sequence[int]) -> Check:
     streams = [(seed, np.random.default_rng([2, seed, stream])) for seed in seeds for stream in range(STREAMS)]
-    return _at_most("random", CHANCE, [play(make(), seed, at_random(rng)).reward for seed, rng in streams])
+    return _at_most("random", CHANCE, [(seed, play(make(), seed, at_random(rng))) for seed, rng in streams])
 
 
-def _at_most(name: str, most: float, rewards: list[float]) -> Check:
-    mean = float(np.mean(rewards))
-    detail = f"mean reward {mean:.3f} in {len(rewards)} episodes, at most {most} is allowed"
-    return summarised(name, [] if mean <= most else [detail], detail)
+def _at_most(name: str, most: float, episodes: list[tuple[int, ScriptedEpisode]]) -> Check:
+    mean = float(np.mean([episode.reward for _, episode in episodes]))
+    detail = f"mean reward {mean:.3f} in {len(episodes)} episodes, at most {most} is allowed"
+    if mean <= most:
+        return summarised(name, [], detail)
+    seed, paid = next((seed, episode) for seed, episode in episodes if episode.reward > most)
+    sent = "; ".join([*(spelled(exchange.call) for exchange in paid.exchanges), repr(paid.sent[-1].content)])
+    return summarised(name, [f"{detail}; on seed {seed} this earns {paid.reward:g}: {sent}"], detail)
 
 
 def _wrong_change_costs(make: Factory, seeds: Sequence[int]) -> Check:
@@ -158,54 +180,13 @@ def _bad_calls_answered(make: Factory, seeds: Sequence[int]) -> Check:
     return summarised("bad_calls_answered", problems, "unknown tools, malformed and wrong arguments get an error each")
 
 
-def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: list[ScriptedEpisode]) -> Check:
+def _results_of_target(results: Mapping[str, dict[str, Any]], episodes: Sequence[tuple[int, ScriptedEpisode]]) -> Check:
     validators = {name: Draft202012Validator(schema) for name, schema in results.items()}
     problems, count = [], 0
-    for exchange in (exchange for episode in episodes for exchange in episode.exchanges):
+    for seed, exchange in ((seed, exchange) for seed, episode in episodes for exchange in episode.exchanges):
         name, content = exchange.call.name, exchange.result.content
         count += 1
         fits = name in validators and result_fits(validators[name], content)
         if not fits:
-            problems.append(f"{name} answered {content!r}, which the target's does not")
+            problems.append(f"seed {seed}: {name} answered {content!r}, which the target's does not")
     return summarised("results_of_target", problems, f"{count} results have the target's shape")
-
-
-def _no_leak(solved: dict[int, ScriptedEpisode], around: dict[int, ScriptedEpisode], names: Sequence[str]) -> Check:
-    """A result leaks if it names a tool (an instruction), or if it alone contains all arguments of a deciding call.
-
-    The deciding calls are those of the solution that change the state. At least one of the arguments must be new: not
-    named by the user, nor by a call up to there, and no identifier, which has to be looked up.
-    """
-    problems = []
-    for seed in solved:
-        deciding = [exchange.call for exchange in solved[seed].exchanges if exchange.changed]
-        for episode in (solved[seed], around[seed]):
-            known = solved[seed].user
-            for exchange in episode.exchanges:
-                content = exchange.result.content or ""
-                known += f" {json.dumps(exchange.call.arguments)}"
-                problems += [
-                    f"seed {seed}: {exchange.call.name} names the tool {n}" for n in names if _holds(content, n)
-                ]
-                problems += [
-                    f"seed {seed}: {exchange.call.name} returns all of {call.name} {call.arguments}"
-                    for call in deciding
-                    if _tells(content, call.arguments or {}, known)
-                ]
-    return summarised("no_leak", problems, "no result holds an instruction, or all arguments of a deciding call")
-
-
-def _tells(content: str, arguments: Mapping[str, Any], known: str) -> bool:
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in arguments.items()}
-    new = [name for name, text in texts.items() if not _holds(known, text) and not name.lower().endswith("id")]
-    return bool(new) and all(_holds(content, text) for text in texts.values())
-
-
-def _holds(text: str, words: str) -> bool:
-    start = text.find(words)
-    while start >= 0:
-        end = start + len(words)
-        if not text[max(start - 1, 0) : start].isalnum() and not text[end : end + 1].isalnum():
-            return True
-        start = text.find(words, start + 1)
-    return False

@@ -1,19 +1,21 @@
 """Plays an environment by script: the solution, trivial policies, and calls made from the words seen so far."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from trace_jax.contract.rewards import without_rounding
 from trace_jax.contract.trajectory import Message, ToolCall
-from trace_jax.environments.protocol import Outcome
+from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.random_calls import random_call, words_in
 from trace_jax.synthesis.designer import GeneratedEnvironment
 
 MAX_STEPS = 64  # of one episode
+IN_SEED = "in the episode of seed "
 REPLIES = ("Done.", "I did that for you.", "Yes.")
 
 
@@ -29,14 +31,16 @@ class Exchange:
 @dataclass
 class ScriptedEpisode:
     """One scripted episode. ``opening`` holds the messages of reset, ``heard`` all messages but the agent's own,
-    ``user`` all words of the user."""
+    ``sent`` the agent's, ``user`` all words of the user; ``initial`` is the graded state when it began."""
 
     opening: tuple[Message, ...] = ()
     heard: list[Message] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     user: str = ""
     done: bool = False
     outcome: Outcome | None = None
+    initial: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -44,6 +48,11 @@ class ScriptedEpisode:
         """The reward. The episode must have been graded."""
         assert self.outcome is not None
         return without_rounding(self.outcome.reward)
+
+    @property
+    def deciding(self) -> list[Exchange]:
+        """The calls that changed the graded state."""
+        return [exchange for exchange in self.exchanges if exchange.changed]
 
     def fingerprint(self) -> str:
         """Everything that the agent could see, the final state and the grade, as text."""
@@ -53,36 +62,60 @@ class ScriptedEpisode:
 
 
 Script = Callable[[GeneratedEnvironment, ScriptedEpisode], Iterator[Message]]
+Opening = Callable[[GeneratedEnvironment, int], Observation]
 
 
-def play(environment: GeneratedEnvironment, seed: int, script: Script) -> ScriptedEpisode:
-    """Play one episode of at most MAX_STEPS messages, and grade it."""
+def opened(environment: GeneratedEnvironment, seed: int) -> Observation:
+    """Begin the episode of ``seed`` as a policy does."""
+    return environment.reset(seed)
+
+
+def play(
+    environment: GeneratedEnvironment, seed: int, script: Script, begin: Opening = opened, most: int = MAX_STEPS
+) -> ScriptedEpisode:
+    """Play one episode of at most ``most`` messages, and grade it. What the environment raises names the seed."""
     episode = ScriptedEpisode()
-    observation = environment.reset(seed)
-    episode.opening = observation.messages
-    episode.heard += observation.messages
-    episode.user = _user_words(observation.messages)
-    for number, message in enumerate(script(environment, episode)):
-        if number == MAX_STEPS:
-            break
-        before = environment.state() if message.tool_calls else {}
-        observation = environment.step(message)
-        changed = bool(message.tool_calls) and environment.state() != before
-        pairs = zip(message.tool_calls, observation.messages, strict=False)
-        episode.exchanges += [Exchange(call, result, changed) for call, result in pairs]
-        episode.heard += observation.messages
-        episode.user += "\n" + _user_words(observation.messages)
-        episode.done = observation.done
-        if observation.done:
-            break
-    episode.outcome = environment.grade()
-    episode.state = environment.state()
+    try:
+        observation = begin(environment, seed)
+        episode.opening = observation.messages
+        _hear(episode, observation)
+        state = episode.initial = environment.state()
+        for message in islice(script(environment, episode), most):
+            observation = environment.step(message)
+            before, state = state, environment.state()
+            pairs = zip(message.tool_calls, observation.messages, strict=False)
+            episode.exchanges += [Exchange(call, result, state != before) for call, result in pairs]
+            episode.sent.append(message)
+            _hear(episode, observation)
+            episode.done = observation.done
+            if observation.done:
+                break
+        episode.outcome = environment.grade()
+        episode.state = environment.state()
+    except Exception as error:
+        error.add_note(f"{IN_SEED}{seed}")
+        raise
     return episode
+
+
+def _hear(episode: ScriptedEpisode, observation: Observation) -> None:
+    episode.heard += observation.messages
+    words = _user_words(observation.messages)
+    episode.user = "\n".join(filter(None, (episode.user, words)))
 
 
 def solve(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
     """Do everything right."""
     yield from environment.solution()
+
+
+def sending(messages: Sequence[Message]) -> Script:
+    """These messages, whatever comes back."""
+
+    def script(environment: GeneratedEnvironment, episode: ScriptedEpisode) -> Iterator[Message]:
+        yield from messages
+
+    return script
 
 
 def always(reply: str) -> Script:

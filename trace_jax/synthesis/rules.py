@@ -1,9 +1,7 @@
 """The rules designer: it takes the target's own practice and changes the difficulty, without a language model."""
 
 from trace_jax.contract.environment import Attempt, Design
-from trace_jax.errors import UserError
-from trace_jax.registry import Registry
-from trace_jax.synthesis.designer import Brief, Designer, DesignError
+from trace_jax.synthesis.designer import Brief, DesignError
 
 
 class RulesDesigner:
@@ -36,16 +34,3 @@ class RulesDesigner:
             between = f"{min(index, following)} and {max(index, following)}"
             raise DesignError(f"no difficulty between {between}: {last.feedback}")
         return designs[following]
-
-
-DESIGNERS = Registry(
-    "designer", "trace_jax.designers", {"rules": "trace_jax.synthesis.rules:RulesDesigner"}, ("design",)
-)
-
-
-def make_designer(name: str) -> Designer:
-    """The designer called ``name``. Raises UserError, with the known names, if there is none."""
-    if name == "llm":
-        raise UserError("designer 'llm': not in this build, which has no language model client; use 'rules'")
-    designer: Designer = DESIGNERS.make(name)
-    return designer

@@ -1,36 +1,48 @@
 """Stage 2, for one capability: a selected capability becomes an environment manifest, or FAILED with a reason."""
 
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from etils import epath
 
 from trace_jax.contract.capability import SelectedCapability, Status
 from trace_jax.contract.digest import log_checksum
-from trace_jax.contract.environment import Attempt, Calibration, Design, EnvironmentManifest
-from trace_jax.contract.files import read_document, write_document
+from trace_jax.contract.environment import Attempt, Design, DesignAttempt, EnvironmentManifest, attempts_path
+from trace_jax.contract.files import JsonLinesWriter, read_document, write_document
 from trace_jax.contract.storage import PathLike
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.environments.protocol import Target
 from trace_jax.errors import UserError
-from trace_jax.synthesis.calibration import Window, calibrate, judge
-from trace_jax.synthesis.designer import Brief, Designer, DesignError, make_brief
-from trace_jax.synthesis.disjoint import Conversations, conversations
-from trace_jax.synthesis.isolated import run_isolated
+from trace_jax.llm.errors import EndpointRefused, LLMError
+from trace_jax.sandbox.sandbox import shared_sandbox
+from trace_jax.sandbox.settings import SandboxSettings
+from trace_jax.synthesis.calibration import Window
+from trace_jax.synthesis.designer import Brief, Designer, DesignError, NoDesign, ParallelDesigner, make_brief
+from trace_jax.synthesis.disjoint import conversations
+from trace_jax.synthesis.examples import Page
 from trace_jax.synthesis.kinds import Evidence
 from trace_jax.synthesis.prompt_gates import NO_PROMPTS
 from trace_jax.synthesis.settings import SynthesisSettings
+from trace_jax.synthesis.trials import Rollout, ServerAway, Trials, best_of
 
 log = logging.getLogger(__name__)
 
 ACCEPTED = Window()
+Proposal = Design | DesignError | NoDesign
 
 
-class Rollout(Protocol):
-    """Plays the base policy: ``group_size`` trajectories for each seed, in the order of seeds."""
+@dataclass(frozen=True)
+class Postponed:
+    """A capability whose designs could not be tried, since a server was away. No file says so: the next start tries
+    again, and asks no model and plays no episode twice.
 
-    def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]: ...
+    ``rollouts`` were played for it so far.
+    """
+
+    selected: SelectedCapability
+    reason: str
+    rollouts: int
 
 
 def synthesise(
@@ -44,21 +56,27 @@ def synthesise(
     seed: int,
     directory: PathLike,
     evidence: Sequence[Trajectory] = (),
+    page: Page | None = None,
     recorded: PathLike | None = None,
     window: Window = ACCEPTED,
-) -> EnvironmentManifest | SelectedCapability:
+    sandbox: SandboxSettings | None = None,
+) -> EnvironmentManifest | SelectedCapability | Postponed:
     """A validated and calibrated environment for ``selected``, or the capability as FAILED with the reason.
 
     The outcome is written to ``directory``. A second call reads it from there, and spends no rollouts. A design that
-    fails goes back to the designer, until that gives up; an error of ``rollout`` is raised.
+    fails goes back to the designer, until that gives up; an error of ``rollout`` is raised. All candidates have the
+    same rounds; the first round with accepted designs is the last one, and the best calibrated of these is kept.
 
     Args:
         own: how ``target`` is built: its name in the registry, and its parameters.
         seed: of the run; every round takes new seeds of the environment from it.
         evidence: the episodes of the analysis, which tell the kinds of requests that the base fails at.
+        page: makes pages of episodes, for a designer that reads.
         recorded: the JSON Lines in which ``rollout`` keeps its episodes; the manifest holds their digest.
         window: the accepted range of the calibration.
+        sandbox: where designs with a source run. Raises UserError if this machine has none, and ``designer`` needs it.
     """
+    check_candidates(designer, settings)
     name = selected.capability.name
     written = epath.Path(directory) / f"{name}.json"
     failed = epath.Path(directory) / f"{name}.failed.json"
@@ -67,97 +85,134 @@ def synthesise(
     if failed.exists():
         return read_document(failed, SelectedCapability)
 
-    brief = make_brief(selected.capability, own, target, Evidence(evidence, frozenset(selected.failed_examples)))
-    tasks = conversations(target)
-    attempts: tuple[Attempt, ...] = ()
+    sandbox = sandbox or SandboxSettings()
+    if isinstance(designer, ParallelDesigner):
+        shared_sandbox(sandbox)  # raises where this machine has none, before a model is paid
+    brief = make_brief(selected.capability, own, target, Evidence(evidence, frozenset(selected.failed_examples)), page)
+    trials = Trials(
+        brief=brief,
+        tasks=conversations(target, evidence),
+        rollout=rollout,
+        settings=settings,
+        seed=seed,
+        window=window,
+        page=page,
+        sandbox=sandbox,
+    )
+    attempts: list[Attempt] = []
     try:
-        for number in range(settings.max_rounds):
-            design = designer.design(brief, attempts)
-            attempts += (_attempt(design, brief, tasks, rollout, settings, number=number, seed=seed, window=window),)
-            last = attempts[-1]
-            log.info("%s, round %d: %s", name, number, last.feedback)
-            if last.verdict == "accepted":
-                manifest = EnvironmentManifest(
-                    name=name,
-                    capability=name,
-                    target=own.entry_point,
-                    designer=designer.name,
-                    design=design,
-                    gates=last.gates,
-                    calibration=last.calibration,
-                    attempts=attempts,
-                    rollouts=rollouts_spent(attempts),
-                    recorded=None if recorded is None else log_checksum(recorded),
-                )
-                write_document(written, manifest)
-                if any(check.detail == NO_PROMPTS for check in last.gates):
-                    log.warning("environment %s: %s", name, NO_PROMPTS)
-                return manifest
-        raise DesignError(
-            f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}"
+        best = _accepted(designer, trials, attempts)
+        assert best.design is not None
+        manifest = EnvironmentManifest(
+            name=name,
+            capability=name,
+            target=own.entry_point,
+            designer=designer.name,
+            design=best.design,
+            gates=best.gates,
+            calibration=best.calibration,
+            attempts=tuple(attempts),
+            rollouts=rollouts_spent(attempts),
+            recorded=None if recorded is None else log_checksum(recorded),
+            written_by=designer.authorship(name, best.design) if isinstance(designer, ParallelDesigner) else None,
         )
+        write_document(written, manifest)
+        if any(check.detail == NO_PROMPTS for check in best.gates):
+            log.warning("environment %s: %s", name, NO_PROMPTS)
+        return manifest
     except DesignError as error:
-        spent = rollouts_spent(attempts)
-        reason = f"{error} ({len(attempts)} rounds, {spent} rollouts)"
+        spent, rounds = rollouts_spent(attempts), len({attempt.round for attempt in attempts})
+        tried = f"{rounds} rounds, " + (f"{len(attempts)} designs, " if settings.candidates > 1 else "")
+        reason = f"{error} ({tried}{spent} rollouts)"
         lost = selected.replace(status=Status.FAILED, reason=reason, rollouts=spent)
+        _keep_attempts(attempts_path(directory, name), name, attempts)
         write_document(failed, lost)
         log.warning("capability %s FAILED: %s", name, reason)
         return lost
+    except EndpointRefused:
+        raise  # no capability gets further
+    except (LLMError, ServerAway) as error:
+        log.warning("capability %s waits for the next start: %s", name, error)
+        return Postponed(selected, str(error), rollouts_spent(attempts))
+
+
+def check_candidates(designer: Designer, settings: SynthesisSettings) -> None:
+    """Raise UserError if ``designer`` works on one design at a time, and the settings want several."""
+    if settings.candidates > 1 and not isinstance(designer, ParallelDesigner):
+        raise UserError(
+            f"synthesis.candidates is {settings.candidates}: designer {designer.name!r} makes one design at a time: "
+            "set it to 1, or synthesis.designer to llm"
+        )
 
 
 def rollouts_spent(attempts: Sequence[Attempt]) -> int:
-    """Base rollouts that the calibrations of ``attempts`` took, broken ones included."""
-    return sum(a.calibration.groups * a.calibration.group_size for a in attempts if a.calibration is not None)
-
-
-def _attempt(
-    design: Design,
-    brief: Brief,
-    tasks: Conversations,
-    rollout: Rollout,
-    settings: SynthesisSettings,
-    *,
-    number: int,
-    seed: int,
-    window: Window,
-) -> Attempt:
-    groups, gate_seeds = settings.calibration_groups, settings.gate_seeds
-    first = (seed * settings.max_rounds + number) * max(groups, gate_seeds)  # every round has new seeds
-    gates = run_isolated(design, brief, range(first, first + gate_seeds), settings.gate_seconds, tasks)
-    failed = [check for check in gates if not check.passed]
-    if failed:
-        return Attempt(
-            round=number,
-            design=design,
-            gates=gates,
-            calibration=None,
-            verdict="gate failed",
-            feedback="; ".join(f"gate {check.name} failed: {check.detail}" for check in failed),
-        )
-    seeds = range(first, first + groups)
-    calibration, errors = _calibrate(design, seeds, rollout, settings.calibration_group_size)
-    judgement = judge(calibration, window)
-    return Attempt(
-        round=number,
-        design=design,
-        gates=gates,
-        calibration=calibration,
-        seeds=tuple(seeds),
-        verdict=judgement.verdict,
-        feedback=judgement.feedback + (f"; the first broken rollout said: {errors[0]}" if errors else ""),
+    """Rollouts that the calibrations of ``attempts`` took, broken ones included."""
+    return sum(
+        a.calibration.groups * a.calibration.group_size + a.differential_rollouts
+        for a in attempts
+        if a.calibration is not None
     )
 
 
-def _calibrate(
-    design: Design, seeds: Sequence[int], rollout: Rollout, group_size: int
-) -> tuple[Calibration, list[str]]:
-    """The calibration, and the errors of its broken rollouts."""
-    groups = rollout(design, seeds, group_size)
-    sizes = [len(group) for group in groups]
-    if sizes != [group_size] * len(seeds):
-        raise UserError(f"calibration rollouts came as groups of {sizes}: wanted {len(seeds)} of {group_size}")
-    errors = [trajectory.error for group in groups for trajectory in group if trajectory.error is not None]
-    return calibrate([[trajectory.reward for trajectory in group] for group in groups]), errors
+def _accepted(designer: Designer, trials: Trials, attempts: list[Attempt]) -> Attempt:
+    """The best accepted attempt of the first round that has one. All attempts are added to ``attempts``.
+
+    Raises DesignError if every candidate was given up, or after the last round.
+    """
+    settings, brief = trials.settings, trials.brief
+    chains: dict[int, tuple[Attempt, ...]] = {candidate: () for candidate in range(settings.candidates)}
+    given_up: DesignError | None = None
+    for number in range(settings.max_rounds):
+        for candidate, proposal in _proposals(designer, brief, chains).items():
+            if isinstance(proposal, DesignError):
+                given_up = proposal
+                del chains[candidate]
+                continue
+            if isinstance(proposal, NoDesign):
+                attempt = _without_design(proposal, number, candidate)
+            else:
+                attempt = trials.attempt(proposal, number, candidate)
+            chains[candidate] += (attempt,)
+            attempts.append(attempt)
+            log.info("%s, round %d, candidate %d: %s", brief.capability.name, number, candidate, attempt.feedback)
+        accepted = [attempt for attempt in attempts if attempt.verdict == "accepted"]
+        if accepted:
+            return best_of(accepted, trials.window)
+        if not chains:
+            assert given_up is not None
+            raise given_up
+    raise DesignError(f"no environment accepted in {settings.max_rounds} rounds; the last was {attempts[-1].feedback}")
+
+
+def _proposals(designer: Designer, brief: Brief, chains: Mapping[int, tuple[Attempt, ...]]) -> dict[int, Proposal]:
+    if isinstance(designer, ParallelDesigner):
+        return designer.design_each(brief, chains)
+    proposals: dict[int, Proposal] = {}
+    for candidate, attempts in chains.items():
+        try:
+            proposals[candidate] = designer.design(brief, attempts)
+        except (DesignError, NoDesign) as error:
+            proposals[candidate] = error
+    return proposals
+
+
+def _keep_attempts(path: epath.Path, capability: str, attempts: Sequence[Attempt]) -> None:
+    path.unlink(missing_ok=True)  # of a start that was killed here
+    if attempts:
+        with JsonLinesWriter(path) as writer:
+            writer.extend(DesignAttempt(capability=capability, attempt=attempt) for attempt in attempts)
+
+
+def _without_design(fault: NoDesign, number: int, candidate: int) -> Attempt:
+    return Attempt(
+        round=number,
+        candidate=candidate,
+        design=None,
+        gates=(),
+        calibration=None,
+        verdict="no design",
+        feedback=str(fault),
+    )
 
 
 def _same(manifest: EnvironmentManifest, name: str, target: str, path: epath.Path) -> EnvironmentManifest:

@@ -1,0 +1,1 @@
+"""Environments with a planted fault each, and which gate refuses them."""
