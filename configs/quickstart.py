@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.rollout.max_turns = 24
     config.rollout.max_turn_tokens = 64
     config.synthesis.calibration_groups = 12
+    config.synthesis.max_rounds = 4  # the seeds of a calibration derive from it
     config.routing.policy = "together"
     config.routing.prompts = 192
     config.training.max_steps = 12

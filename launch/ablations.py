@@ -32,6 +32,7 @@ from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.evaluation import EvaluationReport
 from trace_jax.contract.files import read_document, write_document
 from trace_jax.pipeline.checks import open_run
+from trace_jax.pipeline.environments import check_postponed
 from trace_jax.pipeline.method import Pipeline
 from trace_jax.program import run
 from trace_jax.routing.router import Router
@@ -153,7 +154,8 @@ def random_capabilities(pipeline: Pipeline, finished: Path) -> Arm:
                     failed_examples=(),
                 )
             )
-            if isinstance(made, SelectedCapability):
+            check_postponed([made])
+            if not isinstance(made, EnvironmentManifest):
                 spent += made.rollouts
                 continue
             manifest, adapter = made, pipeline.train_adapter(name, [made])

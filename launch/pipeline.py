@@ -5,7 +5,7 @@
 The stages are: rollouts of the base, analysis, synthesis, training of one adapter for each capability and of the
 router, GRPO on the target with as many rollouts, and the evaluation of all of them on held-out tasks. The program
 writes DIR/report.html. After an interruption the same command continues. With --verify the program runs no stage and
-checks the files in DIR (see launch.verify).
+checks the files in DIR (see launch.verify). --print_prompts prints what language models are told.
 """
 
 from absl import flags
@@ -44,4 +44,4 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, prompts=["trace_jax.analysis.llm", "trace_jax.synthesis.llm"])

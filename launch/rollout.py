@@ -38,6 +38,7 @@ from trace_jax.relay.files import checksums
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
 from trace_jax.run_settings import RunSettings, read_settings
+from trace_jax.sandbox.designs import host_of_design
 from trace_jax.session import (
     EndpointSession,
     Manifests,
@@ -66,7 +67,13 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
     split = cast(Split, SPLIT.value)
     settings = read_settings(config)
     target = settings.target
-    source = load_source(ENVIRONMENT.value or target.environment, split, target.tasks(split), target)
+    source = load_source(
+        ENVIRONMENT.value or target.environment,
+        split,
+        target.tasks(split),
+        target,
+        host_of_design=lambda design, own: host_of_design(design, own, settings.sandbox),
+    )
     manifests = _manifests()
     opened, revision, adapter = _session(settings, manifests, workdir)
     open_workdir(workdir, _identity(settings, revision, source, manifests))

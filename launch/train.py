@@ -25,6 +25,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from launch.inputs import manifest_paths
 from trace_jax.contract.adapter import MANIFEST
 from trace_jax.contract.environment import EnvironmentManifest, calibration_path
 from trace_jax.contract.files import read_document, read_records
@@ -133,7 +134,7 @@ def _fixed(settings: RunSettings, base: Base) -> dict[str, object]:
 def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
     """The jobs: one for each environment, then the target's."""
     jobs: list[Job] = []
-    for path in _manifests(ENVIRONMENTS.value):
+    for path in manifest_paths(ENVIRONMENTS.value):
         manifest = read_document(path, EnvironmentManifest)
         calibrated_by = _calibrated_by(manifest, path)
         here = calibrated_by == base.revision
@@ -141,7 +142,13 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
             print(f"{manifest.name}: calibrated by another base; its calibration rollouts are not trained on")
         directory = workdir / "adapters" / manifest.name
         job = adapter_job(
-            [manifest], path.parent, manifest.name, directory, own=settings.target.design, calibrated_here=here
+            [manifest],
+            path.parent,
+            manifest.name,
+            directory,
+            own=settings.target.design,
+            sandbox=settings.sandbox,
+            calibrated_here=here,
         )
         jobs.append(job)
     if TARGET.value is not None:
@@ -156,17 +163,6 @@ def _jobs(settings: RunSettings, base: Base, workdir: epath.Path) -> list[Job]:
     seen = [(job.name, job.capabilities, [g.rollouts[0].id for g in job.recorded]) for job in jobs]
     processes.require_same("what --environments holds", json.dumps(seen).encode())
     return jobs
-
-
-def _manifests(paths: Sequence[str]) -> Iterator[epath.Path]:
-    for path in map(epath.Path, paths):
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(file for file in path.glob("*.json") if not file.name.endswith(".failed.json"))
-        if not found:
-            raise UserError(f"{path}: holds no environment manifest: name files NAME.json, or their directory")
-        yield from found
 
 
 def _calibrated_by(manifest: EnvironmentManifest, path: epath.Path) -> str | None:

@@ -1,5 +1,6 @@
 """Stages that are started again after something broke, and a router that has no gate to learn."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,9 @@ class Unsound(Helpdesk):
         ({"training.max_rollouts": 9}, "training.max_rollouts is 9: the pipeline sets it"),
         ({"training.max_steps": None, "training.max_rollouts": 9}, "training.max_steps is not set"),
         ({"rollout.temperature": 0.0}, "rollout.temperature is 0: greedy rollouts have no distribution to train"),
-        ({"synthesis.designer": "llm"}, "designer 'llm'"),
-        ({"analysis.analyst": "llm"}, "analyst 'llm'"),
+        ({"synthesis.designer": "llm"}, "llm.url '' names no endpoint"),
+        ({"analysis.analyst": "llm"}, "analysis.analyst is llm, and there is no endpoint"),
+        ({"synthesis.candidates": 2}, "synthesis.candidates is 2: designer 'rules' makes one design at a time"),
         ({"base.path": "nowhere"}, "nowhere/config.json is missing"),
         ({"target.environment": "shop"}, "no target 'shop'"),
         (
@@ -97,7 +99,7 @@ def test_where_no_gate_can_be_learnt_the_classifier_routes_and_says_so(tmp_path,
         rollouts=1, seed=0,
     )  # fmt: skip
     if fault == "no prompts":
-        monkeypatch.setattr(router_prompts, "environment_factory", lambda design, own: object)
+        monkeypatch.setattr(router_prompts, "factory_of_design", lambda design, own, sandbox: nullcontext(object))
     else:
         prompts = PracticeDesk.prompts
         monkeypatch.setattr(PracticeDesk, "prompts", lambda self, seed, other=None: prompts(self, 0, other))

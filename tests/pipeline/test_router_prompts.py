@@ -1,9 +1,11 @@
 """The gate learns from prompts whose labels are what the customer asks for."""
 
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 from adapter_files import FILES
+from lamps_target import LOOK_FIRST, OWN, design, lamps, manifest
 
 from trace_jax.contract.adapter import AdapterManifest
 from trace_jax.contract.capability import Candidate
@@ -16,7 +18,7 @@ from trace_jax.environments.registry import load_target
 from trace_jax.pipeline import router_prompts as drawing
 from trace_jax.pipeline.router_prompts import router_prompts
 from trace_jax.routing.gate_training import TooFewPrompts
-from trace_jax.synthesis.rules import RulesDesigner
+from trace_jax.sandbox.settings import SandboxSettings
 
 SIGNS = {"verify_before_acting": ("to my city", "price not sure"), "compute_over_values": ("of two items",)}
 
@@ -43,7 +45,9 @@ CANDIDATES = [Candidate(name=name, description="d") for name in (*FAMILIES, "pol
 
 def drawn(manifests, adapters, target):
     own = Design(entry_point="helpdesk", parameters={})
-    return router_prompts(manifests, adapters, CANDIDATES, designer=RulesDesigner(), target=target, own=own, prompts=40)
+    return router_prompts(
+        manifests, adapters, CANDIDATES, target=target, own=own, prompts=40, sandbox=SandboxSettings()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def of_the_calendar(*kinds):
 def prompts_of_the_calendar(manifests, adapters, candidates, episodes=()):
     return router_prompts(
         manifests, adapters, [Candidate(name=name, description="d") for name in candidates], episodes=episodes,
-        designer=RulesDesigner(), target=load_target(CALENDAR.entry_point), own=CALENDAR, prompts=24,
+        target=load_target(CALENDAR.entry_point), own=CALENDAR, prompts=24, sandbox=SandboxSettings(),
     )  # fmt: skip
 
 
@@ -138,6 +142,18 @@ def test_prompts_of_a_target_that_nobody_prepared_need_what_they_say(known):
 
 
 def test_an_environment_without_prompts_is_named(monkeypatch):
-    monkeypatch.setattr(drawing, "environment_factory", lambda design, own: object)
+    monkeypatch.setattr(drawing, "factory_of_design", lambda design, own, sandbox: nullcontext(object))
     with pytest.raises(TooFewPrompts, match=r"environment invite has no prompts\(seed, combined_with\)"):
         prompts_of_the_calendar(*of_the_calendar("invite"), ())
+
+
+def test_prompts_of_an_environment_that_a_model_wrote_come_out_of_the_sandbox():
+    _, (adapter, _) = manifests_and_adapters()
+    adapter = adapter.replace(name="look", capabilities=("look_first",), environments=("look_first",))
+    found = router_prompts(
+        [manifest(design())], [adapter], [LOOK_FIRST], target=lamps(), own=OWN, prompts=6, sandbox=SandboxSettings()
+    )
+    sets = Counter(prompt.adapters for prompt in found)
+    assert sets == {(): 6, ("look",): 6}
+    assert all("switch off what burns" in p.messages[-1].content for p in found if p.adapters)
+    assert all(p.messages[-1].content.startswith("Switch off lamp L") for p in found if not p.adapters)

@@ -1,6 +1,5 @@
 """What the base plays of a design: its calibration, which is also the first batch of the adapter that trains on it."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from trace_jax.contract.environment import Design, EnvironmentManifest, calibrat
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.engines.protocol import Sampling
-from trace_jax.environments.hosts.in_process import InProcess
-from trace_jax.environments.registry import environment_factory
+from trace_jax.environments.hosts.hinted import HintedHost
 from trace_jax.errors import UserError
 from trace_jax.rollout.recording import Recording
 from trace_jax.rollout.spec import EpisodeSpec
+from trace_jax.sandbox.designs import host_of_design
 from trace_jax.session import Session
+from trace_jax.synthesis.differential import WEAKER, Variant
 from trace_jax.training.collection import Group
 
 
@@ -30,13 +30,20 @@ class CalibrationRollouts:
     path: Path
     on_episode: Callable[[Trajectory], None]
 
-    def __call__(self, design: Design, seeds: Sequence[int], group_size: int) -> list[list[Trajectory]]:
-        """``group_size`` episodes of ``design`` on each of its ``seeds``, one list a seed."""
-        settings, host = self.session.settings, InProcess(environment_factory(design, self.target))
+    def __call__(
+        self, design: Design, seeds: Sequence[int], group_size: int, *, variant: Variant | None = None
+    ) -> list[list[Trajectory]]:
+        """``group_size`` episodes of ``design`` on each of its ``seeds``, one list a seed, by the base or a variant.
+
+        The weaker base has a higher temperature, the hinted one has the hint in its system prompt.
+        """
+        settings = self.session.settings
+        host = host_of_design(design, self.target, settings.sandbox)
+        played_as = "" if variant is None else f"{variant}/"
         specs = [
             EpisodeSpec(
-                id=f"{_group_id(self.capability, design, seed)}/{trial}",
-                host=host,
+                id=f"{played_as}{_group_id(self.capability, design, seed)}/{trial}",
+                host=HintedHost(host) if variant == "hinted" else host,
                 target=self.target.entry_point,
                 task=f"{self.capability}/{seed}",
                 split="train",
@@ -44,7 +51,7 @@ class CalibrationRollouts:
                 trial=trial,
                 sampling=Sampling(
                     settings.rollout.max_turn_tokens,
-                    settings.rollout.temperature,
+                    settings.rollout.temperature + (WEAKER if variant == "weaker" else 0.0),
                     settings.seed * 7919 + seed * 101 + trial,
                 ),
             )
@@ -61,7 +68,7 @@ def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[G
     Groups in which every rollout broke are left out. Raises UserError when rollouts are missing, or when they are not
     those that the manifest was made from.
     """
-    seeds = manifest.attempts[-1].seeds if manifest.attempts else ()
+    seeds = next((a.seeds for a in reversed(manifest.attempts) if a.design == manifest.design and a.calibration), ())
     if not seeds or manifest.calibration is None:
         return []
     played: dict[str, list[Trajectory]] = {_group_id(manifest.capability, manifest.design, seed): [] for seed in seeds}
@@ -87,5 +94,4 @@ def calibration_groups(manifest: EnvironmentManifest, directory: Path) -> list[G
 
 def _group_id(capability: str, design: Design, seed: int) -> str:
     """The start of the ids of one group's rollouts. It holds a digest of the design: designs never share rollouts."""
-    digest = hashlib.sha256(design.model_dump_json().encode()).hexdigest()[:8]
-    return f"calibration/{capability}/{digest}/{seed}"
+    return f"calibration/{capability}/{design.sha256[:8]}/{seed}"

@@ -7,10 +7,10 @@ from pathlib import Path
 from trace_jax.contract.environment import Design, EnvironmentManifest
 from trace_jax.contract.storage import PathLike
 from trace_jax.environments.host import host_of
-from trace_jax.environments.hosts.in_process import InProcess
 from trace_jax.environments.protocol import Target, Task
-from trace_jax.environments.registry import environment_factory
 from trace_jax.pipeline.calibration import calibration_groups
+from trace_jax.sandbox.designs import host_of_design
+from trace_jax.sandbox.settings import SandboxSettings
 from trace_jax.training.group_source import TrainingEnvironment
 from trace_jax.training.job import Job
 
@@ -24,18 +24,19 @@ def adapter_job(
     directory: PathLike,
     *,
     own: Design,
+    sandbox: SandboxSettings,
     calibrated_here: bool = True,
 ) -> Job:
     """One adapter for one environment, or for the mixture of several; ``environments`` holds the manifests.
 
-    ``own`` says how the target is built that the environments may name.
+    ``own`` says how the target is built that the environments may name. Those that a model wrote run in ``sandbox``.
 
     An adapter that has learnt nothing is the base, so the base's calibration rollouts are its first batches, spent
     already. Where another base or temperature played them (``calibrated_here`` false), they are left out.
     """
     training = [
         TrainingEnvironment(
-            m.name, InProcess(environment_factory(m.design, own)), None, m.target, "train", FIRST_TRAINING_SEED
+            m.name, host_of_design(m.design, own, sandbox), None, m.target, "train", FIRST_TRAINING_SEED
         )
         for m in manifests
     ]

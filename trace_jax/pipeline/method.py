@@ -14,11 +14,11 @@ from etils import epath
 
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.select import Criteria
+from trace_jax.analysis.stage import CALLS as ANALYSIS_CALLS
 from trace_jax.analysis.stage import SOURCE, Analysis, analyse
 from trace_jax.contract.adapter import MANIFEST, AdapterManifest
 from trace_jax.contract.capability import Candidate, SelectedCapability, Status
-from trace_jax.contract.digest import checksum
-from trace_jax.contract.environment import EnvironmentManifest, calibration_path
+from trace_jax.contract.environment import EnvironmentManifest
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import write_document
 from trace_jax.contract.trajectory import Trajectory
@@ -26,33 +26,27 @@ from trace_jax.environments.checks.quick import require_sound
 from trace_jax.environments.hosts.opened import open_target
 from trace_jax.environments.source import target_source
 from trace_jax.errors import UserError
-from trace_jax.pipeline.calibration import CalibrationRollouts
 from trace_jax.pipeline.checks import check_settings, open_run, trained_adapter
-from trace_jax.pipeline.gate import learnt_gate
+from trace_jax.pipeline.environments import EnvironmentMaker, Made, check_postponed
 from trace_jax.pipeline.given_away import given_away
 from trace_jax.pipeline.jobs import adapter_job, target_job
 from trace_jax.pipeline.router_prompts import router_prompts
+from trace_jax.pipeline.routing import make_router
 from trace_jax.pipeline.stage_times import StageTimes
 from trace_jax.rollout.plan import plan_episodes
 from trace_jax.rollout.recording import Recording
-from trace_jax.routing.features import PromptReader
-from trace_jax.routing.gate import save_gate
 from trace_jax.routing.gate_training import LabelledPrompt
-from trace_jax.routing.load import load_router
 from trace_jax.routing.router import Router
-from trace_jax.routing.select import make_policy
-from trace_jax.routing.table import build_table
 from trace_jax.run_settings import RunSettings
 from trace_jax.session import load_base, open_session
-from trace_jax.synthesis.rules import make_designer
-from trace_jax.synthesis.stage import synthesise
+from trace_jax.synthesis.designers import CALLS, make_designer
 from trace_jax.telemetry.progress import Progress
 from trace_jax.training.job import Job
 from trace_jax.training.settings import GRPOConfig
 from trace_jax.training.trainer import train
 
 BASE_ROLLOUTS, DO_NOTHING = "base_rollouts.jsonl", "do_nothing.jsonl"
-ROUTE_TABLE, GATE = "route_table.json", "gate.safetensors"
+ANALYSIS, ENVIRONMENTS = "analysis", "environments"
 SNAPSHOTS = (0.25, 0.5, 0.75)  # of the baseline's rollouts, at which its adapter is kept for the report's curve
 
 
@@ -73,19 +67,29 @@ class Pipeline:
         self.target = open_target(settings.target)
         require_sound(self.target, self.name)
         self.source = target_source(self.target, self.name, "train", settings.target.train_tasks)
-        self.analyst, self.designer = (
-            make_analyst(settings.analysis.analyst),
-            make_designer(settings.synthesis.designer),
+        analysed = workdir / ANALYSIS / ANALYSIS_CALLS
+        self.analyst = make_analyst(
+            settings.analysis.analyst, analysis=settings.analysis, llm=settings.llm, record=analysed
+        )
+        designer = make_designer(
+            settings.synthesis,
+            llm=settings.llm,
+            record=workdir / ENVIRONMENTS / CALLS,
+            seed=settings.seed,
+            earlier=[analysed],
         )
         self.base = load_base(settings)
         self.session = open_session(settings, self.base)
         self.root = open_run(workdir, settings, self.base)
         self.times, self.progress = StageTimes(self.root / "stage_times.jsonl"), Progress()
+        self.environments = EnvironmentMaker(
+            self.session, self.target, designer, self.root / ENVIRONMENTS, self.progress, lambda: self._episodes
+        )
         self.rollouts_analysed = len(self.source.tasks) * settings.rollout.trials
 
     def find_capabilities(self) -> Analysis:
         """Stage 1: roll the base out on the training tasks, and analyse the trajectories."""
-        settings, directory = self.settings, self.root / "analysis"
+        settings, directory = self.settings, self.root / ANALYSIS
         with self.times.stage("rollouts of the base"):
             begun = (directory / SOURCE).exists()  # the analysis is of what was recorded, broken episodes included
             recording = Recording(self.root / BASE_ROLLOUTS, keep_broken=begun)
@@ -104,34 +108,16 @@ class Pipeline:
                 given_away=free,
             )
 
-    def make_environment(self, selected: SelectedCapability) -> EnvironmentManifest | SelectedCapability:
-        """Stage 2 for one capability: a manifest, or the FAILED capability. Its rollouts are in the same directory."""
-        name, settings = selected.capability.name, self.settings.synthesis
-        directory = self.root / "environments"
-        with (
-            self.times.stage("synthesis"),
-            self.progress.stage(
-                f"synthesis of {name}", settings.calibration_groups * settings.calibration_group_size
-            ) as bar,
-        ):
-            path = calibration_path(directory, name)
-            rollouts = CalibrationRollouts(self.session, name, self.own, path, bar.episode)
-            made = synthesise(
-                selected,
-                designer=self.designer,
-                target=self.target,
-                own=self.own,
-                rollout=rollouts,
-                settings=settings,
-                seed=self.settings.seed,
-                directory=directory,
-                evidence=self._episodes,
-                recorded=path,
-            )
+    def make_environment(self, selected: SelectedCapability) -> Made:
+        """Stage 2 for one capability: a manifest, the FAILED capability, or a postponed one.
+
+        Its rollouts are in the same directory.
+        """
+        with self.times.stage("synthesis"):
+            made = self.environments.make(selected)
         if isinstance(made, SelectedCapability):
             self.keep_status(made, Status.FAILED)
-            self.progress.print(f"{name} FAILED: {made.reason}")
-        else:
+        elif isinstance(made, EnvironmentManifest):
             self.keep_status(selected, Status.VALIDATED)
         return made
 
@@ -150,7 +136,14 @@ class Pipeline:
         directory = self.root / "adapters" / name
         with self.times.stage("training of the adapters"):
             if not (directory / MANIFEST).exists():
-                job = adapter_job(manifests, environments or self.root / "environments", name, directory, own=self.own)
+                job = adapter_job(
+                    manifests,
+                    environments or self.root / ENVIRONMENTS,
+                    name,
+                    directory,
+                    own=self.own,
+                    sandbox=self.settings.sandbox,
+                )
                 self._train(name, job, training)
         return trained_adapter(directory, name)
 
@@ -167,34 +160,15 @@ class Pipeline:
         with a warning in the log. ``candidates`` is the dictionary of the analysis. ``rollouts`` is what capabilities
         and environments took, without the adapters.
         """
-        routing, base, directory = self.settings.routing, self.base, self.root / "routing"
-        reader = PromptReader(base.decoder)
         with self.times.stage("training of the router"):
-            if not (directory / ROUTE_TABLE).exists():
-                table = build_table(
-                    base.revision,
-                    routing.router,
-                    adapters,
-                    {candidate.name: candidate.description for candidate in candidates},
-                    minimum_weight=routing.minimum_weight,
-                    rollouts=rollouts,
-                )
-                if routing.router == "gate":
-                    prompts = partial(self._prompts, manifests, adapters, candidates)
-                    gate = learnt_gate(table, prompts, base, reader, self.settings.seed)
-                    if gate is None:
-                        table = table.replace(router="classifier")
-                    else:
-                        save_gate(directory / GATE, gate)
-                        table = table.replace(gate=GATE, gate_sha256=checksum(directory / GATE).sha256)
-                write_document(directory / ROUTE_TABLE, table)
-            return load_router(
-                directory / ROUTE_TABLE,
-                base.revision,
-                reader,
-                base.renderer,
-                make_policy(routing),
-                configured=routing.router,
+            return make_router(
+                adapters,
+                candidates,
+                partial(self._prompts, manifests, adapters, candidates),
+                settings=self.settings,
+                base=self.base,
+                directory=self.root / "routing",
+                rollouts=rollouts,
             )
 
     def train_on_target(self, rollouts: int, name: str = "grpo_on_target", **changes: Any) -> AdapterManifest:
@@ -226,11 +200,11 @@ class Pipeline:
             manifests,
             adapters,
             candidates,
-            designer=self.designer,
             target=self.target,
             own=self.own,
             prompts=self.settings.routing.prompts,
             episodes=self._episodes,
+            sandbox=self.settings.sandbox,
         )
 
     def _spending(self, rollouts: int, **changes: Any) -> GRPOConfig:
@@ -267,18 +241,17 @@ class Trained:
 def run_method(pipeline: Pipeline) -> Trained:
     """Every stage that is not done yet: capabilities, environments, adapters, router, then GRPO on the target.
 
-    Raises UserError when no capability got an environment.
+    Raises UserError when no capability got an environment, and ServerAway when one waits for the next start.
     """
     analysis, spent = pipeline.find_capabilities(), pipeline.rollouts_analysed
     names = ", ".join(selected.capability.name for selected in analysis.selected)
     pipeline.progress.print(f"selected: {names or 'nothing'}")
 
-    environments: list[tuple[SelectedCapability, EnvironmentManifest]] = []
-    for selected in analysis.selected:
-        made = pipeline.make_environment(selected)
-        spent += made.rollouts
-        if isinstance(made, EnvironmentManifest):
-            environments.append((selected, made))
+    made = [pipeline.make_environment(selected) for selected in analysis.selected]
+    check_postponed(made)
+    spent += sum(each.rollouts for each in made)
+    found = zip(analysis.selected, made, strict=True)
+    environments = [(selected, each) for selected, each in found if isinstance(each, EnvironmentManifest)]
     if not environments:
         raise UserError(f"{pipeline.root}: no capability has an environment: see its environments/ and analysis/")
 

@@ -1,6 +1,7 @@
 """Labelled prompts that train the gate, drawn from the synthesised environments alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,7 +12,10 @@ from trace_jax.contract.trajectory import Message, Trajectory
 from trace_jax.environments.protocol import Environment, Prompting, Target
 from trace_jax.environments.registry import environment_factory
 from trace_jax.routing.gate_training import LabelledPrompt, TooFewPrompts
-from trace_jax.synthesis.designer import Designer, DesignError, make_brief
+from trace_jax.sandbox.designs import factory_of_design
+from trace_jax.sandbox.sandbox import shared_sandbox
+from trace_jax.sandbox.settings import SandboxSettings
+from trace_jax.synthesis.designer import make_brief
 from trace_jax.synthesis.kinds import Evidence
 
 FIRST_PROMPT_SEED = 2_000_000  # beyond the seeds of calibration and training
@@ -28,33 +32,35 @@ def router_prompts(
     adapters: Sequence[AdapterManifest],
     candidates: Sequence[Candidate],
     *,
-    designer: Designer,
     target: Target,
     own: Design,
     prompts: int,
     episodes: Sequence[Trajectory] = (),
+    sandbox: SandboxSettings,
 ) -> list[LabelledPrompt]:
     """Prompts with the adapters that each needs, ``prompts`` for each choice; nobody plays them.
 
-    The prompts of the base need no adapter. They come from practice for the ``candidates`` that have no adapter, and
-    from routine episodes of the environments. Further prompts need two capabilities, and so both adapters, or the one
-    that there is. ``own`` says how the target is built, and ``episodes`` are those of the analysis, which tell practice
-    for candidates. Raises TooFewPrompts for an environment that shows none.
+    The prompts of the base need no adapter. They come from the target's own practice for the ``candidates`` that have
+    no adapter, and from routine episodes of the environments. Further prompts need two capabilities, and so both
+    adapters, or the one that there is. ``own`` says how the target is built, and ``episodes`` are those of the
+    analysis, which tell practice for candidates. Environments that a model wrote run in ``sandbox``. Raises
+    TooFewPrompts for an environment that shows none.
     """
-    trained = {manifest.capability: _environment(manifest, own) for manifest in manifests}
-    adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
-    spare = dict(_spare(candidates, trained, designer, target, own, episodes))
+    with ExitStack() as stack:
+        trained = {manifest.capability: _environment(manifest, own, sandbox, stack) for manifest in manifests}
+        adapter_of = {m.capability: (adapter.name,) for m, adapter in zip(manifests, adapters, strict=True)}
+        spare = dict(_spare(candidates, trained, target, own, episodes))
 
-    alone: list[tuple[PromptEnvironment, Part]] = [(environment, "exercised") for environment in spare.values()]
-    alone += [(e, "routine") for e in trained.values() if e.prompts(FIRST_PROMPT_SEED).routine]
-    wanted = [_Wanted(environment, part, (), -(-prompts // len(alone))) for environment, part in alone]
-    for name, environment in trained.items():
-        wanted.append(_Wanted(environment, "exercised", adapter_of[name], prompts))
-        for other, combined_with in (trained | spare).items():
-            if other != name and environment.prompts(FIRST_PROMPT_SEED, combined_with).combined:
-                needed = adapter_of[name] + adapter_of.get(other, ())
-                wanted.append(_Wanted(environment, "combined", needed, prompts // _PAIR_SHARE, combined_with))
-    return [prompt for each in wanted for prompt in each.draw()]
+        alone: list[tuple[PromptEnvironment, Part]] = [(environment, "exercised") for environment in spare.values()]
+        alone += [(e, "routine") for e in trained.values() if e.prompts(FIRST_PROMPT_SEED).routine]
+        wanted = [_Wanted(environment, part, (), -(-prompts // len(alone))) for environment, part in alone]
+        for name, environment in trained.items():
+            wanted.append(_Wanted(environment, "exercised", adapter_of[name], prompts))
+            for other, combined_with in (trained | spare).items():
+                if other != name and environment.prompts(FIRST_PROMPT_SEED, combined_with).combined:
+                    needed = adapter_of[name] + adapter_of.get(other, ())
+                    wanted.append(_Wanted(environment, "combined", needed, prompts // _PAIR_SHARE, combined_with))
+        return [prompt for each in wanted for prompt in each.draw()]
 
 
 @dataclass(frozen=True)
@@ -77,32 +83,31 @@ class _Wanted:
 def _spare(
     candidates: Sequence[Candidate],
     trained: Mapping[str, PromptEnvironment],
-    designer: Designer,
     target: Target,
     own: Design,
     episodes: Sequence[Trajectory],
 ) -> Iterator[tuple[str, PromptEnvironment]]:
-    """Environments for the candidates that have none yet, where the designer has one to offer.
+    """Environments for the candidates that have none yet, where the target brings practice for them.
 
     One that cannot be combined with each of the trained ones is left out: it may need the same as one of them.
     """
     for candidate in candidates:
         if candidate.name in trained:
             continue
-        evidence = Evidence(episodes, frozenset(candidate.examples))
-        try:
-            design = designer.design(make_brief(candidate, own, target, evidence), ())
-        except DesignError:
-            continue  # nothing to draw prompts from: distractors have no generator
-        environment = environment_factory(design, own)()
+        practice = make_brief(candidate, own, target, Evidence(episodes, frozenset(candidate.examples))).practice
+        if practice is None:
+            continue  # nothing to draw prompts from, as for distractors
+        environment = environment_factory(practice.first, own)()
         if isinstance(environment, Prompting) and all(
             each.prompts(FIRST_PROMPT_SEED, environment).combined for each in trained.values()
         ):
             yield candidate.name, environment
 
 
-def _environment(manifest: EnvironmentManifest, own: Design) -> PromptEnvironment:
-    environment = environment_factory(manifest.design, own)()
+def _environment(
+    manifest: EnvironmentManifest, own: Design, sandbox: SandboxSettings, stack: ExitStack
+) -> PromptEnvironment:
+    environment = stack.enter_context(factory_of_design(manifest.design, own, lambda: shared_sandbox(sandbox)))()
     if not isinstance(environment, Prompting):
         raise TooFewPrompts(f"environment {manifest.name} has no prompts(seed, combined_with)")
     return environment
