@@ -11,24 +11,21 @@ labelled failures; the interval of k/n is 95 %, Clopper and Pearson's.
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from absl import app, flags
 from scipy.stats import binomtest
 
-from trace_jax.analysis import Analysis, analyse, make_analyst, markdown_table
+from evaluation.judging.match import marked_episodes
+from evaluation.judging.people import Cause, root_causes
+from trace_jax.analysis import analyse, make_analyst, markdown_table
 from trace_jax.analysis.importers import tau_bench
-from trace_jax.contract.capability import Label
-from trace_jax.contract.reading import read_json
 from trace_jax.contract.trajectory import Trajectory
 from trace_jax.errors import UserError
 
 _RUNS = flags.DEFINE_string("runs", None, "τ-bench result file", required=True)
 _LABELS = flags.DEFINE_string("labels", None, "people's annotations of its failed episodes", required=True)
 _DOMAIN = flags.DEFINE_string("domain", "retail", "domain of the runs")
-
-Cause = tuple[str, str]  # category, and the step's reason
 
 
 def main(_: list[str]) -> None:
@@ -48,7 +45,7 @@ def _compare() -> None:
     failed = {t.task: t for t in trajectories if not t.broken and not t.passed and t.task in causes}
     print(f"\n{len(failed)} failed episodes have a root cause by people:")
     print(", ".join(f"{name} {count}" for name, count in Counter(causes[task][0] for task in failed).most_common()))
-    marked = lacking(found)
+    marked = marked_episodes(found)
     print("\n| candidate | selected | marks | share [95 %] | people's root causes there |\n|---|---|---|---|---|")
     for report in found.report.capabilities:
         if not report.distractor:
@@ -59,33 +56,8 @@ def _compare() -> None:
         print(f"| {task} | {causes[task][0]}: {causes[task][1][:120]} | {', '.join(names) or '–'} |")
 
 
-def root_causes(path: str) -> dict[str, Cause]:
-    """By task: category and reason of the root cause. Raises UserError for a file of another form."""
-    try:
-        return {str(label["trajectory_id"]): _root(label) for label in read_json(path, "give AgentRx's labels")}
-    except (KeyError, TypeError, StopIteration) as error:
-        raise UserError(f"{path}: no list of labels as AgentRx publishes them ({error!r}): give another file") from None
-
-
-def _root(label: Mapping[str, Any]) -> Cause:
-    wanted = label["root_cause"]["failure_id"]
-    failure = next(failure for failure in label["failures"] if failure["failure_id"] == wanted)
-    return failure["failure_category"], " ".join(failure["step_reason"].split())
-
-
-def lacking(found: Analysis) -> dict[str, set[str]]:
-    """By candidate: the trajectories that a majority of the runs that saw them calls LACKING."""
-    votes: Counter[tuple[str, str]] = Counter()
-    seen: Counter[str] = Counter()
-    for run in found.runs:
-        seen.update(run.trajectories)
-        votes.update((p.capability, p.trajectory) for p in run.labels if p.label is Label.LACKING)
-    names = [candidate.name for candidate in found.candidates.capabilities]
-    return {name: {t for (c, t), count in votes.items() if c == name and 2 * count > seen[t]} for name in names}
-
-
 def _row(
-    name: str, selected: bool, ids: set[str], failed: Mapping[str, Trajectory], causes: Mapping[str, Cause]
+    name: str, selected: bool, ids: Collection[str], failed: Mapping[str, Trajectory], causes: Mapping[str, Cause]
 ) -> str:
     hits: Sequence[str] = [task for task, trajectory in failed.items() if trajectory.id in ids]
     interval = binomtest(len(hits), len(failed)).proportion_ci()

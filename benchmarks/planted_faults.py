@@ -10,11 +10,12 @@ and which are 50 % of all failed episodes with it. Styles: ``aspects``: the grad
 
 from absl import app, flags
 
-from benchmarks.planted.bank import BANK
-from benchmarks.planted.calendar import CALENDAR
-from benchmarks.planted.hotel import HOTEL
-from benchmarks.planted.planner import PLANNER
-from benchmarks.planted.score import STYLES, Verdict, judge
+from benchmarks.planted.score import Verdict, judge
+from evaluation.planted.bank import BANK
+from evaluation.planted.calendar import CALENDAR
+from evaluation.planted.grading import STYLES
+from evaluation.planted.hotel import HOTEL
+from evaluation.planted.planner import PLANNER
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "draws of each target", lower_bound=1)
 _EPISODES = flags.DEFINE_integer("episodes", 120, "episodes of a draw", lower_bound=1)

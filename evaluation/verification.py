@@ -18,10 +18,11 @@ from trace_jax.analysis.stage import REPORT as ANALYSIS_REPORT
 from trace_jax.contract.adapter import MANIFEST, PEFT_FILES, AdapterManifest, check_adapter
 from trace_jax.contract.capability import AnalysisReport, Candidates, LabelRun, SelectedCapability
 from trace_jax.contract.digest import check_log
-from trace_jax.contract.environment import EnvironmentManifest, calibration_path
+from trace_jax.contract.environment import DesignAttempt, EnvironmentManifest, calibration_path
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import read_document, read_records
 from trace_jax.contract.lines import read_lines
+from trace_jax.contract.llm import ModelCall
 from trace_jax.contract.record import Record
 from trace_jax.contract.routing import RouteDecision, RouteTable, check_gate
 from trace_jax.contract.seal import check_seal, unsealed
@@ -233,6 +234,8 @@ _KINDS: tuple[tuple[str, str, Check], ...] = (
     ("*/on_the_way.jsonl", "episodes", _log(Trajectory)),
     (f"*/{DO_NOTHING}", "episodes", _log(Trajectory)),
     ("*rollouts.jsonl", "episodes", _log(Trajectory)),
+    ("*/environments/*.attempts.jsonl", "attempts of a failed capability", _log(DesignAttempt)),
+    ("*/model_calls.jsonl", "requests to a language model", _log(ModelCall)),
     (f"*/{METRICS}", "metrics", _metrics),
     (f"*/{CHECKSUMS}", "checksums of a relay", _document(Checksums)),
     ("*.jsonl", "JSON Lines", _lines),

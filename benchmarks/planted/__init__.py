@@ -1,1 +1,1 @@
-"""Targets with planted faults: scripted agents whose failures have causes that we know."""
+"""Which planted faults the rules analyst finds."""

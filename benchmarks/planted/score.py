@@ -3,30 +3,11 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from benchmarks.planted.play import DISTRACTORS, Planted, Played, play
+from evaluation.judging.match import PRECISION, Match, match
+from evaluation.planted.grading import Style, with_checks
+from evaluation.planted.play import DISTRACTORS, Planted, Played, play
 from trace_jax.analysis import analyse, make_analyst
-from trace_jax.contract.trajectory import Check, Trajectory
-
-Style = Literal["aspects", "coarse", "none"]
-STYLES: tuple[Style, ...] = ("aspects", "coarse", "none")
-
-PRECISION, COVERAGE = 0.8, 0.5
-
-
-@dataclass(frozen=True)
-class Match:
-    """A selected capability against a fault: the share of its failed examples with the fault, and the share found."""
-
-    capability: str
-    precision: float
-    coverage: float
-
-    @property
-    def found(self) -> bool:
-        """True if the capability is the fault."""
-        return self.precision >= PRECISION and self.coverage >= COVERAGE
 
 
 @dataclass(frozen=True)
@@ -72,23 +53,7 @@ def judge(target: Planted, seed: int, count: int, style: Style) -> Verdict:
     return Verdict(best, tuple(warned + habits), tuple(others), found.report.passed, found.report.failed)
 
 
-def with_checks(trajectory: Trajectory, style: Style) -> Trajectory:
-    """The same episode with the checks of another grader."""
-    if style == "aspects":
-        return trajectory
-    if style == "none":
-        return trajectory.replace(checks=())
-    said = [check for check in trajectory.checks if check.name.endswith((".said", ".total"))]
-    rest = [c for c in trajectory.checks if c not in said and c.name not in ("task.complete", "reply.short")]
-    checks = (
-        Check(name="state", passed=all(c.passed for c in rest)),
-        Check(name="reply", passed=all(c.passed for c in said)),
-    )
-    return trajectory.replace(checks=checks)
-
-
 def _match(name: str, examples: Sequence[str], played: Sequence[Played], cause: str) -> Match:
     """The failed examples of a capability against the failed episodes that have ``cause``, a fault or a habit."""
     having = {p.trajectory.id for p in played if cause in p.faults | p.habits and not p.trajectory.passed}
-    both = len(having & set(examples))
-    return Match(name, both / max(len(examples), 1), both / max(len(having), 1))
+    return match(name, frozenset(examples), cause, frozenset(having))

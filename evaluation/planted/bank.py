@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.planted.play import Planted, Play, Refusal, tool
+from evaluation.planted.play import Planted, Play, Refusal, tool
 
 POLICY = """# Desk of the bank
 

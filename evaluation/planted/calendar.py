@@ -7,11 +7,12 @@ the one that was named.
 import json
 from typing import Any
 
-from benchmarks.planted.play import Planted, Play, Refusal
-from examples.calendar import Calendar
+from evaluation.planted.play import Planted, Play, Refusal
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.kit import Request
+from trace_jax.environments.registry import ENVIRONMENTS
 
+Calendar: Any = ENVIRONMENTS.find("examples.calendar:Calendar")
 FAULTS = ("books_early", "keeps_prohibition", "counts", "takes_the_named")
 
 
@@ -29,7 +30,7 @@ def episode(play: Play) -> None:
         play.check(check.name, check.passed, check.detail)
 
 
-def _execute(target: Calendar, name: str, arguments: dict[str, Any]) -> Any:
+def _execute(target: Any, name: str, arguments: dict[str, Any]) -> Any:
     call = ToolCall(id="c", name=name, arguments=arguments)
     (answer,) = target.step(Message(role="assistant", tool_calls=(call,))).messages
     result = json.loads(answer.content or "null")

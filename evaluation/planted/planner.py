@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.planted.play import Planted, Play, Refusal, tool
+from evaluation.planted.play import Planted, Play, Refusal, tool
 
 POLICY = """You keep the calendar of one person.
 
@@ -40,7 +40,7 @@ class Planner:
 
     def add(self, title: str, day: str, time: str, locked: bool, number: int) -> dict[str, Any]:
         """A new event."""
-        event = {"event_id": f"E{number}", "title": title, "day": day, "time": time, "locked": locked}
+        event: dict[str, Any] = {"event_id": f"E{number}", "title": title, "day": day, "time": time, "locked": locked}
         self.events[event["event_id"]] = event
         return event
 

@@ -5,7 +5,7 @@ This target was written after the analyst was finished, and the analyst was not 
 
 from typing import Any
 
-from benchmarks.planted.play import Planted, Play, Refusal, tool
+from evaluation.planted.play import Planted, Play, Refusal, tool
 
 POLICY = """You work at the desk of a small hotel.
 

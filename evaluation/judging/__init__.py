@@ -1,0 +1,1 @@
+"""Judges an analyst: what it selects, against failures whose causes are known."""

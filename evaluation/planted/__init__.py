@@ -1,0 +1,1 @@
+"""Targets with planted faults: scripted agents whose failures have causes that we know."""
