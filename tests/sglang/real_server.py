@@ -143,20 +143,22 @@ def running(server: RealServer) -> Iterator[RealServer]:
         server.kill()
 
 
-def sglang_server(model: Path, log: Path, *flags: str, dtype: str = "float32") -> RealServer:
+def sglang_server(model: Path, log: Path, *flags: str, dtype: str = "float32", lora: bool = True) -> RealServer:
     """A server of ``model``, not yet started."""
     if not PYTHON.exists():
         raise RuntimeError(f"{PYTHON} is missing: make test-sglang builds it")
     port = free_port()
+    adapters = [
+        *("--enable-lora", "--max-lora-rank", str(MAX_RANK)),
+        *("--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        *("--max-loras-per-batch", "4", "--max-loaded-loras", "6", "--lora-backend", "torch_native"),
+    ]
     words = [
         *(str(PYTHON), "-m", "sglang.launch_server", "--model-path", str(model), "--device", "cpu"),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--attention-backend", "torch_native"),
         *("--mem-fraction-static", "0.6", "--max-total-tokens", "8192", "--max-running-requests", "16"),
         *("--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics"),
-        *("--enable-lora", "--max-lora-rank", str(MAX_RANK)),
-        *("--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        *("--max-loras-per-batch", "4", "--max-loaded-loras", "6", "--lora-backend", "torch_native"),
-        *("--tool-call-parser", "qwen25", *flags),
+        *("--tool-call-parser", "qwen25", *(adapters if lora else ()), *flags),
     ]
     return RealServer(words, log, port, "/ready")
 

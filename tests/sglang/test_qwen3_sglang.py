@@ -136,7 +136,7 @@ def test_chats_are_read_as_in_training(hybrid, direct, system, history, ends, of
         messages += [user, said, *heard]
     if ends or messages[-1].role == "assistant":
         messages.append(Message(role="user", content="and now?"))
-    functions = [{"type": "function", "function": tool.model_dump()} for tool in offered]
+    functions = [{"type": "function", "function": tool.offered()} for tool in offered]
     asked = {"model": "base", "messages": [written(message) for message in messages], "max_tokens": 1}
     more = {"return_prompt_token_ids": True}
     answer = client.chat.completions.create(**asked, tools=functions or openai.omit, extra_body=more)
@@ -153,7 +153,7 @@ def test_a_server_alone_writes_tools_otherwise(hybrid, direct) -> None:
     answer = direct.chat.completions.create(
         model="base",
         messages=[written(said)],
-        tools=[{"type": "function", "function": tool.model_dump()}],
+        tools=[{"type": "function", "function": tool.offered()}],
         max_tokens=1,
         extra_body={"return_prompt_token_ids": True, "chat_template_kwargs": renderer.chat_template_kwargs},
     )
