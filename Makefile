@@ -55,7 +55,7 @@ test: $(VENV)/installed-dev
 # The tests with real SGLang servers. They run on the CPU, in a virtual environment of their own (2.8 GB).
 test-sglang: export JAX_PLATFORMS := cpu
 test-sglang: $(VENV)/installed-dev .venv-sglang/installed
-	$(PY) -m pytest -m sglang tests/sglang
+	$(PY) -m pytest -m "sglang and not slow" tests/sglang
 
 # Uses Python 3.11 if there is one, because this was tested. SGLang is installed without its dependencies for GPUs.
 .venv-sglang/installed: tests/sglang/requirements.txt
