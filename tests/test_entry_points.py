@@ -19,10 +19,12 @@ from trace_jax.environments.registry import ENVIRONMENTS, TARGETS, environment_f
 from trace_jax.environments.settings import TargetSettings
 from trace_jax.environments.source import load_source
 from trace_jax.errors import UserError
+from trace_jax.llm.settings import LanguageModelSettings
 from trace_jax.registry import Registry
 from trace_jax.routing.load import ROUTERS, load_router
 from trace_jax.routing.select import Best
-from trace_jax.synthesis.rules import DESIGNERS, make_designer
+from trace_jax.synthesis.designers import DESIGNERS, make_designer
+from trace_jax.synthesis.settings import SynthesisSettings
 
 PACKAGE = '''
 from collections.abc import Sequence
@@ -140,7 +142,9 @@ def test_each_is_used_like_a_built_in_one(installed, by_path):
     assert source.tasks == (0, 1) and opening(source, 0)
     assert is_environment(name(ENVIRONMENTS)) and not is_environment(name(TARGETS))
     assert opening(load_source(name(ENVIRONMENTS), "train", 2), "a")
-    assert make_analyst(name(ANALYSTS)).name == make_designer(name(DESIGNERS)).name == "strange"
+    designing = SynthesisSettings(designer=name(DESIGNERS))
+    designer = make_designer(designing, llm=LanguageModelSettings(), record=None, seed=0)
+    assert make_analyst(name(ANALYSTS)).name == designer.name == "strange"
     (installed / "log.txt").write_text("hello\nagain\n")
     read = read_with(SourceSettings(format=name(IMPORTERS), path=str(installed / "log.txt"), model="m"))
     assert [episode.messages[0].content for episode in read] == ["hello\n", "again\n"] and read[0].policy.base == "m"
