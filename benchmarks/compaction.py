@@ -22,12 +22,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import app, flags
 
+from evaluation.judging.helpdesk import demonstrator, play
 from trace_jax.analysis.compact import compact
 from trace_jax.analysis.episode import answered, reports_error
 from trace_jax.analysis.importers import tau_bench
 from trace_jax.analysis.token_count import Count, bounded_by_bytes, counted_by
-from trace_jax.contract.trajectory import Message, Policy, ToolCall, Trajectory
-from trace_jax.environments.helpdesk.policies import Demonstrator
+from trace_jax.contract.trajectory import ToolCall, Trajectory
 from trace_jax.environments.helpdesk.target import Helpdesk
 
 _RUNS = flags.DEFINE_string("runs", None, "τ-bench result file")
@@ -116,33 +116,11 @@ def _call(call: ToolCall) -> str:
 def helpdesk(trials: int = 2) -> list[Trajectory]:
     """Every training ticket, played by the demonstrator that lacks four capabilities."""
     target = Helpdesk()
-    episodes = []
-    for task in target.tasks("train"):
-        for trial in range(trials):
-            desk = target.environment("train")
-            messages: list[Message] = list(desk.reset(task).messages)
-            for message in Demonstrator(np.random.default_rng([0, task, trial]))(desk):
-                seen = desk.step(message)
-                messages += [message, *seen.messages]
-                if seen.done:
-                    break
-            outcome = desk.grade()
-            episodes.append(
-                Trajectory(
-                    id=f"desk-{task}-{trial}",
-                    target="helpdesk",
-                    task=str(task),
-                    split="train",
-                    seed=task,
-                    trial=trial,
-                    policy=Policy(base="demonstrator"),
-                    messages=tuple(messages),
-                    reward=outcome.reward,
-                    checks=outcome.checks,
-                    termination="done",
-                )
-            )
-    return episodes
+    return [
+        play(target.environment("train"), task, trial, demonstrator(0, task, trial))
+        for task in target.tasks("train")
+        for trial in range(trials)
+    ]
 
 
 if __name__ == "__main__":

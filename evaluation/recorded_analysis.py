@@ -16,11 +16,11 @@ from etils import epath
 
 from evaluation.judging.judge import report_on
 from evaluation.judging.people import LABELS, RUNS, root_causes, truth_of
-from evaluation.judging.reader_endpoint import reader_endpoint
 from evaluation.judging.recorded import Judgements, Reader, read_judgements
 from evaluation.judging.report import Cost
 from evaluation.judging.score import score
 from evaluation.judging.table import print_report
+from evaluation.judging.written_endpoint import written_endpoint
 from evaluation.program import required, run
 from trace_jax.analysis import Analysis, AnalysisSettings, Criteria, analyse, make_analyst, markdown_table
 from trace_jax.analysis.importers import tau_bench
@@ -82,7 +82,8 @@ def by_reader(episodes: Episodes, judgements: Judgements, place: epath.Path) -> 
         analyst = make_analyst("llm", analysis=settings, llm=llm, record=place / CALLS)
         return analyse(episodes, analyst, place / directory, runs=settings.runs, criteria=Criteria())
 
-    with reader_endpoint(Reader(judgements, {episode.id: episode for episode in episodes}), judgements.model) as url:
+    reader = Reader(judgements, {episode.id: episode for episode in episodes})
+    with written_endpoint(lambda form, seed, messages: reader.answer(form, seed, messages[-1]["content"])) as url:
         made = analysed(LanguageModelSettings(url=url, model=judgements.model, concurrency=1), "by_hand")
     replayed = analysed(LanguageModelSettings(model=judgements.model, replay=True), "replayed")
     if (made.candidates, made.runs, made.report) != (replayed.candidates, replayed.runs, replayed.report):

@@ -36,7 +36,7 @@ def read_selected(analysis: str) -> list[SelectedCapability]:
 def read_evidence(analysis: str, rollouts: str | None, source: SourceSettings) -> tuple[Trajectory, ...]:
     """The episodes that the analysis in a directory has read: in the JSON Lines ``rollouts``, or where ``source`` says.
 
-    None if neither names a file. Raises UserError for other episodes than those that were analysed.
+    Empty if neither names a file. Raises UserError for other episodes than those that were analysed.
     """
     if rollouts is None and not source.path:
         return ()

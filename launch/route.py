@@ -68,7 +68,7 @@ def main(config: ConfigDict, workdir: epath.Path) -> None:
         settings=settings,
         base=base,
         directory=root / ROUTING,
-        rollouts=_spent(routed),
+        rollouts=_spent(),
     )
     for each in routed:
         path = workdir / CAPABILITIES / f"{each.selected.capability.name}.json"
@@ -106,12 +106,13 @@ def _routed() -> list[Routed]:
     return found
 
 
-def _spent(routed: Sequence[Routed]) -> int:
+def _spent() -> int:
     """Rollouts before the training: of the analysis, and of all environments, those of FAILED capabilities included."""
     analysed = read_document(epath.Path(ANALYSIS.value) / SOURCE, Source).trajectories
     directories = [path for path in map(epath.Path, ENVIRONMENTS.value) if path.is_dir()]
     lost = [read_document(path, SelectedCapability) for each in directories for path in each.glob("*.failed.json")]
-    return analysed + sum(each.environment.rollouts for each in routed) + sum(each.rollouts for each in lost)
+    made = read_manifests(ENVIRONMENTS.value).values()
+    return analysed + sum(each.rollouts for each in made) + sum(each.rollouts for each in lost)
 
 
 def _identity(settings: RunSettings, revision: str, routed: Sequence[Routed]) -> dict[str, object]:

@@ -11,10 +11,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 
 from configs.calendar_llm import get_config
-from examples.calendar_llm.scribe import server
+from evaluation.judging.written_endpoint import written_endpoint
+from examples.calendar_llm.scribe import answer
 from trace_jax.analysis.analyst import make_analyst
 from trace_jax.analysis.compact import compact
 from trace_jax.analysis.select import Criteria
@@ -35,12 +35,8 @@ def main(run: Path = RUN) -> None:
     """Ask every question of a run once, and keep it with its answer in ``run``."""
     for name in (ANALYSIS, ENVIRONMENTS):
         shutil.rmtree(run / name, ignore_errors=True)
-    listening = server(0)
-    Thread(target=listening.serve_forever, daemon=True).start()
-    try:
-        _ask(run, f"http://127.0.0.1:{listening.server_port}/v1")
-    finally:
-        listening.shutdown()
+    with written_endpoint(answer) as url:
+        _ask(run, url)
 
 
 def _ask(run: Path, url: str) -> None:

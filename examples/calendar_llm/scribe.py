@@ -1,19 +1,17 @@
-"""An OpenAI-compatible endpoint that gives the answers that were written by hand; ``record.py`` asks it."""
+"""Gives each request of the analyst and the designer the answer that was written for it; ``record.py`` serves them."""
 
-import json
 import re
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.calendar_llm.answers import CAPABILITIES, EVIDENCE, LABELS, MODULES
 
 _PAGE = re.compile(r"^(T\d+) \(([^)]*)\): ", re.MULTILINE)  # the first line of a page: label, and id of the episode
-_CHARACTERS_PER_TOKEN = 4
 
 
-def answer(form: str, messages: list[dict[str, str]]) -> dict[str, Any]:
-    """The answer to a request of the analyst or the designer, as the form wants it."""
+def answer(form: str, seed: int, messages: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """The answer to a request, as the form wants it. All label runs get the same labels."""
     text = messages[1]["content"]
     pages = dict(_PAGE.findall(text))
     if form == "Proposals":
@@ -53,33 +51,3 @@ def _labels(key: str) -> list[dict[str, str]]:
     return found + [
         {"capability": name, "label": "PRESENT", "evidence": ""} for name in ("polite_tone", "concise_replies")
     ]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if "response_format" not in asked:  # a second try after an answer that was refused
-            self.send_error(400, "the answer that was written is wrong: mend examples/calendar_llm/answers.py")
-            return
-        text = json.dumps(answer(asked["response_format"]["json_schema"]["name"], asked["messages"]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        read = sum(len(message["content"]) for message in asked["messages"])
-        usage = {
-            "prompt_tokens": read // _CHARACTERS_PER_TOKEN,
-            "completion_tokens": len(text) // _CHARACTERS_PER_TOKEN,
-        }
-        whole = {"id": "written", "object": "chat.completion", "created": 0, "model": asked["model"]}
-        body = json.dumps(whole | {"choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing is printed of a request."""
-
-
-def server(port: int) -> ThreadingHTTPServer:
-    """A server on this machine; port 0 takes a free one."""
-    return ThreadingHTTPServer(("127.0.0.1", port), _Handler)
