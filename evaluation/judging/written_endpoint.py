@@ -8,8 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 _CHARACTERS_PER_TOKEN = 4  # of the usage that it reports
-
 Answering = Callable[[str, int, Sequence[dict[str, str]]], Any]
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait: a client may have many requests in flight
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def written_endpoint(answer: Answering) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the calls are on file."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/v1"
