@@ -181,9 +181,9 @@ def test_a_hang_ends_with_the_episodes_time(served: Endpoint) -> None:
 
 
 def test_waits_of_the_endpoint_are_not_the_episodes_time(served: Endpoint) -> None:
-    served.script = [refusal(429, Retry_After="1"), said("x", calls=[("add", '{"a": 2}')]), said("y")]
-    (episode,) = play(served, rollout=RolloutSettings(max_seconds=0.9))
-    assert episode.reward == 1.0 and episode.seconds > 1.0
+    served.script = [refusal(429, Retry_After="3"), said("x", calls=[("add", '{"a": 2}')]), said("y")]
+    (episode,) = play(served, rollout=RolloutSettings(max_seconds=2.5))
+    assert episode.reward == 1.0 and episode.seconds > 3.0
 
 
 @pytest.mark.parametrize(
