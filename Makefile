@@ -48,7 +48,7 @@ test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy trace_jax launch evaluation clusters examples
+	$(PY) -m mypy --num-workers=$(WORKERS) trace_jax launch evaluation clusters examples
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile
 
