@@ -1,5 +1,7 @@
 """What two processes do for tests/parallel/test_processes.py: prints one line for each thing tried."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from trace_jax.errors import UserError
 from trace_jax.parallel.mesh import BATCH_AXES, MeshSettings, make_mesh
 from trace_jax.parallel.placement import to_host, to_mesh
-from trace_jax.parallel.processes import anywhere, from_first, require_same, require_shared, start
+from trace_jax.parallel.processes import anywhere, from_first, require_same, require_shared, start, together
 from trace_jax.parallel.termination import Terminated
 
 
@@ -41,3 +43,7 @@ mesh = make_mesh(MeshSettings())
 array = np.arange(4.0 * jax.device_count())
 tried("host", lambda: np.array_equal(to_host(to_mesh(array, mesh, P(BATCH_AXES))), array))
 tried("left", lambda: sorted(path.name for path in directory.iterdir()))
+with together():
+    if me == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    tried("alone", lambda: anywhere(False))

@@ -1,5 +1,6 @@
 """What processes do together, with two real ones; and what they say when they do not come together."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,11 @@ PROGRAM = Path(__file__).parent / "pair_program.py"
 START = "import sys; from trace_jax.parallel.processes import start, together\nwith together(): start({})"
 
 
-def test_what_two_processes_do_together(tmp_path):
-    lines = [dict(line.split(" ", 1) for line in text.splitlines()) for text in pair.run(PROGRAM, tmp_path)]
+def test_what_two_processes_do_together_until_one_is_killed(tmp_path):
+    (first, *_, errors), (second, *_) = ended = pair.finish(pair.start(PROGRAM, tmp_path))
+    assert (first.returncode, second.returncode) == (1, -signal.SIGKILL), errors[-2000:]
+    assert "error: most likely another process has ended: read the messages of that process" in errors
+    lines = [dict(line.split(" ", 1) for line in printed.splitlines()) for _, printed, _ in ended]
     for mine in lines:
         assert (mine["first0"], mine["first1"], mine["first5000"]) == ("", "A", "A")
         assert mine["terminates"].startswith("Terminated")
