@@ -1,11 +1,14 @@
-"""Which gate refuses which design: planted faults, the shipped designs, and the designs of work directories.
+"""Which gate refuses which design: planted faults, shipped and written designs, and the designs of work directories.
 
-    python -m benchmarks.design_yield [--workdir=runs/a,runs/b] [--rungs=first] [--json=yield.json]
+    python -m benchmarks.design_yield [--workdir=runs/a,runs/b] [--rungs=first] [--written] [--json=yield.json]
 
 - planted faults: environments with a fault each (``planted_designs``), and the sound one that they are made of. A dot
   is a refusal.
 - shipped designs: the helpdesk's generators, and practice on the calendar; of each ladder the first design, or all.
   CPU-seconds are those of all gates of a design, in one process.
+- written designs, with --written: modules as a language model writes them (``written_designs``), in the sandbox.
+  CPU-seconds are those of both processes and their sandboxes. --airline and --retail name τ-bench result files: the
+  gates on novelty and shapes compare the examples with the episodes in them.
 - work directories: the designs of a run, by its manifests: rounds, refusals, rollouts and tokens.
 """
 
@@ -13,7 +16,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.planted_designs.faults import FAULTS
 from benchmarks.planted_designs.matrix import matrix
+from benchmarks.written_designs import CALENDAR, Checked, Written, checked, example_designs, recorded_designs
 from benchmarks.yields import Yield, yields_of
 from trace_jax.contract.environment import Design
 from trace_jax.contract.trajectory import Check
@@ -36,22 +39,15 @@ from trace_jax.synthesis.prompt_gates import Factory
 
 WORKDIRS = flags.DEFINE_list("workdir", [], "work directories whose designs are counted")
 RUNGS = flags.DEFINE_enum("rungs", "first", ["first", "all", "none"], "designs of each ladder that are checked")
+WRITTEN = flags.DEFINE_bool("written", False, "check the designs that bring their source, in the sandbox")
+AIRLINE = flags.DEFINE_string("airline", None, "τ-bench result file of airline, for the example environments")
+RETAIL = flags.DEFINE_string("retail", None, "τ-bench result file of retail, such as AgentRx's runs")
 JSON = flags.DEFINE_string("json", None, "file to which everything is written")
 
 HELPDESK = Design(entry_point="helpdesk", parameters={})
-CALENDAR = Design(entry_point="examples.calendar:calendar", parameters={})
 LACKING = ("first_free", "refuse_board", "count")  # kinds of the calendar that the tiny agent fails at
 ROUTINE = ("book", "move", "cancel", "invite")
 SEEDS = 16
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A shipped design, what the gates found, and the CPU-seconds that they took."""
-
-    name: str
-    checks: tuple[Check, ...]
-    seconds: float
 
 
 def main(_: list[str]) -> None:
@@ -61,21 +57,32 @@ def main(_: list[str]) -> None:
     console.print(matrix_table(planted))
     shipped = list(shipped_designs(RUNGS.value))
     if shipped:
-        console.print(shipped_table(shipped))
+        console.print(checked_table("shipped designs", shipped))
+    written = [checked(each, SEEDS) for each in written_designs()]
+    if written:
+        console.print(checked_table("written designs", written))
     rows = [row for workdir in WORKDIRS.value for row in yields_of(Path(workdir))]
     if rows:
         console.print(yield_table(rows))
-    console.print(refusals_table(planted, shipped, rows))
+    console.print(refusals_table(planted, shipped, written, rows))
     if JSON.value:
-        written = {
+        found = {
             "planted": {name: refused(checks) for name, checks in planted.items()},
-            "shipped": {each.name: {"refused": refused(each.checks), "seconds": each.seconds} for each in shipped},
+            "shipped": checked_json(shipped),
+            "written": checked_json(written),
             "work_directories": [row.to_json() for row in rows],
         }
-        Path(JSON.value).write_text(json.dumps(written, indent=2) + "\n")
+        Path(JSON.value).write_text(json.dumps(found, indent=2) + "\n")
 
 
-def shipped_designs(rungs: str) -> Iterator[Shipped]:
+def written_designs() -> Iterator[Written]:
+    """The designs with a source, if they are wanted."""
+    if WRITTEN.value:
+        yield from example_designs(AIRLINE.value, RETAIL.value)
+        yield from recorded_designs()
+
+
+def shipped_designs(rungs: str) -> Iterator[Checked]:
     """The shipped designs through all gates that run in one process."""
     ladders: list[tuple[Design, str, Practice]] = [
         (HELPDESK, f"helpdesk {name}", FamilyPractice(family)) for name, family in FAMILIES.items()
@@ -90,7 +97,7 @@ def shipped_designs(rungs: str) -> Iterator[Shipped]:
             begun = time.process_time()
             checks = run_gates(make, tools, target.results, range(SEEDS), tasks)
             seconds = time.process_time() - begun
-            yield Shipped(f"{name} {ladder.designs.index(design)}", checks, seconds)
+            yield Checked(f"{name} {ladder.designs.index(design)}", checks, seconds)
 
 
 def refused(checks: Sequence[Check]) -> list[str]:
@@ -110,11 +117,16 @@ def matrix_table(planted: dict[str, tuple[Check, ...]]) -> Table:
     return table
 
 
-def shipped_table(shipped: Sequence[Shipped]) -> Table:
+def checked_json(designs: Sequence[Checked]) -> dict[str, object]:
+    """Designs by what became of them, for the file."""
+    return {each.name: {"refused": refused(each.checks), "seconds": each.seconds} for each in designs}
+
+
+def checked_table(title: str, designs: Sequence[Checked]) -> Table:
     """Designs by what became of them."""
-    table = Table("design", "refused by", title=f"shipped designs, {SEEDS} seeds")
+    table = Table("design", "refused by", title=f"{title}, {SEEDS} seeds")
     table.add_column("CPU-s", justify="right")
-    for each in shipped:
+    for each in designs:
         table.add_row(each.name, ", ".join(refused(each.checks)) or "–", f"{each.seconds:.1f}")
     return table
 
@@ -139,11 +151,17 @@ def yield_table(rows: Sequence[Yield]) -> Table:
     return table
 
 
-def refusals_table(planted: dict[str, tuple[Check, ...]], shipped: Sequence[Shipped], rows: Sequence[Yield]) -> Table:
+def refusals_table(
+    planted: dict[str, tuple[Check, ...]],
+    shipped: Sequence[Checked],
+    written: Sequence[Checked],
+    rows: Sequence[Yield],
+) -> Table:
     """Gates by the share of designs that they refused."""
     sets = {
         "planted": (Counter(name for fault in FAULTS for name in refused(planted[fault])), len(FAULTS)),
         "shipped": (Counter(name for each in shipped for name in refused(each.checks)), len(shipped)),
+        "written": (Counter(name for each in written for name in refused(each.checks)), len(written)),
         "work directories": (sum((row.refused for row in rows), Counter[str]()), sum(row.designs for row in rows)),
     }
     table = Table("gate", title="share of designs that a gate refused")

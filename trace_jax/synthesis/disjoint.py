@@ -66,15 +66,27 @@ def conversations(target: Target, episodes: Sequence[Trajectory] = ()) -> Conver
                     solved[_solution(environment)] = None
                 except Exception:  # an environment is foreign code; its episodes will say what is wrong
                     broken += 1
-    graded = [episode for episode in episodes if not episode.broken]
-    recorded = {words_of(episode.messages): None for episode in graded} if not heard else {}
+    known = recorded(episodes)
     return Conversations(
         frozenset(_digest(messages) for messages in heard),
         len(heard),
         broken,
-        (*map(words_of, heard), *recorded),
-        tuple(solved | {calls_of(episode.messages): None for episode in graded if episode.passed}),
-        _shapes(target, graded),
+        (*map(words_of, heard), *(() if heard else known.words)),
+        tuple(solved | dict.fromkeys(known.calls)),
+        _with_practice(known.shapes, target),
+    )
+
+
+def recorded(episodes: Iterable[Trajectory]) -> Conversations:
+    """What recorded episodes tell of their target's tasks: words, the calls of those that passed, and shapes."""
+    graded = [episode for episode in episodes if not episode.broken]
+    shapes = Shapes()
+    for episode in graded:
+        shapes.add(_exchanges(episode.messages))
+    return Conversations(
+        words=tuple(dict.fromkeys(words_of(episode.messages) for episode in graded)),
+        calls=tuple(dict.fromkeys(calls_of(episode.messages) for episode in graded if episode.passed)),
+        shapes=shapes,
     )
 
 
@@ -94,10 +106,7 @@ def calls_of(messages: Iterable[Message]) -> frozenset[str]:
     )
 
 
-def _shapes(target: Target, episodes: Sequence[Trajectory]) -> Shapes:
-    shapes = Shapes()
-    for episode in episodes:
-        shapes.add(_exchanges(episode.messages))
+def _with_practice(shapes: Shapes, target: Target) -> Shapes:
     if not isinstance(target, PracticeSource):
         return shapes
     for seed in range(SHOWN):

@@ -14,7 +14,7 @@ from trace_jax.synthesis.llm.designer import PACKAGE
 from trace_jax.synthesis.llm.values import prompt_values
 from trace_jax.synthesis.settings import SynthesisSettings
 
-ANSWER_TOKENS = 4000  # a module of 200 lines in JSON, its plan and its knobs
+ANSWER_TOKENS = 4500  # a module of 240 lines in JSON, its plan and its knobs
 FINDINGS_TOKENS = 300  # what is told of each attempt
 EPISODE_TOKENS = 2000  # the page of an episode in the last environment
 
@@ -29,7 +29,7 @@ def estimate(
 
     ``count`` counts the tokens of a text.
     """
-    first = [_size(brief, count) for brief in briefs]
+    first = [first_prompt_tokens(brief, count) for brief in briefs]
     rows, most = [], 0
     for what, rounds in (("first ones accepted", 1), ("a new module in every round", settings.max_rounds)):
         requests = len(briefs) * settings.candidates * rounds
@@ -43,7 +43,8 @@ def estimate(
     return "\n".join(lines)
 
 
-def _size(brief: Brief, count: Callable[[str], int]) -> int:
+def first_prompt_tokens(brief: Brief, count: Callable[[str], int]) -> int:
+    """Tokens of the first request for ``brief``."""
     made = prompt(PACKAGE, "design", **prompt_values(brief, (), Window()))
     return sum(count(message["content"]) for message in made.messages)
 
