@@ -10,7 +10,7 @@ from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import ENVIRONMENTS
 from trace_jax.synthesis.designer import make_brief
-from trace_jax.synthesis.isolated import run_isolated
+from trace_jax.synthesis.isolated import DETAIL_CHARACTERS, run_isolated
 
 BRIEF = make_brief(
     Candidate(name="compute_over_values", description=""), Design(entry_point="helpdesk", parameters={}), Helpdesk()
@@ -26,7 +26,7 @@ class Hanging(VerifyBeforeActing):
 
 class Crashing(VerifyBeforeActing):
     def grade(self):
-        raise KeyError("no grade today")
+        raise KeyError("no grade today" + 5000 * "!")
 
 class Hashing(VerifyBeforeActing):
     def reset(self, seed):
@@ -76,7 +76,7 @@ def test_a_hang_ends_at_the_time_limit(strange):
 def test_what_it_raises_is_told(strange):
     (check,) = run("crashing")
     assert not check.passed
-    assert "KeyError: 'no grade today'" in check.detail
+    assert "KeyError: 'no grade today!" in check.detail and len(check.detail) <= DETAIL_CHARACTERS
 
 
 def test_dependence_on_hashes_is_found_out(strange):

@@ -148,6 +148,14 @@ def test_faults_of_a_gate_come_back_with_their_seed_and_the_module(run, served, 
     assert made.written_by.requests == 2
 
 
+def test_a_module_that_was_refused_is_not_tried_twice(run, served, no_gates):  # noqa: F811
+    bad = answered(f"BAD = 1\n{example()}")
+    served.script = [bad, bad, answered()]
+    made = run()
+    assert [attempt.verdict for attempt in made.attempts] == ["gate failed", "no design", "accepted"]
+    assert "was tried before, and refused. Write another one." in requests(served)[2]
+
+
 def test_a_syntax_error_is_mended_in_the_repair_round(run, served, no_gates):  # noqa: F811
     served.script = [answered(example().replace("class LampsExercise", "clas LampsExercise")), answered()]
     made = run()
