@@ -1,7 +1,10 @@
 """Claims: the yield table counts what manifests, failures, rollouts and requests of a work directory hold."""
 
+from pathlib import Path
+
 import pytest
 
+from benchmarks.written_designs import EXAMPLES, checked, example_designs, recorded_designs
 from benchmarks.yields import yields_of
 from trace_jax.contract.capability import Candidate, Interval, SelectedCapability, Status
 from trace_jax.contract.environment import (
@@ -16,7 +19,10 @@ from trace_jax.contract.files import JsonLinesWriter, write_document
 from trace_jax.contract.llm import ModelCall, PromptMessage
 from trace_jax.contract.trajectory import Check, Policy, Trajectory, Usage
 from trace_jax.errors import UserError
+from trace_jax.synthesis.llm.module_check import module_faults
 
+EXAMPLE_MODULES = Path("examples/environments")
+RECORDED_CAPABILITIES = ("answer_from_looked_up_data", "refuse_what_policy_forbids", "act_on_what_was_named")
 DESIGN = Design(entry_point="trace_jax.somewhere:Desk", parameters={})
 CALIBRATION = Calibration(
     groups=4, group_size=2, broken=0, mean_reward=0.5, reward_std=0.4, success_rate=0.5, all_success_groups=0.0,
@@ -88,3 +94,23 @@ def test_a_work_directory_is_counted(tmp_path):
 def test_a_directory_without_environments_is_refused(tmp_path):
     with pytest.raises(UserError, match="no manifest"):
         yields_of(tmp_path)
+
+
+def test_the_written_designs_are_the_examples_and_the_recorded_answers():
+    made = [*example_designs(None, None), *recorded_designs()]
+    assert [each.name for each in made] == [
+        *(f"example {module}" for module in EXAMPLES),
+        *(f"recorded {name}" for name in RECORDED_CAPABILITIES),
+    ]
+    assert {f"{module}.py" for module in EXAMPLES} == {path.name for path in EXAMPLE_MODULES.glob("[a-z]*.py")}
+    for each in made:
+        assert module_faults(each.design.source, each.design.entry_point.removeprefix("sandbox:"), ()) == []
+        assert each.brief.tools and {tool.name for tool in each.brief.tools} <= set(each.brief.results)
+    assert made[-1].tasks.tasks > 0 and not made[0].tasks.words
+
+
+@pytest.mark.slow
+def test_a_written_design_goes_through_every_gate_in_the_sandbox():
+    *_, last = recorded_designs()
+    found = checked(last, 4)
+    assert len(found.checks) == 20 and all(check.passed for check in found.checks) and found.seconds > 1
