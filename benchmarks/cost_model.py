@@ -184,7 +184,7 @@ def scaled_table(runs: Sequence[Run]) -> str:
     lines = [
         f"{tasks} tasks, {EPISODES} episodes each, {LABELINGS} labelings:",
         "",
-        "| stage | requests | prompt tokens: predicted | from the record | answer tokens: predicted | from the record |",
+        "| stage | requests | prompts: predicted | from the record | answers: predicted | from the record |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
@@ -216,8 +216,10 @@ def design_table(count: Count) -> str:
     parts = {"instructions, kit and example": whole - sum(parts.values()), **parts, "first request": whole}
     answers = [count(json.dumps(each.design.source)) for each in examples]
     lines = ["| part of a design's prompt | tokens |", "|---|---:|", *(f"| {k} | {v:,} |" for k, v in parts.items())]
-    lines.append(f"| answer: assumed, shortest, mean, longest | {ANSWER_TOKENS:,}, {min(answers):,}, "
-                 f"{sum(answers) / len(answers):,.0f}, {max(answers):,} |")
+    lines.append(
+        f"| answer: assumed, shortest, mean, longest | {ANSWER_TOKENS:,}, {min(answers):,}, "
+        f"{sum(answers) / len(answers):,.0f}, {max(answers):,} |"
+    )
     return "\n".join(lines)
 
 

@@ -134,7 +134,16 @@ def checked_table(title: str, designs: Sequence[Checked]) -> Table:
 def yield_table(rows: Sequence[Yield]) -> Table:
     """Capabilities by what their designs took."""
     table = Table("work directory", "capability", "outcome", title="work directories")
-    for name in ("rounds", "designs", "refused by gates", "off the window", "rollouts", "tokens sampled", "asked"):
+    for name in (
+        "rounds",
+        "designs",
+        "no design",
+        "refused by gates",
+        "off the window",
+        "rollouts",
+        "tokens sampled",
+        "asked",
+    ):
         table.add_column(name, justify="right")
     for row in rows:
         gates = ", ".join(f"{name} {count}" for name, count in row.refused.most_common()) or "–"
@@ -145,6 +154,7 @@ def yield_table(rows: Sequence[Yield]) -> Table:
             row.outcome,
             str(row.rounds),
             str(row.designs),
+            str(row.unusable),
             gates,
             *(f"{count:,}" for count in counts),
         )

@@ -24,6 +24,7 @@ class Yield:
     Attributes:
         outcome: "accepted" or "failed".
         rounds: rounds of design; ``designs`` those that went through the gates.
+        unusable: answers of the designer that held no design which could be tried.
         refused: how many designs each gate refused.
         off: designs that passed the gates and missed the window of the calibration.
         rollouts: of calibrations.
@@ -36,6 +37,7 @@ class Yield:
     outcome: str
     rounds: int
     designs: int
+    unusable: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     off: int = 0
     rollouts: int = 0
@@ -86,6 +88,7 @@ def _counted(source: str, name: str, outcome: str, attempts: Sequence[Attempt], 
         outcome,
         rounds=len({attempt.round for attempt in attempts}),
         designs=len(tried),
+        unusable=sum(attempt.verdict == "no design" for attempt in attempts),
         refused=refused_by(tried),
         off=sum(attempt.verdict in ("too easy", "too hard", "broken") for attempt in tried),
         rollouts=rollouts,

@@ -1,4 +1,4 @@
-"""Claims: an answer of a sandboxed process that is no answer breaks the episode, and a lock that does not hold is none."""
+"""Claims: a wrong answer of a sandboxed process breaks the episode, and a lock that does not hold is none."""
 
 import asyncio
 import os

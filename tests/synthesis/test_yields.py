@@ -60,7 +60,8 @@ def workdir(path):
     )  # fmt: skip
     write_document(directory / "polite.failed.json", lost)
     with JsonLinesWriter(attempts_path(directory, "polite")) as writer:
-        for each in (attempt(0, "too easy"), attempt(1, "gate failed", "novel")):
+        nothing = attempt(2, "no design").replace(design=None, gates=(), calibration=None)
+        for each in (attempt(0, "too easy"), attempt(1, "gate failed", "novel"), nothing):
             writer.append(DesignAttempt(capability="polite", attempt=each))
     with JsonLinesWriter(directory / "adding.rollouts.jsonl") as writer:
         for number in range(2):
@@ -87,7 +88,8 @@ def test_a_work_directory_is_counted(tmp_path):
     assert (adding.capability, adding.outcome, adding.rounds, adding.designs) == ("adding", "accepted", 4, 4)
     assert adding.refused == {"canaries": 2, "novel": 1} and adding.off == 1
     assert (adding.rollouts, adding.sampled, adding.asked) == (16, 60, 222)
-    assert (polite.outcome, polite.rounds, polite.designs, polite.rollouts) == ("failed", 2, 2, 24)
+    assert (polite.outcome, polite.rounds, polite.designs, polite.rollouts) == ("failed", 3, 2, 24)
+    assert (adding.unusable, polite.unusable) == (0, 1)
     assert polite.refused == {"novel": 1} and polite.off == 1 and polite.asked == 111
 
 
