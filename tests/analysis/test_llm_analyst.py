@@ -16,7 +16,7 @@ from trace_jax.analysis.stage import RUNS, analyse
 from trace_jax.analysis.table import markdown_table
 from trace_jax.contract.capability import Candidate, Candidates, LabelRun
 from trace_jax.contract.files import read_records
-from trace_jax.contract.trajectory import Message, Policy, ToolCall, Trajectory
+from trace_jax.contract.trajectory import Message, Policy, Tool, ToolCall, Trajectory
 from trace_jax.errors import UserError
 from trace_jax.llm.errors import EndpointUnreachable, PromptTooLong
 from trace_jax.llm.settings import LanguageModelSettings
@@ -149,7 +149,12 @@ def test_a_model_that_can_do_nothing_right_ends_in_nothing_selected(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("polite_tone", "this name is taken"), ("Not Snake", "String should match pattern")]
+    ("name", "fault"),
+    [
+        ("polite_tone", "this name is taken"),
+        ("Not Snake", "String should match pattern"),
+        ("cancel_order", "this is a tool of the domain: describe a general skill"),
+    ],
 )
 def test_names_that_are_taken_or_no_names_are_refused(name: str, fault: str) -> None:
     told: list[str] = []
@@ -159,7 +164,8 @@ def test_names_that_are_taken_or_no_names_are_refused(name: str, fault: str) -> 
         made = sound(text, faults)
         return made if faults else {"capabilities": [{**made["capabilities"][0], "name": name}]}
 
-    analyst(discover=named).discover(EPISODES)
+    tool = Tool(name="cancel_order", description="Cancel an order.", parameters={"type": "object"})
+    analyst(discover=named).discover([each.replace(tools=(tool,)) for each in EPISODES])
     assert any(fault in each for each in told)
 
 
