@@ -54,7 +54,7 @@ def test_late_groups_too_old_for_the_next_step_are_dropped(tmp_path, learnt, bou
 def test_what_is_dropped_is_given_up_in_the_engine(tmp_path):
     engine, still_open = Remote(lambda affinity: not affinity.endswith(SEED)), []
     rows = late_run(
-        tmp_path, engine, 3, report=lambda _: still_open.append(engine.open), group_seconds=2.0, max_staleness=0
+        tmp_path, engine, 3, report=lambda _: still_open.append(engine.open), group_seconds=1.0, max_staleness=0
     )
     assert [row["groups/dropped"] for row in rows] == [1, 1, 1] and still_open == [0, 0, 0]
 
@@ -111,10 +111,10 @@ def test_where_all_of_a_step_broke_late_groups_of_the_step_before_are_waited_for
             return super().reset(seed)
 
     broke = []
-    engine = Remote(lambda affinity: not affinity.endswith("/0") or (broke and time.monotonic() > broke[0] + 4.0))
+    engine = Remote(lambda affinity: not affinity.endswith("/0") or (broke and time.monotonic() > broke[0] + 2.5))
     rows = late_run(
         tmp_path, engine, 3, report=lambda _: broke.append(time.monotonic()),
-        environments=[toy.training_environment(Desk, None)], group_seconds=2.0, max_staleness=1)  # fmt: skip
+        environments=[toy.training_environment(Desk, None)], group_seconds=1.0, max_staleness=1)  # fmt: skip
     assert [(row["groups/collected"], row["groups/late"]) for row in rows] == [(3, 1), (5, 0), (4, 0)]
     assert [row["rollout/broken"] for row in rows] == [0, 16, 0]
 
@@ -126,7 +126,7 @@ def test_a_second_round_of_slow_groups_does_not_stall_a_step(tmp_path):
 
     engine = Remote(lambda affinity: affinity.endswith(("/0", "/1", "/2")))
     toy.run(tmp_path, engine=engine, environments=[toy.training_environment(Constant, None)],
-            max_steps=1, groups_per_step=4, max_recollections=1, group_seconds=2.0)  # fmt: skip
+            max_steps=1, groups_per_step=4, max_recollections=1, group_seconds=1.0)  # fmt: skip
     (row,) = rows_of(tmp_path)
     assert (row["groups/collected"], row["groups/dropped"], row["rollouts"]) == (3, 1 + 3, 28)
     assert row["time/collect_seconds"] < 20

@@ -1,26 +1,18 @@
 """Killed with SIGKILL and started again, a run ends bit for bit where the uninterrupted one ends."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import toy
 import xla_flags
-
-ROOT = Path(__file__).parents[2]
+from programs import run_program
 
 
 def _killed(directory, *, at_reset=-1, after_step=-1, **settings):
     """Train in another process until it is killed; the steps that it finished."""
     arguments = [str(directory), str(at_reset), str(after_step), json.dumps(settings)]
-    command = [sys.executable, str(Path(toy.__file__)), *arguments]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": xla_flags.TESTS}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_program("tests.training.toy", *arguments, env={"XLA_FLAGS": xla_flags.TESTS})
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     return [int(line.split()[1]) for line in done.stdout.splitlines()]
 
@@ -37,7 +29,7 @@ def _outcome(directory):
     return metrics, files
 
 
-@pytest.mark.parametrize("save_steps", [1, 2])
+@pytest.mark.parametrize("save_steps", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_run_ends_where_the_uninterrupted_one_ends(tmp_path, save_steps):
     settings = {"save_steps": save_steps, "max_steps": 5, "max_recollections": 0, "snapshots": (0.6,)}
     toy.run(tmp_path / "whole", **settings)
