@@ -140,6 +140,7 @@ def test_what_is_not_finite_is_named_with_its_adapter_before_any_checkpoint(tmp_
     assert after == before
 
 
-def test_a_sharded_run_equals_one_device(whole, tmp_path):
+def test_a_sharded_run_that_goes_on_from_one_device_equals_one_device(whole, tmp_path):
+    toy_job.run(tmp_path, max_steps=1)
     toy_job.run(tmp_path, mesh=dict(data=2, fsdp=2), devices=jax.devices()[:4])
     assert_same(outcome(tmp_path), whole, 1e-5)
