@@ -36,6 +36,14 @@ def test_a_name_is_printed_as_it_is():
     assert stream.getvalue().startswith("rollouts of examples.calendar:calendar: 1/1")
 
 
+def test_a_stage_that_is_longer_than_expected_never_shows_more_than_all():
+    stream = io.StringIO()
+    with Progress(stream) as progress, progress.stage("synthesis", total=2) as stage:
+        stage.advance(3)
+        assert stage.seconds_left() == 0.0
+    assert stream.getvalue().startswith("synthesis: 3/3")
+
+
 def test_plain_lines_are_rare():
     stream = io.StringIO()
     with Progress(stream) as progress, progress.stage("collect", total=1000) as stage:

@@ -15,7 +15,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Stage:
-    """A stage of ``total`` steps, which ``advance`` counts. ``Progress.stage`` makes it."""
+    """A stage of ``total`` steps, which ``advance`` counts. ``Progress.stage`` makes it.
+
+    A stage that turns out to be longer, because a designer tries again, shows as many steps as it has made.
+    """
 
     def __init__(self, owner: "Progress", name: str, total: int, done: int) -> None:
         self.name = name
@@ -34,10 +37,11 @@ class Stage:
     def advance(self, steps: int = 1, reward: float | None = None, tokens: int = 0) -> None:
         """Count ``steps`` more. ``reward`` is the latest mean, ``tokens`` the tokens processed since the last call."""
         self.done += steps
+        self.total = max(self.total, self.done)
         self._tokens += tokens
         self._reward = self._reward if reward is None else reward
         if self._owner.bars is not None and self._task is not None:
-            self._owner.bars.update(self._task, completed=self.done, status=self._status())
+            self._owner.bars.update(self._task, total=self.total, completed=self.done, status=self._status())
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._owner.print(self._line())
