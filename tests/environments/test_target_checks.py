@@ -11,12 +11,12 @@ import pytest
 from programs import run_program
 
 from examples.calendar import Calendar, calendar
-from trace_jax.contract.trajectory import Message
+from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments import kit
 from trace_jax.environments.checks.finding import Finding
 from trace_jax.environments.checks.quick import quick_findings, require_sound
-from trace_jax.environments.checks.scripted import Player, at_random, bad_calls, do_nothing, play
-from trace_jax.environments.checks.target import check_all
+from trace_jax.environments.checks.scripted import Played, Player, at_random, bad_calls, do_nothing, play
+from trace_jax.environments.checks.target import bad_calls_answered, check_all
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
@@ -245,6 +245,15 @@ def test_what_only_playing_finds(environment, check, words):
     assert words in found[check]
     if environment in (Generous, Mistaken):
         require_sound(Faulty(environment), "target")
+
+
+def test_an_answer_tells_of_an_error_in_the_words_that_the_analysis_knows():
+    def answered(content: str) -> Finding:
+        exchange = (ToolCall(id="1", name="no_such_tool", arguments={}), Message(role="tool", content=content))
+        return bad_calls_answered([Played(0, exchanges=[exchange])])
+
+    assert answered("Invalid tool no_such_tool provided.").verdict == "ok"  # AgentDojo's words
+    assert answered('{"error": "no tool"}').verdict == "ok" and answered("fine").verdict == "fail"
 
 
 def hashed() -> kit.Target:

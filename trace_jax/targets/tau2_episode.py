@@ -6,15 +6,14 @@ from typing import Any
 from tau2.agent.base import is_valid_agent_history_message
 from tau2.config import DEFAULT_MAX_ERRORS, DEFAULT_MAX_STEPS
 from tau2.data_model import message as package
-from tau2.data_model.simulation import SimulationRun, TerminationReason
-from tau2.evaluator.evaluator import EvaluationType, evaluate_simulation
+from tau2.data_model.simulation import TerminationReason
 from tau2.orchestrator.orchestrator import Orchestrator, Role
 
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import UserError
 from trace_jax.targets.tau2_domain import Domain
-from trace_jax.targets.tau2_grade import outcome, user_usage
+from trace_jax.targets.tau2_grade import graded, user_usage
 
 __all__ = ["Domain", "Tau2Episode"]
 
@@ -80,25 +79,9 @@ class Tau2Episode:
         return Observation(tuple(m for m in self._news() if m.role != "assistant"), run.done)
 
     def grade(self) -> Outcome:
-        """The benchmark's own grade: 0 if the episode was not finished by user or agent. Raises if it cannot be had."""
+        """The benchmark's own grade: 0 unless user or agent finished the episode. Raises UserError if it has none."""
         reason = self._run.termination_reason or TerminationReason.MAX_STEPS
-        simulation = SimulationRun(
-            id=self._task.id,
-            task_id=self._task.id,
-            start_time="",
-            end_time="",
-            duration=0.0,
-            termination_reason=reason,
-            messages=self._run.trajectory,
-        )
-        info = evaluate_simulation(
-            simulation=simulation,
-            task=self._task,
-            evaluation_type=EvaluationType.ALL,
-            solo_mode=self._domain.solo,
-            domain=self._domain.name,
-        )
-        return outcome(info, reason, self._run.trajectory)
+        return graded(self._domain, self._task, reason, self._run.trajectory)
 
     def _advance(self) -> None:
         """Lets user and environment act until it is the agent's turn, as the benchmark's ``Orchestrator.run`` does."""

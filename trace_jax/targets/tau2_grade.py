@@ -3,19 +3,34 @@
 from typing import Any
 
 from tau2.data_model.message import UserMessage
-from tau2.data_model.simulation import RewardInfo, TerminationReason
+from tau2.data_model.simulation import SimulationRun, TerminationReason
+from tau2.data_model.tasks import Task
+from tau2.evaluator.evaluator import EvaluationType, evaluate_simulation
 
 from trace_jax.contract.trajectory import Check
 from trace_jax.environments.protocol import Outcome
+from trace_jax.errors import UserError
+from trace_jax.targets.tau2_domain import Domain
 
 _FINISHED = (TerminationReason.AGENT_STOP, TerminationReason.USER_STOP)
 
 
-def outcome(info: RewardInfo, reason: TerminationReason, said: list[Any]) -> Outcome:
-    """The reward and its parts. Checks: whether it was finished, each part, and each tool of the solution's actions.
+def graded(domain: Domain, task: Task, reason: TerminationReason, said: list[Any]) -> Outcome:
+    """The benchmark's own grade of an episode, whose messages are ``said``. Raises UserError if it has none.
 
-    An action of the solution may be missing in an episode that passes. ``said`` are the messages of the episode.
+    Checks: whether it was finished, each part of the reward, and each tool of the solution's actions. An action of the
+    solution may be missing in an episode that passes.
     """
+    simulation = SimulationRun(
+        id=task.id, task_id=task.id, start_time="", end_time="", duration=0.0, termination_reason=reason, messages=said
+    )
+    try:
+        info = evaluate_simulation(simulation, task, EvaluationType.ALL, domain.solo, domain.name)
+    except Exception as error:  # an assertion of mock about a record that the agent did not create
+        raise UserError(
+            f"tau2 {domain.name}: the benchmark's own evaluator raised {type(error).__name__}: {error}: the episode is "
+            "broken, neither passed nor failed; play airline, retail or telecom, where every episode has a grade"
+        ) from error
     parts = {str(kind.value).lower(): float(reward) for kind, reward in (info.reward_breakdown or {}).items()}
     missed: dict[str, list[str]] = {}
     for check in info.action_checks or ():

@@ -16,6 +16,7 @@ from trace_jax.environments.splits import SPLITS, check_ids, check_splits
 from trace_jax.errors import UserError
 
 _OPENED = 100  # tasks that both splits list, and that are opened in both
+_NAMED = 8  # tools that are named in a line
 
 
 def require_sound(target: Target, name: str) -> None:
@@ -134,7 +135,8 @@ def _tool_schemas(target: Target, name: str) -> Finding:
             problems += [f"{tool.name}: {flaw}" for flaw in _flaws(tool.parameters)]
     if offered["train"] != offered["held_out"]:
         problems.append("train and held_out offer different tools")
-    fine = ", ".join(tool.name for tool in offered["train"])
+    names = [tool.name for tool in offered["train"]]
+    fine = f"of {len(names)} tools: {', '.join(names[:_NAMED])}{', …' if len(names) > _NAMED else ''}"
     return judged("tool schemas", problems, fine, "Tool.parameters is a JSON Schema (2020-12) of type object")
 
 

@@ -20,6 +20,7 @@ from trace_jax.environments.splits import SPLITS
 
 DETERMINISM = 8  # tasks of each split that are played again, here and in another process
 _NAMED = 6  # tasks that are named in a line
+_TELLING = ("error", "invalid")  # an answer with one of these words tells of an error, also to the analysis
 _TRIVIAL = {  # script → what it means that it passes a task
     "do-nothing": "an agent passes these tasks if it does nothing: keep that in mind when you read scores",
     "random": "these tasks can be passed by chance",
@@ -68,7 +69,7 @@ def bad_calls_answered(episodes: Sequence[Played]) -> Finding:
     problems = [
         f"task {task!r}: a bad call of {call.name} was answered {(answer.content or '')[:60]!r}, which tells no error"
         for task, call, answer in exchanges
-        if "error" not in (answer.content or "").lower()
+        if not any(word in (answer.content or "").lower() for word in _TELLING)
     ]
     remedy = "answer as trace_jax.environments.call_error words it, so that an agent can mend its call"
     return judged("bad calls answered", problems, f"{len(exchanges)} bad calls", remedy)
