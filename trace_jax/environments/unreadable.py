@@ -11,7 +11,8 @@ _LONGEST = 300  # characters: an agent's context is short, and a problem may quo
 def unreadable(call: ToolCall, names: Sequence[str]) -> str | None:
     """One line that tells the agent what to mend if there is no such tool or the arguments are no JSON object."""
     if call.name not in names:
-        return one_line(f"no tool {call.name[:60]!r}: use one of {', '.join(names)}")
+        instead = f"use one of {', '.join(names)}" if names else "there are no tools here, so write text"
+        return one_line(f"no tool {call.name[:60]!r}: {instead}")
     if call.arguments is None:
         return one_line(f"arguments of {call.name} are not a JSON object: {_flaw(call.raw_arguments or '')}")
     return None

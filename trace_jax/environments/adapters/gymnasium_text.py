@@ -1,11 +1,13 @@
 """A gymnasium environment of texts as a target: observations and actions are text. Needs the package ``gymnasium``."""
 
 import importlib
+import json
 from typing import Any
 
-from trace_jax.contract.trajectory import Message, Split, Tool
+from trace_jax.contract.trajectory import Message, Split, Tool, ToolCall
 from trace_jax.environments.adapters.returns import ReturnRange, file_name, seeds
 from trace_jax.environments.protocol import Observation, Outcome
+from trace_jax.environments.unreadable import unreadable
 from trace_jax.errors import UserError
 
 _INSTALL = "install it where the environment runs: pip install gymnasium"
@@ -59,7 +61,7 @@ class GymnasiumText:
 
 
 class GymnasiumEpisode:
-    """One episode. What the agent says is its action; thoughts and tool calls are not part of it."""
+    """One episode. What the agent says is its action; a tool call gets an error, and the environment waits."""
 
     tools: tuple[Tool, ...] = ()
 
@@ -72,6 +74,8 @@ class GymnasiumEpisode:
         return Observation((Message(role="user", content=observation),))
 
     def step(self, message: Message) -> Observation:
+        if message.tool_calls:
+            return Observation(tuple(_refused(call) for call in message.tool_calls))
         observation, reward, terminated, truncated, _ = self._environment.step(message.content or "")
         self._total += float(reward)
         done = bool(terminated or truncated)
@@ -83,3 +87,8 @@ class GymnasiumEpisode:
     def close(self) -> None:
         """Free the environment."""
         self._environment.close()
+
+
+def _refused(call: ToolCall) -> Message:
+    content = json.dumps({"error": unreadable(call, ())})
+    return Message(role="tool", content=content, tool_call_id=call.id, name=call.name)

@@ -136,7 +136,7 @@ def _tool_schemas(target: Target, name: str) -> Finding:
     if offered["train"] != offered["held_out"]:
         problems.append("train and held_out offer different tools")
     names = [tool.name for tool in offered["train"]]
-    fine = f"of {len(names)} tools: {', '.join(names[:_NAMED])}{', …' if len(names) > _NAMED else ''}"
+    fine = f"of {len(names)} tools{': ' if names else ''}{', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}"
     return judged("tool schemas", problems, fine, "Tool.parameters is a JSON Schema (2020-12) of type object")
 
 

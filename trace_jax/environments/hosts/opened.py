@@ -23,7 +23,7 @@ def open_target(settings: TargetSettings, name: str | None = None) -> Target:
 def open_unchecked(settings: TargetSettings) -> Target:
     """As ``open_target``, for the checks themselves: tasks and splits may be any."""
     if not in_workers(settings):
-        target: Target = TARGETS.make(settings.environment, settings.arguments())
+        target: Target = TARGETS.make(*expand(settings.environment, settings.arguments()))
         return target
     return RemoteTarget(settings.environment, open_pool(settings, settings.environment))
 
