@@ -60,7 +60,7 @@ def test_what_the_stage_refuses(tmp_path: Path) -> None:
         ((EPISODES[0].replace(split="held_out"),), "desk-0-0: split 'held_out'"),
         ((EPISODES[0], EPISODES[0]), "desk-0-0: occurs twice"),
         (broken, "none of them graded"),
-        ((), "0 trajectories"),
+        ((), "there is no trajectory"),
     ):
         with pytest.raises(UserError, match=words):
             analyse(given, analyst, tmp_path / "none")

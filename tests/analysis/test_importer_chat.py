@@ -82,7 +82,7 @@ def test_old_and_short_forms_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (b'{"messages": [\n', "line 2: the line is not JSON .*line 2: not JSON: "),
+        (b'{"messages": [\n', "line 2: the line is not JSON .*line 2: not JSON: .*line 1, column 15"),
         (b"[1]\n", "line 2: the episode: .*valid dictionary"),
         (b"\xff\n", "line 2: the line is not JSON .*not UTF-8"),
         ({**EPISODE, "id": "b", "reward": "1"}, "line 2: the reward is not a number from 0 to 1 .'1'."),

@@ -41,7 +41,7 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
         down.update(broken)
         return pipeline.find_capabilities()
 
-    with pytest.raises(UserError, match="120 trajectories, none of them graded .*database is down"):
+    with pytest.raises(UserError, match="120 trajectories, none of them graded: .*database is down"):
         start(range(100))
     found = start([7])
     assert found.report.broken == 2 and found.report.passed + found.report.failed == 118

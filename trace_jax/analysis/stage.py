@@ -119,8 +119,12 @@ def graded_trajectories(trajectories: Sequence[Trajectory]) -> tuple[Trajectory,
         seen.add(trajectory.id)
     usable = tuple(trajectory for trajectory in trajectories if not trajectory.broken)
     if not usable:
-        why = f" (the first broke by {trajectories[0].error})" if trajectories else ""
-        raise UserError(f"{len(trajectories)} trajectories, none of them graded{why}: roll out the base agent first")
+        if not trajectories:
+            raise UserError("there is no trajectory: roll out the base agent first")
+        raise UserError(
+            f"{len(trajectories)} trajectories, none of them graded: mend what broke them, the first by: "
+            f"{trajectories[0].error}"
+        )
     bases = Counter(trajectory.policy.base for trajectory in usable)
     if len(bases) > 1:
         named = ", ".join(f"{base!r} ({count} trajectories)" for base, count in bases.most_common(3))

@@ -74,7 +74,7 @@ def _entries(path: PathLike) -> Iterator[Entry]:
             continue
         place = f"line {where.rpartition(':')[2]}"
         try:
-            raw = parse_json(place, line, _REMEDY)
+            raw = parse_json(place, line.rstrip(), _REMEDY)
         except UserError as error:
             yield Entry(place, None, Fault("the line is not JSON", str(error)))
             continue
