@@ -1,7 +1,7 @@
 """Plays τ²-bench as a target, and as its own package does. Runs in the Python that has the package, without pytest.
 
-python tests/targets/tau2_play.py gold retail       # the known-good agent: one JSON line
-python tests/targets/tau2_play.py digest mock       # what every episode looks like
+python tests/targets/tau2_play.py gold:retail       # the known-good agent: one JSON line
+python tests/targets/tau2_play.py digest:mock       # what every episode looks like
 """
 
 import hashlib
