@@ -22,13 +22,13 @@ def rows_of(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
-def slow_updates(monkeypatch, engine):
-    """Every update waits until the engine is asked something, at most a second: (start, end) of each."""
+def slow_updates(monkeypatch, engine, seconds=1.0):
+    """Every update waits until the engine is asked something, at most ``seconds``: (start, end) of each."""
     spans, real = [], Learner.update
 
     def update(self, samples):
         started, asked = time.monotonic(), len(engine.asked)
-        while len(engine.asked) == asked and time.monotonic() < started + 1.0:
+        while len(engine.asked) == asked and time.monotonic() < started + seconds:
             time.sleep(0.01)
         metrics = real(self, samples)
         spans.append((started, time.monotonic()))
@@ -41,7 +41,7 @@ def slow_updates(monkeypatch, engine):
 @pytest.mark.parametrize("bound", [0, 1, 2])
 def test_rollouts_go_on_during_updates_and_no_token_is_staler_than_allowed(tmp_path, learnt, monkeypatch, bound):
     engine = Remote(lambda affinity: random.random() < 0.1)
-    updates = slow_updates(monkeypatch, engine)
+    updates = slow_updates(monkeypatch, engine, 1.0 if bound else 0.2)
     manifest = toy.run(tmp_path, engine=engine, max_steps=5, max_recollections=0, max_staleness=bound)
     assert manifest.rollouts == 5 * 12 and engine.held == [] and engine.most == bound + 1
     during = [any(start < asked < end for start, end in updates) for asked in engine.asked]

@@ -17,8 +17,15 @@ sys.path.append(str(Path(__file__).parents[1] / "models"))
 from forward import noisy_decoder  # noqa: E402
 
 
-@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
-@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(
+    "model,level",
+    [
+        pytest.param(DENSE, "sequence", id="sequence-dense"),
+        pytest.param(EXPERTS, "token", id="token-experts"),
+        pytest.param(DENSE, "token", id="token-dense", marks=pytest.mark.slow),
+        pytest.param(EXPERTS, "sequence", id="sequence-experts", marks=pytest.mark.slow),
+    ],
+)
 def test_packed_equals_unpacked(model, level):
     rng = np.random.default_rng()
     decoder, lora = noisy_decoder(rng, model), fresh(rng, model)

@@ -49,7 +49,14 @@ def test_sharded_over_all_devices_of_an_axis_equals_unsharded(mesh, case):
     check_sharded(mesh, case)
 
 
-@pytest.mark.parametrize("remat,experts", [("full", "ragged"), ("attention", "capacity"), ("projections", "ragged")])
+@pytest.mark.parametrize(
+    "remat,experts",
+    [
+        ("full", "capacity"),  # as on a GPU
+        pytest.param("attention", "ragged", marks=pytest.mark.slow),
+        pytest.param("projections", "capacity", marks=pytest.mark.slow),  # as on a CPU, and as the meshes above
+    ],
+)
 def test_layout_and_rematerialisation_change_nothing(remat, experts, case):
     decoder, lora, samples, expected = case
     execution = Execution(attention_rows=False, experts=experts, remat=remat, logits_elements=96 * 16)
