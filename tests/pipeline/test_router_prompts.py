@@ -157,3 +157,17 @@ def test_prompts_of_an_environment_that_a_model_wrote_come_out_of_the_sandbox():
     assert sets == {(): 6, ("look",): 6}
     assert all("switch off what burns" in p.messages[-1].content for p in found if p.adapters)
     assert all(p.messages[-1].content.startswith("Switch off lamp L") for p in found if not p.adapters)
+
+
+def test_two_environments_that_a_model_wrote_are_combined_for_the_router():
+    _, (adapter, _) = manifests_and_adapters()
+    made = [design(), design().replace(source=design().source.replace("what burns", "what is lit"))]
+    names = ("burning", "lit")
+    manifests = [manifest(each, name=name, capability=name) for name, each in zip(names, made, strict=True)]
+    adapters = [adapter.replace(name=name, capabilities=(name,), environments=(name,)) for name in names]
+    found = router_prompts(manifests, adapters, (), target=lamps(), own=OWN, prompts=8, sandbox=SandboxSettings())
+    assert Counter(p.adapters for p in found) == {(): 8, names[:1]: 8, names[1:]: 8, names: 2, names[::-1]: 2}
+    for prompt in found:
+        asked = {name for name, words in zip(names, ("what burns", "what is lit"), strict=True)
+                 if words in prompt.messages[-1].content}  # fmt: skip
+        assert asked == set(prompt.adapters) and [message.role for message in prompt.messages] == ["system", "user"]

@@ -59,7 +59,10 @@ class Hinted(Lights):
         return f"There are {len(self.world.on)} lamps."
 
     def prompts(self, seed, combined_with=None):
-        return Prompts((Message(role="user", content=f"lamp {seed}"),), (Message(role="user", content="hello"),))
+        asked = Message(role="user", content=f"lamp {seed}")
+        found = combined_with and combined_with.prompts(seed)
+        combined = (asked, *found.exercised, *found.routine) if found else ()
+        return Prompts((asked,), (Message(role="user", content="hello"),), combined)
 
 class Sets(Lights):
     name, policy, state_type = "sets", "You switch lamps.", Lamps
@@ -181,6 +184,34 @@ def test_hints_and_prompts_are_there_if_the_module_has_them(sandbox):
         assert isinstance(environment, Prompting) and not isinstance(plain(), Prompting)
         assert environment.prompts(5).exercised == (Message(role="user", content="lamp 5"),)
         assert not hasattr(plain(), "hint")
+
+
+def test_the_prompts_of_two_modules_are_combined_though_neither_sees_more_of_the_other(sandbox):
+    """Each runs in a process of its own: the second one learns what the first would say, and nothing else."""
+    source = LAMPS + (
+        "class Far(kit.Exercise[Lamps]):\n    name, policy, state_type = 'far', 'Far.', Lamps\n"
+        "    draw = Lights.draw\n    rooms = ['far away']\n"
+        "class Peeping(Hinted):\n    name, policy, state_type = 'peeping', 'Peep.', Lamps\n"
+        "    def prompts(self, seed, combined_with=None):\n"
+        "        seen = '' if combined_with is None else f'{combined_with.name} {combined_with.world}'\n"
+        "        return Prompts((Message(role='user', content=f'peep {seed}{seen}'),))\n"
+    )
+    near, far, peeping = (SandboxedFactory(SandboxedModule(*each), sandbox) for each in (
+        (LAMPS, "Hinted"), (source, "Far"), (source, "Peeping")))  # fmt: skip
+    try:
+        hinted, other = near(), far()
+        own = other.prompts(7)
+        assert own.combined == () and own.exercised[-1].content.startswith("Lamp in the far away")
+        assert hinted.prompts(7, other).combined == (Message(role="user", content="lamp 7"), *own.exercised)
+        texts = ("lamp 7", own.exercised[-1].content)
+        both = other.prompts(7, hinted).combined
+        assert both[0].content == "Far." and both[-1].content in (" ".join(texts), " ".join(reversed(texts)))
+        assert len(both) == 2 and other.prompts(7, in_this_process("Hinted")).combined == ()
+        with pytest.raises(EnvironmentFault, match="AttributeError: 'ShownExercise' object has no attribute 'world'"):
+            peeping().prompts(7, other)
+    finally:
+        for factory in (near, far, peeping):
+            factory.close()
 
 
 LIBRARY = """

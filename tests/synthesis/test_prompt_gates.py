@@ -1,5 +1,7 @@
 """Claims: practice that repeats a task is found out, and so are prompts that a router could not learn from."""
 
+from dataclasses import replace
+
 import pytest
 from bank_desk import KINDS, BankDesk
 
@@ -135,6 +137,13 @@ class Empty(PracticeEnvironment):
         return Prompts(())
 
 
+class Answered(PracticeEnvironment):
+    def prompts(self, seed, combined_with=None):
+        found = super().prompts(seed)
+        answered = Message(role="assistant", content="Done.")
+        return found if combined_with is None else replace(found, combined=(*found.exercised, answered))
+
+
 class Wavering(PracticeEnvironment):
     drawn = 0
 
@@ -148,6 +157,7 @@ class Wavering(PracticeEnvironment):
     [
         (Silent, "seed 0: the prompt that needs the capability does not end with the user"),
         (Empty, "seed 0: the prompt that needs the capability does not end with the user"),
+        (Answered, "seed 0: the prompt that is combined with another does not end with the user"),
         (Wavering, "seed 0: other prompts the second time"),
     ],
 )

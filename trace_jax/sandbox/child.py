@@ -44,7 +44,8 @@ class Episodes(Environments):
             found = self._open[episode].mutant(argument)
             return "null" if found is None else self._observed(found, "")
         if operation == "prompts":
-            found = self._open[episode].prompts(argument)
+            seed, other = argument
+            found = self._open[episode].prompts(seed, None if other is None else _shown(*other))
             parts = (found.exercised, found.routine, found.combined)
             return f"[{','.join(map(_messages, parts))}]"
         if operation == "open":
@@ -144,6 +145,16 @@ def warm_up() -> None:
 
     kit.tools(Lamp)
     Message.model_validate_json(Message(role="user", content="hello").model_dump_json())
+
+
+def _shown(name: str, exercised: "list[Any]", routine: "list[Any]") -> Any:
+    """The environment with which prompts are combined. It is in another process, and these are its own prompts."""
+    from trace_jax.contract.trajectory import Message
+    from trace_jax.environments.kit.exercise import ShownExercise
+    from trace_jax.environments.protocol import Prompts
+
+    parts = [tuple(Message.model_validate(message, strict=False) for message in part) for part in (exercised, routine)]
+    return ShownExercise(name, Prompts(*parts))
 
 
 def _messages(messages: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from trace_jax.contract.trajectory import Message, Tool
-from trace_jax.environments.protocol import Environment, Observation, Outcome, Prompts
+from trace_jax.environments.protocol import Environment, Observation, Outcome, Prompting, Prompts
 from trace_jax.sandbox.episode import SandboxEpisode, SandboxPool
 from trace_jax.sandbox.module import SandboxedModule
 from trace_jax.sandbox.sandbox import Sandbox
@@ -101,8 +101,11 @@ class SandboxedEnvironment:
         return self._and_state(self._episode.mutant(seed))
 
     def _prompts(self, seed: int, combined_with: Environment | None = None) -> Prompts:
-        """The prompts of this environment alone: another one runs in another process, so none are combined."""
-        return self._playing.run(self._episode.prompts(seed))
+        """The prompts of this environment. All that it sees of another sandboxed one are its name and prompts."""
+        other = None
+        if isinstance(combined_with, SandboxedEnvironment) and isinstance(combined_with, Prompting):
+            other = (combined_with.name, combined_with.prompts(seed))
+        return self._playing.run(self._episode.prompts(seed, other))
 
 
 async def _both(

@@ -69,9 +69,14 @@ class SandboxEpisode(RemoteEpisode):
         answer = await self._ask("mutant", json.dumps(seed))
         return None if answer is None else _judged(observation_of, answer)
 
-    async def prompts(self, seed: int) -> Prompts:
-        """What a router learns from."""
-        return _judged(_prompts, await self._ask("prompts", json.dumps(seed)))
+    async def prompts(self, seed: int, other: tuple[str, Prompts] | None = None) -> Prompts:
+        """What a router learns from. ``other`` is the name of another environment and its prompts of the seed."""
+        shown = None
+        if other is not None:
+            name, prompts = other
+            parts = (prompts.exercised, prompts.routine)
+            shown = [name, *([message.model_dump() for message in part] for part in parts)]
+        return _judged(_prompts, await self._ask("prompts", json.dumps([seed, shown])))
 
     async def _ask(self, operation: str, argument: str = "null") -> Any:
         return await self._worker.request(self._number, operation, argument)

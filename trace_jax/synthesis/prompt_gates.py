@@ -38,14 +38,16 @@ def _prompts(make: Factory, seeds: Sequence[int]) -> Check:
     environment = make()
     if not isinstance(environment, Prompting):
         return Check(name="prompts", passed=True, detail=NO_PROMPTS)
-    found = [environment.prompts(seed) for seed in seeds]
     again = make()
     assert isinstance(again, Prompting)
+    found = [environment.prompts(seed, again) for seed in seeds]
     problems = []
     for seed, prompts in zip(seeds, found, strict=True):
         if not prompts.exercised or prompts.exercised[-1].role != "user":
             problems.append(f"seed {seed}: the prompt that needs the capability does not end with the user")
-        if again.prompts(seed) != prompts:
+        if prompts.combined and prompts.combined[-1].role != "user":
+            problems.append(f"seed {seed}: the prompt that is combined with another does not end with the user")
+        if again.prompts(seed, environment) != prompts:
             problems.append(f"seed {seed}: other prompts the second time")
     distinct = len({prompts.exercised for prompts in found})
     # The same request may need the capability in one state and not in another: then the gate can only guess.

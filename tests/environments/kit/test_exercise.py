@@ -8,7 +8,8 @@ import pytest
 
 from trace_jax.contract.trajectory import Message
 from trace_jax.environments import kit
-from trace_jax.environments.protocol import Prompting
+from trace_jax.environments.kit.exercise import ShownExercise
+from trace_jax.environments.protocol import Prompting, Prompts
 from trace_jax.errors import UserError
 
 SWITCH = {
@@ -89,6 +90,34 @@ def test_routine_episodes_come_in_between_and_prompts_show_both():
     assert environment.prompts(5) == prompts and environment.scenario is before
     assert "hall" in prompts.exercised[-1].content and "attic" in prompts.routine[-1].content
     assert prompts.combined == () and prompts.exercised[0].role == "system"
+
+
+def test_two_exercises_are_combined_by_a_user_who_asks_for_both_at_once():
+    class Dark(Lights):
+        name, policy, state_type = "dark", "Save light.", Lamps
+
+        def draw(self, rng):
+            scenario = kit.Scenario(Lamps({"hall": True}))
+            scenario.add(kit.Request("All dark.", (kit.call("switch", room="hall", on=False),)))
+            return scenario
+
+    asked = set()
+    for seed in range(8):
+        prompts = Lights().prompts(seed, Dark())
+        own = prompts.exercised[-1].content
+        assert prompts.combined[:-1] == prompts.exercised[:-1]
+        assert prompts.combined[-1].content in (f"{own} All dark.", f"All dark. {own}")
+        asked.add(prompts.combined[-1].content.startswith("All dark."))
+        assert (prompts.exercised, prompts.routine) == ((alone := Lights().prompts(seed)).exercised, alone.routine)
+    assert asked == {True, False}
+    assert Lights().prompts(0, ShownExercise("silent", Prompts(()))).combined == ()
+
+
+def test_an_exercise_is_not_combined_with_another_kind_of_environment_which_may_need_the_same():
+    class Other:
+        name, prompts = "other", Lights.prompts
+
+    assert Lights().prompts(0, Other()).combined == ()
 
 
 def test_an_episode_in_which_nothing_is_to_be_done_is_drawn_again():

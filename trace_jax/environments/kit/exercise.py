@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from trace_jax.contract.trajectory import Check
+from trace_jax.contract.trajectory import Check, Message
 from trace_jax.environments import protocol
 from trace_jax.environments.kit.checks import progress
 from trace_jax.environments.kit.environment import Environment
@@ -36,10 +36,14 @@ class Exercise(Environment[S]):
         return None
 
     def prompts(self, seed: int, combined_with: protocol.Environment | None = None) -> Prompts:
-        """Openings of both sorts of episodes; none is combined with another environment."""
+        """Openings of both sorts of episodes. With another exercise, the user asks for what both open with at once."""
         exercised = self._opening(self.draw(Random(f"{self.name}/prompts/{seed}")))
-        routine = self.draw_routine(Random(f"{self.name}/prompts/{seed}"))
-        return Prompts(exercised, () if routine is None else self._opening(routine))
+        drawn = self.draw_routine(Random(f"{self.name}/prompts/{seed}"))
+        routine = () if drawn is None else self._opening(drawn)
+        if not isinstance(combined_with, Exercise):  # another kind of environment may need what this one exercises
+            return Prompts(exercised, routine)
+        other_first = Random(f"{self.name}/order/{seed}").random() < 0.5
+        return Prompts(exercised, routine, _both(exercised, combined_with.prompts(seed).exercised, other_first))
 
     def reward(self, checks: Sequence[Check]) -> float:
         """The share of what was to be done that was done, less for what was not."""
@@ -58,6 +62,25 @@ class Exercise(Environment[S]):
             f"environment {self.name!r}: {_DRAWS} draws for task {task!r}, and the calls of none change the state, nor "
             "are there words to say: whoever does nothing would earn 1"
         )
+
+
+class ShownExercise(Exercise[Any]):
+    """An exercise in another process, of which nothing is known but its prompts of one seed."""
+
+    def __init__(self, name: str, prompts: Prompts) -> None:
+        self.name, self._prompts = name, prompts
+
+    def prompts(self, seed: int, combined_with: protocol.Environment | None = None) -> Prompts:
+        """Those prompts, whatever the seed is."""
+        return self._prompts
+
+
+def _both(own: tuple[Message, ...], other: tuple[Message, ...], other_first: bool) -> tuple[Message, ...]:
+    """The opening ``own``, in which the user also asks what the user of ``other`` asks last. Empty if one does not."""
+    if not other or own[-1].role != "user" or other[-1].role != "user":
+        return ()
+    texts = [own[-1].content or "", other[-1].content or ""]
+    return (*own[:-1], Message(role="user", content=" ".join(reversed(texts) if other_first else texts)))
 
 
 def _asks(scenario: Scenario[Any]) -> bool:
