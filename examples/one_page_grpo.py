@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from trace_jax.models.formats.peft import save_peft
 from trace_jax.models.lora import LoRA, init_lora
 from trace_jax.rollout.player import collect
 from trace_jax.rollout.settings import RolloutSettings
+from trace_jax.sandbox.designs import host_of_design
+from trace_jax.sandbox.settings import SandboxSettings
 from trace_jax.training.advantages import group_advantages
 from trace_jax.training.batch import MicroBatch, micro_batches
 from trace_jax.training.collection import Group
@@ -79,7 +82,8 @@ def grpo(
 
     Args:
         base: Hugging Face directory of the base model.
-        environment: whatever ``load_source`` takes: ``module:Class``, a target's name, or an environment manifest.
+        environment: whatever ``load_source`` takes: ``module:Class``, a target's name, or an environment manifest. What
+            a language model wrote runs in the sandbox.
         directory: where the adapter is written.
         report: called after each step with its number, mean reward, loss, trained tokens and seconds.
     """
@@ -89,7 +93,8 @@ def grpo(
     renderer = load_renderer(Path(base), None)
 
     # The tasks: group n is a function of n and the seed. All rollouts of a group have the same task.
-    source = load_source(environment, "train", TASKS)
+    hosted = partial(host_of_design, settings=SandboxSettings())
+    source = load_source(environment, "train", TASKS, host_of_design=hosted)
     tasks = TrainingEnvironment(source.name, source.host, source.tasks, source.target, "train")
     group_source = GroupSource([tasks], "one_page", seed, rollout)
 
