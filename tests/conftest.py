@@ -1,5 +1,6 @@
 """All tests run on the CPU, as eight devices, with one persistent compilation cache: set before JAX is imported."""
 
+import asyncio
 import os
 import signal
 import tempfile
@@ -18,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+import uvicorn.server  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # Machines are shared: an example that once takes long is no bug.
@@ -37,6 +39,23 @@ def programs_are_told():
     jax.devices()
     os.environ["XLA_FLAGS"] = xla_flags.PROGRAMS
     os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
+
+
+class _Hurried:
+    """asyncio, for a module that sleeps between two looks: it looks twenty times as often."""
+
+    def __getattr__(self, name):
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(seconds):
+        await asyncio.sleep(seconds / 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_end_when_they_are_told():
+    """uvicorn looks ten times a second whether it should end: hundreds of tests would wait for that."""
+    uvicorn.server.asyncio = _Hurried()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,6 +16,8 @@ PATIENT = SandboxSettings(memory_mib=256, step_seconds=20.0, start_seconds=20.0)
 # For attacks that never end: short, and longer where the calls before the attack must not be late.
 SHORT = SandboxSettings(memory_mib=256, step_seconds=0.25, start_seconds=0.5)
 LONGER = SandboxSettings(memory_mib=256, step_seconds=0.7, start_seconds=0.7)
+# For one that is found out at once, and whose process is then waited for in vain.
+SILENT = SandboxSettings(memory_mib=256, step_seconds=2.0, start_seconds=20.0)
 
 MARKER = "/tmp/left-by-an-attack"
 FORBIDDEN = "forbidden system call"
@@ -71,11 +73,17 @@ class Victim:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack. ``at`` says which call of the environment it is made in."""
+    """One attack. ``at`` says which call of the environment it is made in, ``settings`` the limits of its own."""
 
     body: str
     report: str
     at: str = "step"
+    settings: SandboxSettings | None = None
+
+    def limits(self) -> SandboxSettings:
+        """What it is given of time and memory."""
+        late = SHORT if self.report == LATE else LONGER if self.report.endswith(LATE) else PATIENT
+        return self.settings or late
 
     def contained(self, report: str) -> bool:
         """Whether our side reported the attack by the line that it should."""
@@ -91,7 +99,7 @@ class Attack:
 
 def launch(attack: Attack, sandbox) -> str:
     """What our side says: the fault, or the module's own words if no call broke."""
-    sandbox.settings = SHORT if attack.report == LATE else LONGER if attack.report.endswith(LATE) else PATIENT
+    sandbox.settings = attack.limits()
     make = SandboxedFactory(attack.module(), sandbox)
     try:
         environment = make()
@@ -226,6 +234,7 @@ ATTACKS = {
     "deep answer": Attack(
         "n = number_of_the_request()\nos.write(3, b'[[%d,' % n + b'[' * 900 + b']' * 900 + b']]\\n'); time.sleep(60)",
         f"expected an observation|nested too deeply|{NO_ANSWER}",
+        settings=SILENT,
     ),
     "number beyond all": Attack("os.write(3, b'[[' + b'9' * 5000 + b',{}]]\\n')", NO_ANSWER),
     "answer for nobody": Attack('os.write(3, b\'[[99,{"messages":[],"done":true}]]\\n\')', OUT_OF_TURN),
@@ -306,3 +315,12 @@ ATTACKS = {
         "expected a Message",
     ),
 }
+
+# What bubblewrap or a namespace would have contained as well: without them it is up to the filter alone.
+OF_THE_FILTER = (
+    "loop", "fork", "spawn", "execute", "memory", "early exit", "read a file", "write a file", "list /proc",
+    "read /proc/self/environ", "write our memory", "open a device", "remove a file", "leave the root",
+    "environment variables", "socket", "local sockets", "netlink", "signal to us", "signal to all",
+    "signal to the fork server", "ptrace", "read our memory", "priority", "user namespace", "mount", "become root",
+    "call of x32", "closed descriptors", "descriptors of our side", "the fork server's socket", "reward NaN",
+)  # fmt: skip

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from attacks import ATTACKS, MARKER, PATIENT, launch
+from attacks import ATTACKS, MARKER, OF_THE_FILTER, PATIENT, launch
 
 from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
@@ -30,6 +30,8 @@ class Peaceful:
     def solution(self): return (Message(role="assistant", content="bye"),)
 """
 
+MODES = ("bubblewrap + strict", "strict")
+
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls are those of x86-64")
 
 
@@ -42,7 +44,7 @@ def started(mode):
         return str(error)
 
 
-@pytest.fixture(params=["bubblewrap + strict", "strict"])
+@pytest.fixture(params=MODES)
 def sandbox(request):
     found = started(request.param)
     if isinstance(found, str):
@@ -84,9 +86,18 @@ def our_side():
     )
 
 
+def attacks_of(mode):
+    """Every attack in one mode; of the others quickly what they alone contain, and the rest as slow tests."""
+    for name in ATTACKS:
+        quick = mode == MODES[0] or name in OF_THE_FILTER
+        yield pytest.param(mode, name, marks=() if quick else pytest.mark.slow)
+
+
 @x86_64
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_contained_and_reported_and_our_side_is_as_it_was(name, sandbox, monkeypatch):
+@pytest.mark.parametrize(
+    ("sandbox", "name"), [each for mode in MODES for each in attacks_of(mode)], indirect=["sandbox"]
+)
+def test_an_attack_is_contained_and_reported_and_our_side_is_as_it_was(sandbox, name, monkeypatch):
     monkeypatch.setenv("A_SECRET", "of ours")
     before = our_side()
     report = launch(ATTACKS[name], sandbox)
@@ -139,10 +150,10 @@ def test_the_end_of_our_process_ends_all_others_even_those_in_a_loop(sandbox):
 
 
 @cache
-def reports_without_namespaces():
+def reports_without_namespaces(names):
     python_path = os.pathsep.join([*filter(None, sys.path), str(HERE)])
     done = subprocess.run(
-        [sys.executable, str(HERE / "without_namespaces.py")],
+        [sys.executable, str(HERE / "without_namespaces.py"), *names],
         env={**os.environ, "PYTHONPATH": python_path},
         capture_output=True,
         text=True,
@@ -153,15 +164,17 @@ def reports_without_namespaces():
 
 
 @x86_64
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_contained_where_namespaces_are_forbidden(name):
-    found = reports_without_namespaces()
-    assert found["mode"] == "strict"
-    assert ATTACKS[name].contained(found["reports"][name]), found["reports"][name]
+@pytest.mark.parametrize(
+    "names", [OF_THE_FILTER, pytest.param(tuple(ATTACKS), marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_attacks_are_contained_where_namespaces_are_forbidden(names):
+    found = reports_without_namespaces(names)
+    assert found["mode"] == "strict" and list(found["reports"]) == list(names)
+    assert {name: said for name, said in found["reports"].items() if not ATTACKS[name].contained(said)} == {}
 
 
 @x86_64
 def test_bubblewrap_is_found_not_to_start_where_namespaces_are_forbidden():
-    (reason,) = reports_without_namespaces()["reasons"]
+    (reason,) = reports_without_namespaces(OF_THE_FILTER)["reasons"]
     assert reason.startswith("sandbox: bubblewrap + strict does not work here: ")
     assert "amespace" in reason or "there is no bwrap" in reason or "not permitted" in reason
