@@ -6,7 +6,9 @@
 import pytest
 
 from benchmarks.planted_designs.faults import FAULTS
+from benchmarks.planted_designs.library import Fines
 from benchmarks.planted_designs.matrix import SOUND, matrix
+from trace_jax.synthesis import gates, search_gates
 
 GATES = (
     "deterministic", "seeds_differ", "tools_of_target", "solution_earns_1", "do_nothing", "always_refuse", "random",
@@ -15,10 +17,24 @@ GATES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def found():
+SEARCHED = (Fines, *(fault.make for fault in FAULTS.values() if "reward_search" in fault.gates))
+
+
+def short_but_for_those_it_finds(make, seeds):
+    """The whole reward search where it should find a program, and of the sound environment; elsewhere a tenth of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if make not in SEARCHED:
+            patch.setattr(search_gates, "PROGRAMS", search_gates.PROGRAMS // 10)
+        return search_gates.reward_search(make, seeds)
+
+
+@pytest.fixture(scope="module", params=["short search", pytest.param("whole search", marks=pytest.mark.slow)])
+def found(request):
     """All checks of every planted environment."""
-    return matrix()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "short search":
+            patch.setattr(gates, "reward_search", short_but_for_those_it_finds)
+        return matrix()
 
 
 def test_the_matrix_is_complete(found):

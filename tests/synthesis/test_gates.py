@@ -31,7 +31,7 @@ def failed(design, seeds, tasks):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_generator_passes_where_it_begins_and_where_it_is_hardest(name, tasks):
+def test_every_generator_passes_where_it_begins_and_where_it_is_hardest(name, tasks, short_search):
     ladder = FamilyPractice(FAMILIES[name])
     for design in (ladder.first, ladder.designs[-1]):
         assert failed(design, range(100, 108), tasks) == {}, design

@@ -12,6 +12,10 @@ from trace_jax.environments.helpdesk.practice import FAMILIES, FamilyPractice
 from trace_jax.environments.helpdesk.target import Helpdesk
 from trace_jax.environments.registry import environment_factory
 from trace_jax.errors import UserError
+from trace_jax.synthesis import stage, trials
+from trace_jax.synthesis.disjoint import conversations
+from trace_jax.synthesis.gates import run_gates
+from trace_jax.synthesis.isolated import run_isolated
 from trace_jax.synthesis.rules import RulesDesigner
 from trace_jax.synthesis.settings import SynthesisSettings
 from trace_jax.synthesis.stage import synthesise
@@ -22,6 +26,24 @@ WIDTH = Interval(mean=0.5, low=0.4, high=0.6)
 def capability(name):
     candidate = Candidate(name=name, description="d")
     return SelectedCapability(capability=candidate, rank=1, coverage=WIDTH, delta=WIDTH, failed_examples=())
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return conversations(Helpdesk())
+
+
+@pytest.fixture(autouse=True)
+def gates(monkeypatch, tasks, short_search):
+    """Gates in this process, with a short search: what they find is not the stage's business."""
+
+    def in_this_process(design, brief, seeds, seconds, tasks, *, sandbox):
+        if design.entry_point.partition(":")[0] == "stranger":
+            return run_isolated(design, brief, seeds, seconds, tasks, sandbox=sandbox)
+        return run_gates(environment_factory(design, brief.own), brief.tools, brief.results, seeds, tasks)
+
+    monkeypatch.setattr(trials, "run_isolated", in_this_process)
+    monkeypatch.setattr(stage, "conversations", lambda *_: tasks)
 
 
 class Base:
@@ -74,7 +96,8 @@ def never(*_):
     raise AssertionError("rolled out again")
 
 
-def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path):
+def test_an_accepted_environment_is_written_and_can_be_rebuilt(tmp_path, monkeypatch):
+    monkeypatch.undo()  # its gates have processes of their own
     base = Base()
     manifest = run("verify_before_acting", base, tmp_path)
     assert isinstance(manifest, EnvironmentManifest)
