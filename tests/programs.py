@@ -1,11 +1,13 @@
 """Programs as a user starts them, without the four seconds that each takes to import JAX and transformers.
 
 A server process has imported all that the programs share; each program is a fork of it, a process of its own. What a
-program imports when it starts, and a process that a test has to kill, are tested with ``subprocess`` itself.
+program imports when it starts, how Python ends, and a process that a test has to kill, are tested with ``subprocess``
+itself.
 """
 
 import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -13,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -69,6 +72,7 @@ def _serve() -> None:
         import_module(name)
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads: a fork would lose them"
+    gc.freeze()  # else each fork copies what it collects
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -88,8 +92,21 @@ def _become(arguments: list[str], environment: dict[str, str], streams: list[int
     sys.argv = [arguments[0], *arguments[1:]]
     signal.alarm(SECONDS)
     sys.orig_argv = [sys.executable, "-m", *arguments]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not isinstance(end.code, int | None):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    # The interpreter ends here as ever, but does not take apart what was imported: that is a second of copied pages.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 ROOT = Path(__file__).parents[1]
 BASE = "--config=configs/base.py"
@@ -51,10 +52,8 @@ def command(directory: Path, *arguments: str) -> list[str]:
 
 
 def call(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(
-        command(directory, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    command(directory)
+    return run_program("program", *arguments, env={"PYTHONPATH": str(directory), **variables})
 
 
 def one_line_error(result: subprocess.CompletedProcess, status: int) -> str:
@@ -74,9 +73,7 @@ def test_prompts_are_printed_where_a_program_has_some(tmp_path):
     assert "unknown command line flag 'print_prompts'" in one_line_error(result, 2).lower()
     with_prompts = PROGRAM.replace("run(main)", "run(main, prompts=['trace_jax.llm'])")
     (tmp_path / "prompts.py").write_text(textwrap.dedent(with_prompts))
-    words = [sys.executable, str(tmp_path / "prompts.py"), "--print_prompts"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = run_program("prompts", "--print_prompts", env={"PYTHONPATH": str(tmp_path)})
     assert result.returncode == 0 and "=== trace_jax.llm: repair, version 1-" in result.stdout, result.stderr
     assert "main" not in result.stdout and not result.stderr
 

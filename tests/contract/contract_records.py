@@ -4,6 +4,7 @@ They follow the fields of the models, so that a new field is tested from its fir
 written down here.
 """
 
+import functools
 import types
 from collections.abc import Iterable
 from enum import EnumType
@@ -68,10 +69,16 @@ def of_field(field: FieldInfo) -> st.SearchStrategy:
     return of_type(field.annotation, tuple(field.metadata))
 
 
+@functools.cache
+def of_model(model: type[Part]) -> st.SearchStrategy[Part]:
+    """Legal records or parts. Strategies are dear to make: one for each model."""
+    fields = {name: of_field(field) for name, field in model.model_fields.items() if name != "schema_version"}
+    return _legal(model, fields)
+
+
 @st.composite
-def of_model(draw: st.DrawFn, model: type[Part]) -> Part:
-    """A legal record or part."""
-    values = {name: draw(of_field(field)) for name, field in model.model_fields.items() if name != "schema_version"}
+def _legal(draw: st.DrawFn, model: type[Part], fields: dict[str, st.SearchStrategy]) -> Part:
+    values = {name: draw(field) for name, field in fields.items()}
     if model is trajectory.Segment:
         values["logprobs"] = tuple(draw(of_type(float)) for _ in values["tokens"]) if values["trained"] else ()
         values["adapter"] = values["adapter"] if values["trained"] else None

@@ -23,9 +23,9 @@ PROGRAM = """
     from trace_jax.contract.lock import locked
     from trace_jax.errors import UserError
 
-    directory, start, act = sys.argv[1:]
+    directory, act = sys.argv[1:]
     print("ready", flush=True)
-    time.sleep(max(0.0, float(start) - time.time() - 0.1))
+    start = sys.stdin.readline()
     while time.time() < float(start):
         pass
     try:
@@ -44,12 +44,16 @@ PROGRAM = """
 """
 
 
-def started(directory: Path, at: float, act: str) -> subprocess.Popen[str]:
-    """A process that waits for the time ``at``, busily at the end, to lock ``directory``."""
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(directory), str(at), act]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    return process
+def ready(directory: Path, act: str) -> subprocess.Popen[str]:
+    """A process that is told a time and waits for it, busily, to lock ``directory``."""
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(directory), act]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, **pipes, text=True, start_new_session=True)
+
+
+def start(process: subprocess.Popen[str], at: float) -> None:
+    process.stdin.write(f"{at}\n")
+    process.stdin.flush()
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -58,9 +62,12 @@ def test_of_many_starts_at_the_same_moment_one_gets_the_directory(tmp_path, ther
     if there:
         place.mkdir()
         (place / FILE).write_text("{}")  # of a program that was killed
-    at = time.time() + 4.0
-    processes = [started(place, at, "race") for _ in range(5)]
-    said = [process.communicate(timeout=60)[0].splitlines()[1:] for process in processes]
+    processes = [ready(place, "race") for _ in range(5)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 5
+    at = time.time() + 0.2
+    for process in processes:
+        start(process, at)
+    said = [process.communicate(timeout=60)[0].splitlines() for process in processes]
     got = [lines for lines in said if lines[0].startswith("got it")]
     assert len(got) == 1, said
     (owner,) = (process.pid for process, lines in zip(processes, said, strict=True) if lines in got)
@@ -73,7 +80,8 @@ def test_of_many_starts_at_the_same_moment_one_gets_the_directory(tmp_path, ther
 
 @pytest.mark.parametrize("act", ["sleep", "fork"])
 def test_a_killed_owner_leaves_the_directory_free_whoever_it_has_forked(tmp_path, act):
-    process = started(tmp_path, 0, act)
+    process = ready(tmp_path, act)
+    start(process, 0.0)
     try:
         assert [process.stdout.readline().split()[0] for _ in range(2)] == ["ready", "got"]
         with (
@@ -88,7 +96,7 @@ def test_a_killed_owner_leaves_the_directory_free_whoever_it_has_forked(tmp_path
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its child as well
-        process.stdout.close()
+        process.stdin.close(), process.stdout.close()
 
 
 def test_what_was_written_stays_and_the_lock_file_does_not(tmp_path):

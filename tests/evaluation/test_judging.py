@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from etils import epath
+from programs import run_program
 from scripted_endpoint import Endpoint, endpoint, said
 
 from evaluation.judging.agreement import agreement_with_truth, named_agreement, share
@@ -193,18 +193,13 @@ def test_the_rules_find_what_the_bank_does_wrong(tmp_path: Path) -> None:
 
 
 def test_the_program_prints_tables_and_goes_on(tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "evaluation.analyst", "--config=configs/quickstart.py", f"--workdir={tmp_path}",
-        "--sources=bank", "--config.analysis.runs=2",
-    ]  # fmt: skip
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    flags = "--config=configs/quickstart.py", f"--workdir={tmp_path}", "--sources=bank", "--config.analysis.runs=2"
+    first = run_program("evaluation.analyst", *flags)
     assert first.returncode == 0, first.stderr
     assert "keeps_prohibition" in first.stdout and "faults found" in first.stdout
     found = json.loads((tmp_path / "analyst.json").read_text())
     assert found["analyst"] == "rules" and len(found["sources"]) == 1 and len(found["sources"][0]["faults"]) == 4
-    changed = subprocess.run(
-        [*command, "--config.analysis.runs=3"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    changed = run_program("evaluation.analyst", *flags, "--config.analysis.runs=3")
     assert changed.returncode == 1 and "runs" in changed.stderr and changed.stderr.count("\n") == 1
 
 
@@ -221,8 +216,5 @@ def test_a_model_that_says_nothing_of_use_ends_in_nothing_selected(tmp_path: Pat
 
 def judge_endpoint(served: Endpoint, place: Path) -> subprocess.CompletedProcess[str]:
     served.reply = lambda body: said("I would rather not say.")
-    command = [
-        sys.executable, "-m", "evaluation.analyst", "--config=configs/quickstart.py", f"--workdir={place}",
-        "--sources=bank", f"--endpoint={served.url}", "--config.llm.model=weak",
-    ]  # fmt: skip
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    flags = "--sources=bank", f"--endpoint={served.url}", "--config.llm.model=weak"
+    return run_program("evaluation.analyst", "--config=configs/quickstart.py", f"--workdir={place}", *flags)

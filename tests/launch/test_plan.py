@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from trace_jax.contract.files import read_document
 from trace_jax.planning.report import PlanReport
@@ -14,8 +15,13 @@ ROOT = Path(__file__).parents[2]
 STAND_IN = ("--config=configs/base.py", "--programs=yardstick:stand_in")
 
 
+def paths() -> str:
+    return f"{ROOT}:{ROOT / 'tests' / 'planning'}:{os.environ['PYTHONPATH']}"
+
+
 def plan(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'planning'}:{os.environ['PYTHONPATH']}"}
+    """Started anew: it prepares the environment before it imports JAX."""
+    environment = {**os.environ, "PYTHONPATH": paths()}
     command = [sys.executable, "-m", "launch.plan", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -60,7 +66,7 @@ def test_a_plan_that_does_not_fit():
     ],
 )
 def test_refused_in_one_line(arguments, told):
-    result = plan(*arguments)
+    result = run_program("launch.plan", *arguments, env={"PYTHONPATH": paths()})
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1 and told in result.stderr, result.stderr
 
