@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import xla_flags
 from etils import epath
 from lamps_target import LOOK_FIRST, OWN
+from programs import run_program
 from scripted_endpoint import served  # noqa: F401 (fixture)
 
 from configs.quickstart import get_config
@@ -22,17 +24,21 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "training.max_steps": 2,  # both of them on what calibration has played
     "training.groups_per_step": 4,
+    "training.num_generations": 4,
     "training.num_iterations": 1,
     "synthesis.calibration_groups": 8,
+    "synthesis.calibration_group_size": 4,
+    "synthesis.max_rounds": 3,
     "routing.prompts": 32,
     "telemetry.tensorboard": False,
 }
 
 
 def start(program: str, workdir: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    settings = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, "-m", f"launch.{program}", "--config=configs/quickstart.py", f"--workdir={workdir}"]
-    return subprocess.run([*command, *settings, *flags], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    given = ["--config=configs/quickstart.py", f"--workdir={workdir}", *flags]
+    given += [f"--config.{name}={value}" for name, value in SMALL.items()]
+    # The pipeline of the test runs in its process, and bits are compared.
+    return run_program(f"launch.{program}", *given, env={"XLA_FLAGS": xla_flags.TESTS})
 
 
 def stage(program: str, workdir: Path, *flags: str) -> str:

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    config, reset = get_config(), Desk.reset
+    config, reset = get_config().copy_and_resolve_references(), Desk.reset
+    config.target.train_tasks = 10
     down: set[int] = set()
 
     def faulty(desk: Desk, seed: int):
@@ -41,12 +42,12 @@ def test_base_rollouts_that_broke_are_played_again_until_they_are_analysed(tmp_p
         down.update(broken)
         return pipeline.find_capabilities()
 
-    with pytest.raises(UserError, match="120 trajectories, none of them graded: .*database is down"):
+    with pytest.raises(UserError, match="20 trajectories, none of them graded: .*database is down"):
         start(range(100))
     found = start([7])
-    assert found.report.broken == 2 and found.report.passed + found.report.failed == 118
+    assert found.report.broken == 2 and found.report.passed + found.report.failed == 18
     recorded = (tmp_path / "base_rollouts.jsonl").read_bytes()
-    assert recorded.count(b"\n") == 240
+    assert recorded.count(b"\n") == 40
     assert start() == found and (tmp_path / "base_rollouts.jsonl").read_bytes() == recorded
 
 
