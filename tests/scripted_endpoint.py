@@ -73,6 +73,7 @@ def endless() -> Response:
         yield b'{"choices": "'
         while True:
             yield b"x" * (1 << 20)
+            await asyncio.sleep(0)  # or the server never learns that its client has left, and sends for ever
 
     return StreamingResponse(pieces(), media_type="application/json")
 

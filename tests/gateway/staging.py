@@ -13,9 +13,10 @@ from upstream import Upstream
 from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang import pool
 from trace_jax.engines.sglang.engine import SGLangEngine
-from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS, SGLangBackend
+from trace_jax.gateway.sglang import ATTEMPTS, SGLangBackend
 
 CHAT = "/v1/chat/completions"
+WAIT_SECONDS = 1.0  # without a server: half of the gateway's own
 
 
 def engine_of(upstreams, config, api_key=None, **changes) -> SGLangEngine:
@@ -66,8 +67,9 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(pool, "_CHECK_SECONDS", 0.5)
-    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.1)
+    monkeypatch.setattr(pool, "_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.05)
+    monkeypatch.setattr(pool, "_TICK", 0.02)
 
 
 @pytest.fixture

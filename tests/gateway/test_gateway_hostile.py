@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -78,10 +79,10 @@ def test_a_head_that_does_not_come_in_time_closes_the_connection(monkeypatch, dr
 
 
 def test_a_response_that_nobody_reads_closes_the_connection(monkeypatch):
-    monkeypatch.setattr(connections, "_STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "_STALLED_SECONDS", 0.2)
     with serving(make_answer) as url, connect(url) as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123456789" * 40)
-        time.sleep(2.0)
+        time.sleep(0.8)
         assert len(closed(client)) < 40 << 20
         assert urllib.request.urlopen(url, timeout=30).read() == b"0"
 
@@ -95,10 +96,13 @@ def test_idle_connections_make_room_for_new_ones(monkeypatch):
 
 
 def test_a_connection_for_which_there_is_no_room_hears_so_in_openais_shape():
+    begun, over = [], threading.Event()
+
     async def make_slow(stack):
         async def slow(scope, receive, send):
-            await receive()
-            await asyncio.sleep(3)
+            begun.append(await receive())
+            while not over.is_set():
+                await asyncio.sleep(0.01)
             await answer(scope, receive, send)
 
         return slow
@@ -106,9 +110,10 @@ def test_a_connection_for_which_there_is_no_room_hears_so_in_openais_shape():
     with serving(make_slow, http=guarded(2)) as url, ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(connect(url)).sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.5)
+        until(lambda: len(begun) == 2)
         with connect(url) as client:
             head, _, text = closed(client).partition(b"\r\n\r\n")
+        over.set()
         assert b" 503 " in head and json.loads(text)["error"]["type"] == "server_error"
 
 
@@ -227,7 +232,7 @@ def test_others_are_served_while_one_sends_all_it_can(stage):
     with stage(limits=Limits(16 << 20, 64, 60.0)) as stage, ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(connect(stage.url)).sendall(b"POST / HTTP/1.1\r\nHost:")
-        stage.upstreams[0].delay = 0.5
+        stage.upstreams[0].delay = 0.2
         streams = [stack.enter_context(connect(stage.url)) for _ in range(20)]
         data = json.dumps(asked("orders", stream=True)).encode()
         for stream in streams:

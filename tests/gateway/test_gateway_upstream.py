@@ -13,7 +13,7 @@ import numpy as np
 import openai
 import pytest
 from served import serving
-from staging import CHAT, Stage, asked, engine_of, until
+from staging import CHAT, WAIT_SECONDS, Stage, asked, engine_of, until
 from upstream import EVENTS, WHOLE, Upstream
 
 from trace_jax.contract.files import read_records
@@ -24,7 +24,7 @@ from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.errors import EngineError, EngineGone, UserError
 from trace_jax.gateway.labels import ServerReader
 from trace_jax.gateway.limits import Limits
-from trace_jax.gateway.sglang import ATTEMPTS, WAIT_SECONDS
+from trace_jax.gateway.sglang import ATTEMPTS
 from trace_jax.models.formats.peft import load_peft
 
 
@@ -254,7 +254,7 @@ def test_too_many_at_a_time_are_told_to_come_back(stage):
 
 
 def test_an_answer_that_takes_too_long(stage):
-    with stage(limits=Limits(1 << 20, 4, 2.0)) as stage:
+    with stage(limits=Limits(1 << 20, 4, 1.0)) as stage:
         stage.upstreams[0].delay = 60.0
         status, _, answer = stage.post(asked("orders", model="base"))
         assert status == 504 and json.loads(answer)["error"]["type"] == "server_error"
