@@ -67,8 +67,14 @@ def _dense(h, layer, pairs, gates):
 
 
 @pytest.mark.parametrize("layout", ["ragged", "capacity"])
-@pytest.mark.parametrize("adapters", [0, 1, 3])
-@pytest.mark.parametrize("skew", [0.0, 9.0], ids=["even", "uneven"])
+@pytest.mark.parametrize(
+    ("adapters", "skew"),
+    [
+        pytest.param(0, 0.0, id="0-even"),
+        pytest.param(3, 9.0, id="3-uneven"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(0, 9.0), (1, 0.0), (1, 9.0), (3, 0.0)]),
+    ],
+)
 def test_mixture_and_its_gradients_equal_the_dense_computation(layout, adapters, skew, rng):
     h, layer, pairs, gates = _inputs(rng, 70, adapters, skew=skew)
     execution = Execution(experts=layout)

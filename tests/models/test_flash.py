@@ -46,7 +46,13 @@ def _relative(x, y) -> float:
 
 @pytest.mark.parametrize(
     ("T", "N", "K", "H", "window"),
-    [(300, 4, 4, 64, None), (384, 4, 2, 80, 50), (272, 8, 1, 128, None), (48, 2, 1, 256, 20)],
+    [
+        pytest.param(300, 4, 4, 64, None, marks=pytest.mark.slow),
+        (200, 4, 2, 80, 50),
+        pytest.param(384, 4, 2, 80, 50, marks=pytest.mark.slow),
+        (272, 8, 1, 128, None),
+        pytest.param(48, 2, 1, 256, 20, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_plain_attention(rng, T, N, K, H, window):
     segment, parent, positions = packed_ids(rng, 2, T)
@@ -55,7 +61,10 @@ def test_equals_plain_attention(rng, T, N, K, H, window):
     assert max(map(_relative, ours, plain)) <= EXACT
 
 
-@pytest.mark.parametrize(("blocks", "window"), [((128, 256), None), ((256, 128), 100), ((128, 128), None)])
+@pytest.mark.parametrize(
+    ("blocks", "window"),
+    [((128, 256), None), ((256, 128), 100), pytest.param((128, 128), None, marks=pytest.mark.slow)],
+)
 def test_equals_plain_attention_over_many_blocks(monkeypatch, rng, blocks, window):
     monkeypatch.setattr(flash, "choose_blocks", lambda *_: Blocks(*blocks))
     segment, parent, positions = packed_ids(rng, 2, 768)

@@ -55,17 +55,18 @@ def mesh_logits(directory, tokens_BT, sizes, dtype):
     return np.asarray(logits(params_of(decoder), jnp.asarray(tokens_BT)))
 
 
+@pytest.mark.parametrize("meshes", [MESHES[-1:], pytest.param(MESHES[:-1], marks=pytest.mark.slow)], ids=["one", "all"])
 @pytest.mark.parametrize(
     "family",  # all are compared on one device in test_huggingface.py; the meshes are the same for all
     [pytest.param("qwen3", marks=pytest.mark.slow), "qwen3_moe", pytest.param("llama", marks=pytest.mark.slow)],
 )
-def test_logits_on_meshes_equal_transformers(family, rng, tmp_path):
+def test_logits_on_meshes_equal_transformers(family, meshes, rng, tmp_path):
     model = reference(family, int(rng.integers(2**31)))
     model.save_pretrained(tmp_path)
     tokens = rng.integers(0, 96, (8, 12))
     expected = torch_logits(model, tokens)
     assert np.abs(expected).max() > 1
-    for sizes in MESHES[-2:]:
+    for sizes in meshes:
         np.testing.assert_allclose(mesh_logits(tmp_path, tokens, sizes, jnp.float32), expected, atol=1e-4)
 
 

@@ -39,7 +39,9 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("config", [DENSE, MIXTURE], ids=["dense", "mixture"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(DENSE, marks=pytest.mark.slow, id="dense"), pytest.param(MIXTURE, id="mixture")]
+)
 def test_every_device_gets_its_part_and_every_process_reads_only_its_own(config, processes, rng, tmp_path):
     tensors = write_random(tmp_path / "model", config, rng)
     reference = tmp_path / "reference.pkl"
