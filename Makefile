@@ -41,8 +41,9 @@ smollm2: $(VENV)/installed-smollm2
 	$(PY) -m evaluation.aggregate --baselines="warm start" \
 	    --reports=$$(printf '$(SMOLLM2)/seed%s/evaluation.json,' $(SEEDS) | sed 's/,$$//')
 
-# Processes that share the test files; 0 means only pytest's own process. Each takes up to 5 GB.
-WORKERS ?= 2
+# Processes that share the test files: one more than two cores, since many tests wait. 0 means only pytest's own
+# process. Each takes up to 5 GB.
+WORKERS ?= 3
 
 test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev

@@ -83,7 +83,7 @@ def test_a_late_group_is_as_old_as_its_first_turn(tmp_path, bound):
 def test_a_step_waits_for_one_group_where_all_are_late(tmp_path):
     class Slow(Remote):
         async def generate(self, *args, **settings):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1 if settings["affinity"].endswith("/3") else 0.5)
             return await super().generate(*args, **settings)
 
     rows = late_run(tmp_path, Slow(), 3, group_seconds=0.05, max_staleness=5)
