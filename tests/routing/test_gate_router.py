@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
@@ -105,6 +106,11 @@ def test_training_is_deterministic_and_survives_the_file(trained, table, base, r
         for name in ("mean", "scale", "weight", "bias"):
             np.testing.assert_array_equal(getattr(other, name), getattr(gate, name))
         assert (other.choices, other.pooling, other.base) == (gate.choices, gate.pooling, gate.base)
+    written = set()
+    for _ in range(20):
+        save_gate(tmp_path / "gate.safetensors", gate)
+        written.add((tmp_path / "gate.safetensors").read_bytes())
+    assert len(written) == 1
 
 
 def test_gate_of_another_base_or_table_or_model_is_refused(trained, table, manifest, base, reader, renderer, tmp_path):
@@ -133,6 +139,11 @@ def test_damaged_gates_are_refused(trained, base, tmp_path):
     save_gate(path, gate)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="not a gate"):
+        load_gate(path, base)
+    path.write_bytes(save({"mean": gate.mean}, {"format": "trace_jax gate 2"}))
+    with pytest.raises(
+        UserError, match="format 'trace_jax gate 2'; this build reads 'trace_jax gate 3': train the gate"
+    ):
         load_gate(path, base)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from etils import epath
@@ -22,7 +22,8 @@ from trace_jax.routing.select import Best, SelectionPolicy, choices
 from trace_jax.routing.table import check_base
 
 Pooling = Literal["mean", "last", "mean_last"]
-FORMAT = "trace_jax gate 2"
+FORMAT = "trace_jax gate 3"
+_METADATA = "gate"
 ARRAYS = ("mean", "scale", "weight", "bias")
 
 
@@ -86,9 +87,11 @@ class Gate:
 
 
 def save_gate(path: PathLike, gate: Gate) -> None:
-    """Write ``gate`` as one safetensors file, whole or not at all."""
-    metadata = {"format": FORMAT, "base": gate.base, "choices": json.dumps(gate.choices), "pooling": gate.pooling}
-    replace_bytes(path, save({name: np.ascontiguousarray(getattr(gate, name)) for name in ARRAYS}, metadata))
+    """Write ``gate`` as one safetensors file, whole or not at all. The same gate always gives the same bytes."""
+    told = {"format": FORMAT, "base": gate.base, "choices": gate.choices, "pooling": gate.pooling}
+    arrays = {name: np.ascontiguousarray(getattr(gate, name)) for name in ARRAYS}
+    # safetensors writes several keys of metadata in random order.
+    replace_bytes(path, save(arrays, {_METADATA: json.dumps(told, sort_keys=True)}))
 
 
 def load_gate(path: PathLike, base: str) -> Gate:
@@ -110,19 +113,23 @@ def load_gate(path: PathLike, base: str) -> Gate:
             raise UserError(f"{path}: unknown pooling {metadata['pooling']!r}; train the gate again")
         return Gate(
             base=metadata["base"],
-            choices=tuple(json.loads(metadata["choices"])),
-            pooling=metadata["pooling"],  # type: ignore[arg-type]
+            choices=tuple(metadata["choices"]),
+            pooling=metadata["pooling"],
             **{name: arrays[name] for name in ARRAYS},
         )
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a gate ({error}); train it again") from None
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """The string metadata of a safetensors file: 8 bytes of header length (little endian), then the header as JSON."""
+def _metadata(data: bytes) -> dict[str, Any]:
+    """What ``save_gate`` told. Of a file of another program or format: all string metadata.
+
+    A safetensors file begins with 8 bytes of header length (little endian), then comes the header as JSON.
+    """
     size = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return metadata
+    strings: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    told: dict[str, Any] = json.loads(strings[_METADATA]) if _METADATA in strings else strings
+    return told
 
 
 class GateRouter(SingleDecision):
