@@ -141,9 +141,7 @@ def test_damaged_gates_are_refused(trained, base, tmp_path):
     with pytest.raises(UserError, match="not a gate"):
         load_gate(path, base)
     path.write_bytes(save({"mean": gate.mean}, {"format": "trace_jax gate 2"}))
-    with pytest.raises(
-        UserError, match="format 'trace_jax gate 2'; this build reads 'trace_jax gate 3'"
-    ):
+    with pytest.raises(UserError, match="format 'trace_jax gate 2'; this build reads 'trace_jax gate 3'"):
         load_gate(path, base)
 
 
