@@ -27,12 +27,12 @@ SMALL = {
     "target.held_out_tasks": 6,
     "training.max_steps": 4,  # two of them on what calibration has played
     "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
-    "training.groups_per_step": 4,
+    "training.groups_per_step": 3,
     "training.num_generations": 4,
     "training.num_iterations": 1,
-    "synthesis.calibration_groups": 8,
+    "synthesis.calibration_groups": 6,
     "synthesis.calibration_group_size": 4,
-    "synthesis.max_rounds": 3,
+    "synthesis.max_rounds": 2,
     "analysis.min_support": 21,  # of the four three: one is FAILED, two have adapters
     "routing.prompts": 32,
     "evaluation.trials": 1,
