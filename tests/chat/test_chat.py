@@ -14,7 +14,7 @@ from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import SPECIAL_TOKENS
 from trace_jax.contract.trajectory import Message, ToolCall
 
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Text that is rich in what looks like structure: special tokens, braces, quotes, spaces.
 marks = st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", " ", "{}", '"', "\\", "\n"])

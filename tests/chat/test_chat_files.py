@@ -16,7 +16,7 @@ from trace_jax.chat.loading import load_renderer
 from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
 
-OTHER = changed(HYBRID, "# Tools", "# Other tools")
+OTHER = changed(INSTRUCT, "# Tools", "# Other tools")
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +31,32 @@ def named(**templates: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     "files",
     [
-        {"chat_template__jinja": HYBRID},
-        {"tokenizer_config__json": {"chat_template": HYBRID}},
-        {"tokenizer_config__json": {"chat_template": named(default=HYBRID)}},
-        {"tokenizer_config__json": {"chat_template": named(default=OTHER, tool_use=HYBRID)}},
-        {"tokenizer_config__json": {"chat_template": named(rag="{{ 1 }}", default=HYBRID)}},
-        {"chat_template__json": {"chat_template": HYBRID}},
-        {"chat_template__json": {"chat_template": HYBRID}, "tokenizer_config__json": {"model_max_length": 5}},
-        {"chat_template__jinja": HYBRID, "tokenizer_config__json": {"chat_template": OTHER}},
-        {"chat_template__jinja": HYBRID, "chat_template__json": {"chat_template": OTHER}},
-        {"tokenizer_config__json": {"chat_template": HYBRID}, "chat_template__json": {"chat_template": OTHER}},
-        {"chat_template__jinja": OTHER, "additional_chat_templates/tool_use__jinja": HYBRID},
+        {"chat_template__jinja": INSTRUCT},
+        {"tokenizer_config__json": {"chat_template": INSTRUCT}},
+        {"tokenizer_config__json": {"chat_template": named(default=INSTRUCT)}},
+        {"tokenizer_config__json": {"chat_template": named(default=OTHER, tool_use=INSTRUCT)}},
+        {"tokenizer_config__json": {"chat_template": named(rag="{{ 1 }}", default=INSTRUCT)}},
+        {"chat_template__json": {"chat_template": INSTRUCT}},
+        {"chat_template__json": {"chat_template": INSTRUCT}, "tokenizer_config__json": {"model_max_length": 5}},
+        {"chat_template__jinja": INSTRUCT, "tokenizer_config__json": {"chat_template": OTHER}},
+        {"chat_template__jinja": INSTRUCT, "chat_template__json": {"chat_template": OTHER}},
+        {"tokenizer_config__json": {"chat_template": INSTRUCT}, "chat_template__json": {"chat_template": OTHER}},
+        {"chat_template__jinja": OTHER, "additional_chat_templates/tool_use__jinja": INSTRUCT},
     ],
 )
 def test_the_template_is_found_where_models_keep_it(tmp_path: Path, qwen3: Tokenizer, files: dict[str, Any]) -> None:
     (tmp_path / "additional_chat_templates").mkdir()
     renderer = load_renderer(write_model(tmp_path, qwen3, **files), None)
-    assert renderer.chat_template_kwargs == {"enable_thinking": True}
+    assert renderer.chat_template_kwargs == {}  # Qwen3-Instruct-2507's: what is no longer the hybrid's is refused
 
 
 @pytest.mark.parametrize(
     ("files", "match"),
     [
-        ({"tokenizer_config__json": {"chat_template": named(default=HYBRID, tool_use=OTHER)}}, "Other tools"),
+        ({"tokenizer_config__json": {"chat_template": named(default=INSTRUCT, tool_use=OTHER)}}, "Other tools"),
         ({"tokenizer_config__json": {"chat_template": named(tool_use=HYBRID)}}, "'a question'.* no default"),
         ({"tokenizer_config__json": {"chat_template": named(default=HYBRID, tool_use=INSTRUCT)}}, "thinking"),
-        ({"chat_template__jinja": HYBRID, "additional_chat_templates/tool_use__jinja": OTHER}, "Other tools"),
+        ({"chat_template__jinja": INSTRUCT, "additional_chat_templates/tool_use__jinja": OTHER}, "Other tools"),
         ({"tokenizer_config__json": {"chat_template": 5}}, "'a question'"),
         ({"tokenizer_config__json": {"chat_template": [1]}}, "tokenizer_config.json is damaged"),
         ({"chat_template__json": {"chat_template": 5}}, "chat_template.json: chat_template is 5, which is no text"),
@@ -245,11 +245,11 @@ def load_mutated(directory: Path, qwen3: Tokenizer, seed: int) -> bool:
 
 
 def test_mutated_files_give_a_renderer_or_a_clear_line(tmp_path: Path, qwen3: Tokenizer) -> None:
-    refused = sum(load_mutated(tmp_path, qwen3, seed) for seed in range(60))
-    assert 10 < refused < 50
+    refused = sum(load_mutated(tmp_path, qwen3, seed) for seed in range(24))
+    assert 4 < refused < 20
 
 
 @pytest.mark.slow
 def test_many_mutated_files_give_a_renderer_or_a_clear_line(tmp_path: Path, qwen3: Tokenizer) -> None:
-    refused = sum(load_mutated(tmp_path, qwen3, seed) for seed in range(60, 2000))
+    refused = sum(load_mutated(tmp_path, qwen3, seed) for seed in range(24, 2000))
     assert 400 < refused < 1600

@@ -16,7 +16,7 @@ from trace_jax.chat.codec import RenderError
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 from trace_jax.environments.helpdesk.tools import TOOLS
 
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEMPLATE = (  # SmolLM2's, less the default system message
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
     "'\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

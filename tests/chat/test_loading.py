@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models
 from trace_jax.chat.chatml import ChatMLRenderer
 from trace_jax.chat.loading import load_renderer
 from trace_jax.chat.qwen3 import Qwen3Renderer
+from trace_jax.chat.renderer import Renderer
 from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.contract.trajectory import Message
 from trace_jax.errors import UserError
@@ -38,8 +39,11 @@ def chatml() -> Tokenizer:
 
 def prompt_of(tokenizer: Tokenizer, directory: Path, thinking: bool | None = None) -> str:
     """What the renderer writes for a greeting."""
-    ids = load_renderer(directory, thinking).prompt(HI, ())
-    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+    return greeting_of(tokenizer, load_renderer(directory, thinking))
+
+
+def greeting_of(tokenizer: Tokenizer, renderer: Renderer) -> str:
+    return str(tokenizer.decode(list(renderer.prompt(HI, ())), skip_special_tokens=False))
 
 
 def test_families_are_told_apart(tmp_path: Path, tokenizer: Tokenizer, qwen3: Tokenizer, chatml: Tokenizer) -> None:
@@ -73,14 +77,15 @@ def test_models_that_do_not_think_have_no_thinking(tmp_path: Path, tokenizer: To
 
 def test_thinking_is_a_hybrid_s_choice(tmp_path: Path, qwen3: Tokenizer, tokenizer: Tokenizer) -> None:
     hybrid = write_model(tmp_path / "hybrid", qwen3, chat_template__jinja=HYBRID)
-    found = {thinking: load_renderer(hybrid, thinking).chat_template_kwargs for thinking in (None, True, False)}
-    assert found == {
+    found = {thinking: load_renderer(hybrid, thinking) for thinking in (None, True, False)}
+    assert {thinking: renderer.chat_template_kwargs for thinking, renderer in found.items()} == {
         None: {"enable_thinking": True},
         True: {"enable_thinking": True},
         False: {"enable_thinking": False},
     }
-    assert prompt_of(qwen3, hybrid) == prompt_of(qwen3, hybrid, True)
-    assert prompt_of(qwen3, hybrid, False) == prompt_of(qwen3, hybrid) + "<think>\n\n</think>\n\n"
+    written = {thinking: greeting_of(qwen3, renderer) for thinking, renderer in found.items()}
+    assert written[None] == written[True]
+    assert written[False] == written[None] + "<think>\n\n</think>\n\n"
     instruct = write_model(tmp_path / "instruct", qwen3, chat_template__jinja=INSTRUCT)
     assert load_renderer(instruct, None).chat_template_kwargs == {}
     for directory in (instruct, write_model(tmp_path / "tiny", tokenizer)):
@@ -91,10 +96,11 @@ def test_thinking_is_a_hybrid_s_choice(tmp_path: Path, qwen3: Tokenizer, tokeniz
 def test_thinking_that_is_off_by_default_is_off_unless_it_is_chosen(tmp_path: Path, qwen3: Tokenizer) -> None:
     template = changed(HYBRID, SWITCH, "not enable_thinking | default(false)")
     directory = write_model(tmp_path, qwen3, chat_template__jinja=template)
-    assert prompt_of(qwen3, directory) == prompt_of(qwen3, directory, False)
-    assert prompt_of(qwen3, directory).endswith("<think>\n\n</think>\n\n")
+    renderer = load_renderer(directory, None)
+    assert greeting_of(qwen3, renderer) == prompt_of(qwen3, directory, False)
+    assert greeting_of(qwen3, renderer).endswith("<think>\n\n</think>\n\n")
     assert prompt_of(qwen3, directory, True).endswith("assistant\n")
-    assert load_renderer(directory, None).chat_template_kwargs == {"enable_thinking": False}
+    assert renderer.chat_template_kwargs == {"enable_thinking": False}
 
 
 def test_a_template_that_never_thinks_has_its_empty_block_in_every_prompt(tmp_path: Path, qwen3: Tokenizer) -> None:

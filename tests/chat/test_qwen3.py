@@ -16,7 +16,7 @@ from trace_jax.chat.codec import RenderError
 from trace_jax.chat.qwen3 import Form, Qwen3Renderer
 from trace_jax.contract.trajectory import Message, Tool, ToolCall
 
-SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 FORMS: tuple[Form, ...] = ("thinking", "no_thinking", "instruct")
 TEMPLATES = {
     "thinking": "qwen3.jinja",

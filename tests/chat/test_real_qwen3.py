@@ -71,6 +71,7 @@ def test_the_real_instruct_2507_is_rendered(tmp_path: Path, tokenizer_file: Path
     assert THINK in renderer.assistant(said)
 
 
+@pytest.mark.slow  # test_loading.py refuses many templates with the small tokenizer
 def test_another_template_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
     header = "{{- '<|im_start|>assistant\\n' }}"
     never = changed(INSTRUCT, header, header + "{{- '<think>\\n\\n</think>\\n\\n' }}")
