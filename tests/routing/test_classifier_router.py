@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from qwen3_tokenizer import small_tokenizer
 
 from trace_jax.chat.qwen3 import Qwen3Renderer
@@ -29,9 +30,13 @@ def ask(text):
 
 
 def hidden_of(decoder, prompt):
-    tokens = jnp.asarray([prompt], jnp.int32)
+    return _hidden(decoder, jnp.asarray([prompt], jnp.int32))[0]
+
+
+@nnx.jit
+def _hidden(decoder, tokens):
     ones = jnp.ones_like(tokens)
-    return decoder(tokens, jnp.arange(len(prompt))[None], ones, 0 * ones)[0]
+    return decoder(tokens, jnp.arange(tokens.shape[1])[None], ones, 0 * ones)
 
 
 def test_features_equal_one_prompt_at_a_time(decoder, reader):
