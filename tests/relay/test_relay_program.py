@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_sglang import FakeSGLang, Running
+from programs import run_program
 from relay_disks import contents, write_adapter
 
 from trace_jax.relay.client import deliver, withdraw
@@ -116,9 +117,6 @@ def test_a_relay_without_a_key_on_a_reachable_address_warns(
         (("--server=http://x", "--directory=x", "--max_gib=nan"), "--max_gib=nan: write a number of GiB"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
-    words_given = [sys.executable, "-m", "launch.relay", *flags]
-    done = subprocess.run(
-        words_given, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
+def test_a_wrong_command_line_is_one_line(flags: tuple[str, ...], words: str) -> None:
+    done = run_program("launch.relay", *flags)
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
