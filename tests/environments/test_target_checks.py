@@ -13,10 +13,11 @@ from programs import run_program
 from examples.calendar import Calendar, calendar
 from trace_jax.contract.trajectory import Message, ToolCall
 from trace_jax.environments import kit
+from trace_jax.environments.checks import target as checks
 from trace_jax.environments.checks.finding import Finding
 from trace_jax.environments.checks.quick import quick_findings, require_sound
 from trace_jax.environments.checks.scripted import Played, Player, at_random, bad_calls, do_nothing, play
-from trace_jax.environments.checks.target import bad_calls_answered, check_all
+from trace_jax.environments.checks.target import bad_calls_answered, check_all, fingerprints
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.environments.settings import TargetSettings
 from trace_jax.errors import UserError
@@ -166,6 +167,20 @@ class Shared(Calendar):
         )
 
 
+@pytest.fixture
+def played_here(monkeypatch):
+    """For tests of another line than "deterministic": what the other process would do is done in this one."""
+
+    def run(command, *, input, **_):
+        chosen = json.loads(input)["chosen"]
+        return subprocess.CompletedProcess(command, 0, json.dumps(fingerprints(here[-1], chosen)), "")
+
+    here: list[kit.Target] = []
+    check = checks.deterministic
+    monkeypatch.setattr(checks.subprocess, "run", run)
+    monkeypatch.setattr(checks, "deterministic", lambda target, *rest: here.append(target) or check(target, *rest))
+
+
 def findings(target, name="target", parameters=None, tasks: int = 4) -> list[Finding]:
     settings = TargetSettings(environment=name, parameters=json.dumps(parameters or {}))
     return list(check_all(target, settings, tasks, lambda done, total: None))
@@ -207,7 +222,7 @@ def test_tasks_by_name_are_sound_too():
         (Overpaid, "episodes play", "reward nan is not in [0, 1]"),
     ],
 )
-def test_what_the_quick_half_finds_ends_the_pipeline_before_it_begins(target, check, words):
+def test_what_the_quick_half_finds_ends_the_pipeline_before_it_begins(target, check, words, played_here):
     made = Faulty(target) if issubclass(target, Calendar) else target()
     if target is Broken:  # a target that cannot be opened says so wherever it is tried
         check = "tool schemas"
@@ -219,7 +234,7 @@ def test_what_the_quick_half_finds_ends_the_pipeline_before_it_begins(target, ch
     assert words in failing(findings(made))[check]
 
 
-def test_one_broken_task_does_not_keep_the_pipeline_from_the_others():
+def test_one_broken_task_does_not_keep_the_pipeline_from_the_others(played_here):
     class Odd(Calendar):
         def reset(self, task):
             if task == 0 and self.source == "train":
@@ -240,7 +255,7 @@ def test_one_broken_task_does_not_keep_the_pipeline_from_the_others():
         (Mistaken, "solutions earn 1", "train task 0: its solution earns 0"),
     ],
 )
-def test_what_only_playing_finds(environment, check, words):
+def test_what_only_playing_finds(environment, check, words, played_here):
     found = failing(findings(Faulty(environment), f"{__name__}:Faulty"))
     assert words in found[check]
     if environment in (Generous, Mistaken):
@@ -270,7 +285,7 @@ def test_a_target_that_another_process_cannot_load_is_named():
     assert "another process could not play it" in found["deterministic"] and "no_such_module" in found["deterministic"]
 
 
-def test_tasks_that_pass_without_an_agent_are_named_and_no_fault():
+def test_tasks_that_pass_without_an_agent_are_named_and_no_fault(played_here):
     class Easy(Calendar):
         def checks(self):
             return {"odd": len(self.scenario.requests[0].text) % 3 == 0}

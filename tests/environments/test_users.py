@@ -214,7 +214,7 @@ def test_a_hanging_user_breaks_the_episode_in_time(served: Endpoint) -> None:
 
 
 def test_in_a_worker_it_waits_for_its_model_and_holds_up_nobody(served: Endpoint) -> None:
-    served.delay = 1.5
+    served.delay = 0.5
     pool = Pool(WorkerPlan("talking_target:Talking", {"url": served.url}, None, 30.0, 60.0), 1)
 
     async def play(task: int) -> tuple[Observation, Outcome]:
@@ -224,9 +224,8 @@ def test_in_a_worker_it_waits_for_its_model_and_holds_up_nobody(served: Endpoint
 
     async def play_all() -> list[tuple[Observation, Outcome]]:
         await play(0)  # the worker has imported what it needs then
-        started = time.monotonic()
         played = await asyncio.gather(*(play(task) for task in range(8)))
-        assert time.monotonic() - started < 8
+        assert served.most > 1  # at the same time
         return played
 
     try:
@@ -243,7 +242,7 @@ def test_in_a_worker_it_waits_for_its_model_and_holds_up_nobody(served: Endpoint
 @pytest.mark.parametrize("end", ["the model fails", "the worker is killed", "the step hangs"])
 def test_in_a_worker_its_tokens_outlive_the_episode(served: Endpoint, end: str) -> None:
     served.script = [said("refund", usage=(20, 2)), said("order", usage=(30, 4))]
-    limit = 8.0 if end == "the step hangs" else 60.0
+    limit = 4.0 if end == "the step hangs" else 60.0
     pool = Pool(WorkerPlan("talking_target:Talking", {"url": served.url}, None, limit, 60.0), 1)
     replies = {"the model fails": refusal(500, "down"), "the step hangs": 60.0}
 
