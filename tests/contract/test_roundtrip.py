@@ -15,7 +15,7 @@ from trace_jax.errors import UserError
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_every_record_is_read_back_equal(name, data):
     record = data.draw(STRATEGIES[name])

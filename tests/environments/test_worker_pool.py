@@ -49,6 +49,14 @@ async def fault(episode, words):
     return str(caught.value)
 
 
+def in_both_kinds(cases, *quick):
+    """Every case of a target whose steps may block; of a quick one the cases that ``quick`` names, the rest as slow."""
+    for target in ("Desk", "Quick"):
+        for words, expected in cases:
+            slow = target == "Quick" and words not in quick
+            yield pytest.param(target, words, expected, marks=pytest.mark.slow if slow else ())
+
+
 def test_a_task_may_offer_other_tools_than_the_one_before():
     async def offered(pool):
         episode = await PoolHost(pool, "train").open()
@@ -140,18 +148,17 @@ def test_episodes_that_sleep_do_so_at_the_same_time():
         assert 1.0 <= asyncio.run(play(pool)) < 8.0
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("raise", r"LookupError: no such order \ud83d"),
-        ("sysexit", "SystemExit: 3"),
-        ("surrogate", "PydanticSerializationError"),
-        ("none", "TypeError: expected an Observation of Messages, got 'None'"),
-        ("nan", "expected a Message, got \"{'role': 'user', 'content': 7"),
-        ("long 17", "ValueError: step returned 1782"),
-    ],
+FAULTS = (
+    ("raise", r"LookupError: no such order \ud83d"),
+    ("sysexit", "SystemExit: 3"),
+    ("surrogate", "PydanticSerializationError"),
+    ("none", "TypeError: expected an Observation of Messages, got 'None'"),
+    ("nan", "expected a Message, got \"{'role': 'user', 'content': 7"),
+    ("long 17", "ValueError: step returned 1782"),
 )
-@pytest.mark.parametrize("target", ["Desk", "Quick"])
+
+
+@pytest.mark.parametrize(("target", "words", "expected"), in_both_kinds(FAULTS, "raise", "sysexit"))
 def test_a_fault_breaks_its_episode_and_leaves_the_worker(target, words, expected):
     async def play(pool):
         odd, fine = await opened(pool, 2)
@@ -165,19 +172,18 @@ def test_a_fault_breaks_its_episode_and_leaves_the_worker(target, words, expecte
         asyncio.run(play(pool))
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("exit", "the worker exited with status 3; its last line was 'the disk is full'"),
-        ("kill", "the worker was killed by SIGKILL"),
-        ("lines hello", "the worker was stopped: it wrote 'hello' among its answers"),
-        ("lines [7]", "it wrote '[7]' among its answers"),
-        ("lines " + "[" * 5000, "among its answers"),
-        ('lines [[123456,"early"]]', "it answered request 123456, for which nobody waits"),
-        ("flood", "it wrote a line of more than 75497472 bytes among its answers"),
-    ],
+ENDS = (
+    ("exit", "the worker exited with status 3; its last line was 'the disk is full'"),
+    ("kill", "the worker was killed by SIGKILL"),
+    ("lines hello", "the worker was stopped: it wrote 'hello' among its answers"),
+    ("lines [7]", "it wrote '[7]' among its answers"),
+    ("lines " + "[" * 5000, "among its answers"),
+    ('lines [[123456,"early"]]', "it answered request 123456, for which nobody waits"),
+    ("flood", "it wrote a line of more than 75497472 bytes among its answers"),
 )
-@pytest.mark.parametrize("target", ["Desk", "Quick"])
+
+
+@pytest.mark.parametrize(("target", "words", "expected"), in_both_kinds(ENDS, "exit", "kill"))
 def test_the_end_of_a_worker_breaks_its_own_episodes_and_another_takes_its_place(target, words, expected):
     async def play(pool):
         odd, elsewhere, idle, waiting = await opened(pool, 4)
@@ -235,9 +241,9 @@ def test_a_worker_that_dies_is_missed_at_once_even_if_its_children_live_on():
 def test_an_answer_that_comes_too_late_is_nobody_s_fault():
     async def play(pool):
         odd, fine = await opened(pool, 2)
-        assert "step took longer than target.step_seconds=1" in await fault(odd, "sleep 2")
+        assert "step took longer than target.step_seconds=1" in await fault(odd, "sleep 1.4")
         await odd.close()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.8)
         assert await text(fine, "hello") == "hello 1"
 
     with a_pool(step_seconds=1.0) as pool:
@@ -249,7 +255,7 @@ def test_a_hang_breaks_its_episode_alone_and_its_worker_is_killed_after_the_othe
     async def play(pool):
         odd, fine = await opened(pool, 2)
         pid = int((await text(fine, "pid")).split()[0])
-        assert await fault(odd, words) == "step took longer than target.step_seconds=2"
+        assert await fault(odd, words) == "step took longer than target.step_seconds=1"
         await odd.close()
         assert await text(fine, "hello") == "hello 2"  # in the same worker
         (anew,) = await opened(pool, 1)
@@ -259,7 +265,7 @@ def test_a_hang_breaks_its_episode_alone_and_its_worker_is_killed_after_the_othe
         assert not alive(pid)
         assert await text(anew, "hello") == "hello 2"
 
-    with a_pool(step_seconds=2.0) as pool:
+    with a_pool(step_seconds=1.0) as pool:
         asyncio.run(play(pool))
 
 

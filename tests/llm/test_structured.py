@@ -144,14 +144,14 @@ def test_a_prompt_that_is_too_long_is_told_apart_and_sent_once(served: Endpoint,
 
 def test_timeouts_are_told_apart(served: Endpoint) -> None:
     once = {"attempts": 1}
-    served.script = [slow(good(4), 2.0)]
-    assert ask(model_of(served, read_seconds=1.5, **once)).score == 4
+    served.script = [slow(good(4), 1.5)]
+    assert ask(model_of(served, read_seconds=1.0, **once)).score == 4
     served.script = [5.0]
     with pytest.raises(LLMError, match=r"the endpoint was silent for 0\.2 s"):
         ask(model_of(served, read_seconds=0.2, **once))
     served.script = [dripping()]
-    with pytest.raises(LLMError, match=r"no whole answer within 2 s"):
-        ask(model_of(served, read_seconds=1.5, request_seconds=2.0, **once))
+    with pytest.raises(LLMError, match=r"no whole answer within 1 s"):
+        ask(model_of(served, read_seconds=0.7, request_seconds=1.0, **once))
 
 
 def test_a_connection_that_is_never_made_is_told_apart() -> None:

@@ -59,10 +59,7 @@ def test_killed_in_mid_upload_it_starts_again_without_what_was_half_there(tmp_pa
         assert not list((place / ".incoming").iterdir())
         asyncio.run(deliver(url, "a@1", adapter))
         assert contents(place / "a@1") == contents(adapter) and sglang.loaded == {"a@1": str(place / "a@1")}
-        second = subprocess.run(
-            [sys.executable, "-m", "launch.relay", "--server=http://x", f"--directory={place}", "--port=0"],
-            cwd=ROOT, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        second = run_program("launch.relay", "--server=http://x", f"--directory={place}", "--port=0")
         assert second.returncode == 1 and "is another relay's" in second.stderr and second.stderr.count("\n") == 1
         status, errors = stop(process)
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM) and "Traceback" not in errors, errors
@@ -95,7 +92,7 @@ def test_it_starts_where_there_is_no_jax() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-@pytest.mark.parametrize("key", [None, ""])
+@pytest.mark.parametrize("key", [pytest.param(None, marks=pytest.mark.slow), ""])
 def test_a_relay_without_a_key_on_a_reachable_address_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
