@@ -51,10 +51,11 @@ async def fault(episode, words):
 
 def in_both_kinds(cases, *quick):
     """Every case of a target whose steps may block; of a quick one the cases that ``quick`` names, the rest as slow."""
-    for target in ("Desk", "Quick"):
-        for words, expected in cases:
-            slow = target == "Quick" and words not in quick
-            yield pytest.param(target, words, expected, marks=pytest.mark.slow if slow else ())
+    return [
+        pytest.param(target, *case, marks=pytest.mark.slow if target == "Quick" and case[0] not in quick else ())
+        for target in ("Desk", "Quick")
+        for case in cases
+    ]
 
 
 def test_a_task_may_offer_other_tools_than_the_one_before():
