@@ -154,7 +154,7 @@ def fuzz_one_episode(path: Path, name: str, count: int) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_result_files_give_trajectories_or_our_own_errors(name: str, tmp_path: Path) -> None:
-    fuzz(tmp_path / "file.json", name, 100)
+    fuzz(tmp_path / "file.json", name, 150)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -142,10 +142,10 @@ def run(kinds: list[Kind], seeds: range) -> None:
             ) from error
 
 
-def test_hundreds_of_inputs(kinds: list[Kind]) -> None:
-    run(kinds, range(500))
+def test_a_thousand_inputs(kinds: list[Kind]) -> None:
+    run(kinds, range(1000))
 
 
 @pytest.mark.slow
 def test_twenty_thousand_inputs(kinds: list[Kind]) -> None:
-    run(kinds, range(500, 21_000))
+    run(kinds, range(1000, 21_000))
