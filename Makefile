@@ -51,7 +51,8 @@ test: $(VENV)/installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --num-workers=$(WORKERS) trace_jax launch evaluation clusters examples
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile
+	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile \
+	    --no-loadscope-reorder
 
 # The tests with real SGLang servers. They run on the CPU, in a virtual environment of their own (2.8 GB).
 test-sglang: export JAX_PLATFORMS := cpu

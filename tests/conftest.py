@@ -1,6 +1,7 @@
 """All tests run on the CPU, as eight devices, with one persistent compilation cache: set before JAX is imported."""
 
 import asyncio
+import gc
 import os
 import signal
 import tempfile
@@ -31,6 +32,14 @@ settings.load_profile("shared")
 _MOST_MAPS = 30_000  # of the 65,530 pieces of memory that Linux lets a process map: a module adds up to 20,000
 
 
+_FIRST = ("launch", "training")  # folders of long tests
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests come first, so that no process still has one when the others have ended."""
+    items.sort(key=lambda item: item.path.parent.name not in _FIRST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def programs_are_told():
     """Programs that tests start do without torch, and compute for longer than they compile.
@@ -40,6 +49,12 @@ def programs_are_told():
     jax.devices()
     os.environ["XLA_FLAGS"] = xla_flags.PROGRAMS
     os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(__file__), "without_torch")
+
+
+def pytest_collection_finish():
+    """The collector of garbage need not look again and again at what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Hurried:

@@ -54,8 +54,12 @@ class Page(HTMLParser):
         return next((name for found, name in reversed(self.stack) if found == tag), None)
 
 
-def test_page_holds_every_plot_and_table_and_refers_to_nothing_outside(data):
-    text = render(data)
+@pytest.fixture(scope="module")
+def text(data):
+    return render(data)
+
+
+def test_page_holds_every_plot_and_table_and_refers_to_nothing_outside(data, text):
     page = Page(text)
     assert not page.stack and page.links == []
     assert set(page.figures) == PLOTS and all(count > 15 for count in page.figures.values())
@@ -66,8 +70,7 @@ def test_page_holds_every_plot_and_table_and_refers_to_nothing_outside(data):
     assert render(data) == text  # equal data, equal bytes
 
 
-def test_page_shows_the_numbers_of_the_records(data):
-    text = render(data)
+def test_page_shows_the_numbers_of_the_records(data, text):
     for method in data.evaluation.methods:
         assert f"{100 * method.pass_rate.mean:.1f}" in text
     assert "30 (!)" in text  # the method with too many broken episodes
@@ -193,8 +196,8 @@ def test_durations_read_as_people_write_them():
     ]
 
 
-def test_the_page_says_what_doing_nothing_scores(data):
-    assert "does nothing" not in render(data)
+def test_the_page_says_what_doing_nothing_scores(data, text):
+    assert "does nothing" not in text
     rewards = {task: (float(task == "3"),) for task in data.evaluation.tasks}
     nothing = method_result("do nothing", 0.0, 0, rewards)
     page = render(dataclasses.replace(data, evaluation=data.evaluation.replace(do_nothing=nothing)))

@@ -103,6 +103,7 @@ def test_what_is_trained_is_not_trained_again_and_other_settings_are_refused(fin
     assert "training.learning_rate was 0.003, is 0.5" in refused.stderr
 
 
+@pytest.mark.slow  # tests/parallel holds what two processes agree on, test_distributed what they train
 def test_two_processes_told_to_stop_exit_with_143_and_one_goes_on(finished, environments, tmp_path):
     workdir, changes = tmp_path / "run", {"training__max_steps": 2}
     together = ["--distributed", f"--coordinator_address={pair.free_address()}", "--num_processes=2"]
@@ -193,6 +194,13 @@ def test_a_mesh_that_does_not_fit_is_one_line_for_a_user(environments, tmp_path)
     assert done.stderr.startswith(
         "error: mesh data 3×fsdp 1×tensor 1×expert 1 takes 3 devices, but there are 1: choose"
     )
+
+
+def test_other_processes_are_joined_as_the_flags_tell(environments, tmp_path):
+    together = "--distributed", "--coordinator_address=somewhere", "--num_processes=2", "--process_id=1"
+    done = run(tmp_path / "run", f"--environments={environments}", *together)
+    assert done.returncode == 1 and "--coordinator_address=somewhere: write HOST:PORT" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_start_is_refused_while_one_trains(environments, tmp_path):

@@ -50,7 +50,7 @@ def _relative(x, y) -> float:
         pytest.param(300, 4, 4, 64, None, marks=pytest.mark.slow),
         (200, 4, 2, 80, 50),
         pytest.param(384, 4, 2, 80, 50, marks=pytest.mark.slow),
-        (272, 8, 1, 128, None),
+        pytest.param(272, 8, 1, 128, None, marks=pytest.mark.slow),
         pytest.param(48, 2, 1, 256, 20, marks=pytest.mark.slow),
     ],
 )

@@ -38,7 +38,7 @@ def slow_updates(monkeypatch, engine, seconds=1.0):
     return spans
 
 
-@pytest.mark.parametrize("bound", [0, 1, 2])
+@pytest.mark.parametrize("bound", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_rollouts_go_on_during_updates_and_no_token_is_staler_than_allowed(tmp_path, learnt, monkeypatch, bound):
     engine = Remote(lambda affinity: random.random() < 0.1)
     updates = slow_updates(monkeypatch, engine, 1.0 if bound else 0.2)

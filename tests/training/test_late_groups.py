@@ -42,7 +42,7 @@ def test_late_groups_do_not_stall_a_step_and_join_a_later_one(tmp_path, learnt):
     assert {adapter for _, adapter in joined} >= {"toy-adapter@0", "toy-adapter@2"}  # finished with a next version
 
 
-@pytest.mark.parametrize("bound", [0, 1])
+@pytest.mark.parametrize("bound", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_late_groups_too_old_for_the_next_step_are_dropped(tmp_path, learnt, bound):
     engine = Remote(lambda affinity: not affinity.endswith(SEED))
     rows = late_run(tmp_path, engine, 5, max_staleness=bound)
@@ -59,7 +59,7 @@ def test_what_is_dropped_is_given_up_in_the_engine(tmp_path):
     assert [row["groups/dropped"] for row in rows] == [1, 1, 1] and still_open == [0, 0, 0]
 
 
-@pytest.mark.parametrize("bound", [1, 2])
+@pytest.mark.parametrize("bound", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_late_group_is_as_old_as_its_first_turn(tmp_path, bound):
     second = []
 

@@ -139,7 +139,7 @@ def _aged(rng, versions, lengths, current, stale):
         yield replace(r, logprobs_T=np.where(r.trained_T, told, 0.0), staleness_T=ages)
 
 
-@pytest.mark.parametrize("num_iterations", [1, 2])
+@pytest.mark.parametrize("num_iterations", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_mismatch_is_that_of_the_weights_that_sampled(num_iterations):
     rng = np.random.default_rng()
     learner, versions = _taught(rng, max_staleness=3, num_iterations=num_iterations)

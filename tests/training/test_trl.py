@@ -124,11 +124,13 @@ def trl_step(case, corrected=None, **settings):
 
 
 BOTH = [
-    ({}, None),
+    pytest.param({}, None, marks=pytest.mark.slow),  # test_learner holds the defaults
     ({"loss_type": "grpo", "importance_sampling_level": "sequence", "scale_rewards": "batch"}, None),
     ({"loss_type": "dr_grpo", "epsilon_high": 0.28, "beta": 0.1, "scale_rewards": "none"}, None),
     ({"loss_type": "grpo", "beta": 0.05, "temperature": 0.7}, None),
-    ({"tis_cap": 1.5}, ("token_truncate", None, 1.5)),
+    pytest.param(  # test_loss compares this correction with TRL's formula
+        {"tis_cap": 1.5}, ("token_truncate", None, 1.5), marks=pytest.mark.slow
+    ),
     ({"loss_type": "grpo", "icepop_low": 0.5, "icepop_high": 2.0}, ("token_mask", 0.5, 2.0)),
 ]
 
