@@ -272,7 +272,7 @@ ATTACKS = {
     "channel without blocking": Attack("os.set_blocking(3, False)", FORBIDDEN),
     "descriptors of our side": Attack(
         "def closed(d):\n    try: os.read(d, 1)\n    except OSError as error: return error.errno == 9\n"
-        "return [d for d in range(4, 1024) if not closed(d)]",
+        "return [d for d in range(4, 4096) if not closed(d)]",
         r"unbroken: \[\]",
     ),
     # Answers that are none.

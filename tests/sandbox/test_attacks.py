@@ -108,6 +108,20 @@ def test_an_attack_is_contained_and_reported_and_our_side_is_as_it_was(sandbox, 
     plays_well(sandbox)
 
 
+@x86_64
+def test_a_module_has_no_descriptor_of_ours_however_many_files_are_open(sandbox):
+    attack = ATTACKS["descriptors of our side"]
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]  # more than select takes
+    try:
+        crowded = Sandbox(PATIENT, modes=(sandbox.mode,))
+        assert attack.contained(report := launch(attack, crowded)), report
+        plays_well(crowded)
+        crowded.close()
+    finally:
+        for each in files:
+            os.close(each)
+
+
 def plays_well(sandbox):
     sandbox.settings = PATIENT
     make = SandboxedFactory(SandboxedModule(PEACEFUL, "Peaceful"), sandbox)

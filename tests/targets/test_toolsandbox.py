@@ -147,7 +147,7 @@ def test_a_process_that_ends_breaks_its_episode_with_the_reason() -> None:
 def test_a_process_that_hangs_ends_with_the_one_that_asks() -> None:
     script = (
         f"import json, os, sys\nsys.path.insert(0, {os.getcwd()!r})\n"
-        "from trace_jax.targets.toolsandbox_episode import SandboxProcess\n"
+        "from trace_jax.targets.toolsandbox_client import SandboxProcess\n"
         f"sandbox = SandboxProcess({STANDIN!r})\n"
         "sandbox.ask(do='reset', task='add_reminder', user=[])\n"
         "hang = {'id': 'call_1', 'name': 'hang', 'arguments': '{}'}\n"

@@ -84,7 +84,7 @@ class Server:
         for descriptor in (1, 2):
             os.dup2(0, descriptor)
         os.dup2(channel, 3)
-        os.closerange(4, 256)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
         from trace_jax.sandbox.child import run
 
         try:
@@ -129,11 +129,12 @@ def preload(root: str, paths: "list[str]") -> None:
 
 def main() -> None:
     """Preload and serve."""
-    root, control, locked, memory, *paths = sys.argv[1:]
-    os.set_inheritable(int(control), False)
+    root, given, locked, memory, *paths = sys.argv[1:]
+    control = os.dup(int(given))  # a low number: where our side has many files open, it is above what select takes
+    os.close(int(given))
     preload(root, paths)
     sys.argv[1:] = []
-    Server(socket.socket(fileno=int(control)), locked == "1", int(memory)).serve()
+    Server(socket.socket(fileno=control), locked == "1", int(memory)).serve()
     os._exit(0)
 
 

@@ -15,7 +15,8 @@ from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.protocol import Environment
 from trace_jax.errors import UserError
 from trace_jax.targets.common import check_user_model
-from trace_jax.targets.toolsandbox_episode import SandboxProcess, ToolSandboxEpisode
+from trace_jax.targets.toolsandbox_client import SandboxProcess
+from trace_jax.targets.toolsandbox_episode import ToolSandboxEpisode
 
 INSTALL = (
     "git clone https://github.com/apple/ToolSandbox, then in an environment of its own pip install -e ToolSandbox "

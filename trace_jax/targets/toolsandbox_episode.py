@@ -1,62 +1,17 @@
 """An episode of ToolSandbox, played by a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trace_jax.contract.trajectory import Check, Message, Tool, ToolCall
 from trace_jax.environments.protocol import Observation, Outcome
 from trace_jax.errors import UserError
 from trace_jax.targets.common import without_key
+from trace_jax.targets.toolsandbox_client import SandboxProcess
 
 MOST_CALLS = 5  # in one message: the benchmark carries them out in every order, and rejects those that depend on it
-_SCRIPT = Path(__file__).with_name("toolsandbox_process.py")
 _PERFECT = 1 - 1e-6
-
-
-class SandboxProcess:
-    """A process that has the checkout. It ends with this object."""
-
-    def __init__(self, path: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_SCRIPT), path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
-        )
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """The process's answer. Raises RuntimeError if the checkout raised, or if the process has ended."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None, "both are pipes"
-        try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, which reading finds
-        line = stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process of the episode ended with status {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        with self._process:
-            pass
-
-    def __del__(self) -> None:
-        if hasattr(self, "_process"):  # it could be started
-            self.close()
 
 
 class ToolSandboxEpisode:
