@@ -94,6 +94,7 @@ def test_a_process_that_dies_ends_the_other_with_an_error_and_the_run_goes_on(wh
     assert_same(outcome(tmp_path), whole, 1e-5)
 
 
+@pytest.mark.slow  # tests/parallel/test_checkpoints and test_resume hold it in parts
 def test_killed_while_a_checkpoint_is_written_the_one_before_is_in_force(tmp_path):
     toy_job.run(tmp_path / "whole")
     killed = tmp_path / "killed"
