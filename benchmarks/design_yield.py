@@ -7,8 +7,8 @@
 - shipped designs: the helpdesk's generators, and practice on the calendar; of each ladder the first design, or all.
   CPU-seconds are those of all gates of a design, in one process.
 - written designs, with --written: modules as a language model writes them (``written_designs``), in the sandbox.
-  CPU-seconds are those of both processes and their sandboxes. --airline and --retail name τ-bench result files: the
-  gates on novelty and shapes compare the examples with the episodes in them.
+  CPU-seconds are those of both processes and their sandboxes. --airline and --retail name
+  trajectories or τ-bench result files: the gates on novelty and shapes compare the examples with these episodes.
 - work directories: the designs of a run, by its manifests: rounds, refusals, rollouts and tokens.
 """
 
@@ -40,8 +40,8 @@ from trace_jax.synthesis.prompt_gates import Factory
 WORKDIRS = flags.DEFINE_list("workdir", [], "work directories whose designs are counted")
 RUNGS = flags.DEFINE_enum("rungs", "first", ["first", "all", "none"], "designs of each ladder that are checked")
 WRITTEN = flags.DEFINE_bool("written", False, "check the designs that bring their source, in the sandbox")
-AIRLINE = flags.DEFINE_string("airline", None, "τ-bench result file of airline, for the example environments")
-RETAIL = flags.DEFINE_string("retail", None, "τ-bench result file of retail, such as AgentRx's runs")
+AIRLINE = flags.DEFINE_string("airline", None, "episodes of airline, for the example environments")
+RETAIL = flags.DEFINE_string("retail", None, "episodes of retail, such as AgentRx's runs")
 JSON = flags.DEFINE_string("json", None, "file to which everything is written")
 
 HELPDESK = Design(entry_point="helpdesk", parameters={})

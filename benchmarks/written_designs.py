@@ -16,7 +16,7 @@ from trace_jax.contract.environment import SANDBOX, Design
 from trace_jax.contract.episodes import read_episodes
 from trace_jax.contract.files import read_records
 from trace_jax.contract.llm import ModelCall
-from trace_jax.contract.trajectory import Check, Tool
+from trace_jax.contract.trajectory import Check, Tool, Trajectory
 from trace_jax.environments.registry import load_target
 from trace_jax.synthesis.designer import Brief, make_brief
 from trace_jax.synthesis.disjoint import NO_TASKS, Conversations, conversations, recorded
@@ -57,15 +57,12 @@ class Written:
 
 
 def example_designs(airline: str | None, retail: str | None) -> Iterator[Written]:
-    """The example environments. ``airline`` and ``retail`` are τ-bench result files, whose episodes tell the target's
-    tasks and shapes; without them the gates know tools and schemas of results alone.
+    """The example environments. The episodes at ``airline`` and ``retail`` tell the target's tasks and shapes: they are
+    trajectories (``.jsonl``) or a τ-bench result file. Without them the gates know tools and schemas of results alone.
     """
     shapes = json.loads(SHAPES.read_text())
     files = {"airline": airline, "retail": retail}
-    tasks = {
-        domain: recorded(tau_bench.load(path, domain, "unknown")) if path else NO_TASKS
-        for domain, path in files.items()
-    }
+    tasks = {domain: recorded(_episodes(path, domain)) if path else NO_TASKS for domain, path in files.items()}
     for module, name in EXAMPLES.items():
         domain = module.partition("_")[0]
         source = (ROOT / "examples" / "environments" / f"{module}.py").read_text()
@@ -74,6 +71,10 @@ def example_designs(airline: str | None, retail: str | None) -> Iterator[Written
         candidate = Candidate(name=module, description="An example.")
         brief = Brief(candidate, Design(entry_point=domain, parameters={}), tools, shapes[domain]["results"], None)
         yield Written(f"example {module}", design, brief, tasks[domain])
+
+
+def _episodes(path: str, domain: str) -> tuple[Trajectory, ...]:
+    return read_episodes(path) if path.endswith(".jsonl") else tau_bench.load(path, domain, "unknown")
 
 
 def recorded_designs() -> Iterator[Written]:

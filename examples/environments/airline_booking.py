@@ -155,7 +155,7 @@ class Airline:
                 methods[key]["amount"] -= amount
         for leg in legs:
             self.flights[leg["flight_number"]]["available_seats"][cabin] -= len(passengers)
-        key = f"HATHA{'TUVWXYZ'[len(self.reservations) % 7]}"
+        key = f"HA{len(self.reservations) % 10}HAT"
         self.users[user_id]["reservations"].append(key)
         trip: Record = {"reservation_id": key, "user_id": user_id, "origin": origin, "destination": destination}
         trip |= {"flight_type": flight_type, "cabin": cabin, "flights": legs, "passengers": passengers}
@@ -242,13 +242,15 @@ class SplitPayment(kit.Exercise[Airline]):
         ]
         methods[0] |= {"brand": "visa", "last_four": methods[0]["id"][-4:]}
         methods[1]["amount"], methods[2]["amount"] = float(rng.randrange(20, 90)), float(rng.randrange(25, 100, 25))
-        address = {"address1": "77 Elm Street", "address2": None, "city": "Denver", "country": "USA", "state": "CO"}
+        address = {"address1": "77 Elm Street", "address2": "Flat 5", "city": "Denver", "country": "USA", "state": "CO"}
         address |= {"zip": f"{rng.randrange(10000, 99999)}"}
+        earlier = f"KM{rng.randrange(10)}PLQ"
         others = [{"first_name": each, "last_name": last, "dob": f"20{rng.randrange(10, 20)}-07-01"} for each in names]
         user: Record = {"user_id": user_id, "name": {"first_name": first, "last_name": last}, "address": address}
-        user |= {"email": f"{first}.{last}@example.com".lower(), "dob": f"19{rng.randrange(50, 99)}-03-12"}
+        user |= {"email": f"{first}.{last}{user_id[-4:]}@example.com".lower()}
+        user["dob"] = f"19{rng.randrange(50, 99)}-03-12"
         user |= {"payment_methods": {each["id"]: each for each in methods}}
-        user |= {"saved_passengers": others, "membership": rng.choice(list(LEVELS)), "reservations": []}
+        user |= {"saved_passengers": others, "membership": rng.choice(list(LEVELS)), "reservations": [earlier]}
         origin, destination = rng.sample(AIRPORTS, 2)
         flights = {}
         for number in rng.sample(range(1, 300), 3):

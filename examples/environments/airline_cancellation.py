@@ -50,6 +50,7 @@ Deny what the policy does not allow. Transfer to a human agent only what your to
 </policy>"""
 FIRST = ("ava", "chen", "fatima", "ivan", "lucas", "mei", "noah", "olivia", "raj", "sofia", "yara", "yusuf")
 LAST = ("ahmed", "brown", "garcia", "ito", "johnson", "kim", "li", "lopez", "patel", "rossi", "silva", "smith")
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 AIRPORTS = ("SFO", "JFK", "LAX", "ORD", "DFW", "DEN", "SEA", "ATL", "MIA", "BOS", "PHX", "LAS")
 REASONS = {"I have the flu": True, "there is a storm": True, "my plans have changed": False, "my meeting moved": False}
 ALWAYS = ("recent", "flight cancelled", "business")  # grounds that do not depend on the reason
@@ -144,7 +145,8 @@ class CancelWithinPolicy(kit.Exercise[Airline]):
 
     def reserve(self, airline: Airline, rng: Random, user: Record, ground: str) -> None:
         """Add a reservation that may be cancelled because of ``ground``: always, if it is insured, or never."""
-        key = "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=6))
+        first, last = rng.choices(LETTERS, k=3), rng.choices(LETTERS, k=2)
+        key = f"{''.join(first)}{rng.randrange(2, 10)}{''.join(last)}"
         ends, price = rng.sample(AIRPORTS, 2), rng.randrange(80, 400)
         flights, lost = [], rng.randrange(2) if ground == "flight cancelled" else None
         for leg, date in enumerate(("2024-05-20", "2024-05-24")):
@@ -195,12 +197,12 @@ def may_cancel(airline: Airline, key: str, covered: bool) -> bool:
 
 def user_of(rng: Random) -> Record:
     first, last, card = rng.choice(FIRST), rng.choice(LAST), f"credit_card_{rng.randrange(10**6, 10**7)}"
-    address = {"address1": "77 Elm Street", "address2": None, "city": "Denver", "country": "USA", "state": "CO"}
+    address = {"address1": "77 Elm Street", "address2": "Flat 5", "city": "Denver", "country": "USA", "state": "CO"}
     return {
         "user_id": f"{first}_{last}_{rng.randrange(1000, 9999)}",
         "name": {"first_name": first.title(), "last_name": last.title()},
         "address": address | {"zip": f"{rng.randrange(10000, 99999)}"},
-        "email": f"{first}.{last}@example.com",
+        "email": f"{first}.{last}{rng.randrange(1000, 9999)}@example.com",
         "dob": f"19{rng.randrange(50, 99)}-03-12",
         "payment_methods": {card: {"source": "credit_card", "id": card, "brand": "visa", "last_four": card[-4:]}},
         "saved_passengers": [],

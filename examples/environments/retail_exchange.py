@@ -181,7 +181,7 @@ class CollectBeforeExchange(kit.Exercise[Shop]):
         """A shop, and two delivered orders of its user, of ``items`` items each."""
         first, last = rng.choice(FIRST), rng.choice(LAST)
         user_id, card = f"{first}_{last}_{digits(rng, 4)}", f"credit_card_{digits(rng, 7)}"
-        address = {"address1": "77 Elm Street", "address2": "", "city": "Denver", "country": "USA", "state": "CO"}
+        address = {"address1": "77 Elm Street", "address2": "Flat 5", "city": "Denver", "country": "USA", "state": "CO"}
         address |= {"zip": digits(rng, 5)}
         products = [self.product(rng, name) for name in rng.sample(GOODS, items)]
         orders = []

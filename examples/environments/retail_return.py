@@ -177,7 +177,8 @@ class GatherBeforeReturn(kit.Exercise[Shop]):
         delivered = orders[: self.returns]
         rng.shuffle(orders)
         user: Record = {"user_id": user_id, "name": {"first_name": first, "last_name": last}, "address": address}
-        user |= {"email": f"{first}.{last}@example.com".lower(), "orders": [order["order_id"] for order in orders]}
+        user |= {"email": f"{first}.{last}{digits(rng, 4)}@example.com".lower()}
+        user["orders"] = [order["order_id"] for order in orders]
         user["payment_methods"] = {key: {"source": k, "id": key, **details.get(k, {})} for k, key in methods.items()}
         found = call("find_user_id_by_name_zip", first_name=first, last_name=last, zip=zip_code)
         hello = f"Hi, I am {first} {last}, zip code {zip_code}."

@@ -165,7 +165,7 @@ class ReadVariantsExactly(kit.Exercise[Shop]):
         """A shop, and the pending order of its user."""
         first, last, card = rng.choice(FIRST), rng.choice(LAST), f"credit_card_{digits(rng, 7)}"
         user_id = f"{first}_{last}_{digits(rng, 4)}".lower()
-        address = {"address1": "77 Elm Street", "address2": "", "city": "Denver", "country": "USA", "state": "CO"}
+        address = {"address1": "77 Elm Street", "address2": "Flat 5", "city": "Denver", "country": "USA", "state": "CO"}
         address |= {"zip": digits(rng, 5)}
         products = {(made := self.product(rng, name))["product_id"]: made for name in rng.sample(GOODS, self.items + 1)}
         items = []
@@ -178,7 +178,7 @@ class ReadVariantsExactly(kit.Exercise[Shop]):
         order |= {"status": "pending", "fulfillments": [], "payment_history": [paid | {"payment_method_id": card}]}
         order |= dict.fromkeys(EMPTY)
         user: Record = {"user_id": user_id, "name": {"first_name": first, "last_name": last}, "address": address}
-        user |= {"email": f"{first}.{last}@example.com".lower(), "orders": [order["order_id"]]}
+        user |= {"email": f"{first}.{last}{digits(rng, 4)}@example.com".lower(), "orders": [order["order_id"]]}
         user["payment_methods"] = {card: {"source": "credit_card", "id": card, "brand": "visa", "last_four": card[-4:]}}
         return Shop({user_id: user}, {order["order_id"]: order}, products), order
 

@@ -2,6 +2,7 @@
 
 python tests/targets/tau2_play.py gold:retail       # the known-good agent: one JSON line
 python tests/targets/tau2_play.py digest:mock       # what every episode looks like
+python tests/targets/tau2_play.py record:airline > airline.jsonl  # the known-good agent's trajectories
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import without_faces  # noqa: F401
 
-from trace_jax.contract.trajectory import Message, ToolCall
+from trace_jax.contract.trajectory import Message, Policy, ToolCall, Trajectory
 from trace_jax.errors import UserError
 from trace_jax.targets.tau2_bench import Tau2Bench
 
@@ -105,6 +106,18 @@ def play_gold(target: Tau2Bench) -> dict:
                 if not Draft202012Validator(target.results[name]).is_valid(value):
                     misfits.add(name)
     return {"tasks": len(all_tasks(target)), "failed": failed, "answers": answers, "misfits": sorted(misfits)}
+
+
+def record(target: Tau2Bench) -> None:
+    """Prints what the gold agent plays, as trajectories."""
+    environment, tasks = target.environment("train"), package_tasks(target)
+    for number, task in enumerate(all_tasks(target)):
+        seen, outcome = played(environment, task, gold(tasks[task], target._solo))
+        episode = Trajectory(
+            id=f"gold/{target.name}/{task}", target=target.name, task=task, split="train", seed=number, trial=0,
+            policy=Policy(base="gold"), messages=tuple(seen), tools=environment.tools, reward=outcome.reward,
+            termination="done")  # fmt: skip
+        print(episode.model_dump_json())
 
 
 def play_idle(target: Tau2Bench) -> dict:
@@ -383,9 +396,12 @@ PARTS = {
 
 
 def main(*arguments: str) -> None:
-    """``PART…:TARGET…`` each: plays the parts, separated by commas, of the targets."""
+    """``PART…:TARGET…`` each: plays the parts, separated by commas, of the targets. ``record:TARGET`` records one."""
     for argument in arguments:
         parts, _, targets = argument.partition(":")
+        if parts == "record":
+            record(Tau2Bench(**TARGETS[targets]))
+            continue
         for name in targets.split(","):
             target = Tau2Bench(**TARGETS[name])
             for part in parts.split(","):
