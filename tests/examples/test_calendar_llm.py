@@ -76,7 +76,7 @@ def test_the_recorded_designer_writes_the_modules_that_stand_here(settings, epis
 def test_every_module_passes_every_gate_of_the_calendar(capability, settings):
     module, more = MODULES[capability]
     made = getattr(import_module(f"examples.calendar_llm.{module.removesuffix('.py')}"), more["class_name"])
-    target = load_target(settings.target.environment, settings.target.parameters)
+    target = load_target(settings.target.environment, settings.target.arguments())
     knobs = {knob["parameter"]: knob["first"] for knob in more["knobs"]}
     tools = target.environment("train").tools
     checks = run_gates(lambda: made(**knobs), tools, target.results, range(16), conversations(target))
