@@ -93,8 +93,10 @@ def test_what_is_found_in_the_data_costs_known_skills_nothing() -> None:
     rng = np.random.default_rng()
     codes = rng.choice([NA, PRESENT, LACKING], size=(3, 24, 11)).astype(np.int8)
     failed, tasks = np.arange(24) % 3 > 0, [str(i // 2) for i in range(24)]
+    codes[:, :, 0] = np.where(failed, LACKING, PRESENT)  # else all may have a p-value of 1
     known, everything = np.arange(11) < 2, np.ones(11, dtype=bool)
     found = permutation_p_values(codes, failed, tasks, everything, 500, 7, known)
     alone = permutation_p_values(codes[:, :, :2], failed, tasks, everything[:2], 500, 7)
     np.testing.assert_array_equal(found[:2], alone)
+    assert found[0] < 0.05
     np.testing.assert_array_equal(found[2:], permutation_p_values(codes, failed, tasks, everything, 500, 7)[2:])

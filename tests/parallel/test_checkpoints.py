@@ -59,13 +59,14 @@ def test_state_may_be_replaced_while_it_is_written(tmp_path):
 def test_half_written_checkpoint_is_never_seen(tmp_path):
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         checkpoints.save(1, _state(1))
-    torn = tmp_path / "2.orbax-checkpoint-tmp"
-    torn.mkdir()
-    (torn / "_CHECKPOINT_METADATA").write_text("{")
+    for step in (2, 3):  # the next that is saved, and one that is not
+        torn = tmp_path / f"{step}.orbax-checkpoint-tmp"
+        torn.mkdir()
+        (torn / "_CHECKPOINT_METADATA").write_text("{")
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         step, _ = checkpoints.restore(_state(0))
         checkpoints.save(2, _state(2))
-    assert step == 1 and not torn.exists() and (tmp_path / "2").is_dir()
+    assert step == 1 and (tmp_path / "2").is_dir() and not list(tmp_path.glob("*tmp*"))
 
 
 def test_kept_are_the_last_those_of_a_period_and_the_best(tmp_path):
