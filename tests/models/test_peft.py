@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from forward import noisy_lora, our_logits
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch_reference import torch_logits, torch_model
 from transformers import AutoModelForCausalLM
@@ -43,6 +42,12 @@ UNSUPPORTED = {  # of LoraConfig, what makes an adapter compute something else t
 }
 
 
+def setup_module():
+    """PEFT takes seconds to import: only the process that runs this file does it."""
+    global peft
+    peft = pytest.importorskip("peft")
+
+
 @pytest.mark.parametrize(
     "family,rank,alpha,targets",
     [
@@ -59,7 +64,7 @@ def test_exported_adapters_compute_the_same_in_peft(family, rank, alpha, targets
     lora, tokens = noisy_lora(rng, config, rank, alpha, targets), rng.integers(0, 97, (2, 15))
     base = torch_logits(reference, tokens)
     save_peft(lora, config, tmp_path / "adapter", base=str(tmp_path / "base"))
-    loaded = PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
+    loaded = peft.PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
     expected = torch_logits(loaded, tokens)
     assert np.abs(expected - base).max() > 0.5
     np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
@@ -115,7 +120,7 @@ def test_any_adapters_of_experts_compute_the_same_where_experts_are_modules(targ
     separate = with_separate_experts(reference)
     np.testing.assert_allclose(torch_logits(separate, tokens), base, atol=1e-5)
     save_peft(lora, config, tmp_path / "adapter", base=str(tmp_path / "base"))
-    expected = torch_logits(PeftModel.from_pretrained(separate, tmp_path / "adapter").eval(), tokens)
+    expected = torch_logits(peft.PeftModel.from_pretrained(separate, tmp_path / "adapter").eval(), tokens)
     assert np.abs(expected - base).max() > 0.05
     np.testing.assert_allclose(our_logits(decoder, tokens, lora), expected, atol=1e-4)
 
@@ -125,8 +130,8 @@ def test_adapters_trained_on_separate_experts_are_imported(rng, tmp_path):
     reference.save_pretrained(tmp_path / "base")
     decoder, config = load(tmp_path / "base")
     tokens = rng.integers(0, 97, (2, 15))
-    settings = LoraConfig(r=3, lora_alpha=7, target_modules=["down_proj", "gate_proj"], task_type="CAUSAL_LM")
-    adapted = get_peft_model(with_separate_experts(reference), settings).eval()
+    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules=["down_proj", "gate_proj"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(with_separate_experts(reference), settings).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -155,10 +160,10 @@ def test_adapters_trained_on_fused_experts_are_imported(modules, parameters, rng
     decoder, config = load(tmp_path / "base")
     tokens = rng.integers(0, 97, (2, 15))
     base = torch_logits(reference, tokens)
-    settings = LoraConfig(
+    settings = peft.LoraConfig(
         r=3, lora_alpha=7, target_modules=modules, target_parameters=parameters, task_type="CAUSAL_LM"
     )
-    adapted = get_peft_model(reference, settings).eval()
+    adapted = peft.get_peft_model(reference, settings).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -195,7 +200,7 @@ def test_unknown_parameters_and_patterns_are_refused_by_name(rng, tmp_path):
 
 def trained(reference, directory, **settings):
     """The model with an adapter of these settings and random weights, which PEFT writes to ``directory``."""
-    adapted = get_peft_model(reference, LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    adapted = peft.get_peft_model(reference, peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -277,8 +282,8 @@ def test_the_remedy_for_a_changed_base_works(start, rng, tmp_path):
     torch_model("qwen3", False, int(rng.integers(2**31))).save_pretrained(tmp_path / "base")
     decoder, config = load(tmp_path / "base")
     reference, tokens = AutoModelForCausalLM.from_pretrained(tmp_path / "base"), rng.integers(0, 97, (2, 15))
-    settings = LoraConfig(r=3, lora_alpha=7, target_modules=ALL, init_lora_weights=start, task_type="CAUSAL_LM")
-    adapted = get_peft_model(reference, settings).eval()
+    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules=ALL, init_lora_weights=start, task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(reference, settings).eval()
     adapted.peft_config["default"].init_lora_weights = True
     adapted.save_pretrained(tmp_path / "initial")
     adapted.peft_config["default"].init_lora_weights = start
@@ -299,7 +304,7 @@ def test_the_remedy_for_a_changed_base_works(start, rng, tmp_path):
 def test_every_field_of_peft_is_accounted_for():
     """A field of LoraConfig that we do not know must be one that is refused when it is set."""
     known = peft_config._READ | peft_config._WITHOUT_EFFECT
-    fields = {field.name for field in dataclasses.fields(LoraConfig)}
+    fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
     assert fields - known == UNSUPPORTED.keys() - {"of_a_later_peft"}
     assert known - fields == set()
 

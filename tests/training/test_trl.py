@@ -20,12 +20,14 @@ from trace_jax.training.sample import Sample  # noqa: E402
 from trace_jax.training.settings import GRPOConfig  # noqa: E402
 
 torch = pytest.importorskip("torch")
-trl = pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 
 G, GROUPS, VOCABULARY, LENGTH_BOUND = 4, 2, 97, 16
+
+
+def setup_module():
+    """TRL takes seconds to import: only the process that runs this file does it."""
+    global datasets, peft, transformers, trl
+    trl, datasets, peft, transformers = map(pytest.importorskip, ("trl", "datasets", "peft", "transformers"))
 
 
 class Case:
