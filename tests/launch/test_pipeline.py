@@ -25,6 +25,7 @@ from trace_jax.telemetry.metrics import read_metrics
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "target.held_out_tasks": 6,
+    "rollout.trials": 1,
     "training.max_steps": 4,  # two of them on what calibration has played
     "training.stop_reward": 0.01,  # of the adapters alone: the baseline and the mixture spend all that they are given
     "training.groups_per_step": 3,
@@ -33,7 +34,7 @@ SMALL = {
     "synthesis.calibration_groups": 6,
     "synthesis.calibration_group_size": 4,
     "synthesis.max_rounds": 2,
-    "analysis.min_support": 21,  # of the four three: one is FAILED, two have adapters
+    "analysis.min_support": 11,  # of the four three: one is FAILED, two have adapters
     "routing.prompts": 32,
     "evaluation.trials": 1,
     "telemetry.tensorboard": False,
@@ -79,7 +80,7 @@ def test_every_stage_leaves_its_records_and_the_budgets_are_equal(finished):
     assert trained and len(data.environments) == len(trained) == len(data.table.routes)
     assert data.table.temperature == 1.0  # the gate is calibrated itself
     episodes = list(read_records(workdir / "base_rollouts.jsonl", Trajectory))
-    assert len(episodes) == 60 * 2 and {episode.split for episode in episodes} == {"train"}
+    assert len(episodes) == 60 and {episode.split for episode in episodes} == {"train"}
 
     for environment in data.environments:
         assert calibrated(workdir)[environment.capability] == environment.rollouts
