@@ -49,7 +49,7 @@ test: export JAX_PLATFORMS := cpu
 test: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --num-workers=$(WORKERS) trace_jax launch evaluation clusters examples
+	$(PY) -m mypy --num-workers=$(WORKERS) trace_jax launch evaluation clusters examples benchmarks
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -m "not slow and not sglang" --numprocesses=$(WORKERS) --dist=loadfile \
 	    --no-loadscope-reorder

@@ -199,6 +199,7 @@ def scaled_table(runs: Sequence[Run]) -> str:
 
 def design_table(count: Count) -> str:
     """The parts of the first request for a design on airline, and the tokens of modules as answers."""
+    assert OUT.value and AIRLINE.value, "both are given"
     selected = next(iter(read_records(Path(OUT.value) / "airline" / "by_hand" / "selected.jsonl", SelectedCapability)))
     episodes = tau_bench.load(AIRLINE.value, "airline", "gpt-4o")
     examples = list(example_designs(None, None))

@@ -42,7 +42,7 @@ def matmul_peak(width: int = 1024, seconds: float = 2.0) -> float:
     weight = jnp.ones((width, width)) / width
     product = jax.jit(lambda x, w: x @ w)
     x = jax.block_until_ready(product(weight, weight))
-    times = []
+    times: list[float] = []
     while sum(times) < seconds:
         started = time.process_time()
         x = jax.block_until_ready(product(x, weight))

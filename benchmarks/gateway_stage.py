@@ -24,6 +24,7 @@ from trace_jax.chat.loading import load_renderer
 from trace_jax.chat.tiny import TinyRenderer
 from trace_jax.chat.tokenizer import train_tokenizer
 from trace_jax.contract.routing import Route, RouteTable
+from trace_jax.engines.settings import EngineSettings
 from trace_jax.engines.sglang.engine import SGLangEngine
 from trace_jax.gateway.adapters import Adapters
 from trace_jax.gateway.app import make_app
@@ -115,9 +116,10 @@ async def gateway(stack: AsyncExitStack, server: str, model: str) -> ASGIApp:
     weight, bias = np.zeros((CONFIG.hidden_size, len(NAMES))), np.full(len(NAMES), -9.0)
     gate = Gate("base", ("", *NAMES), "mean", zeros, zeros + 1.0, weight, bias)
     routes = tuple(Route(adapter=name, capability=name, description=name) for name in NAMES)
-    table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors")
+    table = RouteTable(base="base", router="gate", routes=routes, gate="gate.safetensors", gate_sha256="0" * 64)
     router = GateRouter(table, gate, "base", PromptReader(Decoder(config, nnx.Rngs(0))), renderer)
-    engine, longest, metrics = SGLangEngine([server], config, (), slots=512), characters_per_token(tokenizer), Metrics()
+    engine = SGLangEngine([server], config, (), EngineSettings(slots=512))
+    longest, metrics = characters_per_token(tokenizer), Metrics()
     backend = SGLangBackend(engine, await engine.server_info(), config.vocab_size, renderer, longest)
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     adapters = Adapters({}, backend, config, "base", directory / "merged", 1)

@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import app, flags
 
-from trace_jax.contract.trajectory import Message, Split
+from trace_jax.contract.trajectory import Message, Split, Tool
 from trace_jax.environments.host import Episode, Host
 from trace_jax.environments.hosts.checks import EnvironmentFault
 from trace_jax.environments.hosts.child import WorkerPlan
@@ -43,7 +43,7 @@ class Trivial:
     """Answers each step with one message, after ``sleep`` seconds."""
 
     name = "trivial"
-    tools = ()
+    tools: tuple[Tool, ...] = ()
 
     def __init__(self, sleep: float) -> None:
         self._sleep = sleep

@@ -39,7 +39,7 @@ def sources(dump: str) -> dict[tuple[str, str], Place]:
             frame = re.search(r"stack_frame_id=(\d+)", rest)
             operation = re.search(r'op_name="([^"]*)"', rest)
             place = places.get(frame.group(1), "other") if frame else "other"
-            found[module, name] = place, bool(operation) and "transpose(" in operation.group(1)
+            found[module, name] = place, operation is not None and "transpose(" in operation.group(1)
     return found
 
 
