@@ -200,7 +200,7 @@ def test_killed_in_every_stage_it_ends_like_an_uninterrupted_run(finished, tmp_p
     ours, theirs = load_report_data(stopped).evaluation, load_report_data(workdir).evaluation
     assert ours.tasks == theirs.tasks and [m.method for m in ours.methods] == [m.method for m in theirs.methods]
     assert [m.rewards for m in ours.methods] == [m.rewards for m in theirs.methods]
-    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60 * 2
+    assert len(list(read_records(stopped / "base_rollouts.jsonl", Trajectory))) == 60
     assert calibrated(stopped) == calibrated(workdir)
 
 
