@@ -36,7 +36,7 @@ def test_any_other_reward_is_kept(reward: float) -> None:
     assert checked_outcome(Outcome(reward, {}, ())).reward == reward and not trajectory(reward).passed
 
 
-@pytest.mark.parametrize("reward", [1.00001, -0.00001, math.nan, math.inf, -math.inf, 5, "1"])
+@pytest.mark.parametrize("reward", [1.00001, -0.00001, math.nan, math.inf, -math.inf, 5, 10**400, "1"])
 def test_what_is_no_reward_stays_none(reward: Any) -> None:
     with pytest.raises(ValidationError):
         trajectory(reward)

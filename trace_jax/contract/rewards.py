@@ -22,4 +22,6 @@ def without_rounding(reward: float) -> float:
     A grader that adds its parts up gives 0.9999999999999999 or 1.0000000000000002 for a full score. Every door through
     which rewards come uses this, so that a passed episode has the reward 1.0 everywhere behind it.
     """
-    return next((whole for whole in (0.0, 1.0) if abs(reward - whole) <= TOLERANCE + _SLACK), reward)
+    bound = TOLERANCE + _SLACK
+    # Compared and not subtracted: an integer of 400 digits cannot become a float.
+    return next((whole for whole in (0.0, 1.0) if whole - bound <= reward <= whole + bound), reward)

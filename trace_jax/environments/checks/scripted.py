@@ -152,7 +152,7 @@ def _observed(value: object) -> Observation:
 def _graded(value: object) -> Outcome:
     if not isinstance(value, Outcome) or not isinstance(value.reward, int | float):
         raise ProtocolBreach(f"expected an Outcome with a reward, got {str(value)[:80]!r}")
-    reward = without_rounding(float(value.reward))
+    reward = without_rounding(value.reward)
     if not 0.0 <= reward <= 1.0:  # true for NaN
         raise ProtocolBreach(f"reward {value.reward!r} is not in [0, 1]")
-    return Outcome(reward, dict(value.components), tuple(value.checks))
+    return Outcome(float(reward), dict(value.components), tuple(value.checks))

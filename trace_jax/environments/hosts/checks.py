@@ -95,7 +95,7 @@ def checked_outcome(value: Any) -> Outcome:
     """``value`` if it is an Outcome with a reward in [0, 1] and finite components. Raises EnvironmentFault."""
     if not isinstance(value, Outcome):
         raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
-    reward = without_rounding(float(value.reward)) if isinstance(value.reward, Real) else math.nan
+    reward = without_rounding(value.reward) if isinstance(value.reward, Real) else math.nan
     if not 0.0 <= reward <= 1.0:  # true for NaN
         raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
     if not isinstance(value.components, Mapping):
@@ -107,7 +107,7 @@ def checked_outcome(value: Any) -> Outcome:
         if not (isinstance(component, Real) and math.isfinite(component)):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
-    return Outcome(reward, components, checked_parts(value.checks, Check), checked_extra(value.extra))
+    return Outcome(float(reward), components, checked_parts(value.checks, Check), checked_extra(value.extra))
 
 
 def checked_hint(environment: Any) -> str:
