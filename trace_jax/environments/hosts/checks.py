@@ -1,6 +1,7 @@
 """Calls of an environment, whose faults break one episode and nothing else: each result is checked."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, TypeVar, get_args
@@ -104,7 +105,7 @@ def checked_outcome(value: Any) -> Outcome:
         if not isinstance(name, str):
             raise EnvironmentFault(f"reward component {name!r} has no string for a name")
         name.encode()  # raises for a lone surrogate, which no file can hold
-        if not (isinstance(component, Real) and math.isfinite(component)):
+        if not (isinstance(component, Real) and abs(component) <= sys.float_info.max):
             raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
     return Outcome(float(reward), components, checked_parts(value.checks, Check), checked_extra(value.extra))
