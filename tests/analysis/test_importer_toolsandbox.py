@@ -49,6 +49,18 @@ def test_similarity_is_the_reward_and_milestones_are_checks(tmp_path):
     assert toolsandbox.load(run / "result_summary.json", "unknown") == (perfect, partly)
 
 
+def test_a_similarity_that_no_float_holds_costs_its_own_check(tmp_path):
+    (found,) = toolsandbox.load(
+        written(tmp_path, [row("on", 0.4, milestone_mapping={"0": [2, 1.0], "1": [4, 10**400]})]), "unknown"
+    )
+    assert [check.name for check in found.checks] == ["milestone.0"] and found.reward == 0.4
+
+
+def test_a_reward_that_no_float_holds_breaks_its_episode(tmp_path):
+    found, other = toolsandbox.load(written(tmp_path, [row("huge", 10**400), row("on", 1.0)]), "unknown")
+    assert found.broken and "the reward is not a number from 0 to 1" in found.error and other.passed
+
+
 def test_a_scenario_that_raised_or_is_lost_is_broken_and_no_zero(tmp_path, caplog):
     raised = row("raised", 0, exception_type="RateLimitError", traceback="…")
     rows = [row("on", 1.0), raised, row("lost", 1.0), row("odd", 7), 3, row("../x", 1.0)]

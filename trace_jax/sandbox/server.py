@@ -130,7 +130,7 @@ def preload(root: str, paths: "list[str]") -> None:
 def main() -> None:
     """Preload and serve."""
     root, given, locked, memory, *paths = sys.argv[1:]
-    control = os.dup(int(given))  # a low number: where our side has many files open, it is above what select takes
+    control = os.dup(int(given))  # the lowest free number: ours may be too large for select
     os.close(int(given))
     preload(root, paths)
     sys.argv[1:] = []

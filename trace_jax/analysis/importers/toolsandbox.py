@@ -6,6 +6,7 @@ They are a directory: ``result_summary.json`` with a row for each scenario, and 
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,6 @@ from trace_jax.errors import UserError
 SUMMARY = "result_summary.json"
 _REMEDY = f"give the directory of a ToolSandbox run, which holds {SUMMARY} and trajectories/"
 _AGENT = re.compile(r"agent_(.+?)_user_")  # ToolSandbox names a directory agent_MODEL_user_MODEL_TIME
-_LARGEST = 1e300  # that a float holds
 _PERFECT = 1.0
 
 
@@ -111,5 +111,7 @@ def _trajectory(raw: Any, policy: Policy) -> Trajectory:
 def _checks(row: _Row) -> Iterator[Check]:
     """One check for each milestone: the pair that ToolSandbox notes is a message's number and its similarity."""
     for number, pair in (row.milestone_mapping or {}).items():
-        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int | float) and abs(pair[1]) <= _LARGEST:
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int | float)):
+            continue
+        if abs(pair[1]) <= sys.float_info.max:  # JSON may hold an integer that no float does
             yield Check(name=f"milestone.{number}", passed=pair[1] == _PERFECT, detail=f"similarity {pair[1]:.3f}")

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
+from reprlib import repr as shortened
 from typing import Any, TypeVar, get_args
 
 from trace_jax.chat.calls import read_object, text_of
@@ -98,7 +99,7 @@ def checked_outcome(value: Any) -> Outcome:
         raise EnvironmentFault(f"expected an Outcome, got {str(value)[:80]!r}")
     reward = without_rounding(value.reward) if isinstance(value.reward, Real) else math.nan
     if not 0.0 <= reward <= 1.0:  # true for NaN
-        raise EnvironmentFault(f"reward {value.reward!r} is not in [0, 1]")
+        raise EnvironmentFault(f"reward {shortened(value.reward)} is not in [0, 1]")
     if not isinstance(value.components, Mapping):
         raise EnvironmentFault(f"reward components are {value.components!r}, not a mapping")
     for name, component in value.components.items():
@@ -106,7 +107,7 @@ def checked_outcome(value: Any) -> Outcome:
             raise EnvironmentFault(f"reward component {name!r} has no string for a name")
         name.encode()  # raises for a lone surrogate, which no file can hold
         if not (isinstance(component, Real) and abs(component) <= sys.float_info.max):
-            raise EnvironmentFault(f"reward component {name!r} is {component!r}, not a finite number")
+            raise EnvironmentFault(f"reward component {name!r} is {shortened(component)}, not a finite number")
     components = {name: float(component) for name, component in value.components.items()}
     return Outcome(float(reward), components, checked_parts(value.checks, Check), checked_extra(value.extra))
 
