@@ -127,7 +127,7 @@ def test_a_server_whose_model_has_other_end_tokens_is_named() -> None:
 @pytest.mark.parametrize(
     "fault",
     [500, 502, 503, 429, 9.0, b"<html>", b"[]", {"text": "no ids"}, {"meta_info": {}}, good(type="abort")]
-    + [good(type="odd"), good((1, 2, 3), (-1.0, -1.0, -1.0))],
+    + [good(type="odd"), good((1, 2, 3), (-1.0, -1.0, -1.0)), good(logprobs=(-(10**400), -1.0))],
 )  # fmt: skip
 def test_a_server_s_fault_is_asked_again(fault: object) -> None:
     completion, asked = ask(fault, good(), request_seconds=0.5)

@@ -87,7 +87,17 @@ def test_corrupt_lines_are_refused_by_file_and_line(tmp_path):
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("garbage", ["#", '{"loss": 1}', "3", '{"step": "2", "loss": 1}', '{"step": 2, "loss": "x"}'])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "#",
+        '{"loss": 1}',
+        "3",
+        '{"step": "2", "loss": 1}',
+        '{"step": 2, "loss": "x"}',
+        f'{{"step": 2, "loss": {10**400}}}',
+    ],
+)
 def test_rows_after_a_checkpoint_are_dropped_and_corrupt_lines_refused(tmp_path, garbage):
     drop_metrics_after(tmp_path, 2)
     assert not list(tmp_path.iterdir())

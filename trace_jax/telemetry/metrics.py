@@ -122,7 +122,7 @@ def _row(where: str, line: bytes) -> tuple[int, dict[str, float]]:
         values = {name: math.nan if value is None else float(value) for name, value in row.items()}
         if not isinstance(step, int):
             raise TypeError
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{where}: not a line of metrics: restore the file, or delete that line") from None
     return step, values
 

@@ -94,8 +94,8 @@ class SGLangServer:
             read = [row["meta_info"]["input_token_logprobs"] for row in answer]
             if [len(row) for row in read] != [len(token_ids)] * rows:
                 raise ValueError("other tokens")
-            found = [np.array([np.nan if value is None else value for value, *_ in row[1:]]) for row in read]
-        except (KeyError, TypeError, ValueError):
+            found = [np.array([np.nan if value is None else value for value, *_ in row[1:]], float) for row in read]
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._nonsense("/generate", answer) from None
         return found
 
@@ -112,7 +112,7 @@ class SGLangServer:
             found = [row["meta_info"]["output_token_ids_logprobs"][0] for row in answer]
             rows = [{token: logprob for logprob, token, *_ in pairs} for pairs in found]
             return np.array([[row[token] for token in token_ids] for row in rows], np.float32)
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise self._nonsense("/generate", answer) from None
 
     async def forward(self, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
@@ -195,7 +195,7 @@ class SGLangServer:
             cards: list[dict[str, Any]] = answer["data"]
             assert all(card["id"] and card["root"] for card in cards)
             assert any(int(card["max_model_len"]) for card in cards if not card.get("parent"))
-        except (AssertionError, KeyError, TypeError, ValueError):
+        except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
             raise self._nonsense("/v1/models", answer) from None
         return cards
 
@@ -205,7 +205,7 @@ class SGLangServer:
             reason, sampled = meta["finish_reason"], meta["output_token_logprobs"]
             kind, tokens = reason["type"], tuple(int(token) for _, token, *_ in sampled)
             logprobs = tuple(math.nan if value is None else float(value) for value, *_ in sampled)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._nonsense("/generate", answer) from None
         if kind == "abort":  # the server was paused or the request aborted: the tokens are not a completion
             raise ServerBusy(f"{self.url} gave the request up ({reason.get('message') or 'abort'})")
