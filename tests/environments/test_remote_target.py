@@ -79,9 +79,7 @@ def test_a_target_s_source_in_workers():
         ({"python": "/no/such/python"}, "target.python is '/no/such/python': No such file or directory: give the path"),
         ({"python": "/no/such/python", "workers": 0}, "target.workers is 0: give the number of its workers"),
         ({"environment": "no_such_module:Desk"}, "a worker cannot start: target 'no_such_module:Desk': cannot import"),
-        pytest.param(
-            {"environment": "odd_target:Shop"}, "odd_target has no class or function 'Shop'", marks=pytest.mark.slow
-        ),
+        ({"environment": "odd_target:Shop"}, "odd_target has no class or function 'Shop'"),
         pytest.param({"environment": "tau9"}, "no target 'tau9': known are", marks=pytest.mark.slow),
         ({"environment": "odd_target:NoResults"}, "has no results"),
         ({"environment": "odd_target:NoTasks"}, "its train task [2] is neither an integer nor a printable text"),
